@@ -23,11 +23,11 @@ import onnxruntime as ort
 from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks.zoo import entries, write_project
-from edgekit.bridge.emit import convert_to_tflite
-from edgekit.data import Dataset, open_dataset
-from edgekit.graphs.onnx_file import load, read_onnx
-from edgekit.project import load_project
-from edgekit_agent.feeds import iter_batches
+from edgekit.config.project import load_project
+from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
+from edgekit.data.dataset import Dataset, open_dataset
+from edgekit.onnx_graph.io import load, read_onnx
+from edgekit_agent.measure.feeds import iter_batches
 from edgekit_agent.runtimes.ort import OrtModel
 
 Feed = dict[str, np.ndarray]

@@ -16,8 +16,8 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
-from edgekit.bridge.emit import convert_to_tflite
-from edgekit.bridge.rules import RULES
+from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
+from edgekit.conversion.onnx_to_tflite.ops import RULES
 from edgekit.errors import PassRefused
 
 Status = Literal["passed", "stored", "refused", "failed"]

@@ -15,11 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import edgekit.golden
-import edgekit.remote.deploy
-import edgekit.show  # noqa: F401 - imported here, it is there in every fork
 from edgekit.cli import main
-from edgekit.remote.ssh import SshTransport
+from edgekit.remote.ssh.client import SshTransport
 
 MOST_S = 900.0
 PATIENCE_S = 60.0

@@ -18,8 +18,8 @@ from benchmarks.deliveries_site import cache, files_of, release_of
 from edgekit.remote.confirmation import WatchTerms
 from edgekit.remote.deploy import push
 from edgekit.remote.session import open_session
-from tests.end_to_end.devices import home, script
-from tests.remote.servers import make_bundle
+from tests.builders.devices import home, script
+from tests.builders.servers import make_bundle
 
 HERE = Path(__file__).resolve().parent
 HOME = "/home/device/.local/share/edgekit"

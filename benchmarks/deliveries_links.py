@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.remote.servers import Proxy, agents_below
+from tests.builders.servers import Proxy, agents_below
 
 _POLL_S = 0.001
 # Stages of an install, as shown by its files on the device.

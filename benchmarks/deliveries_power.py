@@ -33,15 +33,15 @@ from benchmarks.deliveries_judge import (
     name_outcome,
 )
 from benchmarks.deliveries_site import cache, files_of, release_of
-from edgekit.bundle import Bundle
+from edgekit.bundle.manifest import Bundle
 from edgekit.errors import EdgekitError
 from edgekit.remote.confirmation import WatchTerms
 from edgekit.remote.deploy import push
 from edgekit.remote.session import open_session
 from edgekit_agent.jobs import StatusJob
 from edgekit_agent.results import Status
-from tests.end_to_end.devices import home
-from tests.remote.servers import make_bundle
+from tests.builders.devices import home
+from tests.builders.servers import make_bundle
 
 Result = dict[str, Any]
 _RELEASE = r".*/releases/[0-9a-f]{16}"

@@ -21,7 +21,7 @@ from benchmarks.deliveries_judge import (
 )
 from benchmarks.deliveries_links import BreakingLink, Home
 from benchmarks.deliveries_site import Site, release_of
-from edgekit.bundle import Bundle
+from edgekit.bundle.manifest import Bundle
 from edgekit.remote.agent_file import pack_agent
 
 Result = dict[str, Any]

@@ -17,18 +17,18 @@ from benchmarks.deliveries_command import PATIENCE_S, Command
 from benchmarks.deliveries_judge import DeviceState, Digests
 from benchmarks.deliveries_links import find_agents_at_work, find_watchers
 from benchmarks.deliveries_look import look
-from edgekit.bundle import RELEASE_DIGITS, Bundle
+from edgekit.bundle.manifest import RELEASE_DIGITS, Bundle
 from edgekit.errors import EdgekitError
-from edgekit.keys import OwnKey, make_key
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms
 from edgekit.remote.deploy import push, status
-from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
 from edgekit.remote.trust import trust_key
-from edgekit.signing import Signer
+from edgekit.remote.upload import sha256
+from edgekit.signing.keys import OwnKey, make_key
+from edgekit.signing.releases import Signer
 from tests.agent.test_crash import with_direct_link
-from tests.remote.servers import Sshd, make_bundle, start_sshd
-from tests.signed import with_signature
+from tests.builders.servers import Sshd, make_bundle, start_sshd
+from tests.builders.signed import with_signature
 
 TEMPLATES = ("empty", "one", "two", "old form", "signed", "bare", "brought")
 SETTLE_S = 90.0

@@ -9,9 +9,9 @@ from random import Random
 from typing import Any
 
 from benchmarks.fuzz_inputs import mutate_bytes, mutate_json
+from edgekit.cli.render.text import format_states
 from edgekit.remote.session import Session
 from edgekit.remote.transport import LONGEST_LINE_BYTES, Lines
-from edgekit.show import format_states
 from edgekit_agent.codec import encode
 from edgekit_agent.jobs import Blob, PlanJob, ProbeJob, StatusJob
 from edgekit_agent.results import DeviceFacts, Failure, Health, Plan, Release, RuntimeFacts, Status
@@ -101,7 +101,7 @@ def _conversations() -> list[tuple[object, type, dict[str, Any]]]:
 
 @functools.cache
 def _facts() -> DeviceFacts:
-    from edgekit_agent.probe import probe
+    from edgekit_agent.measure.probe import probe
 
     found = probe(ProbeJob(home="/nonexistent"))
     assert all(isinstance(r, RuntimeFacts) for r in found.runtimes)

@@ -98,11 +98,11 @@ def base_models() -> dict[str, onnx.ModelProto]:
 
 def write_bases(folder: Path) -> None:
     """Write the base files of the variants, once."""
-    from edgekit.apply import apply
-    from edgekit.bundle import write_bundle
+    from edgekit.bundle.manifest import write_bundle
+    from edgekit.compression.recipe_parser import parse_step
+    from edgekit.pipeline.apply import apply
     from edgekit.progress import ignore_progress
-    from edgekit.steps import parse_step
-    from tests.remote.servers import make_bundle
+    from tests.builders.servers import make_bundle
 
     folder.mkdir(parents=True)
     for name, proto in base_models().items():
@@ -149,7 +149,7 @@ def write_variant(kind: str, seed: int, bases: Path, scratch: Path) -> Path:
 
 
 def _write_settings(rng: Random, bases: Path, scratch: Path) -> Path:
-    from edgekit.profile import read_profile_text
+    from edgekit.config.profile import read_profile_text
 
     name, text = rng.choice(
         (
@@ -209,11 +209,11 @@ def run_case(kind: str, seed: int, bases: Path, scratch: Path) -> str:
 
 
 def _use_model(path: Path, rng: Random) -> None:
-    from edgekit.apply import apply
-    from edgekit.inspection import inspect
+    from edgekit.cli.render.model import format_inspection
+    from edgekit.compression.recipe_parser import parse_step
+    from edgekit.inspection.summary import inspect
+    from edgekit.pipeline.apply import apply
     from edgekit.progress import ignore_progress
-    from edgekit.showmodel import format_inspection
-    from edgekit.steps import parse_step
 
     folder = path.parent
     if rng.random() < 0.6:
@@ -227,7 +227,7 @@ def _use_model(path: Path, rng: Random) -> None:
 
 
 def _use_data(path: Path, rng: Random) -> None:
-    from edgekit.data import open_dataset
+    from edgekit.data.dataset import open_dataset
     from edgekit.model import Signature, TensorSpec
 
     signature = Signature(
@@ -245,10 +245,10 @@ def _use_data(path: Path, rng: Random) -> None:
 
 
 def _use_settings(path: Path, rng: Random) -> None:
-    from edgekit.intake import find_model, read_feeding
-    from edgekit.profile import load_profile
-    from edgekit.project import load_project
-    from edgekit.steps import read_recipe
+    from edgekit.compression.recipe_parser import read_recipe
+    from edgekit.config.profile import load_profile
+    from edgekit.config.project import load_project
+    from edgekit.pipeline.request import find_model, read_feeding
 
     if path.name == "recipe.toml":
         read_recipe(path)
@@ -262,7 +262,7 @@ def _use_settings(path: Path, rng: Random) -> None:
 
 
 def _use_bundle(path: Path, rng: Random) -> None:
-    from edgekit.bundle import open_bundle
+    from edgekit.bundle.manifest import open_bundle
 
     del rng
     opened = open_bundle(path)

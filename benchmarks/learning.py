@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 
-from edgekit.bridge.function import GraphFunction
+from edgekit.training.tf_function.onnx_function import GraphFunction
 
 BATCH, TOKENS = 32, 64
 

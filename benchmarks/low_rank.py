@@ -20,8 +20,8 @@ from typing import Any
 
 import zoo
 
-from edgekit.graphs.cost import compute_cost
-from edgekit.graphs.onnx_file import load
+from edgekit.onnx_graph.cost import compute_cost
+from edgekit.onnx_graph.io import load
 
 # Layers to factorize by kind of model, as fnmatch patterns; all large ones by default.
 _LAYERS = {

@@ -31,9 +31,9 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.random_graphs_case import Case, recipes, run_recipe, write
-from edgekit.passes import timing
-from tests.bridge.random_graphs import Impossible
-from tests.exported.kinds import KINDS, exported
+from edgekit.compression.checks import timing
+from tests.builders.exported.kinds import KINDS, exported
+from tests.builders.random_graphs import Impossible
 
 _HOME = Path(__file__).resolve().parents[1]
 _SECONDS = 120
@@ -157,7 +157,7 @@ def _measuring(*, is_brief: bool, without_sizes: bool) -> Iterator[None]:
         if is_brief:
             stack.enter_context(patch.object(timing, "_SECONDS", 0.0))
         if without_sizes:
-            stack.enter_context(patch("edgekit.apply.get_transfer_bytes", return_value=0))
+            stack.enter_context(patch("edgekit.pipeline.apply.get_transfer_bytes", return_value=0))
         yield
 
 

@@ -15,11 +15,11 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks.compatibility_case import load_runner, output_errors
-from edgekit.apply import ApplyResult, apply
+from edgekit.compression.recipe_parser import parse_settings
 from edgekit.errors import PassRefused, UserError
+from edgekit.pipeline.apply import ApplyResult, apply
 from edgekit.progress import ignore_progress
-from edgekit.steps import parse_settings
-from tests.exported.kinds import Exported
+from tests.builders.exported.kinds import Exported
 
 SINGLE: dict[str, tuple[str, ...]] = {
     "clean": ("clean",),

@@ -23,8 +23,8 @@ import numpy as np
 import onnxruntime as ort
 import zoo
 
-from edgekit.graphs.cost import compute_cost
-from edgekit.graphs.onnx_file import load
+from edgekit.onnx_graph.cost import compute_cost
+from edgekit.onnx_graph.io import load
 
 # Share to remove by model; by default a quarter of the multiply-accumulates.
 _PARTS = {

@@ -37,8 +37,8 @@ from benchmarks.task_intervals import (
 )
 from benchmarks.task_parts import evaluate
 from benchmarks.zoo import write_project
-from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import load_structure
+from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.io import load_structure
 
 PLAIN = ("ranges=minmax", "equalise=false", "bias_correction=false", "float_layers=none")
 RECIPES: dict[str, tuple[tuple[str, ...], ...]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workplaces import built, digits, shared_cache, tiny, workplace
+from tests.builders.fixtures import built, digits, shared_cache, tiny, workplace
 
 __all__ = ["built", "digits", "shared_cache", "tiny", "workplace"]
 

@@ -7,10 +7,10 @@ import tomllib
 import pytest
 
 from edgekit.cli.options import check_choice
+from edgekit.compression.recipe_parser import parse_settings, parse_step, read_recipe
+from edgekit.config.profile import load_profile, validate
+from edgekit.config.project import Project
 from edgekit.errors import UserError, did_you_mean
-from edgekit.profile import load_profile, validate
-from edgekit.project import Project
-from edgekit.steps import parse_settings, parse_step, read_recipe
 
 
 def said(call, *arguments):

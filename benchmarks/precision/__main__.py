@@ -25,11 +25,11 @@ import numpy as np
 
 from benchmarks.precision.timing import open_session
 from benchmarks.zoo import entries, write_project
-from edgekit.data import Dataset, open_dataset
-from edgekit.graphs.onnx_file import read_onnx
+from edgekit.config.project import load_project
+from edgekit.data.dataset import Dataset, open_dataset
 from edgekit.model import Model
-from edgekit.project import load_project
-from edgekit_agent.feeds import iter_batches
+from edgekit.onnx_graph.io import read_onnx
+from edgekit_agent.measure.feeds import iter_batches
 from edgekit_agent.runtimes.ort import OrtModel
 
 OURS = {

@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgekit.data import open_dataset
-from edgekit.graphs.onnx_file import read_onnx
-from edgekit.passes import PASSES, Work
-from edgekit.passes.running import run_step
-from edgekit.project import load_project
+from edgekit.compression.registry import PASSES, Work
+from edgekit.compression.runner import run_step
+from edgekit.config.project import load_project
+from edgekit.data.dataset import open_dataset
+from edgekit.onnx_graph.io import read_onnx
 from edgekit.recipe import Step
-from edgekit_agent.memory import peak_rss_bytes
+from edgekit_agent.measure.memory import peak_rss_bytes
 
 
 def parse(text: str) -> Step:

@@ -33,10 +33,10 @@ from edgekit.cli.options import (
     parse_dims,
 )
 from edgekit.cli.passes import apply_pass, list_passes
+from edgekit.cli.render.output import emit, run_on_hosts, say, show_progress
 from edgekit.cli.states import roll_back, show_status
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode, UserError
-from edgekit.output import emit, run_on_hosts, say, show_progress
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ def inspect(
 
     With --device, also show why the model cannot run there, and how to fix it.
     """
-    from edgekit import showmodel
-    from edgekit.inspection import inspect as look
+    from edgekit.cli.render import model as render_model
+    from edgekit.inspection.summary import inspect as look
 
     sizes = parse_dims(dims)
     with show_progress() as tick:
@@ -168,7 +168,7 @@ def inspect(
             dims=sizes,
             tick=tick,
         )
-    emit(seen, showmodel.format_inspection, as_json=as_json)
+    emit(seen, render_model.format_inspection, as_json=as_json)
 
 
 @app.command()
@@ -225,10 +225,10 @@ def build(
 
     Writes the bundle and the report to build/NAME/.
     """
-    from edgekit import showbuild
-    from edgekit.intake import Request
-    from edgekit.pipeline import build as run
-    from edgekit.report import write_report
+    from edgekit.cli.render import build as render_build
+    from edgekit.pipeline.build import build as run
+    from edgekit.pipeline.request import Request
+    from edgekit.report.html import write_report
 
     if max_drop is not None and not math.isfinite(max_drop):
         raise UserError(f"--max-drop: {max_drop} is not a number of points")
@@ -251,7 +251,7 @@ def build(
     )
     with show_progress() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
-    emit(outcome, showbuild.format_build, as_json=as_json, facts=showbuild.encode_build)
+    emit(outcome, render_build.format_build, as_json=as_json, facts=render_build.encode_build)
     page = write_report(outcome.intake.out)
     if not as_json:
         say(f"report: {page.resolve()}")
@@ -264,7 +264,7 @@ def _read_recipe(file: Path | None, steps: list[str]) -> Recipe | None:
         return None
     if file and steps:
         raise UserError("--recipe and --step: give one of them", hint="steps can go in the file")
-    from edgekit.steps import make_recipe, parse_step, read_recipe
+    from edgekit.compression.recipe_parser import make_recipe, parse_step, read_recipe
 
     return read_recipe(file) if file else make_recipe([parse_step(text) for text in steps])
 
@@ -302,13 +302,13 @@ def push(
     """Install a bundle on a device, check it there, and switch to it."""
     from io import BytesIO
 
-    from edgekit import show
-    from edgekit.bundle import open_bundle
-    from edgekit.golden import check_golden_samples
+    from edgekit.bundle.golden_samples import check_golden_samples
+    from edgekit.bundle.manifest import open_bundle
+    from edgekit.cache.store import get_default_root
+    from edgekit.cli.render import text as render_text
     from edgekit.remote.confirmation import choose_watch_terms
     from edgekit.remote.deploy import push as install
     from edgekit.remote.session import open_session
-    from edgekit.store import get_default_root
 
     with show_progress() as tick:
         tick("checking the bundle", 0, 0)
@@ -335,7 +335,7 @@ def push(
                 say(f"edgekit: note: {text} (--home {meant} does)", file=sys.stderr)
             return done
 
-    return run_on_hosts(hosts, one, show.format_push_reports, as_json=as_json)
+    return run_on_hosts(hosts, one, render_text.format_push_reports, as_json=as_json)
 
 
 @app.command()
@@ -354,9 +354,9 @@ def bench(
     as_json: Json = False,
 ) -> int:
     """Measure latency, memory and accuracy on a device."""
-    from edgekit import show
-    from edgekit.bench import bench as measure
-    from edgekit.bench import open_subject
+    from edgekit.cli.render import text as render_text
+    from edgekit.pipeline.benchmark import bench as measure
+    from edgekit.pipeline.benchmark import open_subject
 
     chosen, sizes = check_choice("--metric", metric, _METRICS), parse_dims(dims)
     where = find_home(home, device)
@@ -377,7 +377,7 @@ def bench(
         return run_on_hosts(
             hosts,
             lambda host, tick: measure(opened, host, tick, where),
-            show.format_bench_results,
+            render_text.format_bench_results,
             as_json=as_json,
         )
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.options import Json
+from edgekit.cli.render.output import emit
 from edgekit.errors import UserError
-from edgekit.output import emit
 
 
 def show_cache(
@@ -21,13 +21,16 @@ def show_cache(
     as_json: Json = False,
 ) -> None:
     """Show the size of the build cache, or remove entries."""
-    from edgekit import showcache, upkeep
+    from edgekit.cache import maintenance
+    from edgekit.cli.render import cache as render_cache
 
     if size + clear + (prune is not None) > 1:
         raise UserError("--size, --clear, --prune: give one of them")
     if clear or prune is not None:
-        removal = upkeep.clear() if prune is None else upkeep.prune(prune)
-        emit(removal, showcache.format_removal, as_json=as_json, facts=showcache.encode_removal)
+        removal = maintenance.clear() if prune is None else maintenance.prune(prune)
+        emit(
+            removal, render_cache.format_removal, as_json=as_json, facts=render_cache.encode_removal
+        )
         return
-    text = showcache.format_total if size else showcache.format_usage
-    emit(upkeep.measure_usage(), text, as_json=as_json, facts=showcache.encode_usage)
+    text = render_cache.format_total if size else render_cache.format_usage
+    emit(maintenance.measure_usage(), text, as_json=as_json, facts=render_cache.encode_usage)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
-from edgekit.output import emit, run_on_hosts
+from edgekit.cli.render.output import emit, run_on_hosts
 from edgekit.progress import Ticker
 
 devices_app = typer.Typer(
@@ -25,11 +25,13 @@ def _list_by_default(context: typer.Context, as_json: Json = False) -> None:
 @devices_app.command("list")
 def list_devices(as_json: Json = False) -> None:
     """List the profiles that come with edgekit."""
-    from edgekit import show
-    from edgekit.profile import list_shipped_names, load_profile
+    from edgekit.cli.render import text as render_text
+    from edgekit.config.profile import list_shipped_names, load_profile
 
     emit(
-        [load_profile(name) for name in list_shipped_names()], show.format_profiles, as_json=as_json
+        [load_profile(name) for name in list_shipped_names()],
+        render_text.format_profiles,
+        as_json=as_json,
     )
 
 
@@ -39,7 +41,7 @@ def show_device(
     as_json: Json = False,
 ) -> None:
     """Show a profile as TOML, with the sources of its figures."""
-    from edgekit.profile import load_profile, read_profile_text
+    from edgekit.config.profile import load_profile, read_profile_text
 
     profile = load_profile(name)
     emit(profile, lambda _: read_profile_text(name).rstrip(), as_json=as_json)
@@ -51,7 +53,7 @@ def check_device(
     as_json: Json = False,
 ) -> None:
     """Check a profile of your own; list every error at once."""
-    from edgekit.profile import read_profile
+    from edgekit.config.profile import read_profile
 
     emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)
 
@@ -61,7 +63,7 @@ def probe_device(
     hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
 ) -> int:
     """Show the processor, memory and runtimes of a device."""
-    from edgekit import show
+    from edgekit.cli.render import text as render_text
     from edgekit.remote.deploy import find_sites, status
     from edgekit.remote.session import open_session
 
@@ -72,4 +74,6 @@ def probe_device(
         with open_session(host, home=where) as session:
             return host, session.facts(find_sites(status(session)))
 
-    return run_on_hosts(hosts, one, show.format_probes, as_json=as_json, facts=show.encode_probes)
+    return run_on_hosts(
+        hosts, one, render_text.format_probes, as_json=as_json, facts=render_text.encode_probes
+    )

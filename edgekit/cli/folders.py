@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.options import Folder, TrustPickle
-from edgekit.output import say, show_progress
+from edgekit.cli.render.output import say, show_progress
 
 
 def start_project(
@@ -19,7 +19,7 @@ def start_project(
     folder: Folder = Path(),
 ) -> None:
     """Write edgekit.toml for a model and its data."""
-    from edgekit.starter import init_project
+    from edgekit.pipeline.init_project import init_project
 
     with show_progress() as tick:
         started = init_project(folder, model, trusted=trust_pickle, tick=tick)
@@ -35,6 +35,6 @@ def write_page(
     ],
 ) -> None:
     """Write report.html again from a build folder."""
-    from edgekit.report import write_report
+    from edgekit.report.html import write_report
 
     say(str(write_report(build_dir)))

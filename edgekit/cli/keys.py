@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
-from edgekit.output import emit, run_on_hosts
+from edgekit.cli.render.output import emit, run_on_hosts
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
@@ -37,10 +37,15 @@ def create_key(
     as_json: Json = False,
 ) -> None:
     """Make a key pair; builds are signed with 'default', or with [release] key."""
-    from edgekit import showkeys
-    from edgekit.keys import make_key
+    from edgekit.cli.render import keys as render_keys
+    from edgekit.signing.keys import make_key
 
-    emit(make_key(name), showkeys.format_new_key, as_json=as_json, facts=showkeys.encode_own_key)
+    emit(
+        make_key(name),
+        render_keys.format_new_key,
+        as_json=as_json,
+        facts=render_keys.encode_own_key,
+    )
 
 
 @keys_app.command("list")
@@ -51,13 +56,18 @@ def list_keys(
     as_json: Json = False,
 ) -> int:
     """List your keys; with hosts, the keys that they trust."""
-    from edgekit import showkeys
-    from edgekit.keys import read_own_keys
+    from edgekit.cli.render import keys as render_keys
     from edgekit.remote.trust import read_trust
+    from edgekit.signing.keys import read_own_keys
 
     if hosts:
         return _ask_hosts(hosts, read_trust, find_home(home, device), as_json=as_json)
-    emit(read_own_keys(), showkeys.format_own_keys, as_json=as_json, facts=showkeys.encode_own_keys)
+    emit(
+        read_own_keys(),
+        render_keys.format_own_keys,
+        as_json=as_json,
+        facts=render_keys.encode_own_keys,
+    )
     return 0
 
 
@@ -80,9 +90,9 @@ def trust_key_on_hosts(
     as_json: Json = False,
 ) -> int:
     """Trust a key on devices, which then refuse unsigned bundles and other keys."""
-    from edgekit.keys import find_public_key
-    from edgekit.profile import load_profile
+    from edgekit.config.profile import load_profile
     from edgekit.remote.trust import trust_key
+    from edgekit.signing.keys import find_public_key
 
     public = find_public_key(key)
     profile = load_profile(device).name if device else None
@@ -113,25 +123,25 @@ def revoke_key_on_hosts(
     as_json: Json = False,
 ) -> int:
     """Revoke a key on devices for good; without hosts, stop signing with it here."""
-    from edgekit import showkeys
-    from edgekit.keys import revoke_own_key
+    from edgekit.cli.render import keys as render_keys
     from edgekit.remote.trust import revoke_key
+    from edgekit.signing.keys import revoke_own_key
 
     if hosts:
         where = find_home(home, device)
         return _ask_hosts(hosts, lambda session: revoke_key(session, key), where, as_json=as_json)
     emit(
         revoke_own_key(key),
-        showkeys.format_revocation,
+        render_keys.format_revocation,
         as_json=as_json,
-        facts=showkeys.encode_own_key,
+        facts=render_keys.encode_own_key,
     )
     return 0
 
 
 def _ask_hosts(hosts: list[str], ask: Callable[[Any], Any], home: Home, *, as_json: bool) -> int:
+    from edgekit.cli.render.keys import encode_trust, format_trust
     from edgekit.remote.session import open_session
-    from edgekit.showkeys import encode_trust, format_trust
 
     def one(host: str, tick: Ticker) -> tuple[str, Any]:
         tick(f"{host}: asking", 0, 0)

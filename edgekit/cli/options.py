@@ -86,8 +86,8 @@ def find_home(home: str | None, device: str | None) -> Home:
     Raises:
         UserError: ``home`` is not a path, or there is no such profile.
     """
-    from edgekit.profile import load_profile
-    from edgekit.project import load_project
+    from edgekit.config.profile import load_profile
+    from edgekit.config.project import load_project
     from edgekit.remote.home import Home, profile_home
 
     if home is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.options import Data, Dims, Folder, Json, TrustPickle, parse_dims
-from edgekit.output import emit, show_progress
+from edgekit.cli.render.output import emit, show_progress
 
 
 def apply_pass(
@@ -28,9 +28,9 @@ def apply_pass(
     as_json: Json = False,
 ) -> None:
     """Run one pass on a model, check the result, and write it."""
-    from edgekit import show
-    from edgekit.apply import apply
-    from edgekit.steps import parse_settings
+    from edgekit.cli.render import text as render_text
+    from edgekit.compression.recipe_parser import parse_settings
+    from edgekit.pipeline.apply import apply
 
     sizes = parse_dims(dims)
     step = parse_settings(name, settings or [], where=f"{name}: ")
@@ -45,7 +45,12 @@ def apply_pass(
             trusted=trust_pickle,
             dims=sizes,
         )
-    emit(applied, show.format_apply_result, as_json=as_json, facts=show.encode_apply_result)
+    emit(
+        applied,
+        render_text.format_apply_result,
+        as_json=as_json,
+        facts=render_text.encode_apply_result,
+    )
 
 
 def list_passes(
@@ -55,11 +60,11 @@ def list_passes(
     as_json: Json = False,
 ) -> None:
     """List the passes, their needs, and their settings."""
-    from edgekit import show
-    from edgekit.passes import PASSES
-    from edgekit.steps import describe_pass
+    from edgekit.cli.render import text as render_text
+    from edgekit.compression.recipe_parser import describe_pass
+    from edgekit.compression.registry import PASSES
 
     if name is not None:
-        emit(describe_pass(name), show.format_pass_details, as_json=as_json)
+        emit(describe_pass(name), render_text.format_pass_details, as_json=as_json)
     else:
-        emit([describe_pass(each) for each in PASSES], show.format_passes, as_json=as_json)
+        emit([describe_pass(each) for each in PASSES], render_text.format_passes, as_json=as_json)

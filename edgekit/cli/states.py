@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
-from edgekit.output import run_on_hosts
+from edgekit.cli.render.output import run_on_hosts
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ def roll_back(
     hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
 ) -> int:
     """Return to the previous release, if it passes the health check."""
-    from edgekit import show
+    from edgekit.cli.render import text as render_text
     from edgekit.remote.deploy import rollback
 
     return _ask_hosts(
-        hosts, rollback, show.format_rollbacks, find_home(home, device), as_json=as_json
+        hosts, rollback, render_text.format_rollbacks, find_home(home, device), as_json=as_json
     )
 
 
@@ -40,14 +40,14 @@ def show_status(
     as_json: Json = False,
 ) -> int:
     """Show the current and the previous release of a device."""
-    from edgekit import show
+    from edgekit.cli.render import text as render_text
     from edgekit.remote.deploy import status
 
     lines, where = _LOG_LINES if log else 0, find_home(home, device)
     return _ask_hosts(
         hosts,
         lambda session: status(session, log=lines),
-        show.format_states,
+        render_text.format_states,
         where,
         as_json=as_json,
     )
@@ -61,8 +61,8 @@ def _ask_hosts(
     *,
     as_json: bool,
 ) -> int:
+    from edgekit.cli.render.text import encode_states
     from edgekit.remote.session import open_session
-    from edgekit.show import encode_states
 
     def one(host: str, tick: Ticker) -> tuple[str, Status]:
         tick(f"{host}: asking", 0, 0)

@@ -12,20 +12,20 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from edgekit.bundle import MANIFEST, RELEASE_DIGITS, Bundle
+from edgekit.bundle.manifest import MANIFEST, RELEASE_DIGITS, Bundle
+from edgekit.bundle.packing import TransferData
+from edgekit.config.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.errors import DeviceError
-from edgekit.packing import TransferData
-from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms, confirm
-from edgekit.remote.device_python import read_device_python, userland
-from edgekit.remote.outcome import switch
-from edgekit.remote.sending import PackedFiles, send, sha256
+from edgekit.remote.python_tags import read_device_python, userland
 from edgekit.remote.session import Progress, Session
+from edgekit.remote.switch_result import switch
 from edgekit.remote.trust import is_installed, request_admission
+from edgekit.remote.upload import PackedFiles, send, sha256
 from edgekit.remote.wheels import choose_litert_packages, fetch_runtime
 from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
 from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, RuntimeResult, Status, Watch
-from edgekit_agent.statements import Signature
+from edgekit_agent.trust.statements import Signature
 
 
 @dataclass(frozen=True, kw_only=True)

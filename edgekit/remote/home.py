@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekit.profile import DeviceProfile
+from edgekit.config.profile import DeviceProfile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 
 from edgekit.errors import DeviceError
 from edgekit.progress import format_duration
-from edgekit.remote.agent_file import pack_agent, read_script, shorten_script
-from edgekit.remote.answers import (
+from edgekit.remote.agent_answers import (
     Bounds,
     LimitTracker,
     bounds_of,
@@ -25,6 +24,7 @@ from edgekit.remote.answers import (
     read_progress,
     read_result,
 )
+from edgekit.remote.agent_file import pack_agent, read_script, shorten_script
 from edgekit.remote.home import Home
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.transport import LineTooLong, Stream, Transport, signal_name, write_all
@@ -89,7 +89,9 @@ def open_session(host: str, *, home: str | Home = "") -> Iterator[Session]:
 def _make_transport(host: str) -> Transport:
     if host == LOCAL:
         return LocalTransport()
-    from edgekit.remote.ssh import SshTransport  # slow to import, and `local` needs none of it
+    from edgekit.remote.ssh.client import (
+        SshTransport,  # slow to import, and `local` needs none of it
+    )
 
     return SshTransport(host)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from edgekit.errors import DeviceError
-from edgekit.remote.sending import send
 from edgekit.remote.session import Progress, Session
+from edgekit.remote.upload import send
 from edgekit_agent.files import sha256_of
 from edgekit_agent.jobs import ForgetJob
 from edgekit_agent.results import ForgetResult

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edgekit.bundle import Bundle
+from edgekit.bundle.manifest import Bundle
 from edgekit.errors import DeviceError, UserError
 from edgekit.remote.session import Session
-from edgekit.signing import permit_downgrade, waive_signatures
+from edgekit.signing.releases import permit_downgrade, waive_signatures
 from edgekit_agent.jobs import AdmitJob, TrustJob, UntrustJob
 from edgekit_agent.results import Status, Trust
-from edgekit_agent.statements import Signature, TrustedKey, is_public_key, key_id
+from edgekit_agent.trust.statements import Signature, TrustedKey, is_public_key, key_id
 
 
 def request_admission(

@@ -16,12 +16,12 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from edgekit.cache.integrity import mark_used, read_entry, seal_entry
+from edgekit.config.profile import RuntimeName, RuntimeSpec
 from edgekit.errors import DeviceError
-from edgekit.profile import RuntimeName, RuntimeSpec
-from edgekit.remote.closure import read_wheel, resolve
-from edgekit.remote.device_python import DevicePython
+from edgekit.remote.python_tags import DevicePython
 from edgekit.remote.session import Progress
-from edgekit.seals import mark_used, read_entry, seal_entry
+from edgekit.remote.wheel_resolver import read_wheel, resolve
 from edgekit_agent.files import sha256_of, write_atomic
 from edgekit_agent.results import StageProgress
 

@@ -8,20 +8,20 @@ import sys
 from typing import Any, Callable, Dict, List, Optional
 
 from edgekit_agent import PROTOCOL, worker
-from edgekit_agent.audit import run_and_log
+from edgekit_agent.boot.watch import confirm, run_watch
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, PeerGone, to_failure
-from edgekit_agent.install import install, rollback, status
 from edgekit_agent.jobs import ExpandJob, HealthJob
 from edgekit_agent.limits import NO_LIMITS, get_expand_limits, get_health_limits
-from edgekit_agent.probe import probe
-from edgekit_agent.receive import forget, plan, receive
+from edgekit_agent.measure.probe import probe
+from edgekit_agent.releases.audit import run_and_log
+from edgekit_agent.releases.install import install, rollback, status
+from edgekit_agent.releases.receive import forget, plan, receive
+from edgekit_agent.releases.wheels import unpack_runtime
 from edgekit_agent.results import ExpandResult, Health
 from edgekit_agent.runtimes.trial import run_trial
 from edgekit_agent.supervise import run_in_worker
-from edgekit_agent.trust import admit, change_trust, end_trust
-from edgekit_agent.watch import confirm, run_watch
-from edgekit_agent.wheels import unpack_runtime
+from edgekit_agent.trust.keys import admit, change_trust, end_trust
 from edgekit_agent.wire import Inlet, Outlet, guard_stdout, read_job
 
 _USAGE = "usage: python -m edgekit_agent [--version]    job lines on stdin, JSON lines on stdout\n"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
 from edgekit_agent.samples import Samples
-from edgekit_agent.statements import Signature, TrustedKey
+from edgekit_agent.trust.statements import Signature, TrustedKey
 
 
 @dataclass(frozen=True)

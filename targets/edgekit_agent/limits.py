@@ -9,7 +9,7 @@ import resource
 from dataclasses import dataclass
 from typing import Optional
 
-from edgekit_agent.memory import available_bytes, free_swap_bytes
+from edgekit_agent.measure.memory import available_bytes, free_swap_bytes
 
 # A packed file may expand to MOST_EXPANSION times its size plus MOST_SMALL_BYTES. No weights pack
 # that well; a file that declares more is a decompression bomb.

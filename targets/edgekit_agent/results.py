@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 from edgekit_agent.jobs import NamedBlob
-from edgekit_agent.provenance import Provenance
-from edgekit_agent.statements import TrustedKey
+from edgekit_agent.releases.provenance import Provenance
+from edgekit_agent.trust.statements import TrustedKey
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import IO, Any, Dict, List, Optional, Tuple
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.failures import AgentError, PeerGone
 from edgekit_agent.limits import NO_LIMITS, Limits
-from edgekit_agent.memory import available_bytes
+from edgekit_agent.measure.memory import available_bytes
 from edgekit_agent.results import Failure
 from edgekit_agent.wire import Outlet
 

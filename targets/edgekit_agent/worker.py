@@ -15,10 +15,10 @@ from edgekit_agent.wire import Outlet, guard_stdout, read_job
 
 # Names, not imports: these modules need numpy, which may be in the job's own site.
 _HANDLERS = {
-    "bench": "edgekit_agent.bench:bench",
-    "score": "edgekit_agent.accuracy:score",
-    "health": "edgekit_agent.health:check_health",
-    "expand": "edgekit_agent.unpacking:expand",
+    "bench": "edgekit_agent.measure.benchmark:bench",
+    "score": "edgekit_agent.measure.accuracy:score",
+    "health": "edgekit_agent.measure.health:check_health",
+    "expand": "edgekit_agent.packing.unpack:expand",
 }
 # Jobs that the host may send; the others are parts of other jobs.
 JOBS = frozenset(_HANDLERS) - {"expand"}

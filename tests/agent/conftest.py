@@ -15,7 +15,7 @@ import numpy as np
 import onnx.parser
 import pytest
 
-from edgekit.packing import pack
+from edgekit.bundle.packing import pack
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.jobs import Blob, InstallJob, ModelRef, NamedBlob, ReceiveJob
 from edgekit_agent.results import Failure, ReceiveResult

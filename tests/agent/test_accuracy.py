@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from edgekit_agent.accuracy import hits_from_hex, hits_to_hex, judge
 from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import ScoreJob
+from edgekit_agent.measure.accuracy import hits_from_hex, hits_to_hex, judge
 from edgekit_agent.results import Tally
 
 ROWS = np.array([[1, 2, 3], [3, 2, 1], [1, 3, 2], [9, 1, 1], [1, 9, 1]], np.float32)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_agent import boot, cron, mounts, user_units
+from edgekit_agent.boot import cron, mounts, user_units
+from edgekit_agent.boot import start as boot
 
 ODD = "it's 100% $odd"
 SYSTEMCTL = """\

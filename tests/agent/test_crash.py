@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgekit_agent.codec import encode
-from edgekit_agent.install import install
 from edgekit_agent.jobs import InstallJob, NamedBlob
+from edgekit_agent.releases.install import install
 from edgekit_agent.results import Health, Watch
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
@@ -20,7 +20,7 @@ TARGETS = Path(__file__).resolve().parents[2] / "targets"
 # at what is served, and whether the same install, run again, comes through.
 SCRIPT = """
 import hashlib, json, os, shutil, sys
-from edgekit_agent.install import install, rollback, status
+from edgekit_agent.releases.install import install, rollback, status
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import InstallJob, RollbackJob, StatusJob
 from edgekit_agent.results import Health

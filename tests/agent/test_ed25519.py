@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 
-from edgekit_agent.ed25519 import is_usable_key, verify
+from edgekit_agent.trust.ed25519 import is_usable_key, verify
 
 ORDER = 2**252 + 27742317777372353535851937790883648493
 P = 2**255 - 19

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import iter_batches, open_columns, prepare_rows
+from edgekit_agent.measure.feeds import iter_batches, open_columns, prepare_rows
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Preprocess
 

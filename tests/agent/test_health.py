@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from edgekit_agent.health import INCOMPARABLE
 from edgekit_agent.jobs import HealthJob
+from edgekit_agent.measure.health import INCOMPARABLE
 from edgekit_agent.results import Health
 
 ROWS = np.arange(15, dtype=np.float32).reshape(5, 3) + 1

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_agent import cpu, memory
 from edgekit_agent.jobs import ProbeJob, ReceiveJob
-from edgekit_agent.probe import find_libc
+from edgekit_agent.measure import cpu, memory
+from edgekit_agent.measure.probe import find_libc
 from edgekit_agent.results import DeviceFacts, ReceiveResult
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from edgekit_agent import sensors
+from edgekit_agent.measure import sensors
 
 POWERCAP = "sys/class/powercap/intel-rapl:0"
 POWER = "sys/class/hwmon/hwmon3/power1_input"

@@ -8,7 +8,7 @@ import pytest
 
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import find_batch_size, iter_batches, iter_runs
+from edgekit_agent.measure.feeds import find_batch_size, iter_batches, iter_runs
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Samples, State
 

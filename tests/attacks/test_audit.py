@@ -8,15 +8,15 @@ import threading
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.keys import make_key
-from edgekit_agent.audit import LOG, OLDER_LOG, add_line, read_last_lines
-from edgekit_agent.homes import open_home
-from edgekit_agent.records import RECORD
-from edgekit_agent.trust import TRUST
-from edgekit_agent.watch import PENDING
-from tests.projects import command, edgekit
-from tests.remote.servers import make_bundle
-from tests.signed import Device, make_signed
+from edgekit.signing.keys import make_key
+from edgekit_agent.boot.watch import PENDING
+from edgekit_agent.releases.audit import LOG, OLDER_LOG, add_line, read_last_lines
+from edgekit_agent.releases.homes import open_home
+from edgekit_agent.releases.records import RECORD
+from edgekit_agent.trust.keys import TRUST
+from tests.builders.projects import command, edgekit
+from tests.builders.servers import make_bundle
+from tests.builders.signed import Device, make_signed
 
 
 @pytest.fixture

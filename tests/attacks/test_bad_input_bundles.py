@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgekit.bundle import open_bundle
+from edgekit.bundle.manifest import open_bundle
 from edgekit.errors import UserError
-from tests.projects import PROFILE, edgekit, refused, untouched
-from tests.remote.servers import make_bundle
+from tests.builders.projects import PROFILE, edgekit, refused, untouched
+from tests.builders.servers import make_bundle
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the example's bundle is for x86_64"

@@ -8,11 +8,11 @@ import onnx
 import onnx.parser
 import pytest
 
-from edgekit.data import open_dataset
+from edgekit.conversion.open_model import read_model
+from edgekit.data.dataset import open_dataset
 from edgekit.errors import UserError
-from edgekit.graphs.reading import read_model
-from edgekit_agent.feeds import open_columns
-from tests.projects import refused, spawned, untouched
+from edgekit_agent.measure.feeds import open_columns
+from tests.builders.projects import refused, spawned, untouched
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(40, 4)).astype(np.float32)

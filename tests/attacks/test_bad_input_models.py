@@ -10,7 +10,7 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 
-from tests.projects import DIGITS, PROFILE, edgekit, inspect_all, refused, untouched
+from tests.builders.projects import DIGITS, PROFILE, edgekit, inspect_all, refused, untouched
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(64)
 

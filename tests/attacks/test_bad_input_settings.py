@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import PROFILE, command, edgekit, refused, untouched
+from tests.builders.projects import PROFILE, command, edgekit, refused, untouched
 
 
 def refused_build(project, *arguments, says):

@@ -14,18 +14,18 @@ import numpy as np
 import onnx.parser
 import pytest
 
-from edgekit.bundle import open_bundle
+from edgekit.bundle.manifest import open_bundle
 from edgekit.errors import UserError
 from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import Blob, HealthJob, ModelRef, ReceiveJob
 from edgekit_agent.limits import Limits, get_expansion_limit
-from edgekit_agent.rans import FLOOR
-from edgekit_agent.receive import receive
+from edgekit_agent.packing.rans import FLOOR
+from edgekit_agent.packing.unpack import COPY, FILL, MAGIC, PRODUCT, STORED, ZLIB, unpack
+from edgekit_agent.releases.receive import receive
 from edgekit_agent.supervise import run_in_worker
-from edgekit_agent.unpacking import COPY, FILL, MAGIC, PRODUCT, STORED, ZLIB, unpack
 from edgekit_agent.wire import Outlet
-from tests.projects import edgekit
-from tests.remote.servers import make_bundle
+from tests.builders.projects import edgekit
+from tests.builders.servers import make_bundle
 
 GIB = 1 << 30
 
@@ -256,8 +256,8 @@ def test_expanding_takes_the_declared_size_and_a_little(tmp_path, name):
     (tmp_path / "packed").write_bytes(data)
     size = sum((64 << 20, 4 if name == "products" else 0))
     code = (
-        "import sys; from edgekit_agent.unpacking import unpack; import numpy\n"
-        "from edgekit_agent.memory import peak_rss_bytes\n"
+        "import sys; from edgekit_agent.packing.unpack import unpack; import numpy\n"
+        "from edgekit_agent.measure.memory import peak_rss_bytes\n"
         "data = open(sys.argv[1], 'rb').read(); before = peak_rss_bytes()\n"
         "assert len(unpack(data, int(sys.argv[2]))) == int(sys.argv[2])\n"
         "print(peak_rss_bytes() - before)"

@@ -10,7 +10,7 @@ from benchmarks.deliveries_judge import Delivery, DeviceState, faults_of, faults
 from benchmarks.deliveries_kinds import KINDS
 from benchmarks.deliveries_push import run_case
 from benchmarks.deliveries_site import Site
-from tests.remote.servers import SSHD
+from tests.builders.servers import SSHD
 
 KNOWN = {name: {"model.onnx": name * 2, "manifest.json": name * 3} for name in "abcn"}
 

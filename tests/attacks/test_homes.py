@@ -11,14 +11,14 @@ from edgekit.errors import DeviceError
 from edgekit.remote.home import Home
 from edgekit.remote.session import open_session
 from edgekit_agent.failures import AgentError
-from edgekit_agent.homes import open_home
-from edgekit_agent.install import install, rollback, status
 from edgekit_agent.jobs import ForgetJob, RollbackJob, StatusJob
-from edgekit_agent.receive import forget
-from edgekit_agent.releases import lock_home
+from edgekit_agent.releases.homes import open_home
+from edgekit_agent.releases.install import install, rollback, status
+from edgekit_agent.releases.receive import forget
+from edgekit_agent.releases.store import lock_home
 from tests.attacks.test_bundle_numbers import healthy, job_for, names, put, silent
-from tests.projects import edgekit, listing
-from tests.remote.servers import make_bundle
+from tests.builders.projects import edgekit, listing
+from tests.builders.servers import make_bundle
 
 FOREIGN = {
     "like a release tool": ["releases/1.0/app.bin", "runtimes/jdk/bin/java", ".state.12ab34cd.tmp"],

@@ -12,15 +12,15 @@ import pytest
 
 from edgekit.errors import DeviceError
 from edgekit.progress import Ticker
-from edgekit.remote.answers import bounds_of, read_result
-from edgekit.remote.device_python import read_device_python
+from edgekit.remote.agent_answers import bounds_of, read_result
 from edgekit.remote.local import LocalTransport
+from edgekit.remote.python_tags import read_device_python
 from edgekit.remote.session import Session
 from edgekit_agent.codec import encode
 from edgekit_agent.jobs import Blob, ModelRef, PlanJob, ProbeJob, ScoreJob, StatusJob
 from edgekit_agent.results import DeviceFacts, Health, Plan, Status, Tally
 from edgekit_agent.samples import Column, Samples
-from tests.attacks import hostile_agent
+from tests.builders import hostile_agent
 
 AGENT = Path(hostile_agent.__file__)
 BLOBS = tuple(Blob(f"{i:064x}", 10, f"{i:064x}", 10, "raw") for i in range(3))

@@ -15,20 +15,20 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
-from edgekit.apply import apply
-from edgekit.convert.opening import open_model
+from edgekit.cache.store import Store
+from edgekit.compression.recipe_parser import parse_step, read_recipe
+from edgekit.config.profile import load_profile
+from edgekit.config.project import load_project
+from edgekit.config.toml import DEEPEST, MOST_BYTES
+from edgekit.conversion.importers.open_source import open_model
+from edgekit.conversion.open_model import read_model
 from edgekit.errors import EdgekitError, UserError
-from edgekit.graphs.cost import compute_cost
-from edgekit.graphs.onnx_file import load, load_structure, read_onnx
-from edgekit.graphs.reading import read_model
-from edgekit.graphs.size_limits import MOST_INNER_GRAPHS, MOST_NODES
-from edgekit.graphs.trial import try_tflite
-from edgekit.profile import load_profile
+from edgekit.onnx_graph.cost import compute_cost
+from edgekit.onnx_graph.io import load, load_structure, read_onnx
+from edgekit.onnx_graph.size_limits import MOST_INNER_GRAPHS, MOST_NODES
+from edgekit.pipeline.apply import apply
 from edgekit.progress import ignore_progress
-from edgekit.project import load_project
-from edgekit.steps import parse_step, read_recipe
-from edgekit.store import Store
-from edgekit.toml import DEEPEST, MOST_BYTES
+from edgekit.tflite.trial_load import try_tflite
 
 OPEN = """\
 import sys
@@ -238,7 +238,7 @@ def test_names_that_are_no_utf8_inside_a_model_are_one_line(tmp_path):
 COUNT_BYTES = """\
 import resource, sys
 from pathlib import Path
-from edgekit.inspection import inspect
+from edgekit.inspection.summary import inspect
 resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
 inspect(Path(sys.argv[1]), device="tablet", folder=Path(sys.argv[1]).parent)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.remote.ssh import SshTransport
+from edgekit.remote.ssh.client import SshTransport
 
 BANNER = b"SSH-2.0-OpenSSH_9.0\r\n"
 ALGORITHMS = (b"ecdh-sha2-nistp256", b"ssh-ed25519", *[b"aes128-ctr"] * 2, *[b"hmac-sha2-256"] * 2)

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from edgekit.bundle import RELEASE_DIGITS
+from edgekit.bundle.manifest import RELEASE_DIGITS
 from edgekit.errors import DeviceError, ExitCode
 from edgekit.remote.deploy import push, rollback
-from edgekit.remote.sending import sha256
 from edgekit.remote.session import Session, open_session
-from edgekit.remote.ssh import SshTransport
-from tests.remote.servers import (
+from edgekit.remote.ssh.client import SshTransport
+from edgekit.remote.upload import sha256
+from tests.builders.servers import (
     agents_below,
     make_bundle,
     proxied,

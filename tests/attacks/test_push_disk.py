@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.config.profile import RuntimeSpec
 from edgekit.errors import DeviceError
-from edgekit.profile import RuntimeSpec
 from edgekit.remote.deploy import ensure_runtime, push, rollback, status
 from edgekit.remote.session import open_session
-from tests.remote.servers import make_bundle, running_sshd, served, sshd
+from tests.builders.servers import make_bundle, running_sshd, served, sshd
 
 __all__ = ["running_sshd", "sshd"]
 pytestmark = pytest.mark.sshd

@@ -2,10 +2,10 @@
 
 import pytest
 
-from edgekit.bundle import open_bundle
+from edgekit.bundle.manifest import open_bundle
 from edgekit.errors import UserError
 from edgekit_agent.strictjson import loads
-from tests.remote.servers import make_bundle
+from tests.builders.servers import make_bundle
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from edgekit import seals
-from edgekit.columns import read_table
+from edgekit.cache import integrity as seals
+from edgekit.cache.store import Store
+from edgekit.data.readers import read_table
 from edgekit.errors import UserError
-from edgekit.store import Store
 from edgekit_agent.files import sha256_of
 from tests.remote.test_wheels import NATIVE, fetch, wheel
 

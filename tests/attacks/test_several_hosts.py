@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from edgekit.cli.render.output import run_on_hosts
 from edgekit.errors import DeviceError, ExitCode, UnknownStateError, UserError
-from edgekit.output import run_on_hosts
-from tests.attacks import hostile_agent
-from tests.remote.servers import make_bundle, running_sshd, served, sshd, start_sshd
+from tests.builders import hostile_agent
+from tests.builders.servers import make_bundle, running_sshd, served, sshd, start_sshd
 
 __all__ = ["running_sshd", "sshd"]
 

@@ -11,23 +11,23 @@ import time
 
 import pytest
 
-from edgekit.bundle import SIGNATURE, encode_signature, open_bundle, write_bundle
+from edgekit.bundle.manifest import SIGNATURE, encode_signature, open_bundle, write_bundle
 from edgekit.errors import DeviceError, UserError
-from edgekit.keys import find_signing_key, make_key
 from edgekit.remote.deploy import push
-from edgekit.remote.sending import sha256
 from edgekit.remote.session import Session, open_session
 from edgekit.remote.trust import read_trust as read_keys
 from edgekit.remote.trust import revoke_key
-from edgekit.signing import Signer, permit_downgrade, sign_statement
+from edgekit.remote.upload import sha256
+from edgekit.signing.keys import find_signing_key, make_key
+from edgekit.signing.releases import Signer, permit_downgrade, sign_statement
 from edgekit_agent.jobs import InstallJob, NamedBlob, StatusJob
 from edgekit_agent.results import Status
-from edgekit_agent.signatures import check_release, read_statement
-from edgekit_agent.statements import Permit, Signature, SignedFile, Statement
+from edgekit_agent.trust.signatures import check_release, read_statement
+from edgekit_agent.trust.statements import Permit, Signature, SignedFile, Statement
 from tests.attacks.test_hostile_devices import HostileTransport
-from tests.projects import edgekit
-from tests.remote.servers import make_bundle
-from tests.signed import Device, make_signed, now_s, restated, with_signature
+from tests.builders.projects import edgekit
+from tests.builders.servers import make_bundle
+from tests.builders.signed import Device, make_signed, now_s, restated, with_signature
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,20 @@ import json
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.keys import make_key
 from edgekit.remote.session import open_session
 from edgekit.remote.trust import end_trust, read_trust
-from edgekit.signing import sign_statement, waive_signatures
-from edgekit_agent import trust as on_device
-from edgekit_agent.audit import read_last_lines
+from edgekit.signing.keys import make_key
+from edgekit.signing.releases import sign_statement, waive_signatures
 from edgekit_agent.failures import AgentError
-from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import TrustJob, UntrustJob
-from edgekit_agent.statements import Permit, TrustedKey, Waiver
-from edgekit_agent.trust import COPY, TRUST, change_trust, try_read_trust
-from tests.projects import edgekit
-from tests.remote.servers import make_bundle
-from tests.signed import Device, make_signed, now_s
+from edgekit_agent.releases.audit import read_last_lines
+from edgekit_agent.releases.homes import open_home
+from edgekit_agent.trust import keys as on_device
+from edgekit_agent.trust.keys import COPY, TRUST, change_trust, try_read_trust
+from edgekit_agent.trust.statements import Permit, TrustedKey, Waiver
+from tests.builders.projects import edgekit
+from tests.builders.servers import make_bundle
+from tests.builders.signed import Device, make_signed, now_s
 
 DAMAGE = ["", "{}{", "[]", "[" * 100_000, '{"keys": 7}', '{"keys":[{"public":"0"}]}', "\udcff"]
 
@@ -36,7 +36,7 @@ def device(tmp_path, monkeypatch):
 
 
 def key(name):
-    from edgekit.keys import find_signing_key
+    from edgekit.signing.keys import find_signing_key
 
     return find_signing_key(name)
 

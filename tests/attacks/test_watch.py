@@ -13,25 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import RELEASE_DIGITS
+from edgekit.bundle.manifest import RELEASE_DIGITS
 from edgekit.errors import DeviceError, UnknownStateError
-from edgekit.keys import make_key
 from edgekit.remote.confirmation import WatchTerms, confirm
 from edgekit.remote.deploy import push
-from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
-from edgekit_agent.audit import read_last_lines
-from edgekit_agent.homes import open_home
-from edgekit_agent.install import status
+from edgekit.remote.upload import sha256
+from edgekit.signing.keys import make_key
+from edgekit_agent.boot.watch import read_pending_watch, run_watch
 from edgekit_agent.jobs import ConfirmJob, StatusJob
-from edgekit_agent.releases import lock_home
+from edgekit_agent.releases.audit import read_last_lines
+from edgekit_agent.releases.homes import open_home
+from edgekit_agent.releases.install import status
+from edgekit_agent.releases.served import current_release, previous_release, switch
+from edgekit_agent.releases.store import lock_home
 from edgekit_agent.results import ConfirmResult, Health
-from edgekit_agent.served import current_release, previous_release, switch
-from edgekit_agent.watch import read_pending_watch, run_watch
-from tests.projects import edgekit
-from tests.remote.servers import make_bundle, running_sshd, sshd
-from tests.remote.servers import served as served_by_sshd
-from tests.signed import Device, make_signed
+from tests.builders.projects import edgekit
+from tests.builders.servers import make_bundle, running_sshd, sshd
+from tests.builders.servers import served as served_by_sshd
+from tests.builders.signed import Device, make_signed
 
 __all__ = ["running_sshd", "sshd"]
 
@@ -377,8 +377,8 @@ def test_a_full_disk_does_not_keep_it_from_going_back_later(
             raise answers.pop()
         switch(home, release)
 
-    monkeypatch.setattr("edgekit_agent.watch.switch", failing)
-    monkeypatch.setattr("edgekit_agent.watch._POLL_S", 0.01)
+    monkeypatch.setattr("edgekit_agent.boot.watch.switch", failing)
+    monkeypatch.setattr("edgekit_agent.boot.watch._POLL_S", 0.01)
     assert run_watch(str(device.home)) == 0
     assert answers == []
     assert served(device) == (first, new)
@@ -420,6 +420,6 @@ def test_a_device_that_goes_back_while_the_watch_is_read_does_not_seem_confirmed
             gone.append(going_back(device, first))
         return read_pending_watch(home)
 
-    monkeypatch.setattr("edgekit_agent.install.read_pending_watch", read_late)
+    monkeypatch.setattr("edgekit_agent.releases.install.read_pending_watch", read_late)
     said = status(StatusJob(str(device.home)), None)
     assert (said.current.name, said.watch) == (first, None)

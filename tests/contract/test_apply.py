@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.graphs.onnx_file import open_session
-from edgekit.layers import LayerCost, write_layers
-from edgekit.passes import PASSES, PassSpec
+from edgekit.bundle.layer_report import LayerCost, write_layers
+from edgekit.compression.registry import PASSES, PassSpec
+from edgekit.onnx_graph.io import open_session
 from edgekit.recipe import Clean
-from tests.projects import edgekit, listing, refused, untouched
-from tests.tiny import model, normal
+from tests.builders.projects import edgekit, listing, refused, untouched
+from tests.builders.tiny import model, normal
 
 
 def test_a_pass_by_hand_writes_a_model_and_says_what_it_costs(digits):

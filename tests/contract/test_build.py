@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bundle import open_bundle
-from tests.projects import (
+from edgekit.bundle.manifest import open_bundle
+from tests.builders.projects import (
     PROFILE,
     copy_digits,
     edgekit,

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
+from edgekit.compression.registry import PASSES
 from edgekit.errors import DeviceError
-from edgekit.evaluate import Timing, time_interleaved
-from edgekit.graphs.onnx_file import read_onnx
-from edgekit.passes import PASSES
+from edgekit.onnx_graph.io import read_onnx
+from edgekit.pipeline.evaluate import Timing, time_interleaved
 from edgekit_agent.jobs import ModelRef
 from edgekit_agent.results import Latency, Report
-from tests.projects import edgekit
+from tests.builders.projects import edgekit
 
 REPORT = re.compile(r"please report it with (\S+\.txt)")
 SECRET = "/home/alice/patients/ward 7/scan.npy"

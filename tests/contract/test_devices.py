@@ -10,9 +10,9 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from edgekit.profile import list_shipped_names
-from edgekit.remote.sending import COMMANDS_BYTES
-from tests.projects import DIGITS, PROFILE, copy_digits, edgekit, spawned, untouched
+from edgekit.config.profile import list_shipped_names
+from edgekit.remote.upload import COMMANDS_BYTES
+from tests.builders.projects import DIGITS, PROFILE, copy_digits, edgekit, spawned, untouched
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the example's bundle is for x86_64"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.projects import ROOT, command, edgekit, spawned
+from tests.builders.projects import ROOT, command, edgekit, spawned
 
 COMMANDS = [
     "init",

@@ -6,9 +6,9 @@ import platform
 import numpy as np
 import pytest
 
-from edgekit.profile import read_profile_text
-from edgekit.project import FILE_NAME
-from tests.projects import edgekit, spawned
+from edgekit.config.profile import read_profile_text
+from edgekit.config.project import FILE_NAME
+from tests.builders.projects import edgekit, spawned
 
 OTHER = {"x86_64": "tablet", "aarch64": "tablet-x86"}
 

@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 
-from edgekit.bundle import open_bundle
-from tests.projects import edgekit
-from tests.tiny import model, normal
+from edgekit.bundle.manifest import open_bundle
+from tests.builders.projects import edgekit
+from tests.builders.tiny import model, normal
 
 PROFILE = "tablet-x86"
 

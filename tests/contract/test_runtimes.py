@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
-from edgekit.bundle import open_bundle
-from tests.branches import model_by_rate
-from tests.projects import PROFILE, edgekit, refused, spawned, write_tiny
+from edgekit.bundle.manifest import open_bundle
+from tests.builders.if_branches import model_by_rate
+from tests.builders.projects import PROFILE, edgekit, refused, spawned, write_tiny
 
 TIE = 1.03
 

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from edgekit.bundle import open_bundle
-from edgekit.keys import find_signing_key, get_keys_folder
-from tests.projects import PROFILE, edgekit
+from edgekit.bundle.manifest import open_bundle
+from edgekit.signing.keys import find_signing_key, get_keys_folder
+from tests.builders.projects import PROFILE, edgekit
 
 
 @pytest.fixture(autouse=True)

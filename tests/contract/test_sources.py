@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.projects import PROFILE, edgekit, refused, spawned, untouched
+from tests.builders.projects import PROFILE, edgekit, refused, spawned, untouched
 
 TORCH = """
 import os

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.profile import read_profile_text
-from tests.end_to_end.devices import booted, edgekit, home, script, skip_without
+from edgekit.config.profile import read_profile_text
+from tests.builders.devices import booted, edgekit, home, script, skip_without
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-aarch64", "qemu-img", "mmdebstrap", "zstd")

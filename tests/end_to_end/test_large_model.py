@@ -21,9 +21,9 @@ WHOLE = """
     import onnx
     from onnx import TensorProto, helper
 
-    from edgekit.graphs.onnx_file import read_onnx
-    from edgekit.inspection import inspect
-    from tests.tiny import apply, run, sqnr_db, uniform
+    from edgekit.onnx_graph.io import read_onnx
+    from edgekit.inspection.summary import inspect
+    from tests.builders.tiny import apply, run, sqnr_db, uniform
 
     folder = Path(sys.argv[1])
     widths = [4096, 24576, 4096, 24576, 4096, 24576, 4096]

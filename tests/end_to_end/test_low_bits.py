@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.evaluate import compute_transfer_bytes
-from edgekit.layers import read_layers
-from edgekit.passes import build_step
-from edgekit.passes.running import run_step
+from edgekit.bundle.layer_report import read_layers
+from edgekit.compression.registry import build_step
+from edgekit.compression.runner import run_step
+from edgekit.pipeline.evaluate import compute_transfer_bytes
 from edgekit.recipe import Clean, QuantizeStatic, QuantizeWeights
-from tests.end_to_end.entries import taken_in
+from tests.builders.tiny import work
+from tests.builders.zoo_projects import taken_in
 from tests.end_to_end.test_zoo import plainly_scored
-from tests.tiny import work
 
 pytestmark = pytest.mark.zoo
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.graphs.cost import compute_cost
-from edgekit.graphs.onnx_file import load
-from edgekit.passes import build_step
-from edgekit.passes.running import run_step
+from edgekit.compression.registry import build_step
+from edgekit.compression.runner import run_step
+from edgekit.onnx_graph.cost import compute_cost
+from edgekit.onnx_graph.io import load
 from edgekit.recipe import LowRank, QuantizeStatic
-from tests.end_to_end.entries import taken_in
+from tests.builders.tiny import work
+from tests.builders.zoo_projects import taken_in
 from tests.end_to_end.test_zoo import plainly_scored
-from tests.tiny import work
 
 pytestmark = pytest.mark.zoo
 

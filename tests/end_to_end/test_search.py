@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.mobilenet import write_project
-from tests.projects import PROFILE, edgekit
+from tests.builders.mobilenet import write_project
+from tests.builders.projects import PROFILE, edgekit
 
 
 @pytest.mark.parametrize("removed", [0.5, 0.6])

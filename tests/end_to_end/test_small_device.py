@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.devices import booted, edgekit, home, skip_without
+from tests.builders.devices import booted, edgekit, home, skip_without
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-arm", "qemu-img", "zstd")

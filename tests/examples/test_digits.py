@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgekit.profile import list_shipped_names
+from edgekit.config.profile import list_shipped_names
 
 FOLDER = Path(__file__).parents[2] / "examples" / "digits"
 

@@ -1,5 +1,5 @@
 """Fixtures of these tests."""
 
-from tests.remote.servers import running_sshd, sshd
+from tests.builders.servers import running_sshd, sshd
 
 __all__ = ["running_sshd", "sshd"]

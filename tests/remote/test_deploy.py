@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import open_bundle, write_bundle
+from edgekit.bundle.manifest import open_bundle, write_bundle
+from edgekit.bundle.packing import encode_for_transfer
+from edgekit.config.profile import RuntimeSpec
 from edgekit.errors import DeviceError
-from edgekit.packing import encode_for_transfer
-from edgekit.profile import RuntimeSpec
 from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback, status
-from edgekit.remote.sending import PackedFiles, send, sha256
 from edgekit.remote.session import open_session
+from edgekit.remote.upload import PackedFiles, send, sha256
 from edgekit_agent.results import RuntimeFacts, StageProgress
-from tests.remote.servers import make_bundle, served
+from tests.builders.servers import make_bundle, served
 
 
 @pytest.fixture(params=["local", "dev"])

@@ -12,7 +12,7 @@ from edgekit.remote.local import LocalTransport
 from edgekit.remote.session import Session, open_session
 from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob, StatusJob
 from edgekit_agent.results import Plan, ReceiveResult, Status
-from tests.remote.servers import agents_below
+from tests.builders.servers import agents_below
 
 
 def one_line(caught):

@@ -8,7 +8,7 @@ from edgekit.remote.session import open_session
 from edgekit.remote.staging import forget, get_staged_digests, stage_file, stage_samples
 from edgekit_agent.files import sha256_of
 from edgekit_agent.samples import Column, Samples, State
-from tests.remote.servers import make_bundle
+from tests.builders.servers import make_bundle
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import zipfile
 
 import pytest
 
+from edgekit.config.profile import RuntimeSpec
 from edgekit.errors import DeviceError
-from edgekit.profile import RuntimeSpec
-from edgekit.remote.closure import read_wheel, resolve
-from edgekit.remote.device_python import DevicePython, read_device_python
+from edgekit.remote.python_tags import DevicePython, read_device_python
+from edgekit.remote.wheel_resolver import read_wheel, resolve
 from edgekit.remote.wheels import choose_litert_packages, fetch_runtime, list_candidates
 
 PI = DevicePython(version="3.11.2", arch="aarch64", glibc=(2, 36), kernel="6.1")

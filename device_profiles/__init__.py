@@ -1,1 +1,0 @@
-"""Device profiles, one TOML file per device: hardware, runtimes and budget."""

@@ -1,8 +1,0 @@
-"""Reader and writer of .tflite files (the FlatBuffers schema of TensorFlow Lite)."""
-
-from __future__ import annotations
-
-from edgekit.bridge.reading import read_lite
-from edgekit.bridge.writing import write_lite
-
-__all__ = ["read_lite", "write_lite"]

@@ -1,0 +1,1 @@
+"""Bundles: a model with its manifest and golden samples, packed for transfer."""

@@ -1,0 +1,1 @@
+"""The cache on disk: candidates and measurements by key, with integrity checks."""

@@ -1,0 +1,193 @@
+"""Formatting of a build as text for a terminal and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from edgekit.bundle.layer_report import encode_layers
+from edgekit.bundle.manifest import StorageVariant, get_release_name
+from edgekit.bundle.results import Candidate, Measurement, Rejection
+from edgekit.bundle.runtime_pairs import PairSide, find_pairs
+from edgekit.config.profile import get_runtime
+from edgekit.onnx_graph.rewrites.prepare import QUANTISED_ALREADY
+from edgekit.pipeline.build import BuildOutcome
+from edgekit.pipeline.noninferiority import Comparison
+from edgekit.report.text_tables import format_size, format_table
+
+_ENCODED = {"packed": "when packed", "raw": "as sent"}
+
+
+def format_build(outcome: BuildOutcome) -> str:
+    """Format a build: the candidates, each check of the verdict, and the path of the bundle."""
+    found, intake = outcome.found, outcome.intake
+    lines = [_format_candidates(outcome), *_format_pairs(outcome)]
+    # For a model that is already quantized, one note replaces a line for each recipe.
+    lines += _iter_rejection_lines(
+        [r for r in found.rejected if not r.reason.startswith(QUANTISED_ALREADY)]
+    )
+    shown = found.chosen or found.nearest
+    if found.chosen:
+        lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]
+    else:
+        lines += ["", f"{intake.profile.name}: nothing holds; nearest is {shown.recipe.name}"]
+    if shown.verdict:
+        strict = " (fails: --strict)" if shown.verdict.strict else ""
+        lines += [
+            f"  {check}{strict if check.outcome in ('unmeasured', 'unproven') else ''}"
+            for check in shown.verdict.checks
+        ]
+        lines += [f"  {reason}" for reason in shown.verdict.reasons]
+    lines += [f"note: {note}" for note in _list_notes(outcome)]
+    if outcome.manifest:
+        lines += [
+            "",
+            f"bundle: {intake.out.resolve()} (release {get_release_name(outcome.manifest)})",
+        ]
+        lines += [f"  {_format_variant(form)}" for form in outcome.manifest.forms]
+        lines.append(f"  {_format_signature(outcome)}")
+    return "\n".join(lines)
+
+
+def _format_signature(outcome: BuildOutcome) -> str:
+    signer = outcome.intake.signer
+    if signer is None:
+        return "not signed: 'edgekit keys new' makes a key; devices that trust a key refuse it"
+    return (
+        f"signed with key {signer.key.name} ({signer.key.id}), valid for {signer.valid_days} days"
+    )
+
+
+def _iter_rejection_lines(rejected: Sequence[Rejection]) -> Iterator[str]:
+    """Yield the recipes that made no candidate; recipes with the same reason share a line."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for each in rejected:
+        names.setdefault((each.reason, each.hint), []).append(each.recipe.name)
+    for (reason, hint), alike in names.items():
+        yield f"{', '.join(alike)}: not made: {reason}"
+        if hint:
+            yield f"  {hint}"
+
+
+def _format_variant(form: StorageVariant) -> str:
+    """Format a storage variant: its size on disk and as sent, its memory and its speed."""
+    parts = [
+        f"{format_size(form.disk_bytes)} on disk",
+        f"{format_size(form.transfer_bytes)} {_ENCODED[form.encoding]}",
+    ]
+    if form.source is not None and form.latency_p50_ms is not None:
+        parts.append(
+            f"{format_size(form.peak_rss_bytes)} of memory, p50 {form.latency_p50_ms:.3g} ms, "
+            f"p95 {form.latency_p95_ms:.3g} ms ({form.source})"
+        )
+    return f"{form.name}{' (this bundle)' if form.chosen else ''}: {', '.join(parts)}"
+
+
+def _list_notes(outcome: BuildOutcome) -> list[str]:
+    shown = outcome.found.chosen or outcome.found.nearest
+    notes = [*outcome.notes, *shown.notes]
+    for measured in shown.measurements:
+        doubts = measured.times.doubts if measured.times else ()
+        if doubts:
+            notes.append(f"latency on {measured.source}: {', '.join(doubts)} (see the report)")
+    return notes
+
+
+def encode_build(outcome: BuildOutcome) -> dict[str, object]:
+    """Return a build as plain data; raw latencies stay in results.jsonl."""
+    found, signer = outcome.found, outcome.intake.signer
+    return {
+        "device": outcome.intake.profile.name,
+        "passes": found.chosen is not None,
+        "chosen": found.chosen.recipe.name if found.chosen else None,
+        "nearest": (found.chosen or found.nearest).recipe.name,
+        "candidates": [_encode_candidate(outcome, c) for c in found.candidates],
+        "rejected": {r.recipe.name: r.reason for r in found.rejected},
+        "hints": {r.recipe.name: r.hint for r in found.rejected if r.hint},
+        "notes": _list_notes(outcome),
+        "release": get_release_name(outcome.manifest) if outcome.manifest else None,
+        "bundle": outcome.intake.out.resolve() if outcome.manifest else None,
+        "signed_by": signer.key.id if outcome.manifest and signer else None,
+        "folder": outcome.intake.out.resolve(),
+    }
+
+
+def _encode_candidate(outcome: BuildOutcome, candidate: Candidate) -> dict[str, object]:
+    return {
+        "name": candidate.recipe.name,
+        "format": candidate.model.format,
+        "runtime": get_runtime(candidate.model),
+        "digest": candidate.model.digest,
+        "measurements": [m.summary() for m in candidate.measurements],
+        "comparison": outcome.compared[candidate.key],
+        "verdict": candidate.verdict,
+        "passes": bool(candidate.verdict and candidate.verdict.passes),
+        "layers": encode_layers(candidate.layers),
+        "notes": candidate.notes,
+    }
+
+
+def _format_candidates(outcome: BuildOutcome) -> str:
+    head = ["candidate", "file", "transfer", "right", "drop", "quiet p50 ms", "p95 ms", "peak RSS"]
+    rows = [[*head, ""]]
+    for candidate in outcome.found.candidates:
+        for measured in candidate.measurements:
+            compared = outcome.compared[candidate.key]
+            rows.append(_format_candidate(outcome, candidate, measured, compared))
+    return format_table(rows)
+
+
+def _format_pairs(outcome: BuildOutcome) -> list[str]:
+    """Format a table of the recipes with an ONNX and a TFLite candidate, if there are any."""
+    pairs = find_pairs(_make_side(outcome, c) for c in outcome.found.candidates)
+    if not pairs:
+        return []
+    head = ["recipe", "onnxruntime ms", "drop", "litert ms", "drop", "time"]
+    rows = [
+        [
+            pair.name,
+            *(cell for side in (pair.onnx, pair.tflite) for cell in _format_side(side)),
+            f"{pair.ratio:.2f}x" if pair.ratio else "-",
+        ]
+        for pair in pairs
+    ]
+    return ["", format_table([head, *rows])]
+
+
+def _make_side(outcome: BuildOutcome, candidate: Candidate) -> PairSide:
+    timed = [m.times for m in candidate.measurements if m.times]
+    return PairSide(
+        name=candidate.recipe.name,
+        format=candidate.model.format,
+        p50_ms=timed[-1].quiet_p50_ms if timed else None,
+        drop_points=outcome.compared[candidate.key].drop_points,
+    )
+
+
+def _format_side(side: PairSide) -> list[str]:
+    drop = side.drop_points
+    return [
+        f"{side.p50_ms:.3g}" if side.p50_ms is not None else "-",
+        f"{drop:+.2f}" if drop is not None else "-",
+    ]
+
+
+def _format_candidate(
+    outcome: BuildOutcome, candidate: Candidate, measured: Measurement, compared: Comparison
+) -> list[str]:
+    times, tally = measured.times, measured.tally
+    mark = "chosen" if candidate is outcome.found.chosen else ""
+    if candidate.verdict and not candidate.verdict.passes:
+        mark = "fails"
+    if candidate is outcome.found.baseline and outcome.intake.runtimes.obstacles:
+        mark = "reference"
+    return [
+        f"{candidate.recipe.name} ({measured.source})",
+        format_size(measured.model_bytes),
+        format_size(measured.update_bytes),
+        f"{tally.correct}/{tally.n}" if tally else "-",
+        f"{compared.drop_points:+.2f}",
+        f"{times.quiet_p50_ms:.3g}" if times else "-",
+        f"{times.p95_ms:.3g}" if times else "-",
+        format_size(measured.peak_rss_bytes),
+        mark,
+    ]

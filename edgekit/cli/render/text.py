@@ -1,0 +1,286 @@
+"""Formatting of results as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from edgekit.bundle.latency_stats import LatencySummary
+from edgekit.bundle.layer_report import LayerCost
+from edgekit.compression.checks.agreement import Agreement
+from edgekit.compression.recipe_parser import PassFacts
+from edgekit.config.profile import DeviceProfile
+from edgekit.pipeline.apply import ApplyResult
+from edgekit.pipeline.benchmark import BenchResult
+from edgekit.printable import escape_text
+from edgekit.remote.deploy import PushReport
+from edgekit.report.text_tables import format_size, format_table
+from edgekit_agent.codec import encode
+from edgekit_agent.releases.provenance import Provenance
+from edgekit_agent.results import AuditLine, DeviceFacts, Health, Release, Status
+
+_SHOWN_LAYERS = 8
+_SHOWN_OUTPUTS = 8
+
+
+def format_apply_result(made: ApplyResult) -> str:
+    """Format the result of one pass: sizes, agreement, and the layers with the highest cost."""
+    before, after = made.before, made.after
+    lines = [
+        f"{made.step.name}: {before.path} -> {after.path} in {made.seconds:.1f} s",
+        f"  file {format_size(before.bytes)} -> {format_size(after.bytes)}, "
+        f"transfer {format_size(before.transfer_bytes)} -> {format_size(after.transfer_bytes)}",
+        *_format_mac_change(made),
+        f"  {_format_agreement(made)}",
+        *(f"  note: {note}" for note in made.notes),
+    ]
+    if made.layers:
+        worst = sorted(made.layers, key=lambda c: -c.kl)[:_SHOWN_LAYERS]
+        lines += ["", *(f"  {line}" for line in _format_layer_table(worst).splitlines())]
+    return "\n".join(lines)
+
+
+def _format_mac_change(made: ApplyResult) -> list[str]:
+    if made.macs is None or not made.macs[0]:
+        return []
+    before, after = made.macs
+    return [f"  MACs {before:,} -> {after:,} ({100 * (after / before - 1):+.1f} %)"]
+
+
+def _format_agreement(made: ApplyResult) -> str:
+    found = made.agreement
+    if found is None:
+        return "nothing to do: the file is the same"
+    if not found.samples:
+        return "output error not measured: no samples (--data CALIB)"
+    if found.worst is None:
+        return f"output error not measured: no float output on {found.samples} samples"
+    told = [f"relative output error {found.worst[1]:.3g} on {_format_sample_count(found)}"]
+    if len(found.relative_errors) > 1:
+        told[0] += ", the worst first:"
+        each = list(found.relative_errors.items())
+        told += [f"    {name} {error:.3g}" for name, error in each[:_SHOWN_OUTPUTS]]
+        more = len(each) - _SHOWN_OUTPUTS
+        told += [f"    and {more} more, none of them worse"] if more > 0 else []
+    return "\n".join(told)
+
+
+def _format_sample_count(found: Agreement) -> str:
+    if found.unseen:
+        return f"{found.unseen} samples that the pass has not seen"
+    return f"{found.samples} samples"
+
+
+def _format_layer_table(costs: Sequence[LayerCost]) -> str:
+    head = ["costliest layers", "operator", "parameters", "width", "bits", "bytes", "KL"]
+    rows = [
+        [
+            c.layer,
+            c.op,
+            f"{c.parameters:,}",
+            str(c.width),
+            f"{c.bits:.2f}",
+            format_size(c.bytes),
+            f"{c.kl:.3g}",
+        ]
+        for c in costs
+    ]
+    if any(c.remarks for c in costs):
+        head.append("what became of it")
+        rows = [[*row, c.remarks] for row, c in zip(rows, costs, strict=True)]
+    return format_table([head, *rows])
+
+
+def encode_apply_result(made: ApplyResult) -> dict[str, object]:
+    """Return the result of one pass as plain data."""
+    found = made.agreement
+    return {
+        "pass": made.step.name,
+        "version": made.step.version,
+        "settings": made.step.settings,
+        "before": made.before,
+        "after": made.after,
+        "changed": found is not None,
+        "macs": made.macs,
+        "relative_error": found.worst[1] if found and found.samples and found.worst else None,
+        "relative_errors": found.relative_errors if found and found.samples else {},
+        "correlation": found.correlation if found else {},
+        "samples": (found.unseen or found.samples) if found else 0,
+        "unseen": bool(found and found.unseen),
+        "seen_errors": found.seen_errors if found else {},
+        "layers": made.layers,
+        "notes": made.notes,
+        "seconds": made.seconds,
+    }
+
+
+def format_passes(found: Sequence[PassFacts]) -> str:
+    """Format a paragraph for each pass."""
+    return "\n".join(_format_pass(facts) for facts in found)
+
+
+def _format_pass(facts: PassFacts) -> str:
+    needs = "; needs calibration data" if facts.needs_calibration else ""
+    return "\n".join([f"{facts.name}: {facts.summary}{needs}", *(f"  {s}" for s in facts.settings)])
+
+
+def format_pass_details(facts: PassFacts) -> str:
+    """Format one pass with the meaning of its settings."""
+    meaning = facts.meaning.replace("``", "'")
+    return f"{_format_pass(facts)}\n\n{meaning}".rstrip()
+
+
+def format_push_reports(reports: Iterable[PushReport]) -> str:
+    """Format a line for each host, and a note if a reboot would not trigger the rollback."""
+    return "\n".join(line for report in reports for line in _iter_push_lines(report))
+
+
+def _iter_push_lines(r: PushReport) -> Iterator[str]:
+    yield (
+        f"{r.host}: serves {r.release} ({r.runtime}), "
+        f"health {_format_health(r.health)}, sent {format_size(r.sent_bytes)} in {r.seconds:.1f} s"
+        f"{f', before {r.previous}' if r.previous else ''}"
+    )
+    if r.watch is not None and not r.watch.after_reboot:
+        yield (
+            "  note: if it reboots before a release is confirmed it does not go back by itself: "
+            f"{escape_text(r.watch.boot_problem)}"
+        )
+
+
+def _format_health(health: Health | None) -> str:
+    if health is None:
+        return "not checked"
+    return f"ok (relative error {health.relative_error:.2g})"
+
+
+def format_bench_results(results: Iterable[BenchResult]) -> str:
+    """Format a line for each host, with its doubts and notes."""
+    return "\n".join(line for result in results for line in _iter_bench_lines(result))
+
+
+def _iter_bench_lines(result: BenchResult) -> Iterable[str]:
+    tally = result.tally
+    right = f", {tally.correct}/{tally.n} right ({tally.metric})" if tally else ""
+    yield (
+        f"{result.host}: {_format_times(result.times)}, "
+        f"peak RSS {format_size(result.peak_rss_bytes)}, "
+        f"load {result.load_ms:.0f} ms{right}; {result.runtime}, {result.threads} threads, "
+        f"{result.facts.cpu or result.facts.machine}"
+    )
+    for doubt in result.times.doubts:
+        yield f"  doubt: {doubt}"
+    for note in result.notes:
+        yield f"  note: {note}"
+
+
+def _format_times(times: LatencySummary) -> str:
+    low, high = times.p50_interval_ms
+    text = f"p50 {times.p50_ms:.3g} ms [{low:.3g}, {high:.3g}], p95 {times.p95_ms:.3g} ms"
+    if times.p99_ms is not None:
+        text += f", p99 {times.p99_ms:.3g} ms"
+    return f"{text} ({times.runs} runs, {times.processes} processes)"
+
+
+def encode_states(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]]:
+    """Return the states of hosts as plain data."""
+    return [{"host": host} | encode(status) for host, status in found]
+
+
+def format_rollbacks(found: Iterable[tuple[str, Status]]) -> str:
+    """Format a line for each host with the release it went back to and the one before."""
+    return "\n".join(
+        f"{host}: went back to {_format_release(status.current, status.current_model)}, health "
+        f"{_format_health(status.health)}; "
+        f"before: {_format_release(status.previous, status.previous_model)}"
+        for host, status in found
+    )
+
+
+def format_states(found: Iterable[tuple[str, Status]]) -> str:
+    """Format the current and the previous release of each host, and its audit log."""
+    return "\n".join(
+        line
+        for host, status in found
+        for line in (
+            f"{host}: serves {_format_release(status.current, status.current_model)}; "
+            f"before: {_format_release(status.previous, status.previous_model)}",
+            *(f"  note: {note}" for note in _iter_state_notes(status)),
+            *(f"  {_format_audit_line(line)}" for line in status.log),
+        )
+    )
+
+
+def _iter_state_notes(status: Status) -> Iterator[str]:
+    if status.watch is not None and status.current and status.watch.release == status.current.name:
+        yield (
+            f"{status.watch.release} waits for its confirmation; without it the device goes back "
+            f"to {status.watch.previous}"
+        )
+    if status.trust is None:
+        yield (
+            "its file of trusted keys is damaged: it takes no release until "
+            "'edgekit keys trust --replace'"
+        )
+
+
+def _format_audit_line(line: AuditLine) -> str:
+    """Format a line of the audit log: user, action, time and result."""
+    who = f"{line.user} from {line.client}" if line.client else line.user
+    signed = [f"key {line.key}"] if line.key else []
+    signed += [f"version {line.version}"] if line.version else []
+    what = " ".join(part for part in (line.action, line.release) if part)
+    return ", ".join([f"{line.at} {what}", *signed, f"by {who}: {line.result}"])
+
+
+def _format_release(release: Release | None, model: Provenance | None) -> str:
+    if release is None:
+        return "nothing"
+    if not release.model:
+        return f"{release.name} (its record is damaged: push it again)"
+    runtime = f"{release.runtime} {release.runtime_version}".strip()
+    parts = [release.model, *_iter_provenance(model), runtime, f"installed {release.installed_at}"]
+    return f"{release.name} ({', '.join(parts)})"
+
+
+def _iter_provenance(model: Provenance | None) -> Iterable[str]:
+    if model is None:
+        return
+    yield model.recipe
+    if model.n and model.correct is not None:
+        right = f"{model.correct}/{model.n} right ({model.metric}, {model.source}"
+        drop = f", drop {model.drop_points:+.2f}" if model.drop_points is not None else ""
+        yield f"{right}{drop})"
+
+
+def format_profiles(found: Iterable[DeviceProfile]) -> str:
+    """Format a line for each profile."""
+    listed = list(found)
+    width = max(len(p.name) for p in listed)
+    return "\n".join(f"{p.name:<{width}}  {p.summary}" for p in listed)
+
+
+def encode_probes(found: Iterable[tuple[str, DeviceFacts]]) -> list[dict[str, object]]:
+    """Return the facts of devices as plain data."""
+    return [{"host": host} | encode(facts) for host, facts in found]
+
+
+def format_probes(found: Iterable[tuple[str, DeviceFacts]]) -> str:
+    """Format the facts of devices."""
+    return "\n".join(_format_probe(host, facts) for host, facts in found)
+
+
+def _format_probe(host: str, facts: DeviceFacts) -> str:
+    lines = [
+        f"{host}: {facts.cpu or 'unknown processor'}, {facts.machine}, {facts.cores} cores",
+        f"  {facts.system} {facts.kernel}, {facts.libc or 'unknown libc'}, Python {facts.python}",
+        f"  isa: {', '.join(facts.isa) or 'unknown'}",
+        f"  memory {format_size(facts.memory_bytes)} "
+        f"({format_size(facts.free_memory_bytes)} free), "
+        f"disk {format_size(facts.free_disk_bytes)} free",
+    ]
+    for runtime in facts.runtimes:
+        state = "works" if runtime.works else f"does not work: {runtime.detail}"
+        lines.append(f"  {runtime.package} {runtime.version}: {state}")
+    if not facts.runtimes:
+        lines.append("  no runtime; push brings one")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Operators and runtimes that a device profile allows."""

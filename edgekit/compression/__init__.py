@@ -1,0 +1,1 @@
+"""Compression passes, their settings and the checks of their results."""

@@ -1,0 +1,1 @@
+"""Checks of the result of a pass against the original model."""

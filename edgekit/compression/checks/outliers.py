@@ -1,0 +1,52 @@
+"""Samples with values so large that a pass cannot fit to them and to the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_agent.measure.feeds import open_columns
+from edgekit_agent.samples import Column, Samples
+
+# A value is an outlier from so many times the median size on. Integers of 8 bits are 127 steps.
+_FAR = 1e9
+_ROWS = 64
+
+
+def find_outlier(parts: Sequence[Samples]) -> str | None:
+    """Describe the sample with the largest outlier of a float input; ``None`` if there is none."""
+    for name in {column.name: None for part in parts for column in part.columns}:
+        found = _describe_largest(name, parts)
+        if found is not None:
+            return found
+    return None
+
+
+def _describe_largest(name: str, parts: Sequence[Samples]) -> str | None:
+    peaks: list[tuple[float, int]] = []
+    medians: list[float] = []
+    for part in parts:
+        for column in part.columns:
+            if column.name != name or np.dtype(column.dtype).kind != "f":
+                continue
+            for start, sizes in _read_sizes(column):
+                row = int(sizes.max(axis=1).argmax())
+                peaks.append((float(sizes[row].max()), part.first + start + row))
+                medians.append(float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0)
+    peak, sample = max(peaks, default=(0.0, 0))
+    median = float(np.median([m for m in medians if m] or [0.0]))
+    if not median or peak < _FAR * median:
+        return None
+    return f"sample {sample} of {name} holds {peak:.2g}, {peak / median:.0e} times the median"
+
+
+def _read_sizes(column: Column) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield the absolute values of some rows at a time, with the number of the first."""
+    with open_columns([column]) as opened:
+        for start in range(0, column.shape[0], _ROWS):
+            rows = opened[column.name].read(start, min(_ROWS, column.shape[0] - start))
+            sizes = np.abs(rows.reshape(len(rows), -1).astype(np.float64))
+            if sizes.size:
+                yield start, sizes

@@ -1,0 +1,56 @@
+"""Notes to the user about outputs with large errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekit.compression.checks.agreement import Agreement
+from edgekit.compression.registry import PassSpec
+
+# Above this relative error (RMS) an output may be useless.
+_MUCH = 0.3
+# An error on unseen samples is noted if it is this many times that on the others, and this large.
+_TIMES, _TOLD = 2.0, 0.02
+# Number of outputs that a note names.
+_NAMED = 4
+
+
+def describe_losses(spec: PassSpec, found: Agreement) -> Iterator[str]:
+    """Yield notes on large, overfitted or unverified output errors."""
+    if not found.samples:
+        return
+    if spec.needs_calibration and not found.unseen:
+        yield (
+            f"the output error is that of the {found.samples} samples that the pass was fitted "
+            "to; it may be larger on new ones: give at least "
+            f"{spec.holds_out_from} samples, and several batches"
+        )
+    yield from _describe_large_errors(spec, found)
+    yield from _describe_overfit(found)
+
+
+def _describe_overfit(found: Agreement) -> Iterator[str]:
+    """Yield a note if the result overfits the calibration samples."""
+    if found.worst is None or not found.unseen:
+        return
+    name, error = found.worst
+    before = found.seen_errors.get(name, error)
+    if error >= _TOLD and error > _TIMES * before:
+        yield (
+            f"the result overfits the calibration samples: output {name} has the error "
+            f"{before:.2g} on them and {error:.2g} on {found.unseen} others; give more samples"
+        )
+
+
+def _describe_large_errors(spec: PassSpec, found: Agreement) -> Iterator[str]:
+    """Yield a note on outputs with a large relative error."""
+    lost = [f"{name} {error:.2g}" for name, error in found.relative_errors.items() if error > _MUCH]
+    if not lost:
+        return
+    told = ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if lost[_NAMED:] else "")
+    where = f"{found.unseen} samples that the pass has not seen" if found.unseen else "the samples"
+    stays = f"let more of the model stay ({spec.asks}), or give" if spec.asks else "give"
+    yield (
+        f"much of the outputs is lost; error relative to their own size on {where}: {told}; "
+        f"{stays} more samples, and try the result before you use it"
+    )

@@ -1,0 +1,1 @@
+"""Stored weights of a graph, and the operators that read them."""

@@ -1,0 +1,1 @@
+"""Quantization: static, dynamic, weight-only and float16."""

@@ -1,0 +1,1 @@
+"""Calibration of activation ranges: observers, and the errors of their ranges."""

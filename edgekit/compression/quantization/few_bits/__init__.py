@@ -1,0 +1,1 @@
+"""Weight-only quantization to few bits: GPTQ, grids and bit allocation."""

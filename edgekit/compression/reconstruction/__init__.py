@@ -1,0 +1,1 @@
+"""Least-squares reconstruction of layers after a change of the graph."""

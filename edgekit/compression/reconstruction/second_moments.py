@@ -1,0 +1,298 @@
+"""Second moments and means of the inputs of weighted operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from edgekit.compression.reconstruction.im2col import choose_position_stride, extract_windows
+from edgekit.errors import PassRefused
+from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.qdq_placement import WeightedNode
+from edgekit.onnx_graph.rewrites.tensor_products import Contraction
+from edgekit.onnx_graph.runs.activations import Values
+
+# Least power of an input, relative to the mean of all, for inputs that were always zero.
+_LEAST_POWER = 1e-3
+# Largest number of buffered positions; a few are multiplied together.
+_MOST_WAITING = 512
+
+# Number of samples that a batch of a product of any rank counts as: its first axis may be no batch.
+_AT_ONCE = 16
+
+Array = NDArray[np.float32]
+N = TypeVar("N", bound=np.generic)
+
+
+def build_not_finite_error(error: FloatingPointError) -> PassRefused:
+    """Build the error for a value, named by ``error``, whose sums are not finite."""
+    return PassRefused(
+        f"value {error} is not finite on the calibration samples, or too large to be squared"
+    )
+
+
+@dataclass
+class Moments:
+    """Sums over the inputs of one layer: x xᵀ [G, I, I], x [G, I], and the number of inputs."""
+
+    square: NDArray[np.float64]
+    total: NDArray[np.float64]
+    count: int = 0
+    _waiting: list[Array] = field(default_factory=list)
+
+    def add(self, rows: Array) -> None:
+        """Add rows [G, positions, I]; few rows are buffered, as each product costs a matrix."""
+        self._waiting.append(rows)
+        if sum(r.shape[1] for r in self._waiting) >= min(rows.shape[2], _MOST_WAITING):
+            self.settle()
+
+    def settle(self) -> None:
+        """Add the buffered rows to the sums."""
+        if not self._waiting:
+            return
+        rows = np.concatenate(self._waiting, axis=1)
+        self._waiting.clear()
+        with np.errstate(over="ignore", invalid="ignore"):  # reported at the end
+            self.square += rows.transpose(0, 2, 1) @ rows
+        self.total += rows.sum(axis=1, dtype=np.float64)
+        self.count += rows.shape[1]
+
+    def merge(self, other: Moments) -> None:
+        """Add the sums of further samples."""
+        self.settle()
+        other.settle()
+        self.square += other.square
+        self.total += other.total
+        self.count += other.count
+
+    @property
+    def power(self) -> NDArray[np.float64]:
+        """Return the mean square of each input, [G, I], with a lower bound.
+
+        An input that was always zero may be used later, so its weights must count.
+        """
+        power: NDArray[np.float64] = np.diagonal(self.square, axis1=1, axis2=2)
+        power = power / max(self.count, 1)
+        mean = power.mean(axis=1, keepdims=True)
+        return np.where(mean > 0, np.maximum(power, _LEAST_POWER * mean), 1.0)
+
+    @property
+    def hessian(self) -> NDArray[np.float64]:
+        """Return the mean of x xᵀ, shrunk towards its diagonal where few rows were seen.
+
+        With fewer rows than inputs, the directions that were not seen would count for nothing.
+        Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
+        matrices", with the share of the diagonal computed from the counts alone.
+        """
+        inputs = self.square.shape[-1]
+        share = inputs / (inputs + max(self.count, 1))
+        mean = self.square / max(self.count, 1)
+        diagonal = np.diagonal(mean, axis1=1, axis2=2).copy()
+        mean *= 1 - share
+        mean[:, np.arange(inputs), np.arange(inputs)] += share * diagonal
+        return mean
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Return the mean of x, [G, I]."""
+        return self.total / max(self.count, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Node with a stored weight, as a matrix product.
+
+    ``shape`` is that of the weight, ``axis`` that of its output channels. ``contraction`` is the
+    product where it is none of Conv, ConvTranspose, Gemm or MatMul with a matrix on the right.
+    """
+
+    node: NodeProto
+    shape: tuple[int, ...]
+    axis: int
+    contraction: Contraction | None = None
+
+    @classmethod
+    def from_weighted(cls, index: GraphIndex, weighted: WeightedNode) -> Layer:
+        """Create the layer of a node with a stored weight."""
+        shape = tuple(index.initializers[weighted.weight].dims)
+        return cls(
+            node=weighted.node,
+            shape=shape,
+            axis=weighted.axis,
+            contraction=weighted.contraction,
+        )
+
+    @property
+    def read(self) -> str:
+        """Return the name of the value that the weight multiplies."""
+        place = self.contraction.place if self.contraction else 1
+        name: str = self.node.input[1 - place]
+        return name
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups of a convolution or of a batched product; 1 otherwise."""
+        if self.contraction is not None:
+            return math.prod(self.shape[a] for a in self.contraction.groups)
+        group = read_attribute(self.node, "group", 1)
+        return int(group) if isinstance(group, int) and self._slides else 1
+
+    @property
+    def _slides(self) -> bool:
+        return str(self.node.op_type) in ("Conv", "ConvTranspose")
+
+    @property
+    def _is_transposed(self) -> bool:
+        return str(self.node.op_type) == "ConvTranspose"
+
+    @property
+    def input_key(self) -> Hashable:
+        """Return a key that layers with the same inputs share: the value, and its windows."""
+        node = self.node
+        if self.contraction is not None:
+            sizes = tuple(self.shape[a] for a in self.contraction.groups)
+            return self.read, self.contraction.read_groups, self.contraction.read_inputs, sizes
+        if not self._slides:
+            return node.input[0], self.inputs
+        window = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
+        return node.input[0], node.op_type, self.groups, self.inputs, self.shape[2:], *window
+
+    @property
+    def channels(self) -> int:
+        """Return the number of output channels of all groups."""
+        if self.contraction is not None:
+            return self.groups * math.prod(self.shape[a] for a in self.contraction.outputs)
+        return self.shape[self.axis] * (self.groups if self._is_transposed else 1)
+
+    @property
+    def inputs(self) -> int:
+        """Return the number of inputs of one output value."""
+        return math.prod(self.shape) // self.channels
+
+    def matrix(self, weight: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return a weight as matrix [G, O, I]."""
+        if self.contraction is not None:
+            return self.contraction.matrix(weight).astype(np.float64)
+        if self._is_transposed:
+            kernel = weight.shape[2:]
+            turned = np.flip(weight, tuple(range(2, weight.ndim)))
+            turned = turned.reshape(self.groups, -1, weight.shape[1], *kernel).swapaxes(1, 2)
+            rows = turned.reshape(self.groups, weight.shape[1], -1)
+        else:
+            rows = np.moveaxis(weight, self.axis, 0).reshape(self.groups, -1, self.inputs)
+        return rows.astype(np.float64)
+
+    def to_weight(self, matrix: NDArray[N]) -> NDArray[N]:
+        """Return a matrix [G, O, I] in the shape of the weight."""
+        if self.contraction is not None:
+            return self.contraction.from_matrix(matrix, self.shape)
+        if self._is_transposed:
+            kernel = self.shape[2:]
+            turned = matrix.reshape(self.groups, self.shape[1], -1, *kernel).swapaxes(1, 2)
+            turned = np.flip(turned.reshape(self.shape), tuple(range(2, len(self.shape))))
+            return np.ascontiguousarray(turned)
+        moved = [self.shape[self.axis], *self.shape[: self.axis], *self.shape[self.axis + 1 :]]
+        return np.ascontiguousarray(np.moveaxis(matrix.reshape(moved), 0, self.axis))
+
+    def spread(self, scales: NDArray[N]) -> NDArray[N]:
+        """Expand scales [G, O, 1] to a shape that multiplies the stored weight."""
+        if self.contraction is None:
+            return scales
+        inputs = self.contraction.inputs
+        sizes = tuple(1 if a in inputs else n for a, n in enumerate(self.shape))
+        return self.contraction.from_matrix(scales, sizes)
+
+    def select_kept(self, stays: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Return a mask of the output channels that stay, from the masks of the weight's axes."""
+        if self.contraction is not None:
+            axes = (*self.contraction.groups, *self.contraction.outputs)
+            return _combine_masks([stays[a] for a in axes])
+        if self._is_transposed and self.groups > 1:
+            groups: NDArray[np.bool_] = stays[0].reshape(self.groups, -1).max(axis=1)
+            return _combine_masks([groups, stays[1]])
+        return stays[self.axis]
+
+    def get_output_shape(self, whole: Sequence[int]) -> tuple[int, ...]:
+        """Return the output shape, given the shape ``whole`` of an output with other channels."""
+        shape = list(whole)
+        found = self.contraction
+        if found is None:
+            shape[1 if self._slides else -1] = self.channels
+            return tuple(shape)
+        own = (*found.groups, *found.outputs)
+        for axis, mine in zip((*found.made_groups, *found.made_outputs), own, strict=True):
+            shape[axis] = self.shape[mine]
+        return tuple(shape)
+
+    def extract_outputs(self, value: Array) -> Array:
+        """Extract the positions of an output that match ``rows``, [positions, O]."""
+        if self.contraction is not None:
+            moved = self.contraction.to_output_rows(value)
+            return moved[:: choose_position_stride(len(moved), _AT_ONCE)]
+        last = np.moveaxis(value, 1 if self._slides else -1, -1)
+        moved = last.reshape(math.prod(last.shape[:-1]), last.shape[-1])
+        return moved[:: choose_position_stride(len(moved), max(1, value.shape[0]))]
+
+    def rows(self, value: Array) -> Array:
+        """Extract the inputs of the layer from a value, [G, positions, I]."""
+        if self._slides:
+            return extract_windows(self.node, value, self.shape[2:], self.groups)
+        if self.contraction is not None:
+            flat = self.contraction.rows(value, self.shape)
+            return flat[:, :: choose_position_stride(flat.shape[1], _AT_ONCE)]
+        flat = value.reshape(1, -1, value.shape[-1])
+        return flat[:, :: choose_position_stride(flat.shape[1], max(1, value.shape[0]))]
+
+    def results(self, value: Array) -> Array:
+        """Extract the outputs at the positions of ``rows``, [G, positions, O]."""
+        made = self.extract_outputs(value)
+        return made.reshape(len(made), self.groups, -1).transpose(1, 0, 2)
+
+
+def _combine_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """Combine masks of several axes into one over all their positions, the last axis fastest."""
+    stays = np.ones(1, np.bool_)
+    for mask in masks:
+        stays = np.logical_and.outer(stays, mask).ravel()
+    return stays
+
+
+def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[str, Moments]:
+    """Gather the moments of each layer's input over a stream of batches, in constant memory.
+
+    Args:
+        layers: the layers, by any key.
+        stream: the input values of the layers, batch by batch.
+
+    Raises:
+        FloatingPointError: names a value that is not finite, or too large to be squared.
+    """
+    sight: dict[Hashable, list[str]] = {}
+    for key, layer in layers.items():
+        sight.setdefault(layer.input_key, []).append(key)
+    seen = {
+        what: Moments(
+            square=np.zeros((layers[keys[0]].groups, *(2 * [layers[keys[0]].inputs]))),
+            total=np.zeros((layers[keys[0]].groups, layers[keys[0]].inputs)),
+        )
+        for what, keys in sight.items()
+    }
+    for values in stream:
+        for what, keys in sight.items():
+            layer = layers[keys[0]]
+            value = values[layer.read].astype(np.float32, copy=False)
+            if not np.isfinite(value).all():
+                raise FloatingPointError(layer.read)
+            if value.size:
+                seen[what].add(layer.rows(value))
+    for what, keys in sight.items():
+        seen[what].settle()
+        if not np.isfinite(seen[what].square).all():
+            raise FloatingPointError(layers[keys[0]].read)
+    return {key: seen[what] for what, keys in sight.items() for key in keys}

@@ -1,0 +1,1 @@
+"""Settings files: edgekit.toml of a project, and device profiles."""

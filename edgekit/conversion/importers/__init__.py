@@ -1,0 +1,1 @@
+"""Conversion of models of other tools (Keras, torch, scikit-learn) to ONNX."""

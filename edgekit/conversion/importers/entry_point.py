@@ -1,0 +1,142 @@
+"""Conversion of ``module:function`` of a project: import, call, and convert the returned model."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from edgekit.conversion.importers.model_types import FoundModel, convert_object, is_model
+from edgekit.conversion.importers.registry import EXTRAS, Conversion, Source
+from edgekit.errors import EdgekitError, UserError, first_line
+
+_EXAMPLE = "example_inputs"
+
+
+def convert(source: Source) -> Conversion:
+    """Convert the model that a function returns, or an object that a module holds.
+
+    The function takes no arguments. It returns a model, or a model and example inputs. Example
+    inputs may also be the attribute ``example_inputs`` of the function or of its module, a value or
+    a function.
+
+    Raises:
+        UserError: There is no such module or function, it raises an error, or returns no model.
+    """
+    with search_modules_in(source.path):
+        module = _import_module(source)
+        value, example = split_model_and_example(
+            _call_function(source, _find_member(source, module))
+        )
+        if example is None:
+            example = _read_module_example(source, module)
+    return convert_object(FoundModel(value=value, example=example, given=source.given))
+
+
+def split_model_and_example(value: object) -> tuple[object, object]:
+    """Split a pair into a model and its example inputs; other values have no examples."""
+    if isinstance(value, tuple) and len(value) == 2 and is_model(value[0]):
+        return value
+    return value, None
+
+
+@contextmanager
+def search_modules_in(folder: Path) -> Iterator[None]:
+    """Put a folder first on the module search path."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _import_module(source: Source) -> ModuleType:
+    name = source.name.partition(":")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] in EXTRAS:
+            raise
+        if name == missing or name.startswith(f"{missing}."):
+            raise UserError(
+                f"{source.given}: no module {missing!r} in {source.path}, nor installed",
+                hint="-C names another folder",
+            ) from error
+        raise UserError(f"{source.given}: {name}: {first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise _build_user_code_error(source, error) from error
+
+
+def _find_member(source: Source, module: ModuleType) -> object:
+    value: object = module
+    for part in source.name.partition(":")[2].split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError as error:
+            known = [
+                name
+                for name, each in vars(module).items()
+                if inspect.isfunction(each) and each.__module__ == module.__name__
+            ]
+            raise UserError(
+                f"{source.given}: {module.__name__} has no {part!r}",
+                hint=f"its functions: {', '.join(known) or 'none'}",
+            ) from error
+    return value
+
+
+def _call_function(source: Source, value: object) -> object:
+    """Call a function; a model is returned as it is, although it may be callable too."""
+    if is_model(value) or not callable(value):
+        return value
+    try:
+        made: object = value()
+    except EdgekitError:
+        raise
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in EXTRAS:
+            raise
+        raise _build_user_code_error(source, error) from error
+    except (Exception, SystemExit) as error:
+        raise _build_user_code_error(source, error) from error
+    if made is None:
+        raise UserError(f"{source.given}: returns nothing", hint="return the model")
+    return _add_function_example(source, made, value)
+
+
+def _add_function_example(source: Source, made: object, function: object) -> object:
+    example = getattr(function, _EXAMPLE, None)
+    if example is None or split_model_and_example(made)[1] is not None:
+        return made
+    return made, _evaluate_example(source, example)
+
+
+def _read_module_example(source: Source, module: ModuleType) -> object:
+    return _evaluate_example(source, getattr(module, _EXAMPLE, None))
+
+
+def _evaluate_example(source: Source, example: object) -> object:
+    if not inspect.isfunction(example):
+        return example
+    try:
+        made: object = example()
+    except (Exception, SystemExit) as error:
+        raise _build_user_code_error(source, error) from error
+    return made
+
+
+def _build_user_code_error(source: Source, error: BaseException) -> UserError:
+    """Return the error of the user's code, with the line in it where the error arose."""
+    frame, where = error.__traceback__, ""
+    while frame is not None:
+        file = Path(frame.tb_frame.f_code.co_filename)
+        if file.is_relative_to(source.path):
+            where = f" ({file.relative_to(source.path)}, line {frame.tb_lineno})"
+        frame = frame.tb_next
+    text = str(error).strip().partition("\n")[0]
+    return UserError(f"{source.given}: {type(error).__name__}: {text}{where}")

@@ -1,0 +1,1 @@
+"""Conversion of ONNX graphs to TFLite, one rule for each operator."""

@@ -1,0 +1,48 @@
+"""Conversion of an ONNX graph with fixed shapes to a TFLite graph, one rule for each operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onnx import ModelProto
+
+from edgekit.conversion.onnx_to_tflite.layout import Value
+from edgekit.conversion.onnx_to_tflite.ops import RULES
+from edgekit.conversion.onnx_to_tflite.tflite_builder import STANDARD_DOMAINS, Lowering
+from edgekit.tflite.ir import LiteGraph
+
+_NATIVE_HINT = "weights container=int8 is what a .tflite file holds; native is onnxruntime's own"
+_OWN_HINTS = {
+    "MatMulNBits": _NATIVE_HINT,
+    "GatherBlockQuantized": _NATIVE_HINT,
+    "DynamicQuantizeLSTM": "its weights are computed: store them, or run it with onnxruntime",
+}
+
+
+def lower(proto: ModelProto) -> LiteGraph:
+    """Convert an ONNX graph to a TFLite graph operator by operator, without folding or fusion.
+
+    Args:
+        proto: Result of ``static_shapes.fix_shapes``: constants are initializers, and every
+            value has a fixed, stored shape.
+
+    Raises:
+        PassRefused: An operator, or a use of one, has no TFLite counterpart; the message names the
+            node and a remedy.
+    """
+    return lower_with_values(proto)[0]
+
+
+def lower_with_values(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
+    """Convert as ``lower`` does, and also return the TFLite value of each ONNX value by name."""
+    lowering = Lowering(proto)
+    for node in proto.graph.node:
+        if node.domain not in STANDARD_DOMAINS and f"{node.domain}:{node.op_type}" not in RULES:
+            hint = _OWN_HINTS.get(node.op_type, "") if node.domain == "com.microsoft" else ""
+            raise lowering.refusal(node, "is no standard ONNX operator", hint=hint)
+        name = node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}:{node.op_type}"
+        rule = RULES.get(name)
+        if rule is None:
+            raise lowering.refusal(node, "has no TFLite counterpart")
+        rule(lowering, node)
+    return lowering.finish(), lowering.values

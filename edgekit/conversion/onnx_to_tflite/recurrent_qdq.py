@@ -1,0 +1,212 @@
+"""Recurrent layers with integer weights, rewritten as float layers behind DequantizeLinear.
+
+``DynamicQuantizeLSTM`` is onnxruntime's integer LSTM: it has integer weights, rounds its input to 8
+bits with one scale for all steps, and rounds its state to 8 bits at each step. The float layer uses
+the same weights and rounds the input the same way; it does not round the state, which lies between
+-1 and 1. A bidirectional layer becomes two layers, because a DequantizeLinear has scales along one
+axis only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.tflite.ir import Array
+
+INTEGER_LSTM = "DynamicQuantizeLSTM"
+_STANDARD = ("", "ai.onnx")
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_ACTIVATIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}  # of one direction
+# Activations that take an alpha, and those that take a beta (ONNX LSTM).
+_WITH_ALPHA = {"affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholdedrelu"}
+_WITH_BETA = {"affine", "hardsigmoid", "scaledtanh"}
+_FEW_ACTIVATIONS = ("activations", "activation_alpha", "activation_beta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredIntegers:
+    """A weight stored as integers, with scales and zero points that broadcast against it."""
+
+    integers: Array
+    scales: Array
+    zero_points: Array | None = None
+
+    def select_direction(self, at: int) -> StoredIntegers:
+        """Return the weight of one direction, with a first axis of size 1."""
+        zeros = self.zero_points
+
+        def part(array: Array) -> Array:
+            return array[at : at + 1] if array.shape[0] > 1 else array
+
+        return StoredIntegers(
+            integers=self.integers[at : at + 1],
+            scales=part(self.scales),
+            zero_points=None if zeros is None else part(zeros),
+        )
+
+    @property
+    def axis(self) -> int | None:
+        """Return the axis along which scales differ; 0 for one scale, ``None`` for several axes."""
+        axes = [axis for axis, size in enumerate(self.scales.shape) if size > 1]
+        return None if len(axes) > 1 else (axes or [0])[0]
+
+    def dequantize(self, index: GraphIndex, name: str) -> tuple[NodeProto, str]:
+        """Build the DequantizeLinear of a weight (scales along one axis), and name its output."""
+        scales: Array = self.scales.astype(np.float32)
+        one = scales.size == 1
+        shape = () if one else (scales.size,)
+        add = index.add_int4 if self.integers.dtype.name == "int4" else index.add_constant
+        inputs = [add(f"{name}_integers", self.integers)]
+        inputs.append(index.add_constant(f"{name}_scale", scales.reshape(shape)))
+        if self.zero_points is not None:
+            zeros = np.broadcast_to(self.zero_points, scales.shape)
+            inputs.append(index.add_constant(f"{name}_zero", zeros.reshape(shape)))
+        made = index.fresh(f"{name}_real")
+        node = helper.make_node("DequantizeLinear", inputs, [made], name=made)
+        if not one:
+            node.attribute.append(helper.make_attribute("axis", self.axis or 0))
+        return node, made
+
+
+def is_integer_lstm(node: NodeProto) -> bool:
+    """Return whether a node is onnxruntime's integer LSTM."""
+    return bool(node.op_type == INTEGER_LSTM and node.domain == "com.microsoft")
+
+
+def read_integer_lstm_weights(
+    index: GraphIndex, node: NodeProto
+) -> tuple[StoredIntegers, StoredIntegers] | None:
+    """Read the weights of an integer LSTM in ONNX layout; ``None`` where they are not stored."""
+    found = []
+    for place, scale in ((1, 8), (2, 10)):
+        arrays = [index.constant(node.input[n]) for n in (place, scale, scale + 1)]
+        if any(array is None for array in arrays):
+            return None
+        integers, scales, zeros = (np.asarray(array) for array in arrays)
+        wide = (*scales.shape, 1) if scales.ndim == 2 else (scales.size, 1, 1)
+        zeros_wide = (*zeros.shape, 1) if zeros.ndim == 2 else (zeros.size, 1, 1)
+        found.append(
+            StoredIntegers(
+                integers=np.ascontiguousarray(integers.transpose(0, 2, 1)),
+                scales=scales.reshape(wide),
+                zero_points=zeros.reshape(zeros_wide) if zeros.any() else None,
+            )
+        )
+    return found[0], found[1]
+
+
+def dequantize_layer(
+    index: GraphIndex, node: NodeProto, weights: Sequence[StoredIntegers]
+) -> list[NodeProto]:
+    """Rewrite a recurrent layer with dequantized weights, one node for each direction.
+
+    Args:
+        index: Index of the layer's graph.
+        node: The layer; an integer LSTM or a standard recurrent layer.
+        weights: Input weights and recurrent weights, in ONNX layout.
+    """
+    kind = node.op_type.removeprefix("DynamicQuantize")
+    rounded = _round_input(index, node) if is_integer_lstm(node) else []
+    if weights[0].integers.shape[0] > 1:
+        return [*rounded, *_split_directions(index, node, kind, weights)]
+    nodes, names = _dequantize_weights(index, node, weights)
+    return [
+        *rounded,
+        *nodes,
+        _build_layer(node, kind, _list_inputs(node, names), list(node.output)),
+    ]
+
+
+def _round_input(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
+    """Round the input of an integer LSTM to 8 bits, as the layer itself does."""
+    source = node.input[0]
+    quantized = [index.fresh(f"{source}_{stem}") for stem in ("integers", "scale", "zero")]
+    node.input[0] = index.fresh(f"{source}_rounded")
+    return [
+        helper.make_node("DynamicQuantizeLinear", [source], quantized, name=quantized[0]),
+        helper.make_node("DequantizeLinear", quantized, [node.input[0]], name=node.input[0]),
+    ]
+
+
+def _dequantize_weights(
+    index: GraphIndex, node: NodeProto, weights: Sequence[StoredIntegers]
+) -> tuple[list[NodeProto], list[str]]:
+    stem = node.name or node.output[0] or "recurrent"
+    pairs = [
+        weight.dequantize(index, f"{stem}_{letter}")
+        for weight, letter in zip(weights, "wr", strict=True)
+    ]
+    return [dequantize for dequantize, _ in pairs], [output for _, output in pairs]
+
+
+def _list_inputs(node: NodeProto, weights: Sequence[str]) -> list[str]:
+    """Return the input names of the standard operator, up to the peepholes of an LSTM."""
+    return [node.input[0], *weights, *node.input[3:8]]
+
+
+def _build_layer(node: NodeProto, kind: str, inputs: list[str], outputs: list[str]) -> NodeProto:
+    made = helper.make_node(kind, inputs, outputs, name=node.name)
+    made.attribute.extend(node.attribute)
+    return made
+
+
+def _split_directions(
+    index: GraphIndex, node: NodeProto, kind: str, weights: Sequence[StoredIntegers]
+) -> Iterator[NodeProto]:
+    parts: list[list[str]] = []
+    for at, direction in enumerate(("forward", "reverse")):
+        nodes, names = _dequantize_weights(
+            index, node, [weight.select_direction(at) for weight in weights]
+        )
+        yield from nodes
+        inputs = _list_inputs(node, names)
+        for place in (3, 5, 6, 7):  # bias, initial states, peepholes
+            if len(inputs) > place and inputs[place]:
+                part = index.fresh(f"{inputs[place]}_{direction}")
+                where = index.add_constant("side", np.array([at]))
+                yield helper.make_node("Gather", [inputs[place], where], [part], axis=0)
+                inputs[place] = part
+        outputs = [index.fresh(f"{name}_{direction}") if name else "" for name in node.output]
+        made = _build_layer(node, kind, inputs, outputs)
+        made.name = f"{node.name}/{direction}"
+        _set_direction(made, kind, direction, at)
+        yield made
+        parts.append(outputs)
+    for place, name in enumerate(node.output):
+        if name:
+            halves = [outputs[place] for outputs in parts]
+            yield helper.make_node("Concat", halves, [name], axis=0 if place else 1)
+
+
+def _set_direction(node: NodeProto, kind: str, direction: str, at: int) -> None:
+    """Set the attributes of one direction on its node."""
+    kept = [a for a in node.attribute if a.name not in (*_FEW_ACTIVATIONS, "direction")]
+    kept.append(helper.make_attribute("direction", direction))
+    names = read_attribute(node, "activations", None)
+    if isinstance(names, list):
+        words = [each.decode().lower() for each in names]
+        first, count = at * _ACTIVATIONS[kind], _ACTIVATIONS[kind]
+        kept.append(helper.make_attribute("activations", names[first : first + count]))
+        for key, takes in (("activation_alpha", _WITH_ALPHA), ("activation_beta", _WITH_BETA)):
+            numbers = read_attribute(node, key, None)
+            if isinstance(numbers, list):
+                before = sum(word in takes for word in words[:first])
+                own = sum(word in takes for word in words[first : first + count])
+                if part := numbers[before : before + own]:
+                    kept.append(helper.make_attribute(key, part))
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def is_bidirectional(node: NodeProto) -> bool:
+    """Return whether a standard recurrent layer is bidirectional, with time as first axis."""
+    if node.domain not in _STANDARD or node.op_type not in _RECURRENT:
+        return False
+    both = read_attribute(node, "direction", b"forward") == b"bidirectional"
+    return both and read_attribute(node, "layout", 0) == 0

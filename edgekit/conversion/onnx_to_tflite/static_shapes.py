@@ -1,0 +1,161 @@
+"""Shape inference with fixed input sizes, and the constant folding that it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+import onnx.inliner
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TensorShapeProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+)
+
+from edgekit.conversion.onnx_to_tflite.partial_evaluation import Walk
+from edgekit.conversion.onnx_to_tflite.qlinear_to_qdq import replace_integer_layers
+from edgekit.errors import PassRefused
+from edgekit.model import name_dimension
+
+_STANDARD = ("", "ai.onnx")
+# Nesting depth of ONNX's function definitions of operators.
+_MOST_DEPTH = 4
+
+
+def fix_shapes(
+    proto: ModelProto, dims: Mapping[str, int], *, batch: int = 1, fold_weights: bool = True
+) -> ModelProto:
+    """Return a copy with fixed shapes stored for all values, and with constants folded.
+
+    Local functions are inlined, and so are branches and iterations of If, Loop and Scan that are
+    known before a run. Shapes stated in the file are not trusted.
+
+    Args:
+        proto: Model with external data loaded; not changed.
+        dims: Sizes of free dimensions by name; they apply to first axes too.
+        batch: Size of a first axis that ``dims`` does not name; other axes get 1.
+        fold_weights: Also fold values computed from weights alone; without it each weight stays the
+            initializer that it is.
+
+    Raises:
+        PassRefused: An input or output is a sequence, an input has no shape, or the number of
+            iterations of a loop depends on the data.
+    """
+    for value in proto.graph.output:
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            raise PassRefused(
+                f"output {value.name} is a sequence, a map or optional",
+                hint="export the model with tensors as outputs",
+            )
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+    proto = replace_integer_layers(proto)
+    made = _walk_graph(proto, _fix_input_types(proto, dims, batch), fold_weights=fold_weights)
+    for _ in range(_MOST_DEPTH):
+        unruled = _find_composite_kinds(made)
+        if not unruled:
+            break
+        made = _walk_graph(
+            _inline_definitions(made, unruled),
+            _fix_input_types(made, {}, 1),
+            fold_weights=fold_weights,
+        )
+    return made
+
+
+def _fix_input_types(
+    proto: ModelProto, dims: Mapping[str, int], batch: int
+) -> dict[str, TypeProto]:
+    """Return the types of the model inputs with fixed sizes, initializers excepted."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    found: dict[str, TypeProto] = {}
+    for value in proto.graph.input:
+        if value.name in stored:
+            continue
+        if not value.type.HasField("tensor_type"):
+            raise PassRefused(
+                f"input {value.name} is a sequence, a map or optional",
+                hint="export the model with tensors as inputs",
+            )
+        if value.type.tensor_type.elem_type == TensorProto.STRING:
+            raise PassRefused(f"input {value.name} is text", hint="encode it before the model")
+        if not value.type.tensor_type.HasField("shape"):
+            raise PassRefused(f"input {value.name} has no shape", hint="export the model with one")
+        sizes = [
+            dim.dim_value
+            if dim.HasField("dim_value")
+            else dims.get(
+                name_dimension(value.name, axis, dim.dim_param), batch if axis == 0 else 1
+            )
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+        ]
+        found[value.name] = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, sizes)
+    return found
+
+
+def _walk_graph(
+    proto: ModelProto, fed: Mapping[str, TypeProto], *, fold_weights: bool
+) -> ModelProto:
+    walk = Walk(proto, fed, fold_weights=fold_weights)
+    walk.run()
+    made = walk.build_model()
+    for value in made.graph.output:
+        if any(d.HasField("dim_value") and not d.dim_value for d in _list_dims(value)):
+            raise PassRefused(
+                f"output {value.name} has no entries", hint="take it out before export"
+            )
+    return made
+
+
+def _list_dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def _find_composite_kinds(proto: ModelProto) -> list[str]:
+    """Find operators without a lowering rule that ONNX defines as functions of other operators."""
+    from edgekit.conversion.onnx_to_tflite.ops import RULES
+
+    opset, found = _get_opset(proto), []
+    for kind in {n.op_type for n in proto.graph.node if n.domain in _STANDARD} - RULES.keys():
+        schema = onnx.defs.get_schema(kind, opset) if onnx.defs.has(kind, opset) else None
+        if schema and (schema.has_function or schema.has_context_dependent_function):
+            found.append(kind)
+    return found
+
+
+def _get_opset(proto: ModelProto) -> int:
+    return max((int(o.version) for o in proto.opset_import if o.domain in _STANDARD), default=1)
+
+
+def _inline_definitions(proto: ModelProto, kinds: list[str]) -> ModelProto:
+    """Inline the functions by which ONNX defines the given operators.
+
+    onnx needs the type of every value that they read, absent inputs included, and every attribute
+    spelled out, because it does not apply the attributes' defaults.
+    """
+    asked = ModelProto()
+    asked.CopyFrom(proto)
+    for tensor in asked.graph.initializer:
+        kind = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        asked.graph.value_info.add(name=tensor.name, type=kind)
+    asked.graph.value_info.add(name="", type=helper.make_tensor_type_proto(1, []))
+    for node in asked.graph.node:
+        if node.op_type in kinds:
+            _give_defaults(node, _get_opset(proto))
+    try:
+        return onnx.inliner.inline_selected_functions(
+            asked, [("", kind) for kind in kinds], inline_schema_functions=True
+        )
+    except RuntimeError:
+        return proto  # lowering reports the operators without a rule
+
+
+def _give_defaults(node: NodeProto, opset: int) -> None:
+    given = {a.name for a in node.attribute}
+    for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
+        if name not in given and attribute.default_value.type:
+            node.attribute.add().CopyFrom(attribute.default_value)

@@ -1,0 +1,1 @@
+"""Conversion of TFLite graphs to ONNX, one rule for each operator."""

@@ -1,0 +1,1 @@
+"""Samples: files of every kind, input settings, and state sequences."""

@@ -1,0 +1,368 @@
+"""Labeled samples from npz, npy folders, image folders or a function, bound to a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.cache.integrity import mark_used
+from edgekit.config.project import PreprocessSettings
+from edgekit.data.input_settings import WHOLE, Feeding, RecurrentState
+from edgekit.data.readers import Table, read_table
+from edgekit.data.subsets import select_rows
+from edgekit.errors import UserError, did_you_mean
+from edgekit.model import Signature, TensorSpec
+from edgekit.progress import Tick, ignore_progress
+from edgekit_agent.files import write_atomic
+from edgekit_agent.measure.feeds import open_columns
+from edgekit_agent.samples import Column, Preprocess, Samples, State
+
+LABELS = ("label", "y", "labels")
+SEQUENCE = "sequence"
+_SCAN_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A split, bound to the inputs of a model.
+
+    ``samples`` holds one column per model input, in the model's order; ``digest`` covers contents
+    and preprocessing.
+    """
+
+    source: str
+    samples: Samples
+    count: int
+    digest: str
+    notes: tuple[str, ...] = ()
+
+    def first(self, count: int) -> Dataset:
+        """Return the first ``count`` samples of the split."""
+        count = min(count, self.count)
+        return replace(self, samples=select_rows(self.samples, 0, count), count=count)
+
+
+def open_dataset(
+    source: str,
+    signature: Signature,
+    *,
+    folder: Path,
+    cache: Path,
+    settings: PreprocessSettings | None = None,
+    feeding: Feeding | None = None,
+    labelled: bool,
+    most: int | None = None,
+    tick: Tick = ignore_progress,
+) -> Dataset:
+    """Read a split and bind its columns to a model's inputs.
+
+    Args:
+        source: A ``.npz``, a folder of ``.npy`` or images, or ``module:function``.
+        signature: Signature of the model.
+        folder: Base of a relative ``source``.
+        cache: Folder for unpacked columns.
+        settings: Preprocessing of float inputs.
+        feeding: Input settings of edgekit.toml. A state without an array in the source is not read:
+            whoever runs the samples feeds the model's own output back.
+        labelled: Whether labels are required.
+        most: Largest number of images to read, spread over the whole folder; ``None`` = all.
+        tick: Progress callback of image decoding.
+
+    Raises:
+        UserError: The source cannot be read, or does not fit the model; names the column.
+    """
+    table = read_table(
+        source,
+        folder=folder,
+        cache=cache,
+        settings=settings,
+        grey=_is_grey(signature),
+        most=most,
+        tick=tick,
+    )
+    preprocess = settings.to_preprocess() if settings else None
+    feeding = feeding or Feeding()
+    names = {column.name for column in table.columns}
+    carried = {name: state for name, state in feeding.states.items() if name not in names}
+    elsewhere = carried.keys() | feeding.constants.keys()
+    rows = [spec for spec in signature.inputs if spec.name not in elsewhere]
+    columns = tuple(_bind(table, spec, rows, signature, feeding) for spec in rows)
+    label = _find_label_column(table, source) if labelled else None
+    sequence = _find_sequence_column(table, signature, source) if feeding.states else None
+    slices = (c for c in table.columns if c.name.startswith("slice_"))
+    _check_counts((*columns, *slices, *(c for c in (label, sequence) if c)), source)
+    for column, spec in zip(columns, rows, strict=True):
+        _check_fits(column, spec, preprocess, source)
+        _check_finite(column, source)
+    told = " ".join(part for part in (table.digest, str(preprocess), feeding.digest) if part)
+    return Dataset(
+        source=source,
+        samples=Samples(
+            columns,
+            label,
+            preprocess,
+            constants=tuple(_store_value(n, v, cache) for n, v in feeding.constants.items()),
+            states=tuple(
+                State(s.output, _store_initial_row(spec, s, feeding, signature, cache))
+                for spec in signature.inputs
+                if (s := carried.get(spec.name))
+            ),
+            sequence=sequence,
+        ),
+        count=columns[0].shape[0],
+        digest=hashlib.sha256(told.encode()).hexdigest(),
+        notes=(
+            *_list_notes(columns, rows, preprocess, source),
+            *_iter_unused_notes(table, columns, signature, feeding),
+        ),
+    )
+
+
+def _store_value(name: str, value: NDArray[np.generic], cache: Path) -> Column:
+    """Store a value of edgekit.toml in a file, to be read and sent like a column of samples."""
+    digest = hashlib.sha256(f"{value.dtype} {value.shape}".encode() + value.tobytes()).hexdigest()
+    path = cache / "values" / digest
+    if not path.exists() or path.read_bytes() != value.tobytes():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(str(path), value.tobytes())
+    mark_used(path)
+    return Column(name, str(path.resolve()), 0, value.dtype.name, value.shape)
+
+
+def _store_initial_row(
+    spec: TensorSpec, state: RecurrentState, feeding: Feeding, signature: Signature, cache: Path
+) -> Column:
+    row = _store_value(spec.name, state.initial, cache)
+    return replace(row, shape=(1, *row.shape), axis=feeding.axis(spec, signature))
+
+
+def _find_sequence_column(table: Table, signature: Signature, source: str) -> Column | None:
+    """Find the column of sequence numbers; ``None`` if all rows belong to one sequence."""
+    inputs = {spec.name for spec in signature.inputs}
+    column = next((c for c in table.columns if c.name == SEQUENCE and c.name not in inputs), None)
+    if column is None:
+        return None
+    if len(column.shape) != 1 or np.dtype(column.dtype).kind not in "iu":
+        raise UserError(
+            f"{source}: {SEQUENCE}: must be one integer per sample, not {column.dtype} "
+            f"{list(column.shape)}",
+            hint="the same number for all steps of a sequence, another for the next one",
+        )
+    with open_columns([column]) as opened:
+        numbers = opened[SEQUENCE].read(0, column.shape[0])
+    starts = numbers[np.flatnonzero(np.diff(numbers, prepend=~numbers[:1]))]
+    again, counts = np.unique(starts, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(
+            f"{source}: {SEQUENCE}: the rows of sequence {int(again[counts > 1][0])} are apart",
+            hint="store the steps of a sequence one after the other",
+        )
+    return column
+
+
+def count_most_common_label(dataset: Dataset) -> int:
+    """Count the samples with the most common label; 0 without labels."""
+    label = dataset.samples.label
+    if label is None:
+        return 0
+    with open_columns([label]) as opened:
+        values = opened[label.name].read(0, dataset.count)
+    return int(np.unique(values, return_counts=True)[1].max())
+
+
+def _is_grey(signature: Signature) -> bool:
+    """Return whether the model takes images of one channel."""
+    shapes = [spec.shape for spec in signature.inputs if len(spec.shape) == 4]
+    return len(shapes) == 1 and 1 in (shapes[0][1], shapes[0][3])
+
+
+def _bind(
+    table: Table,
+    spec: TensorSpec,
+    rows: Sequence[TensorSpec],
+    signature: Signature,
+    feeding: Feeding,
+) -> Column:
+    by_name = {c.name: c for c in table.columns}
+    found = by_name.get(spec.name)
+    if found is None and len(rows) == 1 and "x" in by_name:
+        found = replace(by_name["x"], name=spec.name)
+    if found is not None:
+        return replace(found, axis=_find_sample_axis(found, spec, signature, feeding))
+    inputs = [n for n in by_name if not _is_reserved(n)]
+    raise UserError(
+        f"{table.source}: no array for the model input {spec.name!r}; it has {_join_names(inputs)}",
+        hint="name each array as the model input it feeds; a single input may be called x. "
+        f"[model.inputs.{spec.name}] in edgekit.toml can make it a constant (constant = VALUE) or "
+        'an output of the run before (from = "OUTPUT")',
+    )
+
+
+def _find_sample_axis(
+    column: Column, spec: TensorSpec, signature: Signature, feeding: Feeding
+) -> int:
+    """Find the sample axis: the configured one, else by the dimensions of the input and the rows.
+
+    Rows of an input without a free dimension may lack one of its dimensions of size 1.
+    """
+    axis, row = feeding.axis(spec, signature), column.shape[1:]
+    if spec.name in feeding.axes or not all(isinstance(dim, int) for dim in spec.shape):
+        return axis
+    if row == spec.shape:
+        return WHOLE
+    ones = [place for place, dim in enumerate(spec.shape) if dim == 1]
+    lacking = (p for p in ones if row == (*spec.shape[:p], *spec.shape[p + 1 :]))
+    return next(lacking, axis) if axis == WHOLE else axis
+
+
+def _join_names(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _find_label_column(table: Table, source: str) -> Column:
+    label = next((c for c in table.columns if c.name in LABELS), None)
+    if label is None:
+        raise UserError(
+            f"{source}: no labels",
+            hint="add an array 'label' (or 'y') with the class of each sample",
+        )
+    if len(label.shape) == 2 and label.shape[1] == 1:
+        label = replace(label, shape=label.shape[:1])
+    if len(label.shape) != 1 or np.dtype(label.dtype).kind not in "iub":
+        raise UserError(
+            f"{source}: {label.name}: labels must be one integer per sample, "
+            f"not {label.dtype} {list(label.shape)}",
+            hint="one-hot labels: pass their argmax",
+        )
+    return label
+
+
+def _check_counts(columns: tuple[Column, ...], source: str) -> None:
+    counts = {c.name: c.shape[0] for c in columns}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {n}" for name, n in counts.items())
+        raise UserError(f"{source}: arrays differ in their number of samples: {told}")
+    if not next(iter(counts.values())):
+        raise UserError(f"{source}: holds no samples")
+
+
+def _check_fits(
+    column: Column, spec: TensorSpec, preprocess: Preprocess | None, source: str
+) -> None:
+    shape = column.shape[1:]
+    if not spec.shape and shape:
+        raise UserError(
+            f"the model input {spec} has no axis for samples, or the file does not tell its shape",
+            hint="export the model with a shape for each input, the batch first",
+        )
+    if preprocess and np.dtype(spec.dtype).kind == "f":
+        _check_channels(shape, preprocess, f"{source}: {column.name}")
+        if preprocess.channels_first and len(shape) == 3:
+            shape = (shape[2], shape[0], shape[1])
+    wanted = tuple(dim for axis, dim in enumerate(spec.shape) if axis != column.axis)
+    fits = len(shape) == len(wanted) and all(
+        not isinstance(w, int) or w == s for s, w in zip(shape, wanted, strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f"{source}: {column.name}: samples of shape {list(shape)} do not fit the model input "
+            f"{spec}",
+            hint=_get_layout_hint(shape, wanted),
+        )
+    if not _is_castable(column.dtype, spec.dtype):
+        raise UserError(
+            f"{source}: {column.name}: {column.dtype} cannot be fed to a {spec.dtype} input "
+            "without loss",
+            hint=f"store the array as {spec.dtype}",
+        )
+
+
+def _check_channels(shape: tuple[int, ...], preprocess: Preprocess, where: str) -> None:
+    channels = shape[-1] if shape else 1
+    for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if len(values) not in (1, channels):
+            raise UserError(
+                f"{where}: [data.preprocess] {name} has {len(values)} values for {channels} "
+                "channels (the last axis)",
+                hint="give one value, or one for each channel",
+            )
+
+
+def _get_layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
+    if len(shape) == 3 and len(wanted) == 3 and shape[2] == wanted[0]:
+        return 'channels come last in the data: set [data.preprocess] layout = "NCHW"'
+    return (
+        "first axis = samples; the rest must be the model input without its axis of samples "
+        "(the first, or batch_axis under [model.inputs.NAME] in edgekit.toml)"
+    )
+
+
+def _is_castable(dtype: str, wanted: str) -> bool:
+    if np.can_cast(dtype, wanted, "safe"):
+        return True
+    return np.dtype(dtype).kind == np.dtype(wanted).kind == "f"
+
+
+def _check_finite(column: Column, source: str) -> None:
+    if np.dtype(column.dtype).kind != "f":
+        return
+    with open_columns([column]) as opened:
+        for start in range(0, column.shape[0], _SCAN_ROWS):
+            rows = opened[column.name].read(start, min(_SCAN_ROWS, column.shape[0] - start))
+            good = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+            if not good.all():
+                raise UserError(
+                    f"{source}: {column.name}: sample {start + int(np.argmin(good))} holds NaN "
+                    "or infinite values",
+                    hint="remove or mend these samples",
+                )
+
+
+def _list_notes(
+    columns: tuple[Column, ...],
+    rows: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+    source: str,
+) -> list[str]:
+    return [
+        f"{source}: {column.name} is {column.dtype} and is fed to a {spec.dtype} input unscaled; "
+        "set [data.preprocess] mean and std if the model wants otherwise"
+        for column, spec in zip(columns, rows, strict=True)
+        if not is_scaled(preprocess) and column.dtype == "uint8" and spec.dtype.startswith("float")
+    ]
+
+
+def _iter_unused_notes(
+    table: Table, columns: Sequence[Column], signature: Signature, feeding: Feeding
+) -> Iterator[str]:
+    """Yield a note on each array that feeds no input and has no other use."""
+    read = {(column.path, column.offset) for column in columns}
+    free = [n for n in (spec.name for spec in signature.inputs) if n not in feeding.constants]
+    for column in table.columns:
+        if _is_reserved(column.name) or (column.path, column.offset) in read:
+            continue
+        if column.name in feeding.constants:
+            yield (
+                f"{table.source}: the array {column.name} is not used: edgekit.toml makes this "
+                "input a constant"
+            )
+            continue
+        near = did_you_mean(column.name, [*free, *LABELS, SEQUENCE])
+        yield f"{table.source}: the array {column.name} feeds no input and is not used{near}"
+
+
+def _is_reserved(name: str) -> bool:
+    """Return whether an array of this name has a meaning other than feeding an input."""
+    return name in (*LABELS, SEQUENCE) or name.startswith("slice_")
+
+
+def is_scaled(preprocess: Preprocess | None) -> bool:
+    """Return whether preprocessing changes values."""
+    if preprocess is None:
+        return False
+    return (preprocess.scale, set(preprocess.mean), set(preprocess.std)) != (1.0, {0.0}, {1.0})

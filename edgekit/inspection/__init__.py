@@ -1,0 +1,1 @@
+"""Inspection of a model: operators, cost, and channels that can be pruned."""

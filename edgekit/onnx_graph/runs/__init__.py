@@ -1,0 +1,1 @@
+"""Runs of ONNX graphs that observe values inside them."""

@@ -1,0 +1,1 @@
+"""Build of a model for a device: search, measurement, gate and bundle."""

@@ -1,0 +1,213 @@
+"""Application of a single pass to a model, with the checks of a build.
+
+The output file is written completely or not at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edgekit.bundle.layer_report import LayerCost, read_layers
+from edgekit.cache.store import Store, get_default_root
+from edgekit.compression.checks.agreement import Agreement
+from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
+from edgekit.compression.registry import Work
+from edgekit.compression.runner import StepResult, run_checked
+from edgekit.config.profile import choose_weight_bits, load_profile
+from edgekit.config.project import FILE_NAME, Project, load_project
+from edgekit.conversion.importers.source import detect_source, list_files
+from edgekit.errors import PassCrash, PassRefused, UserError
+from edgekit.model import Model
+from edgekit.onnx_graph.cost import compute_cost
+from edgekit.onnx_graph.io import load_for_shapes
+from edgekit.pipeline.evaluate import get_transfer_bytes
+from edgekit.pipeline.request import (
+    embed_external_data,
+    find_model,
+    get_free_dims,
+    open_calibration,
+    read_feeding,
+    set_free_dims,
+    with_dims,
+)
+from edgekit.pipeline.slowdown import describe_slowdown
+from edgekit.progress import Tick
+from edgekit.recipe import LowRank, PruneChannels, Step, set_weight_bits
+from edgekit_agent.files import open_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """Path, digest and sizes of a model file."""
+
+    path: Path
+    digest: str
+    bytes: int
+    transfer_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyResult:
+    """Result of a single pass.
+
+    ``agreement`` is ``None`` if the pass left the file unchanged. ``macs`` are the
+    multiply-accumulates before and after a pass that reduces them, if all shapes are known.
+    ``notes`` are remarks of the pass for the user.
+    """
+
+    step: Step
+    before: FileFacts
+    after: FileFacts
+    agreement: Agreement | None
+    layers: tuple[LayerCost, ...]
+    macs: tuple[int, int] | None
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+def apply(
+    step: Step,
+    path: Path,
+    out: Path,
+    *,
+    data: str | None,
+    folder: Path,
+    tick: Tick,
+    trusted: bool = False,
+    dims: Mapping[str, int] | None = None,
+) -> ApplyResult:
+    """Run a pass on a model, check the result and write it.
+
+    Args:
+        step: The pass and its settings.
+        path: The model.
+        out: The output file; an existing regular file is replaced once the result is checked.
+        data: Calibration samples; ``None`` = those of edgekit.toml in ``folder``, if any.
+        folder: The project folder, and the base of a relative ``data``.
+        tick: Progress callback: stage, amount done, total amount.
+        trusted: Whether a model file may run the code that it carries.
+        dims: Sizes of free dimensions; they override those of edgekit.toml.
+
+    Raises:
+        UserError: The request or one of its inputs is wrong.
+        PassRefused: The pass does not apply to this model.
+        PassError: The pass broke its contract or crashed; nothing is written.
+    """
+    project = load_project(folder)
+    model = find_model(folder, path, project, trusted=trusted, tick=tick)
+    project = with_dims(project, model, dims or {})
+    step = _set_weight_bits(step, project)
+    source = data or project.data.calibration
+    _check_out(out, _iter_inputs(path, model, folder, source))
+    feeding = read_feeding(folder, project, model)
+    calibration = open_calibration(
+        source, model, feeding, folder=folder, settings=project.data.preprocess, tick=tick
+    )
+    sizes = get_free_dims(model, feeding, calibration) | project.model.dims
+    store = Store(get_default_root())
+    started = time.monotonic()
+    with store.scratch() as scratch:
+        work = Work(
+            scratch=scratch,
+            calibration=calibration.samples if calibration else None,
+            progress=lambda what, n, of: tick(f"{step.name}: {what}", n, of),
+            seed=project.build.seed,
+            feeding=feeding,
+        )
+        tick(step.name, 0, 0)
+        whole = embed_external_data(model, store)
+        made = _run_pass(set_free_dims(step, model, feeding, sizes), whole, work, store)
+        if made.model.beside:
+            raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
+        layers = read_layers(scratch)
+        tick("timing", 0, 0)
+        slower = made.agreement and describe_slowdown(
+            whole,
+            made.model,
+            work.calibration,
+            seed=work.seed,
+            feeding=feeding,
+            tick=partial(tick, "timing"),
+        )
+        macs = _count_macs(step, whole, made.model, sizes)
+        seconds = time.monotonic() - started
+        tick("writing", 0, 0)
+        with open_atomic(str(out)) as target, made.model.path.open("rb") as result:
+            shutil.copyfileobj(result, target, 1 << 20)
+        after = _measure_file(made.model, out, store, tick)
+    return ApplyResult(
+        step=step,
+        before=_measure_file(whole, path, store, tick),
+        after=after,
+        agreement=made.agreement,
+        layers=layers,
+        macs=macs,
+        seconds=seconds,
+        notes=(*made.notes, *([slower] if slower else [])),
+    )
+
+
+def _run_pass(step: Step, model: Model, work: Work, store: Store) -> StepResult:
+    try:
+        return run_checked(step, model, work)
+    except PassCrash as crash:
+        hint = format_crash_hint(write_crash(crash, store.root))
+        raise PassCrash(crash.message, report=crash.report, hint=hint) from crash
+
+
+def _set_weight_bits(step: Step, project: Project) -> Step:
+    """Set the bits of int8 weights for the device of the project, if it names one."""
+    device = project.build.device
+    bits = choose_weight_bits(load_profile(device) if device is not None else None)
+    return set_weight_bits(step, bits)
+
+
+def _count_macs(
+    step: Step, before: Model, after: Model, dims: Mapping[str, int]
+) -> tuple[int, int] | None:
+    if not isinstance(step.settings, PruneChannels | LowRank):
+        return None
+    old, new = (compute_cost(load_for_shapes(model.path), dims) for model in (before, after))
+    return None if old.unknown or new.unknown else (old.macs, new.macs)
+
+
+def _measure_file(model: Model, path: Path, store: Store, tick: Tick) -> FileFacts:
+    transferred = get_transfer_bytes(model, store, tick)
+    return FileFacts(path=path, digest=model.digest, bytes=model.bytes, transfer_bytes=transferred)
+
+
+def _iter_inputs(path: Path, model: Model, folder: Path, source: str | None) -> Iterator[Path]:
+    """Yield the files that the command reads and must therefore not replace."""
+    yield path
+    converted = detect_source(path, folder=folder, trusted=False)
+    yield from list_files(converted) if converted else ()
+    yield from model.beside
+    yield folder / FILE_NAME
+    if source is not None:
+        yield folder / source
+
+
+def _check_out(out: Path, inputs: Iterator[Path]) -> None:
+    """Check that the result may be written to ``out``.
+
+    Raises:
+        UserError: The folder is missing, or ``out`` is not a regular file or is read by the
+            command.
+    """
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: no folder {out.parent}", hint="make it first")
+    try:
+        mode = out.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{out}: there is something else than a regular file, which stays")
+    for read in inputs:
+        if read.exists() and (read.samefile(out) or read.resolve() in out.resolve().parents):
+            raise UserError(f"{out}: the command reads it, so it is not replaced")

@@ -1,0 +1,341 @@
+"""Writer of build/NAME: model, golden samples, manifest, results and lock file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from edgekit import __version__
+from edgekit.bundle.manifest import (
+    CANARIES,
+    LOCK,
+    MANIFEST,
+    PACKED,
+    SIGNATURE,
+    SUFFIX,
+    BundledFile,
+    Manifest,
+    RuntimeUse,
+    StorageVariant,
+    Tensor,
+    encode_manifest,
+    encode_signature,
+    write_bundle,
+)
+from edgekit.bundle.packing import TransferData, encode_for_transfer
+from edgekit.bundle.results import Build, Candidate, Rejection
+from edgekit.compression.registry import PASSES
+from edgekit.config.profile import get_runtime
+from edgekit.errors import EdgekitError
+from edgekit.model import TensorSpec
+from edgekit.pipeline.measure_targets import HOST, PACKAGES
+from edgekit.pipeline.noninferiority import Comparison
+from edgekit.pipeline.request import BuildInputs
+from edgekit.pipeline.results_log import (
+    BuildLine,
+    CandidateLine,
+    ModelFacts,
+    RejectedLine,
+    append_lines,
+)
+from edgekit.progress import Tick
+from edgekit.recipe import QuantizeWeights, Step
+from edgekit.remote.upload import COMMANDS_BYTES, count_wire_bytes
+from edgekit_agent.files import write_atomic
+from edgekit_agent.results import Latency
+
+# Placeholder with figures as long as those of a timed candidate.
+_UNTIMED = (Latency((1.2345678, 1.3456789, 1.4567891), 40, 40, 3.5),)
+
+Compared = Mapping[str, Comparison]
+
+
+def append_results(
+    intake: BuildInputs, found: Build, compared: Compared, *, packed: Candidate | None
+) -> None:
+    """Append the raw values of every candidate of this build to results.jsonl.
+
+    Args:
+        intake: The inputs of the build.
+        found: The result of the build.
+        compared: Comparison of each candidate with the original, by the candidate's key.
+        packed: The candidate that goes into the bundle, if any.
+    """
+    intake.out.mkdir(parents=True, exist_ok=True)
+    candidates = (
+        _make_candidate_line(c, found, compared[c.key], is_packed=c is packed)
+        for c in found.candidates
+    )
+    rejected = (_make_rejected_line(r) for r in found.rejected)
+    append_lines(intake.out, [_make_build_line(intake), *candidates, *rejected])
+
+
+def pack_bundle(
+    intake: BuildInputs, found: Build, candidate: Candidate, compared: Compared, tick: Tick
+) -> Manifest:
+    """Write the candidate as the bundle of this build and return the manifest.
+
+    The old manifest is removed first and the new one is written last, so that the folder holds a
+    complete bundle or none.
+    """
+    out, golden = intake.out, candidate.golden
+    if golden is None:
+        raise EdgekitError(f"{candidate.recipe.name} has no golden samples")
+    for name in (MANIFEST, SIGNATURE):
+        (out / name).unlink(missing_ok=True)
+    model_name = f"model.{candidate.model.format}"
+    members = {
+        model_name: candidate.model.path.read_bytes(),
+        CANARIES: golden.read_bytes(),
+    }
+    sent = encode_for_transfer(members[model_name], partial(tick, "packing"))
+    files = tuple(
+        _describe_file(name, data, None if name == CANARIES else sent)
+        for name, data in members.items()
+    )
+    forms = tuple(
+        _build_variant(c, chosen=c is candidate) for c in _iter_same_weights(found, candidate)
+    )
+    manifest = _build_manifest(
+        intake,
+        candidate,
+        files=files,
+        compared=compared[candidate.key],
+        passes=candidate is found.chosen,
+        forms=forms,
+    )
+    text = encode_manifest(manifest)
+    for name, data in members.items():
+        write_atomic(str(out / name), data)
+    lock = _collect_provenance(intake, candidate) | {"recipe": _encode_recipe(candidate)}
+    write_atomic(str(out / LOCK), json.dumps(lock, indent=1, sort_keys=True).encode() + b"\n")
+    if sent.encoding == "packed":
+        del members[model_name]
+        members[model_name + PACKED] = sent.data
+    signed = {}
+    if intake.signer is not None:
+        signed[SIGNATURE] = encode_signature(intake.signer.sign(manifest, text))
+        write_atomic(str(out / SIGNATURE), signed[SIGNATURE])
+    write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | signed | {MANIFEST: text})
+    for stale in {"model.onnx", "model.tflite"} - {model_name}:
+        (out / stale).unlink(missing_ok=True)
+    write_atomic(str(out / MANIFEST), text)
+    return manifest
+
+
+def estimate_overhead_bytes(intake: BuildInputs, candidate: Candidate, compared: Comparison) -> int:
+    """Compute the bytes that an update sends besides the model: manifest, golden samples, commands.
+
+    The manifest does not exist yet; it is estimated with figures and digests of the same length.
+    """
+    if candidate.golden is None:
+        return 0
+    model, golden = candidate.model, candidate.golden.read_bytes()
+    sizes = candidate.measurements[0]
+    timed = candidate
+    if not sizes.latency:
+        first = replace(sizes, latency=_UNTIMED, peak_rss_bytes=1 << 26)
+        timed = replace(candidate, measurements=(first, *candidate.measurements[1:]))
+    files = (
+        BundledFile(
+            name=f"model.{model.format}",
+            digest=model.digest,
+            bytes=model.bytes,
+            transfer_bytes=sizes.transfer_bytes,
+            encoding="packed",
+        ),
+        _describe_file(CANARIES, golden, None),
+    )
+    manifest = _build_manifest(
+        intake,
+        timed,
+        files=files,
+        compared=compared,
+        passes=True,
+        forms=(_build_variant(timed, chosen=True),),
+    )
+    text = encode_manifest(manifest)
+    signed = encode_signature(intake.signer.sign(manifest, text)) if intake.signer else b""
+    # The signature is sent twice: before anything else, and again with the job.
+    return len(golden) + count_wire_bytes(text) + COMMANDS_BYTES + 2 * len(signed)
+
+
+def _build_manifest(
+    intake: BuildInputs,
+    candidate: Candidate,
+    *,
+    files: tuple[BundledFile, ...],
+    compared: Comparison,
+    passes: bool,
+    forms: tuple[StorageVariant, ...],
+) -> Manifest:
+    host = candidate.get_measurement(HOST)
+    return Manifest(
+        name=intake.profile.name,
+        model=f"model.{candidate.model.format}",
+        format=candidate.model.format,
+        source_digest=intake.model.digest,
+        inputs=tuple(_to_tensor(t) for t in candidate.model.signature.inputs),
+        outputs=tuple(_to_tensor(t) for t in candidate.model.signature.outputs),
+        metric=intake.metric,
+        output=intake.output,
+        preprocess=intake.project.data.preprocess,
+        runtime=RuntimeUse(
+            name=get_runtime(candidate.model),
+            version=host.runtime_version if host else "",
+            threads=intake.profile.hardware.threads,
+        ),
+        profile=intake.profile,
+        files=files,
+        recipe=_encode_recipe(candidate),
+        provenance=_collect_provenance(intake, candidate),
+        measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
+        verdict=_encode_verdict(candidate) | {"comparison": asdict(compared)},
+        passes=passes,
+        forms=forms,
+    )
+
+
+def _iter_same_weights(found: Build, candidate: Candidate) -> Iterator[Candidate]:
+    """Yield the candidates with the same low-bit weights, including the candidate itself."""
+    own = _find_weight_step(candidate)
+    for other in found.candidates:
+        if other is candidate or (own is not None and _find_weight_step(other) == own):
+            yield other
+
+
+def _find_weight_step(candidate: Candidate) -> Step | None:
+    return next(
+        (s for s in candidate.recipe.steps if isinstance(s.settings, QuantizeWeights)), None
+    )
+
+
+def _build_variant(candidate: Candidate, *, chosen: bool) -> StorageVariant:
+    sizes = candidate.measurements[0]
+    timed = [m for m in candidate.measurements if m.latency]
+    last = timed[-1] if timed else None  # that of the device comes after that of the host
+    times = last.times if last else None
+    return StorageVariant(
+        name=candidate.recipe.name,
+        disk_bytes=sizes.model_bytes,
+        transfer_bytes=sizes.transfer_bytes,
+        encoding="packed" if sizes.transfer_bytes < sizes.model_bytes else "raw",
+        peak_rss_bytes=last.peak_rss_bytes if last else None,
+        latency_p50_ms=times.p50_ms if times else None,
+        latency_p95_ms=times.p95_ms if times else None,
+        source=last.source if last else None,
+        chosen=chosen,
+    )
+
+
+def _to_tensor(spec: TensorSpec) -> Tensor:
+    return Tensor(name=spec.name, dtype=spec.dtype, shape=spec.shape)
+
+
+def _describe_file(name: str, data: bytes, sent: TransferData | None) -> BundledFile:
+    return BundledFile(
+        name=name,
+        digest=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        transfer_bytes=len(sent.data) if sent else None,
+        encoding=sent.encoding if sent else None,
+    )
+
+
+def _encode_recipe(candidate: Candidate) -> dict[str, Any]:
+    recipe = candidate.recipe
+    steps = [step.as_json() for step in recipe.steps]
+    return {"name": recipe.name, "seed": recipe.seed, "steps": steps, "key": candidate.key}
+
+
+def _collect_provenance(intake: BuildInputs, candidate: Candidate) -> dict[str, Any]:
+    tools = {t for step in candidate.recipe.steps for t in PASSES[step.name].tools}
+    tools.add(PACKAGES[get_runtime(candidate.model)])
+    splits = {"evaluation": intake.evaluation.digest}
+    if intake.calibration is not None:
+        splits["calibration"] = intake.calibration.digest
+    return {
+        "edgekit": __version__,
+        "python": platform.python_version(),
+        "tools": {name: version(name) for name in sorted(tools | {"onnxruntime"})},
+        "source": _describe_source(intake),
+        "model": {"sha256": candidate.model.digest, "bytes": candidate.model.bytes},
+        "data": splits,
+        "seed": intake.seed,
+        "machine": _describe_machine(),
+    }
+
+
+def _describe_source(intake: BuildInputs) -> dict[str, Any]:
+    """Describe the source model; for a converted model, also the tool and its versions."""
+    origin = intake.model.origin
+    if origin is None:
+        return {"file": intake.model.path.name, "sha256": intake.model.digest}
+    return {
+        "file": Path(origin.given).name,
+        "sha256": origin.digest,
+        "converted": {
+            "tool": origin.tool,
+            "versions": origin.versions,
+            "sha256": intake.model.digest,
+        },
+    }
+
+
+def _encode_verdict(candidate: Candidate) -> dict[str, Any]:
+    return asdict(candidate.verdict) if candidate.verdict else {}
+
+
+def _make_build_line(intake: BuildInputs) -> BuildLine:
+    return BuildLine(
+        kind="build",
+        id=secrets.token_hex(8),
+        started=datetime.now(UTC),
+        device=intake.profile.name,
+        source_digest=intake.model.digest,
+        machine=_describe_machine(),
+    )
+
+
+def _describe_machine() -> dict[str, str]:
+    return {"arch": platform.machine(), "system": platform.platform()}
+
+
+def _make_candidate_line(
+    candidate: Candidate, found: Build, compared: Comparison, *, is_packed: bool
+) -> CandidateLine:
+    model = candidate.model
+    return CandidateLine(
+        kind="candidate",
+        key=candidate.key,
+        name=candidate.recipe.name,
+        steps=tuple(step.as_json() for step in candidate.recipe.steps),
+        seed=candidate.recipe.seed,
+        model=ModelFacts(digest=model.digest, bytes=model.bytes, format=model.format),
+        measurements=candidate.measurements,
+        comparison=compared,
+        verdict=candidate.verdict,
+        chosen=candidate is found.chosen,
+        nearest=found.chosen is None and candidate is found.nearest,
+        packed=is_packed,
+        baseline=candidate is found.baseline,
+        layers=candidate.layers,
+        notes=candidate.notes,
+    )
+
+
+def _make_rejected_line(rejected: Rejection) -> RejectedLine:
+    return RejectedLine(
+        kind="rejected", name=rejected.recipe.name, reason=rejected.reason, hint=rejected.hint
+    )

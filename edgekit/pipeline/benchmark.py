@@ -1,0 +1,297 @@
+"""Measurement of latency, memory and accuracy of a bundle or a model on a host."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekit.bundle.golden_samples import check_golden_samples
+from edgekit.bundle.latency_stats import LatencySummary, summarize
+from edgekit.bundle.manifest import SUFFIX, Bundle, open_bundle
+from edgekit.cache.store import Store, get_default_root
+from edgekit.compression.checks.contract_inputs import write_made_up_samples
+from edgekit.config.profile import DeviceProfile, get_runtime, load_profile
+from edgekit.config.project import load_project
+from edgekit.conversion.importers.source import is_saved_model
+from edgekit.conversion.open_model import read_model
+from edgekit.data.dataset import Dataset
+from edgekit.data.input_settings import Feeding
+from edgekit.data.readers import read_table
+from edgekit.errors import DeviceError, UserError
+from edgekit.model import Model
+from edgekit.pipeline.evaluate import Timing, choose_default_metric, time_interleaved
+from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
+from edgekit.pipeline.request import check_output, find_model, open_split, read_feeding, with_dims
+from edgekit.pipeline.scoring import Unfinished, score
+from edgekit.progress import Tick, ignore_progress
+from edgekit.remote.home import DEFAULT, Home
+from edgekit.remote.session import LOCAL, open_session
+from edgekit_agent.jobs import ModelRef
+from edgekit_agent.measure.feeds import open_columns
+from edgekit_agent.results import DeviceFacts, Report, Tally
+from edgekit_agent.samples import Column, Samples
+
+_TIMING = Timing(rounds=3, warmup_s=3.0, seconds=2.0, min_runs=20, max_runs=5000)
+_ONCE = Timing(rounds=1, warmup_s=0.0, seconds=0.0, min_runs=1, max_runs=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Model to measure, with the samples and settings of the measurement."""
+
+    model: Model
+    profile: DeviceProfile | None
+    inputs: Samples | None  # for timing; None = random inputs that fit the signature
+    evaluation: Dataset | None
+    metric: str
+    output: str | None
+    dims: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """Measurement of a model on one host."""
+
+    host: str
+    facts: DeviceFacts
+    runtime: str
+    threads: int
+    times: LatencySummary
+    peak_rss_bytes: int
+    load_ms: float
+    tally: Tally | None
+    reports: tuple[Report, ...]
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def open_subject(
+    target: Path,
+    *,
+    folder: Path,
+    evaluation: str | None,
+    metric: str | None,
+    device: str | None,
+    trusted: bool = False,
+    dims: Mapping[str, int] | None = None,
+    tick: Tick = ignore_progress,
+) -> Iterator[Subject]:
+    """Open a bundle with its own settings, or a model with those of the project, for measurement.
+
+    Args:
+        target: A build folder, a bundle file or a model.
+        folder: Folder of edgekit.toml, and the base of a relative ``evaluation``.
+        evaluation: Labeled samples to score, if any.
+        metric: Metric that overrides that of the bundle or the project.
+        device: Profile that gives threads and runtime versions; a bundle has its own.
+        trusted: Whether a model file may run the code that it carries.
+        dims: Sizes of free dimensions of a model; they override those of edgekit.toml.
+        tick: Progress callback of the conversion of a model.
+
+    Raises:
+        UserError: One of the inputs cannot be used.
+    """
+    if target.suffix == SUFFIX or (target.is_dir() and not is_saved_model(target)):
+        if dims:
+            raise UserError(
+                "--dims: a bundle is timed with its own samples, which have their sizes",
+                hint="give the model file instead, or leave --dims out",
+            )
+        with tempfile.TemporaryDirectory() as scratch:
+            yield _open_bundle_subject(
+                open_bundle(target), Path(scratch), folder, evaluation, metric, tick
+            )
+        return
+    project = load_project(folder)
+    model = find_model(folder, target, project, trusted=trusted, tick=tick)
+    project = with_dims(project, model, dims or {})
+    check_output(project, model)
+    feeding = read_feeding(folder, project, model)
+    data = open_split(
+        evaluation,
+        model,
+        feeding=feeding,
+        folder=folder,
+        settings=project.data.preprocess,
+        labelled=True,
+        tick=tick,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        made_up = write_made_up_samples(model, feeding, Path(scratch)) if feeding.digest else None
+        yield Subject(
+            model=model,
+            profile=load_profile(device) if device else None,
+            inputs=data.first(32).samples if data else made_up,
+            evaluation=data,
+            metric=metric or project.data.metric or choose_default_metric(model.signature, None),
+            output=project.data.output,
+            dims=project.model.dims,
+        )
+
+
+def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> BenchResult:
+    """Measure a model on one host; missing files are sent, the served release does not change.
+
+    Raises:
+        UserError: Model, samples and metric do not fit together.
+        DeviceError: The host cannot be reached, or cannot run the model.
+    """
+    try:
+        return _measure(subject, host, tick, home)
+    except DeviceError as error:
+        if error.kind != "bad_job":
+            raise
+        mistake = error if host == LOCAL else _find_mistake(subject, tick)
+        if mistake is None:
+            raise
+        said = mistake.message.removeprefix(f"{LOCAL}: ")
+        raise UserError(f"{host}: {said}", hint=mistake.hint) from error
+
+
+def _find_mistake(subject: Subject, tick: Tick) -> DeviceError | None:
+    """Find out why this machine refuses the request as well; the device alone proves no mistake."""
+    home = Store(get_default_root()).root / "host"
+    try:
+        with open_session(LOCAL, home=str(home)) as session:
+            place = HostPlace(session, threads=1)
+            ref = place.model_ref(subject.model)
+            time_interleaved(
+                session,
+                {"model": ref},
+                subject.inputs,
+                dims=subject.dims,
+                timing=_ONCE,
+                racing=["model"],
+                tick=tick,
+            )
+            if subject.evaluation is not None:
+                score(
+                    session,
+                    ref,
+                    subject.evaluation.samples,
+                    metric=subject.metric,
+                    output=subject.output,
+                    tick=tick,
+                )
+    except DeviceError as error:
+        return error if error.kind == "bad_job" else None
+    return None
+
+
+def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult:
+    store = Store(get_default_root())
+    cache = store.root / "wheels"
+    with open_device_place(host, subject.profile, cache=cache, tick=tick, home=home) as place:
+        ref = place.model_ref(subject.model)
+        inputs = place.samples(subject.inputs) if subject.inputs else None
+        reports = time_interleaved(
+            place.agent,
+            {"model": ref},
+            inputs,
+            dims=subject.dims,
+            timing=_TIMING,
+            racing=["model"],
+            tick=tick,
+        )["model"]
+        if isinstance(reports, str):
+            raise DeviceError(reports)
+        tally = None
+        if subject.evaluation is not None:
+            samples = place.samples(subject.evaluation.samples)
+            tally = score(
+                place.agent,
+                ref,
+                samples,
+                metric=subject.metric,
+                output=subject.output,
+                tick=tick,
+                unfinished=Unfinished(store=store, key=_compute_tally_key(subject, place, ref)),
+            )
+    return BenchResult(
+        host=host,
+        facts=place.facts,
+        runtime=f"{reports[0].runtime} {reports[0].runtime_version}",
+        threads=ref.threads,
+        times=summarize([r.latency for r in reports]),
+        peak_rss_bytes=max(r.peak_rss_bytes for r in reports),
+        load_ms=min(r.latency.load_ms for r in reports),
+        tally=tally,
+        reports=tuple(reports),
+        notes=tuple(_iter_notes(subject, place.facts)),
+    )
+
+
+def _compute_tally_key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
+    """Compute the key of a tally from everything that decides it, including the device."""
+    facts = [
+        place.identity(get_runtime(subject.model)),
+        subject.model.digest,
+        subject.evaluation.digest if subject.evaluation else "",
+        subject.metric,
+        subject.output,
+        ref.threads,
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _open_bundle_subject(
+    bundle: Bundle,
+    scratch: Path,
+    folder: Path,
+    evaluation: str | None,
+    metric: str | None,
+    tick: Tick,
+) -> Subject:
+    manifest = bundle.manifest
+    for name in (manifest.model, manifest.canaries):
+        (scratch / name).write_bytes(bundle.read(name))
+    model = read_model(scratch / manifest.model)
+    data = open_split(
+        evaluation,
+        model,
+        feeding=read_feeding(folder, load_project(folder), model) if evaluation else Feeding(),
+        folder=folder,
+        settings=manifest.preprocess,
+        labelled=True,
+        tick=tick,
+    )
+    return Subject(
+        model=model,
+        profile=manifest.profile,
+        inputs=data.first(32).samples if data else _read_golden_inputs(scratch, manifest.canaries),
+        evaluation=data,
+        metric=metric or manifest.metric,
+        output=manifest.output,
+        dims={},
+    )
+
+
+def _read_golden_inputs(folder: Path, name: str) -> Samples:
+    """Read the inputs of the golden samples as samples; they are already preprocessed."""
+    check_golden_samples(str(folder / name), name)
+    found: dict[str, list[Column]] = {"input": [], "constant": [], "axis": []}
+    for column in read_table(name, folder=folder, cache=folder).columns:
+        kind, _, own = column.name.partition(":")
+        found.setdefault(kind, []).append(replace(column, name=own))
+    with open_columns(found["axis"]) as opened:
+        axes = {name: int(rows.read(0, 1)[0]) for name, rows in opened.items()}
+    return Samples(
+        tuple(replace(c, axis=axes.get(c.name, 0)) for c in found["input"]),
+        constants=tuple(replace(c, shape=c.shape[1:]) for c in found["constant"]),
+    )
+
+
+def _iter_notes(subject: Subject, facts: DeviceFacts) -> Iterator[str]:
+    profile = subject.profile
+    if profile and profile.hardware.arch != facts.machine:
+        yield (
+            f"this machine is {facts.machine}, the bundle is for {profile.hardware.arch} "
+            f"({profile.name}): its figures say nothing of that device"
+        )
+    if subject.inputs is None:
+        yield "timed with inputs made from the signature; --eval times with real samples"

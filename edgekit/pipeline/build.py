@@ -1,0 +1,355 @@
+"""build(): the whole flow of a build, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from edgekit.bundle.manifest import MANIFEST, Manifest
+from edgekit.bundle.results import Build, Candidate, Rejection, Verdict
+from edgekit.compatibility.runtimes import find_obstacles, get_lite_target
+from edgekit.compression.checks.crash_reports import build_crash, is_crash
+from edgekit.config.profile import RuntimeName, choose_weight_bits, get_runtime
+from edgekit.data.dataset import count_most_common_label
+from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
+from edgekit.model import Model
+from edgekit.onnx_graph.rewrites.prepare import QUANTISED_ALREADY
+from edgekit.pipeline.artifacts import append_results, estimate_overhead_bytes, pack_bundle
+from edgekit.pipeline.evaluate import is_models_fault
+from edgekit.pipeline.gate import judge
+from edgekit.pipeline.measure_targets import HOST
+from edgekit.pipeline.noninferiority import Comparison, compare
+from edgekit.pipeline.pixel_scaling import refuse_unscaled
+from edgekit.pipeline.request import BuildInputs, Request, read_build_inputs
+from edgekit.pipeline.runner import BuildRunner
+from edgekit.pipeline.search.policy import (
+    Terms,
+    choose_candidate,
+    find_nearest,
+    make_original,
+    propose,
+)
+from edgekit.progress import Tick
+from edgekit.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOutcome:
+    """Result of a build; ``manifest`` is that of the bundle, or ``None`` if none was packed."""
+
+    intake: BuildInputs
+    found: Build
+    compared: dict[str, Comparison]  # comparison with the original, by the candidate's key
+    manifest: Manifest | None
+    notes: tuple[str, ...]  # caveats of the figures
+
+
+def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> BuildOutcome:
+    """Compress a model for a device, verify its accuracy against the original, and pack it.
+
+    Recipes are tried on the host. Every candidate is scored against the original, timed in turn
+    with the others, and also measured on a device if the request names one. Earlier candidates and
+    measurements are reused.
+
+    Args:
+        request: Request of the user.
+        tick: Progress callback: stage, amount done, total amount.
+        allow_failing: Pack the nearest candidate if none passes.
+
+    Raises:
+        UserError: The request or one of its inputs is wrong.
+        DeviceError: The device to measure on could not be reached, or failed.
+    """
+    intake = read_build_inputs(request, tick)
+    refuse_unscaled(
+        intake.model,
+        intake.evaluation,
+        metric=intake.metric,
+        output=intake.output,
+        settings=intake.project.data.preprocess,
+        store=intake.store,
+        tick=tick,
+    )
+    found = explore(intake, tick)
+    compared = {c.key: compare_with_original(intake, c, found.baseline) for c in found.candidates}
+    packed = found.chosen or (found.nearest if allow_failing else None)
+    if packed and packed.model.beside:
+        packed = None
+    append_results(intake, found, compared, packed=packed)
+    manifest = pack_bundle(intake, found, packed, compared, tick) if packed else None
+    return BuildOutcome(
+        intake=intake,
+        found=found,
+        compared=compared,
+        manifest=manifest,
+        notes=(*_iter_notes(intake, found), *(() if manifest else _iter_stale_notes(intake))),
+    )
+
+
+def explore(intake: BuildInputs, tick: Tick) -> Build:
+    """Try recipes until no more are proposed; measure and judge the candidates and choose one."""
+    source = HOST if intake.on is None else f"device:{intake.on}"
+    with BuildRunner(intake, tick) as shop:
+        shop.check_reachable(source)  # fail early if the device cannot be reached
+        tried = _try_recipes(shop, [_make_baseline(shop)])
+        judged = _measure_candidates(shop, tried, source)
+        # Measurements of the device may lead the search to further recipes.
+        while len(more := _try_recipes(shop, _update_verdicts(tried, judged))) > len(tried):
+            tried, judged = more, _measure_candidates(shop, more, source)
+    # If a recipe was requested, the original serves only as reference.
+    eligible = (intake.recipe and judged[1:]) or judged
+    return Build(
+        baseline=judged[0],
+        candidates=tuple(judged),
+        rejected=tuple(t for t in tried if isinstance(t, Rejection)),
+        chosen=choose_candidate(eligible, source=source),
+        nearest=find_nearest(eligible, source=source),
+    )
+
+
+def _try_recipes(
+    shop: BuildRunner, known: Sequence[Candidate | Rejection]
+) -> list[Candidate | Rejection]:
+    """Extend the known results by recipes that the search proposes, or by the requested recipe."""
+    intake, tried = shop.intake, list(known)
+    baseline = next(t for t in tried if isinstance(t, Candidate))
+    if intake.recipe is not None:
+        return tried if tried[1:] else [*tried, _make_requested(shop, intake.recipe, baseline)]
+    terms = _build_terms(intake)
+    while recipes := propose(tried, terms):
+        tried += [_make_candidate(shop, recipe, baseline) for recipe in recipes]
+    return tried
+
+
+def _measure_candidates(
+    shop: BuildRunner, tried: Sequence[Candidate | Rejection], source: str
+) -> list[Candidate]:
+    """Time and judge the candidates, each file once; the original comes first."""
+    candidates = shop.time(_drop_duplicates([t for t in tried if isinstance(t, Candidate)]), HOST)
+    if source != HOST:
+        candidates = _measure_on_device(shop, candidates, source)
+    return [_judge_candidate(shop.intake, c, candidates[0]) for c in candidates]
+
+
+def _update_verdicts(
+    tried: Sequence[Candidate | Rejection], judged: Sequence[Candidate]
+) -> list[Candidate | Rejection]:
+    """Update the verdict of each candidate to the latest one of its file."""
+    verdicts = {c.model.digest: c.verdict for c in judged}
+    return [
+        replace(t, verdict=verdicts[t.model.digest]) if isinstance(t, Candidate) else t
+        for t in tried
+    ]
+
+
+def _build_terms(intake: BuildInputs) -> Terms:
+    free = {name for _, _, name in intake.feeding.iter_free_axes(intake.model.signature)}
+    return Terms(
+        source=intake.model.format,
+        formats=intake.runtimes.formats,
+        weight_bits=choose_weight_bits(intake.profile) if "onnx" in intake.runtimes.formats else 8,
+        seed=intake.seed,
+        dims=tuple(sorted((n, size) for n, size in intake.dims.items() if n in free)),
+        target=get_lite_target(intake.profile),
+        remakes=bool(intake.runtimes.obstacles),
+    )
+
+
+def _make_requested(shop: BuildRunner, recipe: Recipe, baseline: Candidate) -> Candidate:
+    """Make the candidate of the requested recipe; without it there is no build.
+
+    Raises:
+        UserError: The recipe does not apply to the model.
+        PassError: A pass broke its contract.
+    """
+    made = _make_candidate(shop, recipe, baseline)
+    if isinstance(made, Candidate):
+        return made
+    if made.broken:
+        raise PassError(f"{recipe.name}: {made.reason}", hint=made.hint)
+    raise UserError(f"{recipe.name}: {made.reason}")
+
+
+def compare_with_original(
+    intake: BuildInputs, candidate: Candidate, baseline: Candidate
+) -> Comparison:
+    """Compare a candidate with the original on the same samples.
+
+    The original is scored on this machine, as the device may be too small for it; the candidate's
+    answers are those of the device if it was scored there.
+
+    Raises:
+        EdgekitError: One of them was not scored.
+    """
+    tallies = [m.tally for m in candidate.measurements if m.tally]
+    reference = baseline.get_measurement(HOST)
+    if reference is None or reference.tally is None or not tallies:
+        raise EdgekitError(f"{candidate.recipe.name} or the original was not scored")
+    return compare(
+        reference.tally,
+        tallies[-1],
+        margin_points=intake.limits.drop_points,
+        same_model=candidate.model.digest == baseline.model.digest,
+    )
+
+
+def _iter_stale_notes(intake: BuildInputs) -> Iterator[str]:
+    if (intake.out / MANIFEST).exists():
+        yield f"{intake.out} still holds the bundle of an earlier build, which push would send"
+
+
+def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
+    yield from intake.runtimes.notes
+    if intake.model.origin:
+        yield from intake.model.origin.notes
+    splits = [s for s in (intake.evaluation, intake.calibration) if s is not None]
+    yield from dict.fromkeys(note for split in splits for note in split.notes)
+    if len(splits) > len({split.digest for split in splits}):
+        yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
+    if any(r.reason.startswith(QUANTISED_ALREADY) for r in found.rejected):
+        yield f"{QUANTISED_ALREADY}: it was not compressed further"
+    yield from _iter_litert_notes(intake, found)
+    host = found.baseline.get_measurement(HOST)
+    common = count_most_common_label(intake.evaluation)
+    if host and host.tally and intake.metric != "top5" and host.tally.correct <= common:
+        yield (
+            f"the original is right on {host.tally.correct} of {host.tally.n} samples, no better "
+            f"than always giving the most common label ({common}): check [data.preprocess] and "
+            "the labels"
+        )
+
+
+def _iter_litert_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
+    lite = [c for c in found.candidates if c.model.format == "tflite"]
+    if lite and get_lite_target(intake.profile) == "tflite-runtime" and intake.on is None:
+        yield (
+            f"{intake.profile.name} runs tflite-runtime; here its files were judged with "
+            f"ai-edge-litert, and speed and memory are those of this machine"
+        )
+
+
+def _make_baseline(shop: BuildRunner) -> Candidate:
+    made = shop.make(make_original(shop.intake.seed))
+    if isinstance(made, Rejection):
+        raise EdgekitError(f"the original was rejected: {made.reason}")
+    try:
+        scored = shop.score(made, HOST)
+        return _judge_candidate(shop.intake, scored, scored)
+    except DeviceError as error:
+        if error.kind != "bad_job" and not is_models_fault(error, here=True):
+            raise
+        # The original fails on this machine, so no device is at fault.
+        message = error.message.removeprefix("local: ")
+        raise UserError(f"the original fails on the data: {message}", hint=error.hint) from error
+
+
+def _make_candidate(
+    shop: BuildRunner, recipe: Recipe, baseline: Candidate
+) -> Candidate | Rejection:
+    made = shop.make(recipe)
+    if isinstance(made, Rejection):
+        return made
+    try:
+        for reason in _iter_misfits(shop.intake, made.model):
+            return Rejection(recipe=recipe, reason=reason)
+        return _judge_candidate(shop.intake, shop.score(made, HOST), baseline)
+    except DeviceError as error:
+        # The original ran on the same samples, so a rejected job is this model's fault.
+        if error.kind != "bad_job" and not is_models_fault(error, here=True):
+            raise
+        return Rejection(
+            recipe=recipe, reason=f"fails on the evaluation data: {error.message}", broken=True
+        )
+    except UserError:
+        raise
+    except EdgekitError as error:
+        return shop.reject(recipe, error)
+    except (Exception, SystemExit) as error:
+        if not is_crash(error):
+            raise
+        return shop.reject(
+            recipe, build_crash("scoring", error, steps=recipe.steps, model=made.model)
+        )
+
+
+def _iter_misfits(intake: BuildInputs, model: Model) -> Iterator[str]:
+    """Yield the reasons why the device cannot run a file."""
+    for obstacle in find_obstacles(model, intake.profile):
+        yield f"{obstacle.what}; {obstacle.fix}"
+    if get_runtime(model) not in intake.runtimes.names:
+        yield f"a .{model.format} file, which {' and '.join(intake.runtimes.names)} do not run"
+
+
+def _drop_duplicates(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Drop candidates whose bytes are the same as those of an earlier one."""
+    first: dict[str, Candidate] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.model.digest, candidate)
+    return list(first.values())
+
+
+def _measure_on_device(
+    shop: BuildRunner, candidates: Sequence[Candidate], source: str
+) -> list[Candidate]:
+    """Score and time the candidates on the device; one that it cannot run keeps the reason."""
+    own = [c for c in candidates if not _list_obstacles(shop.intake, c)]
+    lacking = shop.find_missing_runtimes(source, dict.fromkeys(get_runtime(c.model) for c in own))
+    scored = [_score_on_device(shop, c, source, lacking) if c in own else c for c in candidates]
+    able = [c for c in scored if not c.troubles and not _list_obstacles(shop.intake, c)]
+    timed = {c.key: c for c in shop.time(able, source)} if able else {}
+    return [timed.get(c.key, c) for c in scored]
+
+
+def _list_obstacles(intake: BuildInputs, candidate: Candidate) -> tuple[str, ...]:
+    """List the reasons why the original serves as reference only and cannot be chosen."""
+    if candidate.recipe.steps:
+        return ()
+    return tuple(
+        f"{o.what}: the reference, measured on the host" for o in intake.runtimes.obstacles
+    )
+
+
+def _score_on_device(
+    shop: BuildRunner, candidate: Candidate, source: str, lacking: Mapping[RuntimeName, str]
+) -> Candidate:
+    if why := lacking.get(get_runtime(candidate.model)):
+        return replace(candidate, troubles=(*candidate.troubles, why))
+    try:
+        return shop.score(candidate, source)
+    except DeviceError as error:
+        if not is_models_fault(error, here=False):
+            raise
+        return replace(candidate, troubles=(*candidate.troubles, error.message))
+
+
+def _judge_candidate(intake: BuildInputs, candidate: Candidate, baseline: Candidate) -> Candidate:
+    compared = compare_with_original(intake, candidate, baseline)
+    # The manifest contains the verdict; its length does not depend on the figures in it.
+    sized = replace(candidate, verdict=_compute_verdict(intake, candidate, compared))
+    overhead = estimate_overhead_bytes(intake, sized, compared)
+    measured = (replace(m, overhead_bytes=overhead) for m in candidate.measurements)
+    candidate = replace(candidate, measurements=tuple(measured))
+    verdict = _compute_verdict(intake, candidate, compared)
+    reasons = (
+        *candidate.troubles,
+        *_iter_packing_obstacles(candidate),
+        *_list_obstacles(intake, candidate),
+    )
+    return replace(candidate, verdict=replace(verdict, reasons=reasons))
+
+
+def _compute_verdict(intake: BuildInputs, candidate: Candidate, compared: Comparison) -> Verdict:
+    host = candidate.get_measurement(HOST)
+    if host is None:
+        raise EdgekitError(f"{candidate.recipe.name} was not measured")
+    return judge(
+        intake.limits,
+        host=host,
+        device=next((m for m in candidate.measurements if m.source != HOST), None),
+        comparison=compared,
+    )
+
+
+def _iter_packing_obstacles(candidate: Candidate) -> Iterator[str]:
+    if candidate.model.beside:
+        yield "over 2 GiB, more than one file can hold (protobuf): measured here, cannot be packed"

@@ -1,0 +1,202 @@
+"""Accuracy and latency of a model on this machine or a device, measured by the same agent."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from edgekit.bundle.packing import encode_for_transfer
+from edgekit.bundle.results import Measurement
+from edgekit.cache.store import Store
+from edgekit.errors import DeviceError
+from edgekit.model import Model, Signature
+from edgekit.progress import Tick
+from edgekit_agent.jobs import BenchJob, ModelRef
+from edgekit_agent.results import Report, StageProgress, Tally
+from edgekit_agent.samples import Samples
+
+R = TypeVar("R")
+
+# Failures of the agent that the model causes, not the connection.
+_MODEL_AT_FAULT = ("killed", "model_failed", "no_memory", "internal")
+
+# After this many rounds, models this many times slower than the fastest are no longer timed.
+_HEATS, _FAR_BEHIND = 2, 1.5
+
+
+class Agent(Protocol):
+    """Agent that runs jobs, on this machine or on a device."""
+
+    def ask(
+        self, job: object, result: type[R], *, progress: Callable[[StageProgress], None] | None
+    ) -> R:
+        """Send a job and wait for its result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Number and length of the timed rounds; each round runs in a new process."""
+
+    rounds: int = 5
+    warmup_s: float = 1.0
+    seconds: float = 0.6
+    min_runs: int = 10
+    max_runs: int = 2000
+
+
+def is_models_fault(error: DeviceError, *, here: bool) -> bool:
+    """Return whether the model caused the failure of a job, so that other models may still succeed.
+
+    Args:
+        error: The failure.
+        here: Whether the job ran on this machine. An agent that dies or falls silent there does so
+            because of the model, as there is no link to lose.
+    """
+    return error.kind in _MODEL_AT_FAULT or (here and not error.kind)
+
+
+def make_agent_callback(tick: Tick) -> Callable[[StageProgress], None]:
+    """Return a callback that passes an agent's progress to ``tick``."""
+    return lambda said: tick(said.stage, said.done, said.total)
+
+
+def time_interleaved(
+    agent: Agent,
+    models: Mapping[str, ModelRef],
+    samples: Samples | None,
+    *,
+    dims: Mapping[str, int],
+    timing: Timing,
+    racing: Sequence[str],
+    tick: Tick,
+    here: bool = False,
+) -> dict[str, list[Report] | str]:
+    """Time several models in turn, round by round, so that drift of the machine affects all alike.
+
+    Args:
+        agent: The agent that runs the models.
+        models: The models by a key of the caller; the first one is timed in every round.
+        samples: Samples for timing; ``None`` = random inputs that fit the signature.
+        dims: Sizes of free dimensions.
+        timing: Number and length of the rounds.
+        racing: Keys of models that may still be chosen. After the first rounds, other models and
+            those far slower than the fastest of these are no longer timed.
+        tick: Progress callback.
+        here: Whether ``agent`` runs on this machine.
+
+    Returns:
+        One report per round for each key of ``models``; for a model that fails, the reason.
+    """
+    reports: dict[str, list[Report]] = {key: [] for key in models}
+    failures: dict[str, str] = {}
+    asked = 0
+    for turn in range(timing.rounds):
+        keys = [key for key in models if key not in failures]
+        if turn >= _HEATS:
+            keys = [key for key in keys if key in _select_racing(reports, racing)]
+        for position, key in enumerate(keys):
+            expected = asked + len(keys) * (timing.rounds - turn) - position
+            told = _make_timing_callback(tick, asked, expected, timing.min_runs)
+            asked += 1
+            job = _make_job(models[key], samples, dims, timing)
+            try:
+                reports[key].append(agent.ask(job, Report, progress=told))
+            except DeviceError as error:
+                if not is_models_fault(error, here=here):
+                    raise
+                failures[key] = error.message
+    return reports | failures
+
+
+def _make_timing_callback(
+    tick: Tick, asked: int, expected: int, runs: int
+) -> Callable[[StageProgress], None]:
+    """Return a progress callback for one of several timing processes of ``runs`` steps each."""
+    tick("timing", asked * runs, expected * runs)
+
+    def hear(said: StageProgress) -> None:
+        done = min(said.done, runs) if said.stage == "bench" else 0
+        tick("timing", asked * runs + done, expected * runs)
+
+    return hear
+
+
+def _select_racing(reports: Mapping[str, Sequence[Report]], racing: Sequence[str]) -> set[str]:
+    """Select the models to time in the later rounds."""
+    quiet = {
+        key: min(statistics.median(r.latency.values_ms) for r in found)
+        for key, found in reports.items()
+        if found
+    }
+    in_race = [key for key in quiet if key in racing]
+    fastest = min((quiet[key] for key in in_race), default=0.0)
+    return {next(iter(reports)), *(k for k in in_race if quiet[k] <= _FAR_BEHIND * fastest)}
+
+
+def _make_job(
+    model: ModelRef, samples: Samples | None, dims: Mapping[str, int], timing: Timing
+) -> BenchJob:
+    return BenchJob(
+        model,
+        samples,
+        dict(dims),
+        warmup_s=timing.warmup_s,
+        seconds=timing.seconds,
+        min_runs=timing.min_runs,
+        max_runs=timing.max_runs,
+    )
+
+
+def make_measurement(
+    source: str,
+    model: Model,
+    tally: Tally | None,
+    reports: Sequence[Report],
+    *,
+    transferred: int,
+) -> Measurement:
+    """Combine tally, sizes and timing reports of a model in one place into a record."""
+    return Measurement(
+        source=source,
+        tally=tally,
+        model_bytes=model.bytes,
+        transfer_bytes=transferred,
+        latency=tuple(r.latency for r in reports),
+        peak_rss_bytes=max((r.peak_rss_bytes for r in reports), default=None),
+        runtime=reports[0].runtime if reports else "",
+        runtime_version=reports[0].runtime_version if reports else "",
+    )
+
+
+def compute_transfer_bytes(data: bytes) -> int:
+    """Compute the transfer size of a model: packed, or raw if packing saves little."""
+    return len(encode_for_transfer(data).data)
+
+
+def get_transfer_bytes(model: Model, store: Store, tick: Tick) -> int:
+    """Compute the transfer size of a model file, or take it from the store: packing is slow.
+
+    Args:
+        model: The model. A model of several files is over 2 GiB and is not sent; its size on disk
+            is returned.
+        store: Store of facts.
+        tick: Progress callback.
+    """
+    if model.beside:
+        return model.bytes
+    known = store.recall_as("travelling", model.digest, lambda f: int(f["bytes"]))
+    if known is None:
+        known = len(encode_for_transfer(model.path.read_bytes(), partial(tick, "packing")).data)
+        store.remember("travelling", model.digest, {"bytes": known})
+    return known
+
+
+def choose_default_metric(signature: Signature, output: str | None) -> str:
+    """Return ``binary`` if an output holds a single value per sample, else ``top1``."""
+    spec = next((o for o in signature.outputs if o.name == output), signature.outputs[0])
+    sizes = [d for d in spec.shape[1:] if isinstance(d, int)]
+    single = len(sizes) == len(spec.shape) - 1 and all(d == 1 for d in sizes)
+    return "binary" if single else "top1"

@@ -1,0 +1,104 @@
+"""Comparison of measurements with the budgets: each check holds, fails, or is unmeasured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.bundle.results import MIB, Check, Measurement, Outcome, Verdict
+from edgekit.config.profile import Budget
+from edgekit.pipeline.noninferiority import Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits that a candidate must keep.
+
+    Attributes:
+        budget: Budget of the device.
+        drop_points: Largest accuracy drop, in percentage points.
+        require_proof: Whether the samples must prove that the drop is no larger.
+        strict: Whether unmeasured and unproven checks fail.
+    """
+
+    budget: Budget
+    drop_points: float
+    require_proof: bool = False
+    strict: bool = False
+
+
+def judge(
+    limits: Limits,
+    *,
+    host: Measurement,
+    device: Measurement | None,
+    comparison: Comparison,
+) -> Verdict:
+    """Judge a candidate by the limits.
+
+    Sizes are those of the file and of everything that an update sends. Latency and memory count
+    only if a device measured them, as those of the host say nothing about the device. Accuracy is
+    that of the device if it scored the samples, else that of the host.
+    """
+    budget = limits.budget
+    times = device.times if device else None
+    rss = device.peak_rss_bytes if device else None
+    doubts = f"in doubt: {', '.join(times.doubts)}" if times and times.doubts else ""
+    lines = [
+        _check_budget("model_mib", budget.model_mib, host.model_bytes / MIB),
+        _check_budget("transfer_mib", budget.transfer_mib, host.update_bytes / MIB),
+        _check_budget("peak_rss_mib", budget.peak_rss_mib, rss / MIB if rss else None),
+        _check_budget(
+            "latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None, doubts
+        ),
+        _check_accuracy(limits, comparison, on_device=bool(device and device.tally)),
+    ]
+    return Verdict(checks=tuple(line for line in lines if line), strict=limits.strict)
+
+
+def _check_budget(
+    name: str, limit: float | None, measured: float | None, note: str = ""
+) -> Check | None:
+    if limit is None:
+        return None
+    if measured is None:
+        why = "no device measured it (--on HOST)"
+        return Check(name=name, limit=limit, measured=None, outcome="unmeasured", note=why)
+    outcome = _to_outcome(measured <= limit)
+    return Check(name=name, limit=limit, measured=measured, outcome=outcome, note=note)
+
+
+def _to_outcome(holds: bool) -> Outcome:
+    return "holds" if holds else "fails"
+
+
+def _check_accuracy(limits: Limits, comparison: Comparison, *, on_device: bool) -> Check:
+    """Check the accuracy drop: it holds if it is proven small enough, and fails if it is too large.
+
+    Between the two the samples prove nothing, and the outcome is ``unproven``. If proof is
+    required, the largest drop that the samples leave possible is checked instead.
+    """
+    outcome: Outcome = "holds" if comparison.proven else "unproven"
+    measured = comparison.drop_points
+    if limits.require_proof or limits.strict:
+        measured = comparison.worst_points
+    if measured > limits.drop_points:
+        outcome = "fails"
+    return Check(
+        name="accuracy_drop_points",
+        limit=limits.drop_points,
+        measured=measured,
+        outcome=outcome,
+        note=_describe_evidence(comparison, on_device=on_device),
+    )
+
+
+def _describe_evidence(comparison: Comparison, *, on_device: bool) -> str:
+    low, high = comparison.interval_points
+    where = "device" if on_device else "host"
+    text = f"{comparison.n} samples on the {where}, 95 % interval {low:.2f} to {high:.2f}"
+    if comparison.proven:
+        return f"{text}; non-inferiority proven (at worst {comparison.worst_points:.2f})"
+    text = f"{text}; non-inferiority not proven (at worst {comparison.worst_points:.2f}"
+    if comparison.needed_samples:
+        text += f"; about {comparison.needed_samples} samples could"
+    return text + ")"

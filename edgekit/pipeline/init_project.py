@@ -1,0 +1,290 @@
+"""Creation of a first edgekit.toml from the model and the data in a folder."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.cache.store import get_default_root
+from edgekit.config.profile import validate
+from edgekit.config.project import FILE_NAME, ModelTable, PreprocessSettings, Project
+from edgekit.conversion.importers.source import SUFFIXES, detect_source, is_saved_model
+from edgekit.data.dataset import LABELS, is_scaled, open_dataset
+from edgekit.data.images import read_image_sizes
+from edgekit.data.input_settings import find_states
+from edgekit.data.readers import Table, read_table
+from edgekit.errors import UserError
+from edgekit.model import Model, TensorSpec
+from edgekit.pipeline.evaluate import choose_default_metric
+from edgekit.pipeline.pixel_scaling import (
+    SAMPLES,
+    find_clearly_best,
+    format_toml,
+    is_unscaled_image,
+    set_scaling,
+    try_scalings,
+)
+from edgekit.pipeline.request import find_model
+from edgekit.progress import Tick, ignore_progress
+from edgekit_agent.files import write_atomic
+
+_CALIBRATION = ("calib", "cal", "train", "repr")
+_EVALUATION = ("eval", "test", "val", "holdout")
+_MODELS = (".onnx", ".tflite")
+_CHANNELS = (1, 3)
+_BY_HAND = "# mean = 0.0\n# std = 1.0\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitResult:
+    """Path and text of a new edgekit.toml, with the settings that the user must fill in."""
+
+    path: Path
+    text: str
+    open_points: tuple[str, ...]
+
+
+def init_project(
+    folder: Path, model_path: Path | None, *, trusted: bool = False, tick: Tick = ignore_progress
+) -> InitResult:
+    """Write ``edgekit.toml`` into a folder.
+
+    Args:
+        folder: The project folder.
+        model_path: The model; ``None`` = the only one in the folder.
+        trusted: Whether a model file may run the code that it carries; the new file then says so.
+        tick: Progress callback of the conversion of the model.
+
+    Raises:
+        UserError: edgekit.toml exists already, or no model is found.
+    """
+    target = folder / FILE_NAME
+    if target.exists():
+        raise UserError(f"{target}: exists already", hint="edit it, or remove it first")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    path = model_path or _find_only_model(folder)
+    model = find_model(folder, path, Project(), trusted=trusted, tick=tick)
+    sources = _list_data_sources(folder)
+    calibration, evaluation = (
+        _find_by_name(sources, _CALIBRATION),
+        _find_by_name(sources, _EVALUATION),
+    )
+    guess = _guess_preprocessing(folder, model, evaluation or calibration, tick)
+    table = ModelTable(path=_make_relative(path, folder), trust_pickle=trusted)
+    pairs, scalars = find_states(model.signature), _list_scalar_inputs(model)
+    text = _format_project(table, model, calibration, evaluation, guess) + _format_inputs(
+        pairs, scalars
+    )
+    validate(Project, tomllib.loads(text), where=str(target))
+    missing = {"[data] calibration": calibration, "[data] evaluation": evaluation}
+    points = [f"{key}: no file found by its name" for key, found in missing.items() if not found]
+    if evaluation and not _has_labels(folder, evaluation):
+        points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
+    points += [f"[data.preprocess]: {guess.trouble}"] if guess.trouble else []
+    points += [f"[model.inputs] {name}: the value that it is always fed" for name in scalars]
+    write_atomic(str(target), text.encode())
+    return InitResult(path=target, text=text, open_points=tuple(points))
+
+
+def _find_only_model(folder: Path) -> Path:
+    entries = sorted(folder.iterdir())
+    found = [p for p in entries if p.suffix in _MODELS]
+    if not found:
+        found = [p for p in entries if p.suffix.lower() in SUFFIXES or is_saved_model(p)]
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "none"
+        raise UserError(
+            f"{folder.resolve()}: {len(found)} model files ({names})",
+            hint="name one: edgekit init MODEL",
+        )
+    return found[0]
+
+
+def _make_relative(path: Path, folder: Path) -> str:
+    source = detect_source(path, folder=folder, trusted=False)
+    if source is not None and source.kind == "function":
+        return str(path)
+    resolved, base = path.resolve(), folder.resolve()
+    return str(resolved.relative_to(base) if resolved.is_relative_to(base) else resolved)
+
+
+def _list_data_sources(folder: Path) -> list[str]:
+    entries = sorted(folder.iterdir())
+    return [p.name for p in entries if p.suffix == ".npz" or (p.is_dir() and _holds_samples(p))]
+
+
+def _holds_samples(folder: Path) -> bool:
+    # Files in the folder itself, or in one folder per class.
+    suffixes = {p.suffix.lower() for pattern in ("*", "*/*") for p in folder.glob(pattern)}
+    return bool(suffixes & {".npy", ".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+def _find_by_name(sources: Sequence[str], stems: Sequence[str]) -> str | None:
+    for stem in stems:
+        for source in sources:
+            if source.lower().startswith(stem):
+                return source
+    return None
+
+
+def _read_npz_table(folder: Path, source: str | None) -> Table | None:
+    if source is None or not source.endswith(".npz"):
+        return None
+    return read_table(source, folder=folder, cache=get_default_root())
+
+
+def _has_labels(folder: Path, source: str) -> bool:
+    table = _read_npz_table(folder, source)
+    return table is None or any(c.name in LABELS for c in table.columns)
+
+
+def _detect_layout(folder: Path, model: Model, source: str | None) -> str | None:
+    """Return ``NCHW`` if the model takes channels first and the data has them last."""
+    table = _read_npz_table(folder, source)
+    spec = model.signature.inputs[0]
+    if table is None or len(spec.shape) != 4:
+        return None
+    for column in table.columns:
+        if len(column.shape) == 4 and not _fits(column.shape[1:], spec):
+            height, width, channels = column.shape[1:]
+            if _fits((channels, height, width), spec):
+                return "NCHW"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PreprocessGuess:
+    """Preprocessing of float inputs as far as it could be determined, with the trials behind it.
+
+    ``settings`` is ``None`` if everything is default; ``trouble`` is the reason why scalings of the
+    pixels could not be tried.
+    """
+
+    settings: PreprocessSettings | None
+    tried: tuple[str, ...] = ()
+    trouble: str = ""
+
+
+def _guess_preprocessing(
+    folder: Path, model: Model, source: str | None, tick: Tick
+) -> _PreprocessGuess:
+    """Determine sizes and layout from the files, and the scaling by the accuracy on samples."""
+    layout = _detect_layout(folder, model, source)
+    settings = PreprocessSettings(layout="NCHW") if layout else None
+    path = folder / (source or "")
+    if source is None or len(model.signature.inputs) != 1:
+        return _PreprocessGuess(settings=settings)
+    try:
+        if path.is_dir() and not any(path.glob("*.npy")):
+            settings = _choose_image_settings(source, path, model.signature.inputs[0])
+        dataset = open_dataset(
+            source,
+            model.signature,
+            folder=folder,
+            cache=get_default_root(),
+            settings=settings,
+            labelled=_has_labels(folder, source),
+            most=SAMPLES,
+            tick=tick,
+        )
+        if not is_unscaled_image(dataset, model):
+            return _PreprocessGuess(settings=settings)
+        metric = choose_default_metric(model.signature, None)
+        tried = try_scalings(model, dataset, metric=metric, output=None, tick=tick)
+    except UserError as error:
+        return _PreprocessGuess(settings=settings, trouble=error.message)
+    best = find_clearly_best(tried)
+    return _PreprocessGuess(
+        settings=set_scaling(best.scaling, settings) if best else settings,
+        tried=(f"Tried on {len(tried[0].hits)} samples of {source}:", *map(str, tried)),
+    )
+
+
+def _choose_image_settings(source: str, path: Path, spec: TensorSpec) -> PreprocessSettings | None:
+    """Choose resize, crop and layout of images for an input."""
+    if len(spec.shape) != 4:
+        return None
+    first = spec.shape[3] not in _CHANNELS and spec.shape[1] in _CHANNELS
+    height, width = spec.shape[2:] if first else spec.shape[1:3]
+    settings = PreprocessSettings(layout="NCHW" if first else "NHWC")
+    fits = read_image_sizes(source, path, SAMPLES) == {(width, height)}
+    if not fits and isinstance(height, int) and height == width:
+        settings = settings.model_copy(update={"resize": height, "crop": height})
+    return settings
+
+
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    wanted = spec.shape[1:]
+    return all(not isinstance(w, int) or w == d for w, d in zip(wanted, shape, strict=True))
+
+
+def _format_project(
+    table: ModelTable,
+    model: Model,
+    calibration: str | None,
+    evaluation: str | None,
+    guess: _PreprocessGuess,
+) -> str:
+    inputs = "".join(_format_comment(spec) for spec in model.signature.inputs)
+    outputs = "".join(_format_comment(spec) for spec in model.signature.outputs)
+    lines = [
+        "# Inputs of the model:\n",
+        inputs,
+        "# Outputs:\n",
+        outputs,
+        f"\n[model]\npath = {_quote(str(table.path))}\n",
+        "trust_pickle = true\n" if table.trust_pickle else "",
+        "\n[data]\n",
+        _format_setting("calibration", calibration, "unlabelled samples, a few hundred will do"),
+        _format_setting("evaluation", evaluation, "labelled samples that the model has not seen"),
+        f'metric = "{choose_default_metric(model.signature, None)}"  # top1, top5 or binary\n',
+        "\n# What float inputs go through: (x * scale - mean) / std, then the model's layout.\n",
+        _format_preprocessing(guess),
+        '\n[build]\n# device = "tablet"  # edgekit devices lists them\n',
+    ]
+    return "".join(lines)
+
+
+def _format_comment(spec: TensorSpec) -> str:
+    return f"#   {_replace_unprintable(str(spec))}\n"
+
+
+def _replace_unprintable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _list_scalar_inputs(model: Model) -> list[str]:
+    """Return inputs of a single number, for which no sample has an array: a rate, a mode."""
+    return [s.name for s in model.signature.inputs if not s.shape or s.shape == (1,)]
+
+
+def _format_inputs(pairs: Mapping[str, str], scalars: Sequence[str]) -> str:
+    """Format the settings of inputs that are not rows of samples."""
+    lines = [] if not (pairs or scalars) else ["\n# Inputs that are no rows of samples.\n"]
+    for name, output in pairs.items():
+        lines.append(f"[model.inputs.{_quote(name)}]  # a state: zeros where a sequence begins\n")
+        lines.append(f"from = {_quote(output)}\n")
+    for name in scalars:
+        lines.append(f"# [model.inputs.{_quote(name)}]\n# constant = 0  # in every run\n")
+    return "".join(lines)
+
+
+def _quote(text: str) -> str:
+    """Quote a TOML string; JSON strings are valid TOML."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _format_setting(key: str, value: str | None, what: str) -> str:
+    return f"{key} = {_quote(value)}\n" if value else f'# {key} = ""  # {what}\n'
+
+
+def _format_preprocessing(guess: _PreprocessGuess) -> str:
+    said = "".join(f"# {_replace_unprintable(line)}\n" for line in guess.tried)
+    rest = "" if guess.settings and is_scaled(guess.settings.to_preprocess()) else _BY_HAND
+    if guess.settings in (None, PreprocessSettings()):
+        return f"{said}# [data.preprocess]\n{rest}"
+    return f"{said}{format_toml(guess.settings)}\n{rest}"

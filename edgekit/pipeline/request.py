@@ -1,0 +1,380 @@
+"""Reading and checking of the inputs of a build, before anything is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from edgekit.bundle.manifest import BUILT_FILES, RESULTS, SUFFIX
+from edgekit.cache.store import Store, get_default_root
+from edgekit.compatibility.runtimes import Runtimes, choose_runtimes
+from edgekit.config.profile import AnyRuntime, DeviceProfile, choose_weight_bits, load_profile
+from edgekit.config.project import PreprocessSettings, Project, load_project
+from edgekit.conversion.importers.open_source import open_model
+from edgekit.conversion.importers.source import is_entry
+from edgekit.conversion.open_model import check_fed_sizes
+from edgekit.data.dataset import Dataset, open_dataset
+from edgekit.data.input_settings import Feeding, build_feeding
+from edgekit.data.sequences import add_states
+from edgekit.errors import UserError, did_you_mean
+from edgekit.model import Model
+from edgekit.onnx_graph.io import is_large, load, load_structure, save
+from edgekit.pipeline.evaluate import choose_default_metric
+from edgekit.pipeline.gate import Limits
+from edgekit.progress import Tick, ignore_progress
+from edgekit.recipe import Recipe, Step, ToOnnx, ToTflite, set_weight_bits
+from edgekit.signing.releases import Signer, get_signer
+
+_TIMED = 32  # number of samples; few enough to stay in memory beside the model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Request of the user; ``None`` = the value of edgekit.toml, else the default."""
+
+    folder: Path = Path()
+    model: Path | None = None
+    device: str | None = None
+    data: str | None = None
+    evaluation: str | None = None
+    metric: str | None = None
+    max_drop_points: float | None = None
+    runtime: AnyRuntime | None = None
+    on: str | None = None
+    out: Path | None = None
+    seed: int | None = None
+    recipe: Recipe | None = None  # instead of the search
+    trust_pickle: bool = False
+    dims: Mapping[str, int] = field(default_factory=dict)  # override those of edgekit.toml
+    strict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildInputs:
+    """Checked inputs of a build."""
+
+    project: Project
+    profile: DeviceProfile
+    model: Model
+    runtimes: Runtimes
+    calibration: Dataset | None
+    evaluation: Dataset
+    feeding: Feeding
+    metric: str
+    limits: Limits
+    on: str | None
+    out: Path
+    seed: int
+    store: Store
+    recipe: Recipe | None = None  # the only one to try
+    signer: Signer | None = None  # None = the bundle is not signed
+
+    @property
+    def output(self) -> str | None:
+        """Return the output that is scored; ``None`` = the first."""
+        return self.project.data.output
+
+    @property
+    def timing_samples(self) -> Dataset:
+        """Return the samples for timing, from the evaluation split.
+
+        If states are fed back there, they are from the calibration split, whose states all have one
+        size, so that candidates are timed on the same step of a sequence.
+        """
+        carried = bool(self.evaluation.samples.states)
+        split = self.calibration if carried and self.calibration else self.evaluation
+        return split.first(_TIMED)
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Return the sizes of free dimensions, from the data and from ``[model] dims``."""
+        return get_free_dims(self.model, self.feeding, self.evaluation) | self.project.model.dims
+
+
+def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildInputs:
+    """Read and check everything that a build needs.
+
+    Args:
+        request: Request of the user.
+        tick: Progress callback of the conversion of the model.
+
+    Raises:
+        UserError: Request, model, data or profile are wrong.
+    """
+    project = load_project(request.folder)
+    profile = load_profile(_choose_device(request, project))
+    signer = get_signer(project.release)
+    store = Store(get_default_root())
+    _check_writable(store.root, hint="EDGEKIT_CACHE names another folder for the cache")
+    model = find_model(
+        request.folder, request.model, project, trusted=request.trust_pickle, tick=tick
+    )
+    project = with_dims(project, model, request.dims)
+    out = request.out or request.folder / "build" / profile.name
+    _check_out(out, model, profile.name)
+    asked = request.runtime or project.build.runtime
+    usable = choose_runtimes(model, profile, None if asked == "auto" else asked)
+    check_output(project, model)
+    feeding = read_feeding(request.folder, project, model)
+    opened = partial(
+        open_split,
+        model=model,
+        feeding=feeding,
+        folder=request.folder,
+        settings=project.data.preprocess,
+        tick=tick,
+    )
+    evaluation = opened(request.evaluation or project.data.evaluation, labelled=True)
+    if evaluation is None:
+        raise UserError(
+            "no evaluation data", hint="give --eval EVAL, or [data] evaluation in edgekit.toml"
+        )
+    calibration = open_calibration(
+        request.data or project.data.calibration,
+        model,
+        feeding,
+        folder=request.folder,
+        settings=project.data.preprocess,
+        tick=tick,
+    )
+    seed = project.build.seed if request.seed is None else request.seed
+    dims = get_free_dims(model, feeding, evaluation) | project.model.dims
+    return BuildInputs(
+        project=project,
+        profile=profile,
+        model=embed_external_data(model, store),
+        runtimes=usable,
+        calibration=calibration,
+        evaluation=evaluation,
+        feeding=feeding,
+        metric=request.metric or project.data.metric or _choose_metric(project, model),
+        limits=Limits(
+            budget=profile.budget,
+            drop_points=_choose_drop(request, project, profile),
+            require_proof=project.gate.require_proof,
+            strict=request.strict,
+        ),
+        on=request.on,
+        out=out,
+        seed=seed,
+        store=store,
+        recipe=_complete_recipe(request.recipe, model, feeding, dims, seed, profile)
+        if request.recipe
+        else None,
+        signer=signer,
+    )
+
+
+def _choose_drop(request: Request, project: Project, profile: DeviceProfile) -> float:
+    """Return the largest allowed accuracy drop: of the request, the project or the device."""
+    asked = (request.max_drop_points, project.gate.max_drop_points)
+    return next((d for d in asked if d is not None), profile.budget.accuracy_drop_points)
+
+
+def _complete_recipe(
+    recipe: Recipe,
+    model: Model,
+    feeding: Feeding,
+    dims: Mapping[str, int],
+    seed: int,
+    profile: DeviceProfile,
+) -> Recipe:
+    bits = choose_weight_bits(profile)
+    steps = (set_weight_bits(set_free_dims(s, model, feeding, dims), bits) for s in recipe.steps)
+    return replace(recipe, seed=seed, steps=tuple(steps))
+
+
+def find_model(
+    folder: Path,
+    given: Path | None,
+    project: Project,
+    *,
+    trusted: bool = False,
+    tick: Tick = ignore_progress,
+) -> Model:
+    """Open the model of the request, else that of edgekit.toml; convert it if needed.
+
+    Args:
+        folder: The project folder.
+        given: The model of the request.
+        project: The settings of edgekit.toml.
+        trusted: Whether a model file may run the code that it carries.
+        tick: Progress callback of the conversion.
+
+    Raises:
+        UserError: No model is named, or it cannot be used.
+    """
+    if given is None and project.model.path is None:
+        raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
+    tick("reading the model", 0, 0)
+    return open_model(
+        given or _resolve_model_path(folder, str(project.model.path)),
+        folder=folder,
+        store=Store(get_default_root()),
+        trusted=trusted or project.model.trust_pickle,
+        tick=tick,
+    )
+
+
+def _resolve_model_path(folder: Path, path: str) -> Path:
+    """Resolve [model] path: a file or folder of the project, or a function of it."""
+    file = folder / path
+    return Path(path) if is_entry(path) and not file.exists() else file
+
+
+def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Project:
+    """Return the project with the sizes of free dimensions from the command line.
+
+    Raises:
+        UserError: The model has no free dimension of that name.
+    """
+    free = model.signature.free_dimensions()
+    for name in given:
+        if name not in free:
+            raise UserError(
+                f"--dims {name}={given[name]}: {model.display_name} has no free dimension {name!r}",
+                hint=f"its free dimensions: {', '.join(free) or 'none'}",
+            )
+    dims = {**project.model.dims, **given}
+    check_fed_sizes(model, dims)
+    return project.model_copy(update={"model": project.model.model_copy(update={"dims": dims})})
+
+
+def read_feeding(folder: Path, project: Project, model: Model) -> Feeding:
+    """Read how the model's inputs are fed from edgekit.config.toml.
+
+    Raises:
+        UserError: The settings do not fit the model.
+    """
+    table = project.model
+    return build_feeding(model.signature, table.inputs, dims=table.dims, folder=folder)
+
+
+def get_free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[str, int]:
+    """Return the sizes that the samples give to free dimensions other than sample axes."""
+    return feeding.get_free_sizes(model.signature, dataset.samples) if dataset else {}
+
+
+def set_free_dims(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:
+    """Add the known sizes of free dimensions to a step that takes them."""
+    settings = step.settings
+    if not isinstance(settings, ToTflite | ToOnnx):
+        return step
+    free = {name for _, _, name in feeding.iter_free_axes(model.signature)}
+    known = {n: s for n, s in dims.items() if n in free} | dict(settings.dims)
+    return replace(step, settings=replace(settings, dims=tuple(sorted(known.items()))))
+
+
+def embed_external_data(model: Model, store: Store) -> Model:
+    """Return the model with its external data embedded, as it is sent, if one file can hold it."""
+    if not model.beside or is_large(load_structure(model.path)):
+        return model
+    with store.scratch() as scratch:
+        save(load(model.path), scratch / "model.onnx")
+        path = store.put(scratch / "model.onnx")
+    return replace(model, path=path, digest=path.name, beside=())
+
+
+def _choose_device(request: Request, project: Project) -> str:
+    if request.device is not None:
+        return request.device
+    device = project.build.device
+    if device is None:
+        raise UserError("no device", hint="give --device NAME; 'edgekit devices' lists them")
+    return str(request.folder / device) if device.endswith(".toml") else device
+
+
+def _check_writable(folder: Path, *, hint: str) -> None:
+    standing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not standing.is_dir():
+        raise UserError(f"{folder}: cannot be written: {standing} is not a folder", hint=hint)
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be written: no permission in {standing}", hint=hint)
+
+
+def _check_out(out: Path, model: Model, device: str) -> None:
+    """Check that the build may write to ``out`` and replaces nothing but an older build."""
+    _check_writable(out, hint="--out names another folder")
+    names = (*BUILT_FILES, f"{device}{SUFFIX}")
+    held = [name for name in names if (out / name).exists()]
+    taken = bool(held) and not (out / RESULTS).exists()
+    if taken or model.path.resolve() in [(out / name).resolve() for name in held]:
+        raise UserError(
+            f"{out}: the build would replace {', '.join(held)} there",
+            hint="choose another folder with --out",
+        )
+
+
+def check_output(project: Project, model: Model) -> None:
+    """Check that the model has the output that edgekit.toml names."""
+    names = [o.name for o in model.signature.outputs]
+    if project.data.output is not None and project.data.output not in names:
+        raise UserError(
+            f"edgekit.toml: data.output: the model has no output {project.data.output!r}"
+            f"{did_you_mean(project.data.output, names)}",
+            hint=f"its outputs: {', '.join(names)}",
+        )
+
+
+def open_split(
+    source: str | None,
+    model: Model,
+    *,
+    folder: Path,
+    feeding: Feeding,
+    settings: PreprocessSettings | None,
+    labelled: bool,
+    tick: Tick = ignore_progress,
+) -> Dataset | None:
+    """Open a split and bind it to a model's inputs; ``None`` if no source is named.
+
+    Raises:
+        UserError: The source cannot be read, or does not fit the model.
+    """
+    if source is None:
+        return None
+    return open_dataset(
+        source,
+        model.signature,
+        folder=folder,
+        cache=get_default_root(),
+        settings=settings,
+        feeding=feeding,
+        labelled=labelled,
+        tick=tick,
+    )
+
+
+def open_calibration(
+    source: str | None,
+    model: Model,
+    feeding: Feeding,
+    *,
+    folder: Path,
+    settings: PreprocessSettings | None,
+    tick: Tick,
+) -> Dataset | None:
+    """Open the calibration samples; add recurrent states that the model computes along sequences.
+
+    Raises:
+        UserError: As ``open_split``, or the model fails on a step.
+    """
+    found = open_split(
+        source,
+        model,
+        feeding=feeding,
+        folder=folder,
+        settings=settings,
+        labelled=False,
+        tick=tick,
+    )
+    if found is None or not found.samples.states:
+        return found
+    return add_states(found, model, dims=feeding.dims, cache=get_default_root(), tick=tick)
+
+
+def _choose_metric(project: Project, model: Model) -> str:
+    return choose_default_metric(model.signature, project.data.output)

@@ -1,0 +1,1 @@
+"""Search for recipes whose candidates meet all budgets."""

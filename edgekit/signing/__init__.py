@@ -1,0 +1,1 @@
+"""Signing keys of the user, and signatures of releases and permits."""

@@ -1,0 +1,1 @@
+""".tflite files: reader, writer, graph representation and runtime support."""

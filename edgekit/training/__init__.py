@@ -1,0 +1,1 @@
+"""Training of converted graphs with gradients."""

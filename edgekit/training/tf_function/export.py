@@ -1,0 +1,117 @@
+"""Export of learned weights and scales to the initializers of an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgekit.errors import UserError
+from edgekit.onnx_graph.rewrites.bias_scales import computes_bias_scales, store_bias_scales
+from edgekit.tflite.ir import Array
+from edgekit.training.tf_function.parameters import Parameter, collect_constants
+
+_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
+
+
+def write_parameters(
+    proto: ModelProto, parameters: Mapping[str, Parameter], scales: Mapping[str, Array]
+) -> ModelProto:
+    """Return a copy of a model with learned weights and scales in its initializers.
+
+    Args:
+        proto: not changed.
+        parameters: by initializer name.
+        scales: learned scales by initializer name. The scales of int32 biases are derived from
+            them, because kernels expect the product of the scales of a layer's input and weight.
+
+    Raises:
+        UserError: a value is not finite, or the model has no such initializer.
+    """
+    made = ModelProto()
+    made.CopyFrom(proto)
+    computed = computes_bias_scales(made)
+    store_bias_scales(made)
+    tensors = collect_constants(made)
+    changed = {
+        name: value
+        for name, value in scales.items()
+        if not np.array_equal(value, _to_float(_find_tensor(tensors, name)))
+    }
+    changed |= dict(_iter_bias_scales(made, tensors, changed))
+    for name, parameter in parameters.items():
+        value = parameter.variable.numpy()
+        if not np.isfinite(value).all():
+            raise UserError(f"{name} holds NaN or infinity", hint="learn in smaller steps")
+        _write_weight(_find_tensor(tensors, name), parameter, value, changed)
+    for name, value in changed.items():
+        _store(tensors[name], value)
+    return _copy_constants(proto, tensors) if computed else made
+
+
+def _copy_constants(proto: ModelProto, tensors: Mapping[str, TensorProto]) -> ModelProto:
+    """Return a copy of a model whose constants take the values of tensors of the same names."""
+    made = ModelProto()
+    made.CopyFrom(proto)
+    for name, tensor in collect_constants(made).items():
+        tensor.CopyFrom(tensors[name])
+    return made
+
+
+def _find_tensor(tensors: Mapping[str, TensorProto], name: str) -> TensorProto:
+    if name not in tensors:
+        raise UserError(f"{name}: the model has no such initialiser")
+    return tensors[name]
+
+
+def _to_float(tensor: TensorProto) -> Array:
+    return np.asarray(numpy_helper.to_array(tensor).astype(np.float32))
+
+
+def _write_weight(
+    tensor: TensorProto, parameter: Parameter, value: Array, scales: Mapping[str, Array]
+) -> None:
+    grid = parameter.grid
+    if grid is None:
+        if not np.array_equal(value, _to_float(tensor)):
+            _store(tensor, value)
+        return
+    old = numpy_helper.to_array(tensor)
+    if grid.scale not in scales and np.array_equal(value, grid.real(old)):
+        return
+    integers = grid.integers(value.astype(np.float64), scales.get(grid.scale, grid.scales))
+    if not np.array_equal(integers, old.astype(np.int64)):
+        _store(tensor, integers)
+
+
+def _store(tensor: TensorProto, value: Array) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    doc = tensor.doc_string
+    fresh = value.reshape(tuple(tensor.dims)).astype(dtype)
+    tensor.CopyFrom(numpy_helper.from_array(fresh, tensor.name))
+    if doc:
+        tensor.doc_string = doc
+
+
+def _iter_bias_scales(
+    proto: ModelProto, tensors: Mapping[str, TensorProto], scales: Mapping[str, Array]
+) -> Iterator[tuple[str, Array]]:
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    for node in proto.graph.node:
+        if node.op_type not in _WITH_BIAS or len(node.input) < 3:
+            continue
+        read = [_find_scale_name(makers.get(name), tensors) for name in node.input[:3]]
+        of_input, of_weight, of_bias = read
+        if of_input is None or of_weight is None or of_bias is None:
+            continue
+        if of_bias in scales or not {of_input, of_weight} & scales.keys():
+            continue
+        new = [scales.get(n, _to_float(tensors[n])) for n in (of_input, of_weight)]
+        yield of_bias, np.broadcast_to((new[0] * new[1]).ravel(), tuple(tensors[of_bias].dims))
+
+
+def _find_scale_name(maker: NodeProto | None, tensors: Mapping[str, TensorProto]) -> str | None:
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return None
+    return maker.input[1] if maker.input[1] in tensors else None

@@ -1,0 +1,243 @@
+"""An ONNX graph as a TensorFlow function whose initializers are variables.
+
+Distillation of a model into a smaller one, on inputs without labels::
+
+    teacher, student = GraphFunction(original), GraphFunction(smaller)
+    optimizer = tf.keras.optimizers.Adam(1e-4)
+    variables = list(student.variables_by_name.values())
+
+    @tf.function
+    def step(x):
+        wanted = teacher({"x": x})["y"]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(student({"x": x})["y"] - wanted))
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        return loss
+
+    for x in batches:
+        step(x)
+    learned = write_back(smaller, student)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from edgekit.errors import PassRefused, UserError, make_missing_extra_error
+
+try:
+    import tensorflow as tf
+except ImportError as error:
+    raise make_missing_extra_error("tensorflow", "tensorflow") from error
+
+from edgekit.conversion.onnx_to_tflite.convert_graph import lower_with_values
+from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
+from edgekit.tflite.ir import Array
+from edgekit.training.tf_function import parameters as stored
+from edgekit.training.tf_function.execute import Plan, Run, check_supported, propagate_scales
+from edgekit.training.tf_function.export import write_parameters
+
+Feeds = Mapping[str, Any]
+_Signature = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class GraphFunction:
+    """A model that TensorFlow computes and differentiates, for any batch size and any fixed shape.
+
+    QDQ pairs round as in ONNX. Their gradient is passed straight through where no value is clipped.
+    Normalization uses its stored statistics.
+
+    Args:
+        proto: Float model, or int8 model as QDQ, with external data loaded; not changed.
+        learn_scales: Make the scales of QDQ variables too, with the gradients of LSQ (Esser 2020,
+            learned step size quantization).
+
+    Attributes:
+        variables_by_name: Float initializers that have an axis, in ONNX's layout, as float32. A
+            weight stored as integers has its dequantized values here, which are rounded to its grid
+            whenever the graph reads them.
+        scales_by_name: Scales of QDQ by initializer; empty unless they are learned.
+        parameters: The variables together with the grids to which they are rounded.
+    """
+
+    def __init__(self, proto: ModelProto, *, learn_scales: bool = False) -> None:
+        proto = stored.copy_with_bias_scales(proto)
+        self._proto = proto
+        self.parameters = stored.find_parameters(proto)
+        first = stored.find_learnable_scales(proto) if learn_scales else {}
+        self._first_scales: dict[str, Array] = first
+        self.scales_by_name: dict[str, Any] = {k: tf.Variable(v) for k, v in first.items()}
+        self.variables_by_name: dict[str, Any] = {
+            name: parameter.variable for name, parameter in self.parameters.items()
+        }
+        self._plans: dict[_Signature, tuple[Plan, dict[str, str]]] = {}
+
+    # AutoGraph would rewrite the lowering code as well, which takes seconds and gains nothing.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def __call__(self, feeds: Feeds, *, taps: Sequence[str] = ()) -> dict[str, Any]:
+        """Compute the outputs, and inner values asked for, by their ONNX names, in ONNX's layout.
+
+        Args:
+            feeds: An array or tensor of known shape for each input.
+            taps: Names of inner values; ``tape.gradient`` with respect to one covers the part of
+                the graph after it.
+
+        Raises:
+            UserError: An input is missing or has no fixed shape, or a tap is not in the graph.
+            PassRefused: An operator cannot be computed; the message names the node.
+        """
+        shapes = self._check_inputs(feeds)
+        plan, dequantised = self._get_plan(shapes)
+        given = {
+            name: tf.cast(feeds[name], tensor.dtype) for name, tensor in plan.graph.inputs.items()
+        }
+        scales = self.scales()
+
+        def read(name: str) -> Any:  # noqa: ANN401 - TensorFlow has no types
+            parameter = self.parameters.get(dequantised.get(name, name))
+            if parameter is None:
+                return None
+            return parameter.read(scales.get(parameter.grid.scale) if parameter.grid else None)
+
+        run = Run(plan, read=read, scale=scales.__getitem__, taps=_find_taps(plan, taps))
+        return run(given) | run.tapped
+
+    def scales(self) -> dict[str, Any]:
+        """Return the learned scales as the graph reads them, kept above zero, by name."""
+        return {
+            name: stored.clamp_scale(variable, self._first_scales[name])
+            for name, variable in self.scales_by_name.items()
+        }
+
+    def _check_inputs(self, feeds: Feeds) -> _Signature:
+        known = {t.name for t in self._proto.graph.initializer}
+        found = []
+        for value in self._proto.graph.input:
+            if value.name in known:
+                continue
+            if value.type.tensor_type.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+                raise PassRefused(
+                    f"input {value.name} is no tensor of numbers",
+                    hint="leave out steps that learn",
+                )
+            if value.name not in feeds:
+                raise UserError(f"input {value.name} is not among those fed: {', '.join(feeds)}")
+            fed = feeds[value.name]
+            shape = tuple((fed if hasattr(fed, "shape") else np.asarray(fed)).shape)
+            dims = value.type.tensor_type.shape.dim
+            self._check_shape(value.name, shape, [d.dim_value or None for d in dims])
+            found.append((value.name, shape))
+        return tuple(found)
+
+    @staticmethod
+    def _check_shape(name: str, shape: Sequence[int | None], wanted: Sequence[int | None]) -> None:
+        fits = len(shape) == len(wanted) and all(
+            have is not None and want in (None, have)
+            for have, want in zip(shape, wanted, strict=True)
+        )
+        if not fits:
+            sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+            raise UserError(
+                f"input {name} is fed with shape {tuple(shape)}, the model takes ({sizes})",
+                hint="every size must be known, also inside a tf.function",
+            )
+
+    def _get_plan(self, shapes: _Signature) -> tuple[Plan, dict[str, str]]:
+        if shapes not in self._plans:
+            fixed = ModelProto()
+            fixed.CopyFrom(self._proto)
+            _fix_input_sizes(fixed, dict(shapes))
+            fixed = fix_shapes(fixed, {}, fold_weights=False)
+            dequantised = stored.replace_with_floats(fixed, self.parameters)
+            graph, values = lower_with_values(fixed)
+            graph.drop_unread()
+            check_supported(graph)
+            scales = _map_learned_scales(fixed, values, self.scales_by_name)
+            propagate_scales(graph, scales)
+            plan = Plan(graph=graph, values=values, scales=scales)
+            self._plans[shapes] = plan, dequantised
+        return self._plans[shapes]
+
+
+def compute_gradients(
+    function: GraphFunction,
+    feeds: Feeds,
+    taps: Sequence[str],
+    slopes: Callable[[dict[str, Array]], Mapping[str, Array]],
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Compute inner values of a graph and the gradient of a loss with respect to each of them.
+
+    Args:
+        function: Function of the graph.
+        feeds: An array for each input.
+        taps: Names of the inner values.
+        slopes: Computes the gradient of the loss with respect to each float output, from the
+            outputs.
+
+    Returns:
+        The values and the gradients, by name; a gradient is zero where the loss does not depend on
+        the value.
+    """
+    with tf.GradientTape() as tape:
+        made = function(feeds, taps=taps)
+    outputs = {k: v for k, v in made.items() if k not in taps and v.dtype.is_floating}
+    wanted = slopes({k: np.asarray(v, np.float64) for k, v in outputs.items()})
+    found = tape.gradient(
+        list(outputs.values()),
+        [made[name] for name in taps],
+        output_gradients=[tf.cast(wanted[name], v.dtype) for name, v in outputs.items()],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    values = {name: np.asarray(made[name]) for name in taps}
+    return values, {name: np.asarray(slope) for name, slope in zip(taps, found, strict=True)}
+
+
+def _fix_input_sizes(proto: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, shapes.get(value.name, ()), strict=False):
+            dim.dim_value = size
+
+
+def _find_taps(plan: Plan, taps: Sequence[str]) -> dict[str, Any]:
+    for name in taps:
+        if name not in plan.values:
+            raise UserError(f"{name}: no value of the graph has this name once it is settled")
+    return {name: plan.values[name] for name in taps}
+
+
+def _map_learned_scales(
+    proto: ModelProto, values: Mapping[str, Any], learned: Mapping[str, Any]
+) -> dict[int, str]:
+    """Map each output of QuantizeLinear and input of DequantizeLinear to its learned scale."""
+    found: dict[int, str] = {}
+    for node in proto.graph.node:
+        place = {"QuantizeLinear": node.output, "DequantizeLinear": node.input}.get(node.op_type)
+        if place is None or place[0] not in values or node.input[1] not in learned:
+            continue
+        found.setdefault(id(values[place[0]].tensor), node.input[1])
+    return found
+
+
+def write_back(proto: ModelProto, function: GraphFunction) -> ModelProto:
+    """Return a copy of a model with the learned initializers, in their former types and shapes.
+
+    Initializers that did not change keep their bytes.
+
+    Args:
+        proto: Model from which the function was built.
+        function: Function with the learned variables; weights stored as integers are rounded to
+            their grid.
+
+    Raises:
+        UserError: A variable holds a value that is not finite.
+    """
+    scales = {name: np.asarray(scale) for name, scale in function.scales().items()}
+    for name, alike in stored.find_shared_scales(proto).items():
+        if alike in scales:
+            scales[name] = scales[alike]
+    return write_parameters(proto, function.parameters, scales)

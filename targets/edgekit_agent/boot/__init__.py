@@ -1,0 +1,1 @@
+"""Start at boot of the watcher that confirms new releases."""

@@ -1,0 +1,134 @@
+"""Units of the user's own systemd, which runs from boot on if the user lingers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import subprocess
+from typing import Iterator, List
+
+from edgekit_agent.boot.mounts import is_in_memory
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import fsync_folder, write_if_changed
+
+_TIMEOUT_S = 20
+_UNIT = """\
+[Unit]
+Description=edgekit: go back unless the new release was confirmed
+
+[Service]
+ExecStart={command}
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
+    """Make systemd run a command at boot, and check that it has read the unit.
+
+    Args:
+        name: name of the unit.
+        command: the command that it runs.
+        system: root of the file system.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        AgentError: ``not_enabled``: systemd does not run, does not start this user's units at
+            boot, or does not read the folders that they can be in.
+    """
+    if not os.path.isdir(os.path.join(system, "run/systemd/system")):
+        raise AgentError("not_enabled", "it has no systemd")
+    if not _is_lingering(system):
+        reason = "its user does not linger in systemd (loginctl enable-linger)"
+        raise AgentError("not_enabled", reason)
+    text = _UNIT.format(command=" ".join(map(_quote, command)))
+    answer = ""
+    for folder in _iter_folders():
+        if is_in_memory(folder):
+            answer = f"{folder} is kept in memory only"
+            continue
+        is_changed = _write_unit(folder, name, text)
+        asked = _run_systemctl("is-enabled", f"{name}.service")
+        if asked.stdout.strip() == b"enabled":
+            return is_changed
+        _remove_unit(folder, name)
+        answer = (asked.stderr or asked.stdout).decode(errors="replace").strip()[-200:]
+    raise AgentError("not_enabled", f"its user's systemd does not take a unit: {answer}")
+
+
+def restart_unit(name: str) -> None:
+    """Start or restart a unit; a failure to do so is ignored."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        _run_systemctl("daemon-reload")
+        _run_systemctl("restart", "--no-block", f"{name}.service")
+
+
+def _is_lingering(system: str) -> bool:
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return False  # a user without a name has no units
+    return os.path.exists(os.path.join(system, "var/lib/systemd/linger", user))
+
+
+def _iter_folders() -> Iterator[str]:
+    """Yield the folders where the user's systemd may look for units, each once.
+
+    Its environment is its own: XDG_CONFIG_HOME of the login may not be set there.
+    """
+    own = pwd.getpwuid(os.getuid()).pw_dir
+    configs = [
+        os.path.expanduser("~/.config"),
+        os.environ.get("XDG_CONFIG_HOME", ""),
+        os.path.join(own, ".config"),
+    ]
+    for config in dict.fromkeys(configs):
+        if os.path.isabs(config):
+            yield os.path.join(config, "systemd", "user")
+
+
+def _write_unit(folder: str, name: str, text: str) -> bool:
+    """Write a unit and the link of ``systemctl --user enable``; return whether one changed."""
+    wants = os.path.join(folder, "default.target.wants")
+    os.makedirs(wants, exist_ok=True)
+    is_changed = write_if_changed(os.path.join(folder, f"{name}.service"), text)
+    link = os.path.join(wants, f"{name}.service")
+    if not os.path.islink(link):
+        os.symlink(os.path.join(os.pardir, f"{name}.service"), link)
+        fsync_folder(wants)
+        is_changed = True
+    return is_changed
+
+
+def _remove_unit(folder: str, name: str) -> None:
+    """Remove a unit that is never read, and the folders that held nothing else."""
+    wants = os.path.join(folder, "default.target.wants")
+    for each in (wants, folder):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(each, f"{name}.service"))
+    with contextlib.suppress(OSError):
+        os.removedirs(wants)
+
+
+def _run_systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Call systemctl for the user's systemd; a login without PAM lacks its address."""
+    environment = {**os.environ, "LC_ALL": "C", "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
+    return subprocess.run(
+        ["systemctl", "--user", "--no-pager", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+
+
+def _quote(word: str) -> str:
+    """Quote a word of a command line for systemd."""
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
+        word = word.replace(character, escaped)
+    return f'"{word}"'

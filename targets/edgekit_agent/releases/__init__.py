@@ -1,0 +1,1 @@
+"""Releases on a device: transfer, installation, switch and removal."""

@@ -1,0 +1,127 @@
+"""The served and the previous release, held by one link that is replaced atomically.
+
+``current`` points to the served release. The folder of that release holds the link ``.previous``
+to the release that it replaced, and ``previous`` points through both. So renaming one new link to
+``current`` changes both answers in one step, and no crash leaves one of them behind. In homes of
+older versions, ``previous`` points to a release directly; such a link is understood, and converted
+at the next switch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Optional, Tuple
+
+from edgekit_agent.files import fsync_folder, temporary_name
+from edgekit_agent.releases.homes import Home
+from edgekit_agent.releases.store import list_folders
+
+CURRENT, PREVIOUS = "current", "previous"
+_REPLACED = ".previous"
+_THROUGH_CURRENT = os.path.join(CURRENT, _REPLACED)
+
+
+def current_release(home: Home) -> Optional[str]:
+    """Return the name of the release that is served, if it is there."""
+    return _find_release(home, os.path.join(home.path, CURRENT))
+
+
+def previous_release(home: Home) -> Optional[str]:
+    """Return the name of the release before the served one, if it is there."""
+    current = current_release(home)
+    place = os.path.join(home.path, PREVIOUS)
+    if _read_target(place) == _THROUGH_CURRENT:
+        if current is None:
+            return None
+        place = _get_previous_link(home, current)
+    previous = _find_release(home, place)
+    return previous if previous != current else None
+
+
+def both_releases(home: Home) -> Tuple[Optional[str], Optional[str]]:
+    """Return the served and the previous release of one moment, also without the lock."""
+    while True:
+        current, previous = current_release(home), previous_release(home)
+        if current_release(home) == current:
+            return current, previous
+
+
+def switch(home: Home, release: str) -> None:
+    """Serve a release; the one that was served until now becomes the previous one.
+
+    Every step before the last leaves both answers as they were; the last one changes both.
+    """
+    served = current_release(home)
+    if served == release:
+        return
+    _convert_direct_link(home, served)
+    link = _get_previous_link(home, release)
+    if served is None:
+        _unlink(link)
+    else:
+        _replace_link(link, os.path.join(os.pardir, served))
+        if _read_target(os.path.join(home.path, PREVIOUS)) != _THROUGH_CURRENT:
+            _replace_link(os.path.join(home.path, PREVIOUS), _THROUGH_CURRENT)
+    _replace_link(os.path.join(home.path, CURRENT), os.path.join("releases", release), is_last=True)
+    if served is not None:
+        with contextlib.suppress(OSError):  # it is no longer read
+            os.unlink(_get_previous_link(home, served))
+
+
+def _convert_direct_link(home: Home, served: Optional[str]) -> None:
+    """Convert a ``previous`` link of older versions, without changing its answer."""
+    place = os.path.join(home.path, PREVIOUS)
+    if served is None or _read_target(place) in (None, _THROUGH_CURRENT):
+        return
+    previous, link = previous_release(home), _get_previous_link(home, served)
+    if previous is None:
+        _unlink(link)
+    else:
+        _replace_link(link, os.path.join(os.pardir, previous))
+    _replace_link(place, _THROUGH_CURRENT)
+
+
+def _get_previous_link(home: Home, release: str) -> str:
+    return os.path.join(home.release(release), _REPLACED)
+
+
+def _find_release(home: Home, place: str) -> Optional[str]:
+    name = os.path.basename(_read_target(place) or "")
+    return name if name in list_folders(home, "releases") else None
+
+
+def _read_target(place: str) -> Optional[str]:
+    try:
+        return os.readlink(place)
+    except OSError as error:
+        # It does not exist, is no link, or its folder is no folder.
+        if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
+            raise
+        return None
+
+
+def _replace_link(place: str, target: str, *, is_last: bool = False) -> None:
+    """Create or replace a link in one step that survives a power cut.
+
+    Args:
+        place: path of the link.
+        target: path that it points to.
+        is_last: nothing after the rename may fail, because the release is served from then on.
+    """
+    folder, temporary = os.path.dirname(place), temporary_name(place)
+    os.symlink(target, temporary)
+    try:
+        fsync_folder(folder)
+        os.replace(temporary, place)
+    except BaseException:
+        _unlink(temporary)
+        raise
+    with contextlib.suppress(*((OSError,) if is_last else ())):
+        fsync_folder(folder)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,131 @@
+"""Unpacking of wheels into a folder to import from, completely or not at all (PEP 427)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import zipfile
+from typing import Optional
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import fsync_folder, sha256_of
+from edgekit_agent.jobs import NamedBlob, RuntimeJob
+from edgekit_agent.releases.homes import Home, open_home, share
+from edgekit_agent.releases.pruning import remove_spares
+from edgekit_agent.releases.store import free_bytes, lock_home, remove, sweep
+from edgekit_agent.results import RuntimeResult
+from edgekit_agent.wire import Progress
+
+
+def unpack_runtime(job: RuntimeJob, progress: Progress) -> RuntimeResult:
+    """Unpack received wheels into ``runtimes/NAME`` and replace an existing folder.
+
+    The host sends only runtimes that do not work, so an existing folder is a damaged one.
+
+    Raises:
+        AgentError: ``missing_blob`` or ``corrupt`` (transient) for an object, ``corrupt`` for a
+            wheel that is damaged or has paths outside its folder, ``no_space``, ``busy``.
+    """
+    home = open_home(job.home)
+    target = home.runtime(job.name)
+    with lock_home(home):
+        sweep(home)
+        for wheel in job.wheels:
+            _verify_object(home, wheel)
+        _check_space(home, job)
+        staging = home.staging("runtimes")
+        os.mkdir(staging)
+        try:
+            for number, wheel in enumerate(job.wheels):
+                progress("unpack", number, len(job.wheels))
+                _unpack_wheel(home.object(wheel.digest), wheel.name, staging)
+            share(home, staging)
+            # One flush for all files: thousands of single ones take minutes on an SD card.
+            os.sync()
+            old = home.staging("runtimes")
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(target, old)
+            os.rename(staging, target)
+        except Exception:
+            remove(staging)
+            raise
+        fsync_folder(home.folder("runtimes"))
+        remove(old)
+    return RuntimeResult(target)
+
+
+def _verify_object(home: Home, wheel: NamedBlob) -> None:
+    path = home.object(wheel.digest)
+    if not os.path.isfile(path):
+        raise AgentError(
+            "missing_blob",
+            f"{wheel.name} has not been received",
+            hint="run the same push again",
+            transient=True,
+        )
+    if sha256_of(path) != wheel.digest:
+        os.unlink(path)
+        raise AgentError(
+            "corrupt",
+            f"{wheel.name} was damaged on the device's disk",
+            hint="run the same push again; if this comes back, the storage is failing",
+            transient=True,
+        )
+
+
+def _check_space(home: Home, job: RuntimeJob) -> None:
+    needed = 0
+    for wheel in job.wheels:
+        with _open_wheel(home.object(wheel.digest), wheel.name) as archive:
+            needed += sum(info.file_size for info in archive.infolist())
+    if needed > free_bytes(home):
+        remove_spares(home, home.runtime(job.name))
+    missing = needed - free_bytes(home)
+    if missing > 0:
+        raise AgentError(
+            "no_space",
+            f"{home.path}: {missing / 2**20:.1f} MiB of disk space are missing",
+            hint=f"{needed / 2**20:.1f} MiB are needed to unpack the runtime",
+        )
+
+
+def _open_wheel(path: str, name: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise AgentError("corrupt", f"{name}: not a wheel: {error}") from error
+
+
+def _unpack_wheel(path: str, name: str, folder: str) -> None:
+    with _open_wheel(path, name) as archive:
+        for info in archive.infolist():
+            place = _get_member_path(info.filename)
+            if place is None or info.is_dir():
+                continue
+            if _is_outside(place):
+                raise AgentError("corrupt", f"{name}: {info.filename!r} leaves the folder")
+            target = os.path.join(folder, place)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                with archive.open(info) as source, open(target, "wb") as file:
+                    shutil.copyfileobj(source, file)
+            except zipfile.BadZipFile as error:
+                raise AgentError("corrupt", f"{name}: {error}") from error
+
+
+def _get_member_path(name: str) -> Optional[str]:
+    """Return the path of a wheel's member below the folder; ``None`` if no import needs it.
+
+    That is so for scripts, headers and data.
+    """
+    top, _, rest = name.partition("/")
+    if not top.endswith(".data"):
+        return name
+    kind, _, inner = rest.partition("/")
+    return inner if kind in ("purelib", "platlib") and inner else None
+
+
+def _is_outside(place: str) -> bool:
+    parts = place.split("/")
+    return os.path.isabs(place) or ".." in parts or "\\" in place or "\0" in place

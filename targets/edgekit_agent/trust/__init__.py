@@ -1,0 +1,1 @@
+"""Trusted keys and signed statements."""

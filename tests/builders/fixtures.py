@@ -1,0 +1,47 @@
+"""Fixtures that several folders share: a workplace away from the user's, and a finished build."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders.projects import copy_digits, spawned, write_tiny
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """One cache for all builds of a run, so that none is made twice."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def workplace(shared_cache, tmp_path, monkeypatch):
+    """A folder of one's own as current, home and device; builds come from the shared cache."""
+    for name in ("home", "data", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("EDGEKIT_CACHE", str(shared_cache))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "device"))
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def digits(workplace):
+    """The example project."""
+    return copy_digits(workplace / "digits")
+
+
+@pytest.fixture
+def tiny(workplace):
+    """A project whose model is one matrix."""
+    return write_tiny(workplace / "tiny")
+
+
+@pytest.fixture(scope="session")
+def built(shared_cache, tmp_path_factory):
+    """The first build of the example project, and how it ended. Not to be written to."""
+    project = copy_digits(tmp_path_factory.mktemp("built") / "digits")
+    done = spawned("build", "-C", project, "--json", EDGEKIT_CACHE=shared_cache)
+    assert done.code == 0, done.err
+    return project, done

@@ -1,0 +1,157 @@
+"""Real projects and the edgekit command, for the tests: here and in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import onnx
+import onnx.parser
+
+from edgekit.cli import main
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits"
+PROFILE = "tablet-x86"
+
+_MODEL = """
+<ir_version: 10, opset_import: ["" : 17]>
+tiny (float[N, 4] x) => (float[N, 3] y) <float[4, 3] w = {{{weights}}}> {{ y = MatMul(x, w) }}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def edgekit(*arguments: object) -> Done:
+    """Run the command in this process, by the function that the installed script calls."""
+    out, err = io.StringIO(), io.StringIO()
+    started = time.monotonic()
+    code: object = 0
+    with (
+        patch.object(sys, "argv", ["edgekit", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+    return Done(int(str(code)), out.getvalue(), err.getvalue(), time.monotonic() - started)
+
+
+def spawned(*arguments: object, **environment: object) -> Done:
+    """Run the command as a user does, in a process of its own."""
+    started = time.monotonic()
+    done = subprocess.run(
+        command(*arguments),
+        env=os.environ | {k: str(v) for k, v in environment.items()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "edgekit", *map(str, arguments)]
+
+
+def interrupted(*arguments: object, stage: str) -> Done:
+    """Start the command, and press Ctrl-C when it says that it has come to a stage."""
+    started = time.monotonic()
+    with subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        said = ""
+        for line in process.stderr:
+            said += line
+            if stage in line:
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    return Done(process.returncode, out, said + err, time.monotonic() - started)
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Every file below a folder, with the digest of its contents; folders have none."""
+    return {
+        str(path.relative_to(folder)): (
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        )
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@contextlib.contextmanager
+def untouched(*folders: Path) -> Iterator[None]:
+    """Nothing in the folders may have changed at the end."""
+    before = [listing(folder) for folder in folders]
+    yield
+    for folder, was in zip(folders, before, strict=True):
+        changed = sorted(name for name, _ in was.items() ^ listing(folder).items())
+        assert not changed, f"changed in {folder}: {changed}"
+
+
+def refused(*arguments: object, says: str) -> Done:
+    """The command must end with 2, one clear line and at most a hint, and nothing on stdout."""
+    done = edgekit(*arguments)
+    assert done.code == 2, done
+    assert done.out == "", done
+    assert "Traceback" not in done.err, done.err
+    said = [line for line in done.err.splitlines() if line.startswith("edgekit: ")]
+    assert len(said) == 1, done.err
+    assert says in done.err, done.err
+    return done
+
+
+def inspect_all(models: list[Path]) -> list[Done]:
+    """How inspecting each of them ends."""
+    return [edgekit("inspect", model, "--device", PROFILE) for model in models]
+
+
+def copy_digits(folder: Path) -> Path:
+    """The example project, to be spoilt; built for one runtime, which leaves less to chance."""
+    shutil.copytree(DIGITS, folder, ignore=shutil.ignore_patterns("build", "__pycache__"))
+    with (folder / "edgekit.toml").open("a", encoding="utf-8") as file:
+        file.write('runtime = "onnxruntime"\n')
+    return folder
+
+
+def write_tiny(folder: Path, *, samples: int = 40) -> Path:
+    """A project of one matrix, with calibration and evaluation data that it is right on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(3)
+    weights = rng.normal(size=(4, 3)).astype(np.float32)
+    text = _MODEL.format(weights=", ".join(f"{float(w):.6f}" for w in weights.ravel()))
+    onnx.save(onnx.parser.parse_model(text), folder / "model.onnx")
+    x = rng.normal(size=(samples, 4)).astype(np.float32)
+    np.savez(folder / "calib.npz", x=x)
+    np.savez(folder / "eval.npz", x=x, label=(x @ weights).argmax(1))
+    (folder / "edgekit.toml").write_text(
+        '[model]\npath = "model.onnx"\n'
+        '[data]\ncalibration = "calib.npz"\nevaluation = "eval.npz"\n'
+        f'[build]\ndevice = "{PROFILE}"\nruntime = "onnxruntime"\n',
+        encoding="utf-8",
+    )
+    return folder

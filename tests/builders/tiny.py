@@ -1,0 +1,115 @@
+"""Tiny models in ONNX text, samples on disk, and what a user would do with both."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime as ort
+from onnx import numpy_helper
+
+from edgekit.compression.registry import PASSES, Work
+from edgekit.compression.runner import run_step
+from edgekit.onnx_graph.io import open_session, read_onnx
+from edgekit.recipe import Step
+from edgekit_agent.samples import Column, Samples
+
+_numbers = itertools.count()
+
+
+def proto(text, *, weights=None, opset=17, ir=8, imports="", functions=""):
+    """A model from ONNX text; arrays of ``weights`` become initialisers."""
+    head = f'<ir_version: {ir}, opset_import: ["" : {opset}{imports}]> '
+    made = onnx.parser.parse_model(head + text + functions)
+    for name, array in (weights or {}).items():
+        made.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    _give_outputs_types(made)
+    return made
+
+
+def _give_outputs_types(made):
+    known = onnx.shape_inference.infer_shapes(made).graph
+    for output, inferred in zip(made.graph.output, known.output, strict=True):
+        if not output.HasField("type"):
+            output.CopyFrom(inferred)
+
+
+def write(folder, made, name=None):
+    """The model that a user would give: the file, read back and checked."""
+    path = Path(folder) / (name or f"model-{next(_numbers)}.onnx")
+    path.write_bytes(made.SerializeToString())
+    return read_onnx(path)
+
+
+def model(folder, text, **how):
+    return write(folder, proto(text, **how))
+
+
+def samples(folder, label=None, preprocess=None, **arrays):
+    """Samples on disk, one column per array."""
+    columns = []
+    for name, array in [*arrays.items(), *([("label", label)] if label is not None else [])]:
+        array = np.ascontiguousarray(array)
+        path = Path(folder) / f"column-{next(_numbers)}.bin"
+        path.write_bytes(array.tobytes())
+        columns.append(Column(name, str(path), 0, array.dtype.name, array.shape))
+    if label is None:
+        return Samples(tuple(columns), None, preprocess)
+    return Samples(tuple(columns[:-1]), columns[-1], preprocess)
+
+
+def work(folder, calibration=None):
+    scratch = Path(folder) / f"scratch-{next(_numbers)}"
+    scratch.mkdir()
+    return Work(scratch=scratch, calibration=calibration, progress=lambda *_: None)
+
+
+def apply(name, source, folder, calibration=None, **settings):
+    """Run one pass as ``edgekit apply`` does, guards included."""
+    spec = PASSES[name]
+    step = Step(name=name, version=spec.version, settings=spec.settings(**settings))
+    return run_step(step, source, work(folder, calibration))
+
+
+def run_steps(steps, source, folder, calibration=None):
+    """The model that several steps make, one after the other, guards included."""
+    for each in steps:
+        source = run_step(each, source, work(folder, calibration))
+    return source
+
+
+def run(made, **inputs):
+    """The outputs of a model, in its order."""
+    return open_session(made.path).run(None, inputs)
+
+
+def ops(made):
+    """The operators of a file's main graph, in order."""
+    return [node.op_type for node in onnx.load(str(made.path)).graph.node]
+
+
+def fused_ops(made, folder):
+    """The operators that onnxruntime really runs."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(Path(folder) / f"fused-{next(_numbers)}.onnx")
+    ort.InferenceSession(str(made.path), options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+
+
+def sqnr_db(reference, other):
+    """Signal to quantisation noise ratio."""
+    reference, other = np.asarray(reference, np.float64), np.asarray(other, np.float64)
+    noise = np.square(reference - other).sum()
+    return 10 * np.log10(np.square(reference).sum() / max(noise, 1e-30))
+
+
+def uniform(*shape, seed=0, scale=1.0):
+    return (np.random.default_rng(seed).uniform(-scale, scale, shape)).astype(np.float32)
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return (np.random.default_rng(seed).normal(0, scale, shape)).astype(np.float32)

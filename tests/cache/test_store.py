@@ -1,0 +1,85 @@
+"""What is in the store is whole, or it is not there."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from edgekit.cache.store import Store, get_default_root
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def put(store, data):
+    with store.scratch() as scratch:
+        (scratch / "file").write_bytes(data)
+        return store.put(scratch / "file")
+
+
+def test_a_file_is_found_again_by_the_digest_of_its_bytes(store):
+    path = put(store, b"model")
+    digest = hashlib.sha256(b"model").hexdigest()
+
+    assert path.name == digest
+    assert store.get(digest) == path
+    assert store.get(digest).read_bytes() == b"model"
+
+
+def test_putting_the_same_bytes_twice_is_no_fault(store):
+    assert put(store, b"model") == put(store, b"model")
+
+
+@pytest.mark.parametrize("damage", [b"", b"mod", b"other"])
+def test_an_object_that_was_damaged_is_gone_and_can_be_made_again(store, damage):
+    path = put(store, b"model")
+    path.write_bytes(damage)
+
+    assert store.get(path.name) is None
+    assert put(store, b"model").read_bytes() == b"model"
+
+
+def test_facts_come_back_as_they_were_by_kind_and_key(store):
+    store.remember("tallies", "abcd", {"n": 3, "hits": "e0"})
+
+    assert store.recall("tallies", "abcd") == {"n": 3, "hits": "e0"}
+    assert store.recall("timings", "abcd") is None
+    assert store.recall("tallies", "abce") is None
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"n": ', b"[1]", b"\xff\xfe"])
+def test_facts_that_were_damaged_count_as_unknown(store, damage):
+    store.remember("tallies", "abcd", {"n": 3})
+    next(store.root.rglob("abcd.json")).write_bytes(damage)
+
+    assert store.recall("tallies", "abcd") is None
+
+
+def test_facts_of_another_version_count_as_unknown(store):
+    store.remember("k", "1f", {"bytes": 3})
+    assert store.recall_as("k", "1f", lambda facts: int(facts["bytes"])) == 3
+    assert store.recall_as("k", "1f", lambda facts: int(facts["size"])) is None
+    assert store.recall_as("k", "2f", dict) is None
+
+
+def test_a_scratch_folder_is_gone_at_the_end_even_after_a_failure(store):
+    def fail():
+        with store.scratch() as scratch:
+            (scratch / "half").write_bytes(b"half")
+            raise RuntimeError(str(scratch))
+
+    with pytest.raises(RuntimeError, match="scratch"):
+        fail()
+    assert not any((store.root / "scratch").iterdir())
+
+
+def test_the_users_wish_decides_where_the_store_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("EDGEKIT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert get_default_root() == tmp_path / "xdg" / "edgekit"
+
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "own"))
+    assert get_default_root() == tmp_path / "own"

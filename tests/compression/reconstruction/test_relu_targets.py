@@ -1,0 +1,79 @@
+"""What a Relu or Clip hides is no part of what a layer has to make."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from edgekit.compression.reconstruction import reconstruct as refitting
+from edgekit.compression.reconstruction.reconstruct import RefitLayer, refit
+from edgekit.compression.reconstruction.relu_targets import find_clipped_value
+from edgekit.compression.reconstruction.targets import find_refit_tasks
+from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.progress import ignore_progress
+from tests.builders.tiny import normal, proto, samples
+
+# The second layer of the changed model sees fewer inputs than it needs to make all values.
+_TEXT = (
+    "g (float[N,12] x) => (float[N,8] y) {{ h = MatMul(x, v) s = Add(h, c) a = Gemm(s, w, b) {} }}"
+)
+_RELU = "y = Relu(a)"
+_CLIP = "y = Clip(a, low, high)"
+_SUM = "z = MatMul(x, u) t = Add(a, z) y = Relu(t)"
+_MORE = {"low": np.float32(-0.5), "high": np.float32(0.5), "u": normal(12, 8, seed=6, scale=0.3)}
+
+
+def _models(tail):
+    weights = {
+        "v": normal(12, 12, seed=1, scale=0.4),
+        "c": normal(12, seed=2, scale=0.3),
+        "w": normal(12, 8, seed=3, scale=0.5),
+        "b": normal(8, seed=4, scale=0.3) - np.float32(2.5),  # little comes through
+    }
+    weights |= {name: value for name, value in _MORE.items() if f", {name}" in tail}
+    damaged = dict(weights, v=weights["v"] * (np.arange(12) < 9).astype(np.float32))
+    return [proto(_TEXT.format(tail), weights=each) for each in (weights, damaged)]
+
+
+def _computed(made, x):
+    return ort.InferenceSession(made.SerializeToString()).run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("tail", [_RELU, _CLIP, _SUM])
+def test_a_layer_that_is_cut_off_comes_nearer_when_it_is_fitted_again(tmp_path, monkeypatch, tail):
+    whole, changed = _models(tail)
+    learning = [samples(tmp_path, x=normal(200, 12, seed=100 + i)) for i in range(2)]
+    others = [samples(tmp_path, x=normal(64, 12, seed=99))]
+    x = normal(2000, 12, seed=7)
+    errors = []
+
+    for turns in (1, refitting._TURNS):
+        monkeypatch.setattr(refitting, "_TURNS", turns)
+        made = refit(
+            whole,
+            changed,
+            [RefitLayer(output="a")],
+            learning,
+            held_out=others,
+            tick=ignore_progress,
+        )
+        errors.append(np.square(_computed(made, x) - _computed(whole, x)).mean())
+
+    assert errors[1] < 0.98 * errors[0]
+
+
+def test_a_value_that_something_else_reads_has_to_come_out_right():
+    tail = "r = Relu(a) y = Add(r, a)"
+    whole, changed = _models(tail)
+    (task,) = find_refit_tasks(whole, changed, {"a": None})
+
+    assert find_clipped_value(GraphIndex(changed), task, residual=False) is None
+
+
+def test_the_bounds_of_a_clip_count_where_they_are_stored():
+    whole, changed = _models(_CLIP)
+    (task,) = find_refit_tasks(whole, changed, {"a": None})
+    cutoff = find_clipped_value(GraphIndex(changed), task, residual=False)
+
+    assert (cutoff.value, cutoff.low, cutoff.high) == ("a", -0.5, 0.5)

@@ -1,0 +1,62 @@
+"""Bits go where they mend most, and never more of them than there are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.compression.budget_allocation import Choice, Options, allocate, compute_least_bits
+
+
+def layer(weights, damage, widths=(2, 3, 4, 5, 6, 7, 8)):
+    """Each bit takes a quarter of the damage (6 dB)."""
+    choices = [Choice(bits=float(b), damage=damage / 4**b) for b in widths]
+    return Options(weights=weights, choices=choices)
+
+
+def spent(layers, picked):
+    return sum(o.weights * o.choices[i].bits for o, i in zip(layers, picked, strict=True))
+
+
+def test_of_two_layers_of_one_size_the_one_that_matters_gets_more():
+    layers = [layer(100, 1.0), layer(100, 256.0)]
+
+    picked = allocate(layers, 4.0)
+
+    assert [o.choices[i].bits for o, i in zip(layers, picked, strict=True)] == [2.0, 6.0]
+
+
+def test_where_choices_are_few_the_same_for_all_may_be_best():
+    coarse = [layer(10, 1.0, (4, 8, 32)), layer(1000, 1.0, (2, 4, 8, 32))]
+
+    picked = allocate(coarse, 4.0)
+
+    assert [o.choices[i].bits for o, i in zip(coarse, picked, strict=True)] == [4.0, 4.0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 1000), st.floats(1e-6, 1e6)), min_size=1, max_size=8),
+    st.floats(2.0, 9.0),
+)
+def test_no_more_is_spent_than_there_is_and_none_is_left_that_could_mend(facts, bits):
+    layers = [layer(*each) for each in facts]
+    room = bits * sum(o.weights for o in layers)
+
+    picked = allocate(layers, bits)
+
+    left = room - spent(layers, picked)
+    assert left > -1e-6 * room
+    for options, place in zip(layers, picked, strict=True):
+        now = options.choices[place]
+        assert not any(
+            c.damage < now.damage and options.weights * (c.bits - now.bits) < left * (1 - 1e-9)
+            for c in options.choices
+        )
+
+
+def test_the_lightest_is_told_where_there_is_less():
+    layers = [layer(100, 1.0), layer(300, 1.0, (4, 8))]
+
+    assert compute_least_bits(layers) == pytest.approx(3.5)
+    assert spent(layers, allocate(layers, 1.0)) == 100 * 2 + 300 * 4

@@ -1,0 +1,89 @@
+"""torch modules become graphs that compute the same, with a free batch where they allow one."""
+
+import hashlib
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.builders.sources.convert_all import close, convert_all
+
+NAMES = (
+    "small", "bare", "with_attribute", "two", "by_name", "branch", "fixed", "chance", "raises",
+    "nothing", "number", "absent",
+)  # fmt: skip
+SOURCES = {name: f"torch_models:{name}" for name in NAMES} | {
+    "again": "torch_models:small",
+    "no_module": "no_such_module:small",
+    "pair": "trusted pair.pt",
+    "weights": "trusted weights.pth",
+    "program": "trusted program.pt2",
+    "text": "trusted text.pt2",
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return convert_all(tmp_path_factory.mktemp("torch"), "torch_models", SOURCES)
+
+
+@pytest.mark.parametrize("name", ["small", "with_attribute", "pair", "program"])
+def test_a_convolutional_net_has_a_free_batch_and_gives_the_same(results, name):
+    made = results[name]
+    assert made.inputs == ["image float32 [batch, 1, 8, 8]"]
+    known = np.load(made.path.parents[2] / "small.npz")
+    for rows in (1, 3):
+        (output,) = made.run(image=known["image"][:rows])
+        close(known["output"][:rows], output)
+
+
+def test_weights_keep_the_names_that_the_module_gives_them(results):
+    stored = {t.name for t in onnx.load(results["small"].path).graph.initializer}
+    assert {"conv.weight", "out.weight", "out.bias"} <= stored
+
+
+def test_arguments_name_the_inputs_and_keys_the_outputs(results):
+    for name, inputs in (("two", ["left", "right"]), ("by_name", ["right", "left"])):
+        made = results[name]
+        assert [spec.name for spec in made.signature.inputs] == inputs
+        assert made.outputs == ["sum float32 [batch, 1]", "h float32 [batch, 4]"]
+
+
+def test_where_torch_export_fails_torchscript_follows_and_the_reader_is_told(results):
+    made = results["branch"]
+    assert made.said["tool"] == "torch.onnx (TorchScript)"
+    notes = " ".join(made.said["notes"])
+    assert "as torch.export fails" in notes
+    assert "fixed to what the example gave" in notes
+    assert made.run(x=np.full((3, 4), 3, np.float32))[0].max() == 6
+
+
+def test_a_module_of_one_batch_size_keeps_it_and_says_so(results):
+    assert results["fixed"].inputs == ["x float32 [2, 12]"]
+    assert "first axis is fixed to 2" in results["fixed"].said["notes"][0]
+
+
+def test_the_same_module_gives_the_same_bytes(results):
+    one, two = (hashlib.sha256(results[n].path.read_bytes()).digest() for n in ("small", "again"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "hint"),
+    [
+        ("bare", "without example inputs", "return module, example_inputs"),
+        ("chance", "gives something else each time", ""),
+        ("raises", "RuntimeError: no weights here", ""),
+        ("nothing", "returns nothing", "return the model"),
+        ("number", "gives an int, which is no model", "return module, example_inputs"),
+        ("absent", "torch_models has no 'absent'", "its functions: small"),
+        ("no_module", "no module 'no_such_module'", "-C names another folder"),
+        ("weights", "holds weights, and no module", "module:function"),
+        ("text", "torch cannot load it", "torch.export.save"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_with_what_to_do(results, name, says, hint):
+    said = results[name].said
+    assert says in said["error"]
+    assert hint in said["hint"]
+    assert "\n" not in said["error"]

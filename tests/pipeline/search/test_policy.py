@@ -1,0 +1,263 @@
+"""Which recipes are tried, which candidate wins, and which one comes nearest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgekit.bundle.results import MIB, Rejection
+from edgekit.pipeline.search.policy import choose_candidate, find_nearest, make_original, propose
+from edgekit.recipe import Recipe
+from tests.builders.candidates import (
+    BOTH,
+    LITE,
+    accurate,
+    candidate,
+    explore,
+    of_low_bits,
+    passes_of,
+    terms,
+    weighing,
+)
+
+
+def test_two_recipes_are_enough_where_the_static_one_is_accurate():
+    tried = explore(lambda r: candidate(r.name, recipe=r, fails={"accuracy_drop_points": -0.5}))
+
+    assert tried == ["int8-static", "int8-dynamic"]
+
+
+def test_ranges_that_leave_nothing_of_the_outputs_lead_to_others():
+    tried = explore(
+        lambda r: (
+            candidate(r.name, recipe=r, fails={"accuracy_drop_points": -0.5})
+            if r.name.endswith(("mse", "dynamic"))
+            else Rejection(recipe=r, reason="failed: outputs are constant", broken=True)
+        )
+    )
+
+    assert tried == ["int8-static", "int8-dynamic", "int8-static-mse"]
+
+
+def test_other_ranges_are_tried_only_when_the_first_loses_too_much():
+    tried = explore(lambda r: candidate(r.name, recipe=r, fails={"accuracy_drop_points": 0.5}))
+
+    assert tried == [
+        "int8-static",
+        "int8-dynamic",
+        "int8-static-mse",
+        "int8-static-minmax",
+    ]
+
+
+def test_a_slow_but_accurate_candidate_is_no_reason_for_other_ranges():
+    tried = explore(lambda r: candidate(r.name, recipe=r, fails={"latency_p95_ms": 0.5}))
+
+    assert not [name for name in tried if "mse" in name or "minmax" in name]
+
+
+def test_where_no_pass_applies_the_search_ends():
+    assert len(explore(lambda r: Rejection(recipe=r, reason="nothing to quantise"))) == 2
+
+
+def test_every_recipe_carries_the_seed_and_the_original_has_no_steps():
+    assert {r.seed for r in propose([], BOTH)} == {7}
+    assert make_original(7) == Recipe(name="original", seed=7)
+
+
+def test_the_fastest_that_passes_wins():
+    slow, fast = candidate("slow", ms=2.0), candidate("fast", ms=1.0)
+    wrong = candidate("wrong", ms=0.5, fails={"accuracy_drop_points": 1})
+
+    assert choose_candidate([slow, fast, wrong], source="host") is fast
+
+
+def test_of_equally_fast_ones_the_smaller_wins():
+    large, small = candidate("large", ms=1.00, size=400), candidate("small", ms=1.02, size=100)
+
+    assert choose_candidate([large, small], source="host") is small
+
+
+def test_one_that_was_not_timed_where_it_counts_loses_against_one_that_was():
+    timed, untimed = candidate("timed", ms=9.0), candidate("untimed")
+
+    assert choose_candidate([untimed, timed], source="host") is timed
+    assert choose_candidate([untimed], source="host") is untimed
+
+
+def test_where_none_passes_nothing_is_chosen():
+    assert choose_candidate([candidate("a", ms=1, reasons=["killed"])], source="host") is None
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"fails": {"latency_p95_ms": 0.1, "model_mib": 0.1}},
+        {"fails": {"latency_p95_ms": 0.9}},
+        {"reasons": ["the device killed it for memory"]},
+    ],
+    ids=["more failing lines", "by more", "cannot run at all"],
+)
+def test_the_nearest_misses_least(worse):
+    best = candidate("best", ms=5, fails={"latency_p95_ms": 0.5})
+
+    assert find_nearest([candidate("worse", ms=1, **worse), best], source="host") is best
+
+
+def test_every_recipe_has_weights_of_the_bits_that_the_processors_bear():
+    recipes = propose([], replace(terms(), weight_bits=7))
+
+    bits = [s.settings.weight_bits for r in recipes for s in r.steps if s.name != "clean"]
+    assert bits == [7, 7]
+
+
+def test_fewer_bits_are_tried_only_where_int8_is_too_heavy_to_travel():
+    tried = explore(weighing(lambda room: 0.97 * room))
+
+    assert tried == [
+        "int8-static",
+        "int8-dynamic",
+        "low-bits-1024k-static",
+        "low-bits-1024k-dynamic",
+    ]
+
+
+def test_a_file_that_comes_out_too_heavy_is_made_lighter_a_few_times():
+    assert explore(weighing(lambda room: 1.1 * room))[4:] == [
+        "low-bits-902k-static",
+        "low-bits-902k-dynamic",
+    ]
+    assert len(of_low_bits(explore(weighing(lambda room: 2.0)))) == 2 * 3
+
+
+def test_fewer_bits_end_where_there_are_no_such_weights():
+    def outcome(recipe):
+        if any(s.name == "weights" for s in recipe.steps):
+            return Rejection(recipe=recipe, reason="too few for anything")
+        return candidate(recipe.name, recipe=recipe, size=2 * MIB, fails={"transfer_mib": 1.0})
+
+    assert len(of_low_bits(explore(outcome))) == 2
+
+
+# ---------------------------------------------------------------- two runtimes
+
+
+def test_where_both_runtimes_are_there_each_recipe_is_tried_in_both_forms():
+    assert explore(accurate, BOTH) == [
+        "int8-static",
+        "int8-dynamic",
+        "original-tflite",
+        "int8-static-tflite",
+        "int8-dynamic-tflite",
+    ]
+
+
+def test_the_twin_of_a_recipe_begins_with_the_same_steps():
+    tried = []
+    while recipes := propose(tried, BOTH):
+        tried += map(accurate, recipes)
+    steps = {t.recipe.name: t.recipe.steps for t in tried}
+    assert steps["int8-static-tflite"][:-1] == steps["int8-static"]
+    assert steps["int8-static-tflite"][-1].name == "tflite"
+    assert steps["int8-dynamic-tflite"][-1].settings.precision == "dynamic"
+
+
+def test_where_the_original_does_not_cross_over_its_int8_is_not_tried_there():
+    def outcome(recipe):
+        if recipe.name == "original-tflite":
+            return Rejection(recipe=recipe, reason="no counterpart")
+        return accurate(recipe)
+
+    assert explore(outcome, BOTH) == ["int8-static", "int8-dynamic", "original-tflite"]
+
+
+def test_a_device_with_litert_alone_gets_files_for_it_alone_with_sizes_and_target():
+    tried = []
+    while recipes := propose(tried, LITE):
+        tried += map(accurate, recipes)
+    assert [t.recipe.name for t in tried] == [
+        "original-tflite",
+        "int8-static-tflite",
+        "int8-dynamic-tflite",
+    ]
+    settings = [t.recipe.steps[-1].settings for t in tried]
+    assert {(s.dims, s.target) for s in settings} == {((("L", 16),), "tflite-runtime")}
+
+
+def test_activations_of_16_bits_come_after_all_ranges_and_only_for_litert():
+    def inaccurate(recipe):
+        return candidate(recipe.name, recipe=recipe, fails={"accuracy_drop_points": 0.5})
+
+    tried = explore(inaccurate, LITE)
+    assert tried[3:] == [
+        "int8-static-mse-tflite",
+        "int8-static-minmax-tflite",
+        "int16x8-tflite",
+    ]
+    assert not [name for name in explore(inaccurate) if "int16" in name]
+
+
+def test_a_model_whose_int8_fails_for_one_runtime_still_gets_ranges_for_the_other():
+    def outcome(recipe):
+        if recipe.name == "int8-static":
+            return Rejection(recipe=recipe, reason="an operator is forbidden")
+        return candidate(recipe.name, recipe=recipe, fails={"accuracy_drop_points": 0.5})
+
+    later = explore(outcome, BOTH)[5:]
+    assert later == ["int8-static-mse-tflite", "int8-static-minmax-tflite", "int16x8-tflite"]
+
+
+def test_floats_of_16_bits_are_tried_only_where_floats_are_too_heavy_and_int8_is_not_accurate():
+    def outcome(*, heavy):
+        return lambda r: candidate(
+            r.name, recipe=r, fails={"accuracy_drop_points": 0.5, "model_mib": heavy}
+        )
+
+    assert explore(outcome(heavy=0.5), LITE)[-1] == "float16-tflite"
+    assert "float16-tflite" not in explore(outcome(heavy=-0.5), LITE)
+
+
+def test_a_tflite_model_is_brought_over_first_and_then_tried_as_any_other():
+    asked = terms("onnx", "tflite", source="tflite")
+    tried = explore(accurate, asked)
+    assert tried == [
+        "original-onnx",
+        "int8-static",
+        "int8-dynamic",
+        "int8-static-tflite",
+        "int8-dynamic-tflite",
+    ]
+    assert passes_of(propose([accurate(propose([], asked)[0])], asked)[0]) == [
+        "onnx",
+        "clean",
+        "quantize",
+    ]
+
+
+def test_a_tflite_model_that_the_device_is_too_old_for_is_written_anew():
+    known = terms("tflite", source="tflite", target="tflite-runtime", remakes=True)
+    first = propose([], known)
+    assert [r.name for r in first] == ["original-tflite"]
+    assert passes_of(first[0]) == ["onnx", "clean", "tflite"]
+    assert propose([], replace(known, remakes=False)) != first
+
+
+def test_a_tflite_model_that_cannot_be_brought_over_is_left_as_it_is():
+    def refused(recipe):
+        return Rejection(recipe=recipe, reason="no counterpart")
+
+    assert explore(refused, terms("onnx", "tflite", source="tflite")) == ["original-onnx"]
+    lite = explore(refused, terms("tflite", source="tflite"))
+    assert lite == ["int8-static-tflite", "int8-dynamic-tflite"]
+
+
+def test_fewer_bits_run_in_the_forms_that_int8_was_accurate_in():
+    tried = explore(weighing(lambda room: 0.97 * room), BOTH)
+
+    assert tried[5:] == [
+        "low-bits-1024k-static",
+        "low-bits-1024k-dynamic",
+        "low-bits-1024k-static-tflite",
+        "low-bits-1024k-dynamic-tflite",
+    ]

@@ -1,0 +1,213 @@
+"""Models that want their pixels scaled are not fed bytes as they are."""
+
+from __future__ import annotations
+
+import tomllib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekit.cache.store import Store
+from edgekit.config.profile import validate
+from edgekit.config.project import PreprocessSettings, Project, load_project
+from edgekit.data.dataset import open_dataset
+from edgekit.errors import UserError
+from edgekit.onnx_graph.io import read_onnx
+from edgekit.pipeline.init_project import init_project
+from edgekit.pipeline.pixel_scaling import (
+    SCALINGS,
+    find_clearly_best,
+    format_toml,
+    refuse_unscaled,
+    set_scaling,
+    try_scalings,
+)
+from tests.builders.projects import PROFILE, refused
+from tests.builders.tiny import model
+
+SIZE, CLASSES, COUNT = 6, 3, 90
+BY_NAME = {scaling.name: scaling for scaling in SCALINGS}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def pictures():
+    """Bytes whose brightness tells the class."""
+    labels = np.arange(COUNT) % CLASSES
+    noise = np.random.default_rng(0).integers(-20, 21, (COUNT, SIZE, SIZE, 3))
+    return (50 + 70 * labels[:, None, None, None] + noise).astype(np.uint8), labels
+
+
+def classifier(folder, scaling, *, first):
+    """Knows the brightness of each class in what ``scaling`` makes of the pixels."""
+    centres = (np.array([50, 120, 190]) * scaling.scale - np.mean(scaling.mean)) / np.mean(
+        scaling.std
+    )
+    shape = f"N,3,{SIZE},{SIZE}" if first else f"N,{SIZE},{SIZE},3"
+    text = (
+        f"g (float[{shape}] x) => (float[N,{CLASSES}] y) {{ m = ReduceMean<keepdims = 0, "
+        "axes = [1,2,3]>(x) u = Unsqueeze(m, one) d = Sub(u, centres) q = Mul(d, d) y = Neg(q) }"
+    )
+    weights = {"one": np.array([1]), "centres": centres.astype(np.float32)[None]}
+    made = model(folder, text, weights=weights)
+    return made.path.rename(folder / "net.onnx")
+
+
+def image_folder(folder, name="val", side=SIZE):
+    x, labels = pictures()
+    for i, (picture, label) in enumerate(zip(x, labels, strict=True)):
+        place = folder / name / f"class{label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).resize((side, side)).save(place / f"{i}.png")
+
+
+SCALED = [name for name in BY_NAME if name != "bytes as they are"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", SCALED)
+def test_init_writes_the_scaling_and_the_layout_of_an_image_folder(tmp_path, name, first):
+    classifier(tmp_path, BY_NAME[name], first=first)
+    image_folder(tmp_path)
+
+    started = init_project(tmp_path, None)
+
+    found = load_project(tmp_path).data.preprocess
+    assert found.layout == ("NCHW" if first else "NHWC")
+    assert (found.resize, found.crop) == (None, None)
+    assert found == set_scaling(BY_NAME[name], found)
+    assert f"# {name}: {COUNT} of {COUNT} right" in started.text
+    assert not any("preprocess" in point for point in started.open_points)
+
+
+def test_init_says_the_size_where_the_images_have_another(tmp_path):
+    classifier(tmp_path, BY_NAME["0 to 1"], first=True)
+    image_folder(tmp_path, side=9)
+
+    init_project(tmp_path, None)
+
+    found = load_project(tmp_path).data.preprocess
+    assert (found.resize, found.crop, found.layout) == (SIZE, SIZE, "NCHW")
+    assert found.scale == pytest.approx(1 / 255)
+
+
+def test_init_leaves_a_model_of_raw_bytes_alone(tmp_path):
+    classifier(tmp_path, BY_NAME["bytes as they are"], first=False)
+    image_folder(tmp_path)
+
+    text = init_project(tmp_path, None).text
+
+    assert load_project(tmp_path).data.preprocess is None
+    assert f"bytes as they are: {COUNT} of {COUNT} right" in text
+
+
+def test_init_says_why_it_could_not_try(tmp_path):
+    classifier(tmp_path, BY_NAME["0 to 1"], first=False)
+    x, labels = pictures()
+    np.savez(tmp_path / "eval.npz", x=x, label=labels + 7)
+
+    points = init_project(tmp_path, None).open_points
+
+    assert any("[data.preprocess]" in point and "label 7" in point for point in points)
+
+
+def dataset(folder, scaling, **how):
+    source = read_onnx(classifier(folder, scaling, first=False))
+    x, labels = pictures()
+    np.savez(folder / "eval.npz", x=x, label=labels)
+    opened = open_dataset(
+        "eval.npz", source.signature, folder=folder, cache=folder / "c", labelled=True, **how
+    )
+    return source, opened
+
+
+def check(folder, source, opened, settings=None, told=lambda *_: None):
+    refuse_unscaled(
+        source,
+        opened,
+        metric="top1",
+        output=None,
+        settings=settings,
+        store=Store(folder / "store"),
+        tick=told,
+    )
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_bytes_for_a_model_that_is_clearly_better_with_scaled_ones_are_refused(tmp_path, name):
+    source, opened = dataset(tmp_path, BY_NAME[name])
+
+    with pytest.raises(UserError, match=f"right on {COUNT // 3} of {COUNT} samples") as caught:
+        check(tmp_path, source, opened)
+
+    pasted = caught.value.hint.partition("\n\n")[2]
+    project = validate(Project, tomllib.loads(pasted), where="edgekit.toml")
+    assert project.data.preprocess == set_scaling(BY_NAME[name], None)
+
+
+def test_what_the_project_says_already_stays_in_the_better_setting(tmp_path):
+    source, opened = dataset(tmp_path, BY_NAME["0 to 1"])
+
+    with pytest.raises(UserError) as caught:
+        check(tmp_path, source, opened, PreprocessSettings(resize=8, crop=6))
+
+    assert "resize = 8\n" in caught.value.hint
+    assert "crop = 6\n" in caught.value.hint
+
+
+def test_a_model_of_raw_bytes_is_let_through_and_asked_once(tmp_path):
+    source, opened = dataset(tmp_path, BY_NAME["bytes as they are"])
+    told = []
+
+    check(tmp_path, source, opened, told=lambda *t: told.append(t))
+    assert told[-1][1:] == (4 * COUNT, 4 * COUNT)
+    told.clear()
+    check(tmp_path, source, opened, told=lambda *t: told.append(t))
+
+    assert told == []
+
+
+def test_scaled_bytes_are_not_looked_at(tmp_path):
+    how = set_scaling(BY_NAME["-1 to 1"], None)
+    source, opened = dataset(tmp_path, BY_NAME["0 to 1"], settings=how)
+    told = []
+
+    check(tmp_path, source, opened, told=lambda *t: told.append(t))
+
+    assert told == []
+
+
+def test_a_few_samples_more_are_no_proof(tmp_path):
+    source, opened = dataset(tmp_path, BY_NAME["0 to 1"])
+    tried = try_scalings(source, opened, metric="top1", output=None, tick=lambda *_: None)
+    raw, scaled = tried[:2]
+    mostly = raw.hits.copy()
+    mostly[np.flatnonzero(~mostly)[:8]] = True
+
+    assert find_clearly_best([raw, scaled]) is scaled
+    assert find_clearly_best([raw, type(raw)(scaling=scaled.scaling, hits=mostly)]) is None
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_the_table_to_paste_says_the_same(name):
+    settings = set_scaling(BY_NAME[name], PreprocessSettings(layout="NCHW", crop=4))
+
+    raw = tomllib.loads(format_toml(settings))
+
+    assert validate(Project, {"data": raw["data"]}, where="t").data.preprocess == settings
+
+
+def test_a_build_with_unscaled_bytes_ends_with_the_table_to_paste(tmp_path):
+    path = classifier(tmp_path, BY_NAME["-1 to 1"], first=False)
+    x, labels = pictures()
+    np.savez(tmp_path / "eval.npz", x=x, label=labels)
+
+    asked = ("build", path, "--device", PROFILE, "-C", tmp_path, "--eval", "eval.npz")
+    done = refused(*asked, says="unscaled: the model is right on")
+
+    assert "[data.preprocess]\nmean = 127.5\nstd = 127.5" in done.err
+    assert not (tmp_path / "build").exists()

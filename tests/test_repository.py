@@ -1,0 +1,76 @@
+"""Rules that a machine can check: sizes of files and folders, import cycles, links, the wheel."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("edgekit", "targets")
+SOURCES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
+LONGEST = 400
+MOST_FILES = 25
+ONE_INTERFACE = {"edgekit/conversion/onnx_to_tflite/ops"}  # one module per kind of operator
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--quiet", "-w", str(folder), str(ROOT)], check=True)
+    return next(folder.glob("edgekit-*.whl"))
+
+
+def test_no_file_is_longer_than_a_reader_can_hold():
+    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := lines(p)) > LONGEST}
+    assert not long
+
+
+def test_no_folder_holds_more_files_than_a_reader_can_survey():
+    counts = Counter(p.parent.relative_to(ROOT).as_posix() for p in SOURCES)
+    assert not {
+        name: n for name, n in counts.items() if n > MOST_FILES and name not in ONE_INTERFACE
+    }
+
+
+def test_no_module_imports_itself_through_others():
+    graph = grimp.build_graph("edgekit", "edgekit_agent", cache_dir=None)
+    imports = {m: graph.find_modules_directly_imported_by(m) - {m} for m in graph.modules}
+    TopologicalSorter(imports).prepare()
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_the_wheel_carries_the_agent_the_profiles_and_every_other_file(wheel):
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    for package, home, inside in (
+        ("edgekit", ROOT, ""),
+        ("edgekit_agent", ROOT / "targets", ""),
+        ("device_profiles", ROOT, "edgekit/"),
+    ):
+        files = (p for p in (home / package).rglob("*") if p.is_file())
+        wanted = {f"{inside}{p.relative_to(home)}" for p in files if "__pycache__" not in p.parts}
+        assert wanted
+        assert not wanted - shipped
+
+
+def test_the_wheel_carries_nothing_else(wheel):
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    extra = {top for top in tops if not top.endswith(".dist-info")}
+    assert extra == {"edgekit", "edgekit_agent"}
+
+
+def test_every_file_that_the_readme_names_is_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"\]\(([^)#]+)\)", readme)
+    assert named
+    for target in named:
+        assert (ROOT / target).exists(), target

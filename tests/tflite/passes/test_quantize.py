@@ -1,0 +1,421 @@
+import numpy as np
+import pytest
+
+from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
+from edgekit.tflite.ir import count_kinds
+from tests.builders.qdq_graphs import (
+    Qdq,
+    both,
+    by_litert,
+    by_onnxruntime,
+    fed,
+    is_integer,
+    lite_graph,
+)
+
+RNG = np.random.default_rng(7)
+
+
+def int8(*shape):
+    return RNG.integers(-127, 128, shape).astype(np.int8)
+
+
+def scales(n, scale=0.004):
+    return (scale * RNG.uniform(0.5, 1.5, n)).astype(np.float32)
+
+
+def layer(q, kind, image, weight, out, *, bias=True, axis=0, channels=None, **attributes):
+    """A layer with int8 weights per channel and an int32 bias in the scale of its sums."""
+    per_channel = scales(channels or weight.shape[axis])
+    inputs = [image, q.stored("w", weight, per_channel, axis)]
+    if bias:
+        integers = RNG.integers(-2000, 2000, per_channel.size).astype(np.int32)
+        inputs.append(q.stored("b", integers, per_channel * np.float32(0.05)))
+    return q.add(kind, inputs, out, **attributes)
+
+
+def convolution(q):
+    return layer(q, "Conv", q.fed("x", [1, 3, 8, 8]), int8(8, 3, 3, 3), 0.06, pads=[1, 1, 1, 1])
+
+
+def strided(q):
+    image = q.fed("x", [1, 3, 9, 8])
+    return layer(q, "Conv", image, int8(4, 3, 3, 3), 0.06, pads=[1, 1, 1, 1], strides=[2, 2])
+
+
+def without_bias(q):
+    return layer(q, "Conv", q.fed("x", [1, 3, 8, 8]), int8(8, 3, 1, 1), 0.05, bias=False)
+
+
+def depthwise(q):
+    image = q.fed("x", [1, 6, 8, 8])
+    return layer(q, "Conv", image, int8(6, 1, 3, 3), 0.05, pads=[1, 1, 1, 1], group=6)
+
+
+def gemm(q):
+    return layer(q, "Gemm", q.fed("x", [4, 16]), int8(8, 16), 0.05, transB=1)
+
+
+def matmul(q):
+    image = q.fed("x", [1, 4, 16])
+    return layer(q, "MatMul", image, int8(16, 8), 0.05, bias=False, axis=1)
+
+
+def addition(q):
+    return q.add("Add", [q.fed("x", [1, 4, 6]), q.fed("y", [1, 4, 6], 0.03)], 0.06)
+
+
+def multiplication(q):
+    return q.add("Mul", [q.fed("x", [1, 4, 6]), q.fed("y", [1, 4, 6], 0.03)], 0.1)
+
+
+def by_a_number(q):
+    return q.add("Mul", [q.fed("x", [1, 4, 6]), q.constant("n", np.float32(0.7))], 0.04)
+
+
+def subtraction(q):
+    return q.add("Sub", [q.fed("x", [1, 4, 6]), q.fed("y", [4, 1], 0.03)], 0.06)
+
+
+def two_products(q):
+    return q.add("MatMul", [q.fed("x", [2, 4, 6]), q.fed("y", [2, 6, 5], 0.03)], 0.1)
+
+
+def concatenation(q):
+    parts = [q.fed("x", [1, 3, 4, 4]), q.fed("y", [1, 2, 4, 4], 0.03)]
+    return q.add("Concat", parts, 0.06, axis=1)
+
+
+def largest(q):
+    return q.add("MaxPool", [q.fed("x", [1, 3, 8, 8])], 0.05, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def average(q):
+    return q.add("GlobalAveragePool", [q.fed("x", [1, 3, 8, 8])], 0.02)
+
+
+def local_average(q):
+    image = q.fed("x", [1, 3, 8, 8])
+    return q.add("AveragePool", [image], 0.05, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def softmax(q):
+    return q.add("Softmax", [q.fed("x", [3, 10])], 1 / 256, 0, axis=-1)
+
+
+def sigmoid(q):
+    return q.add("Sigmoid", [q.fed("x", [3, 10])], 1 / 256, 0)
+
+
+def tanh(q):
+    return q.add("Tanh", [q.fed("x", [3, 10])], 1 / 128)
+
+
+def leaky(q):
+    return q.add("LeakyRelu", [q.fed("x", [3, 10])], 0.04, alpha=0.1)
+
+
+def reshape(q):
+    return q.add("Reshape", [q.fed("x", [2, 6]), q.constant("to", np.asarray([3, 4]))], 0.05)
+
+
+def turned(q):
+    return q.add("Transpose", [q.fed("x", [2, 3, 4])], 0.07, perm=[2, 0, 1])
+
+
+def padded(q):
+    pads = q.constant("p", np.asarray([0, 0, 1, 1, 0, 0, 1, 1]))
+    return q.add("Pad", [q.fed("x", [1, 2, 4, 4]), pads], 0.05)
+
+
+def transposed_convolution(q):
+    weight = q.stored("w", int8(3, 5, 3, 3), scales(5), 1)
+    return q.add("ConvTranspose", [q.fed("x", [1, 3, 4, 4]), weight], 0.1, strides=[2, 2])
+
+
+def grouped(q):
+    image = q.fed("x", [1, 4, 8, 8])
+    return layer(q, "Conv", image, int8(6, 2, 3, 3), 0.06, bias=False, group=2)
+
+
+def along_a_line(q):
+    return layer(q, "Conv", q.fed("x", [1, 3, 9]), int8(5, 3, 3), 0.05, pads=[1, 1])
+
+
+def over_a_number(q):
+    return q.add("Div", [q.fed("x", [2, 30]), q.constant("n", np.float32(3))], 0.02)
+
+
+def larger_of_two(q):
+    return q.add("Max", [q.fed("x", [1, 4, 6]), q.fed("y", [1, 4, 6], 0.03)], 0.05)
+
+
+def either(q):
+    mask = q.constant("c", np.asarray([[True, False, True]]))
+    return q.add("Where", [mask, q.fed("x", [2, 3]), q.fed("y", [2, 3], 0.03)], 0.05)
+
+
+def cut(q):
+    bounds = [q.constant(n, np.asarray([k])) for n, k in (("from", 1), ("to", 3), ("axis", 1))]
+    return q.add("Slice", [q.fed("x", [4, 6]), *bounds], 0.07)
+
+
+def filled(q):
+    pads, fill = q.constant("p", np.asarray([1, 1, 1, 1])), q.constant("v", np.float32(1.5))
+    return q.add("Pad", [q.fed("x", [2, 3]), pads, fill], 0.05)
+
+
+def larger_image(q):
+    sizes = q.constant("s", np.float32([1, 1, 2, 2]))
+    return q.add("Resize", [q.fed("x", [1, 3, 4, 4]), "", sizes], 0.05, mode="linear")
+
+
+def slopes(q):
+    alpha = q.stored("a", int8(3, 1, 1), np.float32(0.004))
+    return q.add("PRelu", [q.fed("x", [1, 3, 4, 4]), alpha], 0.05)
+
+
+def bent(q):
+    return q.add("Elu", [q.fed("x", [2, 30])], 0.05)
+
+
+def rectified(q):
+    return q.add("Relu", [q.fed("x", [2, 30])], 0.03)
+
+
+def summed(q):
+    return q.add("ReduceSum", [q.fed("x", [2, 3, 4]), q.constant("a", np.asarray([2]))], 0.1)
+
+
+CASES = {
+    transposed_convolution: {"TRANSPOSE_CONV"},
+    grouped: {"CONV_2D"},
+    along_a_line: {"CONV_2D"},
+    over_a_number: {"MUL"},
+    larger_of_two: {"MAXIMUM"},
+    either: {"SELECT_V2"},
+    cut: {"SLICE"},
+    filled: {"PADV2"},
+    larger_image: {"RESIZE_BILINEAR"},
+    slopes: {"PRELU"},
+    bent: {"ELU"},
+    rectified: {"RELU"},
+    summed: {"SUM"},
+    convolution: {"CONV_2D"},
+    strided: {"CONV_2D"},
+    without_bias: {"CONV_2D"},
+    depthwise: {"DEPTHWISE_CONV_2D"},
+    gemm: {"FULLY_CONNECTED"},
+    matmul: {"FULLY_CONNECTED"},
+    addition: {"ADD"},
+    multiplication: {"MUL"},
+    by_a_number: {"MUL"},
+    subtraction: {"SUB"},
+    two_products: {"BATCH_MATMUL"},
+    concatenation: {"CONCATENATION"},
+    largest: {"MAX_POOL_2D"},
+    average: {"MEAN"},
+    local_average: {"AVERAGE_POOL_2D"},
+    softmax: {"SOFTMAX"},
+    sigmoid: {"LOGISTIC"},
+    tanh: {"TANH"},
+    leaky: {"LEAKY_RELU"},
+    reshape: {"RESHAPE"},
+    turned: {"TRANSPOSE"},
+    padded: {"PAD"},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_an_integer_kernel_is_within_one_quantum_of_what_qdq_says(case, dtype):
+    q = Qdq(dtype=dtype)
+    output = case(q)
+    proto = q.finished(output)
+
+    wanted = CASES[case]
+    ran = {op.kind for op in lite_graph(proto).ops if is_integer(op)}
+    assert wanted <= ran
+
+    quantum = float(q.weights[output.removesuffix("_d") + "_s"])
+    for seed in range(3):
+        [(want, made)] = both(proto, fed(proto, seed=seed))
+        assert np.ptp(want) > 3 * quantum  # not all the same, nor all cut off
+        assert np.abs(want - made).max() <= 1.01 * quantum
+
+
+def test_the_very_scales_of_the_onnx_file_are_in_the_lite_file():
+    q = Qdq()
+    proto = q.finished(convolution(q))
+
+    conv = next(op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+
+    image, weight, bias = conv.inputs
+    assert image.quantization.scales.tolist() == [np.float32(0.05)]
+    assert image.quantization.zero_points.tolist() == [0]
+    assert np.array_equal(weight.quantization.scales, q.weights["w_s"])
+    assert np.array_equal(weight.data, q.weights["w"].transpose(0, 2, 3, 1))
+    assert np.array_equal(bias.data, q.weights["b"])
+    assert conv.outputs[0].quantization.scales.tolist() == [np.float32(0.06)]
+
+
+def test_an_activation_between_layer_and_quantisation_is_the_layers_own():
+    q = Qdq()
+    image = q.fed("x", [1, 3, 8, 8])
+    weight = q.stored("w", int8(8, 3, 3, 3), scales(8))
+    proto = q.finished(q.add("Relu", [q.plain("Conv", [image, weight])], 0.03, 0))
+
+    graph = lite_graph(proto)
+
+    assert count_kinds(graph.ops).keys() == {"TRANSPOSE", "QUANTIZE", "CONV_2D", "DEQUANTIZE"}
+    [(want, made)] = both(proto, fed(proto))
+    assert np.abs(want - made).max() <= 0.0301
+
+
+def test_weights_about_another_zero_than_0_stay_under_float_kernels_and_exact():
+    q = Qdq()
+    image = q.fed("x", [1, 3, 8, 8])
+    weight = q.stored("w", int8(8, 3, 3, 3), np.float32(0.004))
+    q.weights["w_z"] = np.int8(5)
+    proto = q.finished(q.add("Conv", [image, weight], 0.06))
+
+    conv = next(op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+
+    assert not is_integer(conv)
+    [(want, made)] = both(proto, fed(proto))
+    assert np.abs(want - made).max() <= 0.0601  # a sum that lies on the border of two quanta
+
+
+def test_a_move_without_a_quantised_output_is_done_on_the_integers():
+    q = Qdq()
+    image = q.fed("x", [1, 3, 4, 4])
+    pooled = q.plain("MaxPool", [image], kernel_shape=[2, 2], strides=[2, 2])
+    flat = q.plain("Flatten", [pooled])
+    weight = q.stored("w", int8(5, 12), scales(5))
+    proto = q.finished(q.add("Gemm", [flat, weight], 0.1, transB=1))
+
+    graph = lite_graph(proto)
+
+    assert all(is_integer(op) for op in graph.ops if op.kind in ("MAX_POOL_2D", "RESHAPE"))
+    assert [op.kind for op in graph.ops][-1] == "DEQUANTIZE"
+    assert count_kinds(graph.ops)["DEQUANTIZE"] == 1
+
+
+def test_weights_that_training_left_as_quantised_floats_are_stored_as_integers():
+    q = Qdq(dtype=np.int8)
+    image = q.fed("x", [1, 3, 8, 8])
+    q.constant("w", RNG.normal(size=(4, 3, 3, 3)).astype(np.float32))
+    weight = q.real("w", 0.02, 0)
+    proto = q.finished(q.add("Conv", [image, weight], 0.1))
+
+    conv = next(op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+
+    assert conv.inputs[1].dtype == "int8"
+    [(want, made)] = both(proto, fed(proto))
+    assert np.abs(want - made).max() <= 0.101
+
+
+def test_sixteen_bit_activations_are_nearer_to_unquantised_ones_than_eight_bit_ones():
+    q = Qdq(dtype=np.int8)
+    proto = q.finished(q.add("Relu", [convolution(q)], 0.06))
+    feed = fed(proto, scale=1.0)
+    [want] = by_onnxruntime(without_quantised_activations(proto), feed)
+
+    errors = {
+        how: np.abs(
+            by_litert(convert_to_tflite(proto, {}, precision=how), feed)[proto.graph.output[0].name]
+            - want
+        ).max()
+        for how in ("same", "int16x8")
+    }
+
+    assert errors["int16x8"] < errors["same"] / 50
+    graph = lite_graph(proto, precision="int16x8")
+    conv = next(op for op in graph.ops if op.kind == "CONV_2D")
+    assert [t.dtype for t in conv.inputs] == ["int16", "int8", "int64"]
+
+
+def without_quantised_activations(proto):
+    made = type(proto)()
+    made.CopyFrom(proto)
+    same = {}
+    for node in proto.graph.node:
+        if node.op_type == "QuantizeLinear":
+            same[node.output[0]] = node.input[0]
+    for node in made.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in same:
+            name = same[node.input[0]]
+            node.CopyFrom(type(node)(op_type="Identity", input=[name], output=node.output))
+    return made
+
+
+def test_scales_beyond_the_reach_of_integer_kernels_stay_in_floats():
+    q = Qdq()
+    mask = q.fed("mask", [1, 8], scale=1.3e36, zero=255)
+    proto = q.finished(q.add("Add", [q.fed("x", [4, 8]), mask], 1.3e36, 255))
+    feed = fed(proto) | {"mask": np.float32([[0, 0, 0, -3e38, 0, 0, -3e38, 0]])}
+
+    [(want, made)] = both(proto, feed)
+
+    assert np.array_equal(want, made)
+
+
+def test_channels_too_faint_to_be_heard_do_not_keep_a_layer_from_integers():
+    q = Qdq()
+    image = q.fed("x", [1, 3, 8, 8])
+    per_channel = scales(8)
+    per_channel[3] = 1.2e-38
+    weight = q.stored("w", int8(8, 3, 3, 3), per_channel)
+    bias = q.stored("b", np.full(8, 1000, np.int32), np.maximum(per_channel * 0.05, 1.2e-38))
+    proto = q.finished(q.add("Conv", [image, weight, bias], 0.06))
+
+    assert all(is_integer(op) for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+    [(want, made)] = both(proto, fed(proto))
+    assert np.abs(want - made).max() <= 0.0601
+
+
+def test_a_softmax_whose_scale_is_finer_than_the_kernels_stays_in_floats():
+    q = Qdq()
+    proto = q.finished(q.add("Softmax", [q.fed("x", [3, 64])], 1 / 2550, 0))
+
+    softmax = next(op for op in lite_graph(proto).ops if op.kind == "SOFTMAX")
+
+    assert not is_integer(softmax)
+    [(want, made)] = both(proto, fed(proto))
+    assert np.abs(want - made).max() <= 1.01 / 2550
+
+
+def test_logarithms_of_probabilities_below_what_the_kernel_has_are_kept():
+    q = Qdq()
+    proto = q.finished(q.add("LogSoftmax", [q.fed("x", [1, 4], 0.2)], 0.137, 255))
+
+    [(want, made)] = both(proto, {"x": np.asarray([[20, 0, -10, -15]], np.float32)})
+
+    assert want.min() < -30
+    assert np.abs(want - made).max() <= 0.138
+
+
+def test_rows_of_a_quantised_table_are_gathered_before_they_are_dequantised():
+    q = Qdq()
+    table = q.stored("t", int8(50, 8), np.float32(0.02))
+    rows = q.constant("rows", np.asarray([3, 1, 4, 1]))
+    picked = q.plain("Gather", [table, rows])
+    proto = q.finished(q.plain("Add", [q.fed("x", [4, 8]), picked]))
+
+    graph = lite_graph(proto)
+
+    assert all(max(t.shape) <= 8 for op in graph.ops if op.kind == "DEQUANTIZE" for t in op.outputs)
+    [(want, made)] = both(proto, fed(proto))
+    assert np.allclose(want, made, atol=1e-5)
+
+
+def test_large_products_of_quantised_values_read_their_weights_as_integers():
+    q = Qdq()
+    weight = q.stored("w", int8(256, 256), scales(256), 1)
+    proto = q.finished(q.plain("MatMul", [q.fed("x", [1, 4, 256]), weight]))
+
+    layer_op = next(op for op in lite_graph(proto).ops if op.kind == "FULLY_CONNECTED")
+
+    assert [t.dtype for t in layer_op.inputs[:2]] == ["float32", "int8"]
+    [(want, made)] = both(proto, fed(proto))
+    assert np.abs(want - made).max() <= 0.02 * np.abs(want).max()
