@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+from edgekit.version import __version__ as __version__
 
 # onnxruntime's wheels for Linux report to their maker and leave an identifier in the user's cache,
 # unless told not to before they are loaded.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from edgekit import __version__
 from edgekit.cli.cache import show_cache
 from edgekit.cli.devices import devices_app
 from edgekit.cli.folders import start_project, write_page
@@ -38,6 +37,7 @@ from edgekit.cli.states import roll_back, show_status
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode, UserError
 from edgekit.progress import Ticker
+from edgekit.version import __version__
 
 if TYPE_CHECKING:
     from edgekit.recipe import Recipe
@@ -228,7 +228,7 @@ def build(
     from edgekit.cli.render import build as render_build
     from edgekit.pipeline.build import build as run
     from edgekit.pipeline.request import Request
-    from edgekit.report.html import write_report
+    from edgekit.reporting.html import write_report
 
     if max_drop is not None and not math.isfinite(max_drop):
         raise UserError(f"--max-drop: {max_drop} is not a number of points")

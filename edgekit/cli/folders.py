@@ -35,6 +35,6 @@ def write_page(
     ],
 ) -> None:
     """Write report.html again from a build folder."""
-    from edgekit.report.html import write_report
+    from edgekit.reporting.html import write_report
 
     say(str(write_report(build_dir)))

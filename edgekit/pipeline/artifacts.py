@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from edgekit import __version__
 from edgekit.bundle.manifest import (
     CANARIES,
     LOCK,
@@ -52,6 +51,7 @@ from edgekit.pipeline.results_log import (
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights, Step
 from edgekit.remote.upload import COMMANDS_BYTES, count_wire_bytes
+from edgekit.version import __version__
 from edgekit_agent.files import write_atomic
 from edgekit_agent.results import Latency
 

@@ -12,7 +12,7 @@ from edgekit.compression.clean import clean
 from edgekit.compression.registry import PASSES
 from edgekit.pipeline.build import build
 from edgekit.pipeline.request import Request
-from edgekit.report.html import REPORT, write_report
+from edgekit.reporting.html import REPORT, write_report
 from tests.builders.projects import PROFILE
 from tests.builders.tiny import model, normal, run, uniform
 

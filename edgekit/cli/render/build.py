@@ -12,7 +12,7 @@ from edgekit.config.profile import get_runtime
 from edgekit.onnx_graph.rewrites.prepare import QUANTISED_ALREADY
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.noninferiority import Comparison
-from edgekit.report.text_tables import format_size, format_table
+from edgekit.reporting.text_tables import format_size, format_table
 
 _ENCODED = {"packed": "when packed", "raw": "as sent"}
 

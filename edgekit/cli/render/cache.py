@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.cache.maintenance import Removal, Usage
-from edgekit.report.text_tables import format_size, format_table
+from edgekit.reporting.text_tables import format_size, format_table
 
 
 def format_usage(usage: Usage) -> str:

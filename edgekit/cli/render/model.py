@@ -13,7 +13,7 @@ from edgekit.inspection.prunable import FixedReason, PrunablePart, PrunableStruc
 from edgekit.inspection.summary import Inspection
 from edgekit.model import Origin
 from edgekit.onnx_graph.cost import Cost
-from edgekit.report.text_tables import format_size, format_table
+from edgekit.reporting.text_tables import format_size, format_table
 
 # Largest number of rows and reasons; --json lists them all.
 _SHOWN_PARTS, _SHOWN_REASONS = 40, 6

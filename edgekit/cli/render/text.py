@@ -13,7 +13,7 @@ from edgekit.pipeline.apply import ApplyResult
 from edgekit.pipeline.benchmark import BenchResult
 from edgekit.printable import escape_text
 from edgekit.remote.deploy import PushReport
-from edgekit.report.text_tables import format_size, format_table
+from edgekit.reporting.text_tables import format_size, format_table
 from edgekit_agent.codec import encode
 from edgekit_agent.releases.provenance import Provenance
 from edgekit_agent.results import AuditLine, DeviceFacts, Health, Release, Status

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
-from edgekit import __version__
 from edgekit.errors import EdgekitError, PassCrash, first_line
 from edgekit.model import Model, TensorSpec
 from edgekit.onnx_graph.io import load_structure
 from edgekit.recipe import Step
 from edgekit.tflite.weight_stats import count_tflite_ops
+from edgekit.version import __version__
 from edgekit_agent.files import write_atomic
 
 _PACKAGES = ("onnx", "onnxruntime", "numpy", "ai-edge-litert")

@@ -15,7 +15,7 @@ from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.results import MIB, Check, Measurement
 from edgekit.bundle.runtime_pairs import FormatPair, PairSide, find_pairs
 from edgekit.pipeline.results_log import BuildFacts, CandidateLine, read_facts
-from edgekit.report import plots
+from edgekit.reporting import plots
 from edgekit_agent.files import write_atomic
 from edgekit_agent.results import Tally
 
@@ -158,7 +158,7 @@ def render(facts: BuildFacts) -> str:
 
 def _build_environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("edgekit.report"),
+        loader=PackageLoader("edgekit.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -18,8 +18,8 @@ from edgekit.bundle.results import Check, Measurement, Verdict
 from edgekit.config.profile import load_profile
 from edgekit.errors import ExitCode, UserError
 from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Step
-from edgekit.report import plots
-from edgekit.report.html import REPORT, write_report
+from edgekit.reporting import plots
+from edgekit.reporting.html import REPORT, write_report
 from edgekit_agent.codec import encode
 from edgekit_agent.results import Latency, Tally
 

@@ -1,0 +1,3 @@
+"""Version of edgekit."""
+
+__version__ = "0.1.0"
