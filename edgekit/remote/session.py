@@ -47,7 +47,7 @@ OLDEST_PYTHON = (3, 9)
 # The most bytes that login scripts may print before the agent's greeting.
 MOST_NOISE_BYTES = 1 << 20
 
-_KNOCK = "{own}{python} -Ic {knock} {home} {digest};exit $?"
+_FAST_START = "{own}{python} -Ic {fast_start} {home} {digest};exit $?"
 _LAUNCH = """\
 for p in {pythons}; do
   if "$p" -I -S -c 'import sys; sys.exit(sys.version_info < {oldest})' 2>/dev/null; then
@@ -169,9 +169,9 @@ class Session:
         """Start the agent; send it first if the device lacks it."""
         watch = LimitTracker(START_BOUNDS)
         stream = self._open(
-            _KNOCK.format(
+            _FAST_START.format(
                 python=shlex.quote(self._transport.pythons[0]),
-                knock=shlex.quote(shorten_script(read_script("knock.py"))),
+                fast_start=shlex.quote(shorten_script(read_script("fast_start.py"))),
                 home=shlex.quote(self.home),
                 own=self._home_prefix(),
                 digest=pack_agent().digest,
