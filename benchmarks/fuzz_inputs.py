@@ -12,18 +12,12 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto
 
-_BYTES = (b"", b"\0", b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x80" * 9 + b"\x01", b"\0" * 64)
-_TEXTS = (
-    "", "\0", "a" * 5000, "../../etc/passwd", "/dev/zero", "\x1b[2J\x1b]0;x\a", "a\nedgekit: b",
-    "\u202eabc", "\U0001f600", "%s%n{}", "1e999", "-1", "nan",
-)  # fmt: skip
-_NUMBERS = (0, -1, 1, 1 << 31, 1 << 63, -(1 << 63), 1 << 70, 1e308, -1e308, 1e-320, 10**400)
-_TOKENS = (
-    "1e999", "-1", "0", "nan", "inf", '""', '"\\u0000"', "[]", "{}", "true", "1979-05-27",
-    "99999999999999999999999", "[[[[[[[[1]]]]]]]]", '"' + "x" * 300 + '"', "1_000", "0x7fffffff",
-)  # fmt: skip
+from benchmarks.fuzz_graphs import (
+    change_graph,
+)
+from benchmarks.fuzz_values import BYTES, NUMBERS, TEXTS, TOKENS
 
 
 def mutate_bytes(data: bytes, rng: Random) -> bytes:
@@ -43,7 +37,7 @@ def mutate_bytes(data: bytes, rng: Random) -> bytes:
             case 3:
                 out[at:at] = rng.randbytes(size)
             case 4:
-                word = rng.choice(_BYTES)
+                word = rng.choice(BYTES)
                 out[at : at + len(word)] = word
             case 5 if rng.random() < 0.3:
                 del out[at:]
@@ -64,7 +58,7 @@ def mutate_zip(data: bytes, rng: Random) -> bytes:
     if "manifest.json" in members and rng.random() < 0.6:
         _update_digests(members)
     if rng.random() < 0.1:
-        members[rng.choice(_TEXTS[3:])[:200]] = members.popitem()[1]
+        members[rng.choice(TEXTS[3:])[:200]] = members.popitem()[1]
     buffer = io.BytesIO()
     with zipfile.ZipFile(
         buffer, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
@@ -158,7 +152,7 @@ def _mutate_value(value: Any, rng: Random) -> Any:  # noqa: ANN401
     if isinstance(value, float):
         return rng.choice((0.0, -1.0, float("nan"), float("inf"), 1e38))
     if isinstance(value, bytes | str):
-        return rng.choice(_TEXTS).encode()
+        return rng.choice(TEXTS).encode()
     if value is not None and hasattr(value, "dtype"):
         changed = value.copy()
         if changed.size:
@@ -180,13 +174,13 @@ def mutate_text(text: str, rng: Random) -> bytes:
         match rng.randrange(12):
             case place if place > 5:
                 if equals:
-                    words = [key, "=", rng.choice((*_TOKENS, json.dumps(rng.choice(_TEXTS))))]
+                    words = [key, "=", rng.choice((*TOKENS, json.dumps(rng.choice(TEXTS))))]
             case 0:
-                words[rng.randrange(len(words))] = rng.choice(_TOKENS)
+                words[rng.randrange(len(words))] = rng.choice(TOKENS)
             case 1:
-                words[-1] = rng.choice(_TOKENS)
+                words[-1] = rng.choice(TOKENS)
             case 2:
-                words.insert(rng.randrange(len(words) + 1), json.dumps(rng.choice(_TEXTS)))
+                words.insert(rng.randrange(len(words) + 1), json.dumps(rng.choice(TEXTS)))
             case 3:
                 words = words * rng.choice((2, 40))
             case 4:
@@ -212,7 +206,7 @@ def mutate_json(value: Any, rng: Random) -> Any:  # noqa: ANN401 - any JSON valu
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[rng.choice(_TEXTS)] = _make_hostile(rng)
+                holder[rng.choice(TEXTS)] = _make_hostile(rng)
             case _:
                 holder[key] = _make_hostile(rng)
     return copy
@@ -229,13 +223,13 @@ def _places(value: Any) -> Any:  # noqa: ANN401
 def _make_hostile(rng: Random) -> Any:  # noqa: ANN401
     match rng.randrange(6):
         case 0:
-            return rng.choice(_TEXTS)
+            return rng.choice(TEXTS)
         case 1:
-            return rng.choice(_NUMBERS)
+            return rng.choice(NUMBERS)
         case 2:
             return rng.choice((None, True, [], {}, [{}], {"a": []}, float("nan"), float("inf")))
         case 3:
-            return [rng.choice(_NUMBERS)] * rng.choice((2, 1000, 100_000))
+            return [rng.choice(NUMBERS)] * rng.choice((2, 1000, 100_000))
         case 4:
             nested: Any = 1
             for _ in range(rng.choice((30, 500))):
@@ -249,153 +243,6 @@ def mutate_onnx(proto: ModelProto, rng: Random) -> bytes:
     """Change a graph so that it parses but is inconsistent, or damage its bytes."""
     copy = ModelProto.FromString(proto.SerializeToString())
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        _change(copy, rng)
+        change_graph(copy, rng)
     data = copy.SerializeToString()
     return mutate_bytes(data, rng) if rng.random() < 0.1 else data
-
-
-def _change(proto: ModelProto, rng: Random) -> None:
-    graph = proto.graph
-    change = rng.choice(
-        (
-            _change_initializer,
-            _change_value_info,
-            _change_initializer,
-            _change_value_info,
-            _change_node,
-            _change_order,
-            _change_attributes,
-            _change_attributes,
-            _change_header,
-        )
-        if rng.random() < 0.9
-        else (_nest_in_branches,)
-    )
-    if change is _change_header:
-        proto.ir_version = rng.choice((0, 3, 8, 10, 99))
-        if proto.opset_import:
-            proto.opset_import[0].version = rng.choice((0, 1, 7, 13, 17, 21, 1000, -5))
-        return
-    change(graph, rng)
-
-
-def _change_header(graph: GraphProto, rng: Random) -> None:
-    raise NotImplementedError
-
-
-def _change_initializer(graph: GraphProto, rng: Random) -> None:
-    if not graph.initializer:
-        return
-    tensor = rng.choice(graph.initializer)
-    match rng.randrange(6):
-        case 0:
-            tensor.dims.append(rng.choice((0, -1, 1, 1 << 31, 1 << 62)))
-        case 1 if tensor.dims:
-            tensor.dims[0] = rng.choice((0, -1, 1 << 20, 1 << 40, 1 << 62))
-        case 2:
-            tensor.data_type = rng.choice(range(26))
-        case 3:
-            tensor.raw_data = tensor.raw_data[: rng.randrange(len(tensor.raw_data) + 1)]
-        case 4:
-            tensor.raw_data = rng.randbytes(len(tensor.raw_data))
-        case _:
-            tensor.data_location = TensorProto.EXTERNAL
-            entries = {
-                "location": rng.choice((*_TEXTS, "m.onnx", ".", "..", "w")),
-                "offset": rng.choice(("", "0", "-1", "x", str(1 << 62))),
-                "length": rng.choice(("", "0", "-1", "4", str(1 << 62))),
-            }
-            for key, text in entries.items():
-                tensor.external_data.add(key=key, value=text)
-
-
-def _change_value_info(graph: GraphProto, rng: Random) -> None:
-    values = [*graph.input, *graph.output, *graph.value_info]
-    if not values:
-        return
-    value = rng.choice(values)
-    tensor = value.type.tensor_type
-    match rng.randrange(5):
-        case 0:
-            tensor.elem_type = rng.choice(range(26))
-        case 1:
-            tensor.ClearField("shape")
-        case 2:
-            tensor.shape.dim.add().dim_value = rng.choice((0, -1, 1 << 31, 1 << 40, 1 << 62))
-        case 3 if tensor.shape.dim:
-            rng.choice(tensor.shape.dim).dim_param = rng.choice(_TEXTS)
-        case _:
-            value.name = rng.choice(_TEXTS)
-
-
-def _change_node(graph: GraphProto, rng: Random) -> None:
-    if not graph.node:
-        return
-    node = rng.choice(graph.node)
-    names = [name for each in graph.node for name in (*each.input, *each.output)]
-    match rng.randrange(6):
-        case 0 if node.input:
-            node.input[rng.randrange(len(node.input))] = rng.choice((*names, *_TEXTS))
-        case 1 if node.output:
-            node.output[rng.randrange(len(node.output))] = rng.choice((*names, *_TEXTS))
-        case 2:
-            node.op_type = rng.choice(
-                ("Relu", "Loop", "Scan", "If", "Conv", "Reshape", "Einsum", "Pad", "Resize",
-                 "Slice", "Gather", "Tile", "Expand", "Range", "ConstantOfShape", "LSTM", "x\0y")
-            )  # fmt: skip
-        case 3:
-            node.name = rng.choice(_TEXTS)
-        case 4:
-            del node.input[rng.randrange(len(node.input) + 1) :]
-        case _:
-            node.input.extend(rng.choices([*names, "", "absent"], k=rng.choice((1, 3, 200))))
-
-
-def _change_order(graph: GraphProto, rng: Random) -> None:
-    if not graph.node:
-        return
-    match rng.randrange(3):
-        case 0:
-            del graph.node[rng.randrange(len(graph.node))]
-        case 1:
-            graph.node.add().CopyFrom(rng.choice(graph.node))
-        case _:
-            nodes = list(graph.node)
-            rng.shuffle(nodes)
-            copies = [type(n).FromString(n.SerializeToString()) for n in nodes]
-            del graph.node[:]
-            graph.node.extend(copies)
-
-
-def _change_attributes(graph: GraphProto, rng: Random) -> None:
-    if not graph.node:
-        return
-    node = rng.choice(graph.node)
-    if node.attribute and rng.random() < 0.7:
-        attribute = rng.choice(node.attribute)
-        match rng.randrange(4):
-            case 0:
-                attribute.type = rng.choice(AttributeProto.AttributeType.values())
-            case 1:
-                attribute.i = rng.choice((0, -1, 1 << 31, (1 << 62)))
-                attribute.type = AttributeProto.INT
-            case 2:
-                attribute.ints.extend([rng.choice((0, -1, 1 << 40))] * rng.choice((1, 5000)))
-            case _:
-                del attribute.ints[:]
-        return
-    name = rng.choice(("axis", "kernel_shape", "pads", "to", "value", "body", "equation", "perm"))
-    given = rng.choice((1, -7, [1, 2], [1 << 40], "i,j->k" * 50, 0.5))
-    node.attribute.append(helper.make_attribute(name, given))
-
-
-def _nest_in_branches(graph: GraphProto, rng: Random) -> None:
-    """Nest the graph in branches of If, several levels deep."""
-    for _ in range(rng.choice((1, 3, 12))):
-        inner = GraphProto.FromString(graph.SerializeToString())
-        del inner.input[:]
-        names = [f"{o.name}{rng.randrange(1000)}" for o in graph.output]
-        node = helper.make_node("If", ["cond"], names, then_branch=inner, else_branch=inner)
-        graph.node.append(node)
-        if len(graph.SerializeToString()) > 200_000:
-            return

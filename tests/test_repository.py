@@ -12,7 +12,7 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("edgekit", "targets")
+PACKAGES = ("edgekit", "targets", "tests", "benchmarks")
 SOURCES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 LONGEST = 400
 MOST_FILES = 25

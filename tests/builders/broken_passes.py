@@ -1,0 +1,55 @@
+"""Passes that break their contract, for tests of the runner."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgekit.compression.registry import PASSES, PassSpec, Promise
+from edgekit.errors import PassError
+from edgekit.recipe import Clean
+from tests.builders.tiny import apply, normal
+
+NET = "g (float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) y = Relu(h) }"
+
+
+WEIGHTS = {"w": normal(6, 4)}
+
+
+def _edited(source, work, edit):
+    proto = onnx.load(str(source.path))
+    edit(proto.graph)
+    proto.graph.doc_string = "edited"
+    path = work.scratch / "edited.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def _with_constants(**arrays):
+    """What puts other values in the place of stored ones."""
+
+    def edit(graph):
+        for tensor in graph.initializer:
+            if tensor.name in arrays:
+                tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
+
+    return edit
+
+
+EXACT = Promise(max_relative_error=1e-3, exact=True)
+
+
+def broken(function, promise, source, folder, monkeypatch, data=None):
+    """The complaint about a pass that keeps nothing of its promise."""
+    row = PassSpec(
+        settings=Clean,
+        function=f"{__name__}:{function.__name__}",
+        summary="breaks a promise",
+        version=1,
+        promise=promise,
+    )
+    monkeypatch.setitem(PASSES, "culprit", row)
+    with pytest.raises(PassError) as caught:
+        apply("culprit", source, folder, data)
+    return caught.value.message
