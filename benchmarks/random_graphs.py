@@ -33,7 +33,7 @@ from unittest.mock import patch
 from benchmarks.random_graphs_case import Case, recipes, run_recipe, write
 from edgekit.compression.checks import timing
 from tests.builders.exported.kinds import KINDS, exported
-from tests.builders.random_draft import Impossible
+from tests.builders.random.draft import Impossible
 
 _HOME = Path(__file__).resolve().parents[1]
 _SECONDS = 120

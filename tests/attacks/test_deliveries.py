@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.deliveries_judge import Delivery, DeviceState, faults_of, faults_of_next
-from benchmarks.deliveries_kinds import KINDS
-from benchmarks.deliveries_push import run_case
-from benchmarks.deliveries_site import Site
+from benchmarks.deliveries.judge import Delivery, DeviceState, faults_of, faults_of_next
+from benchmarks.deliveries.kinds import KINDS
+from benchmarks.deliveries.push import run_case
+from benchmarks.deliveries.site import Site
 from tests.builders.servers import SSHD
 
 KNOWN = {name: {"model.onnx": name * 2, "manifest.json": name * 3} for name in "abcn"}

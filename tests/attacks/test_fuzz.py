@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.fuzz import _pick
-from benchmarks.fuzz_case import KINDS, run_case, write_bases
+from benchmarks.fuzz.__main__ import _pick
+from benchmarks.fuzz.case import KINDS, run_case, write_bases
 
 
 @pytest.fixture(scope="module")

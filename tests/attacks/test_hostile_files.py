@@ -327,7 +327,7 @@ def test_a_model_that_kills_its_runtime_is_one_line(tmp_path):
     ],
 )
 def test_fields_of_a_tflite_file_that_litert_reads_otherwise_are_refused(tmp_path, change, says):
-    from benchmarks.fuzz_case import write_bases
+    from benchmarks.fuzz.case import write_bases
 
     write_bases(tmp_path / "bases")
     path = tmp_path / "bases/dense.tflite"
@@ -354,7 +354,7 @@ def test_fields_of_a_tflite_file_that_litert_reads_otherwise_are_refused(tmp_pat
 
 
 def test_a_model_that_was_opened_once_is_not_tried_again(tmp_path):
-    from benchmarks.fuzz_case import write_bases
+    from benchmarks.fuzz.case import write_bases
 
     write_bases(tmp_path / "bases")
     store = Store(tmp_path / "cache")

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tests.builders.random_draft import _OPSET, Draft, Impossible, _info, _run
+from tests.builders.random.draft import _OPSET, Draft, Impossible, _info, _run
 
 _LARGEST = 1e4
 _MOST = 20000

@@ -16,8 +16,8 @@ from tests.builders.exported.draft import _SAMPLES, ExportDraft, Exported
 from tests.builders.exported.layers import batched_weights, convolutions, products
 from tests.builders.exported.recurrent import branches, loops, recurrent
 from tests.builders.exported.signals import detector, speech, typed
-from tests.builders.random_draft import Impossible, _info, _run
-from tests.builders.random_graphs import draft
+from tests.builders.random.draft import Impossible, _info, _run
+from tests.builders.random.graphs import draft
 
 _WRITERS = {
     "transformer": transformer,

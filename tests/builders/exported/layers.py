@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.builders.exported.attention import activation, feed_forward, norm, project
-from tests.builders.random_draft import Impossible
+from tests.builders.random.draft import Impossible
 
 
 def convolution(d, x, made, *, size=None, group=1, stride=1, act=True):

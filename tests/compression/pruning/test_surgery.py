@@ -19,7 +19,7 @@ from edgekit.onnx_graph.io import load
 from tests.builders.blocks import images, sequences
 from tests.builders.blocks.cuts import found, holds, kinds, run, shares
 from tests.builders.blocks.structures import image_net, transformer
-from tests.builders.random_graphs import draft
+from tests.builders.random.graphs import draft
 from tests.builders.tiny import normal, proto
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -10,8 +10,8 @@ from edgekit.conversion.tflite_to_onnx.convert import lift
 from edgekit.tflite.flatbuffer import read_lite
 from tests.builders.both_runtimes import in_litert
 from tests.builders.qdq_graphs import by_onnxruntime
-from tests.builders.random_graphs import draft
-from tests.builders.random_qdq_graphs import quantised
+from tests.builders.random.graphs import draft
+from tests.builders.random.qdq_graphs import quantised
 
 SEEDS = [range(first, first + 25) for first in range(0, 150, 25)]
 # What rounding on the way may move in graphs as deep as these: a part of the largest value.

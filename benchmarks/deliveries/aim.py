@@ -1,6 +1,6 @@
 """Hook for Python on a device that announces one file operation of the agent and stops there.
 
-``deliveries_power`` installs it where Python imports it at every start. Without the file
+``deliveries.power`` installs it where Python imports it at every start. Without the file
 ``/run/aim`` it does nothing. Standard library, Python 3.9.
 """
 

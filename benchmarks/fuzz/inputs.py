@@ -14,10 +14,10 @@ from typing import Any
 
 from onnx import ModelProto
 
-from benchmarks.fuzz_graphs import (
+from benchmarks.fuzz.graphs import (
     change_graph,
 )
-from benchmarks.fuzz_values import BYTES, NUMBERS, TEXTS, TOKENS
+from benchmarks.fuzz.values import BYTES, NUMBERS, TEXTS, TOKENS
 
 
 def mutate_bytes(data: bytes, rng: Random) -> bytes:

@@ -6,8 +6,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from benchmarks.deliveries_links import STAGES, act_at_stage
-from benchmarks.deliveries_push import Case
+from benchmarks.deliveries.links import STAGES, act_at_stage
+from benchmarks.deliveries.push import Case
 
 LATE_STAGES = ("staging", "laid", "watched", "switched")
 LATER_S = (0.0, 0.0, 0.0, 0.01, 0.05, 0.2)

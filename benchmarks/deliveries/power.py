@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deliveries_command import Command, CommandResult
-from benchmarks.deliveries_device import (
+from benchmarks.deliveries.command import Command, CommandResult
+from benchmarks.deliveries.device import (
     BARE,
     READY,
     Device,
@@ -23,7 +23,7 @@ from benchmarks.deliveries_device import (
     prepare_templates,
     thaw,
 )
-from benchmarks.deliveries_judge import (
+from benchmarks.deliveries.judge import (
     DONE,
     Delivery,
     DeviceState,
@@ -32,7 +32,7 @@ from benchmarks.deliveries_judge import (
     faults_of_next,
     name_outcome,
 )
-from benchmarks.deliveries_site import cache, files_of, release_of
+from benchmarks.deliveries.site import cache, files_of, release_of
 from edgekit.bundle.manifest import Bundle
 from edgekit.errors import EdgekitError
 from edgekit.remote.confirmation import WatchTerms

@@ -6,7 +6,7 @@ from random import Random
 
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 
-from benchmarks.fuzz_values import TEXTS
+from benchmarks.fuzz.values import TEXTS
 
 
 def change_graph(proto: ModelProto, rng: Random) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import helper
 
-from tests.builders.random_draft import _FLOAT, _model
+from tests.builders.random.draft import _FLOAT, _model
 
 
 def quantised(d):

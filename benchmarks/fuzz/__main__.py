@@ -31,9 +31,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.fuzz_case import KINDS, run_case, write_bases, write_variant
+from benchmarks.fuzz.case import KINDS, run_case, write_bases, write_variant
 
-HOME = Path(__file__).resolve().parents[1]
+HOME = Path(__file__).resolve().parents[2]
 MOST_CPU_S = 20.0
 MOST_BYTES = 1 << 30
 # Limit of wall time; a busy machine may take far longer than its CPU time.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders.random_draft import (
+from tests.builders.random.draft import (
     _FLOAT,
     Draft,
     Impossible,
 )
-from tests.builders.random_layers import activate, convolution, pool, transposed_convolution
+from tests.builders.random.layers import activate, convolution, pool, transposed_convolution
 
 
 def _broadcast_shape(d, shape):

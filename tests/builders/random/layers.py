@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders.random_draft import (
+from tests.builders.random.draft import (
     _pads,
 )
 

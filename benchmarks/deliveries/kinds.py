@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.deliveries_cuts import (
+from benchmarks.deliveries.cuts import (
     LATER_S,
     comes_back,
     cut_again,
@@ -22,7 +22,7 @@ from benchmarks.deliveries_cuts import (
     lose_confirmation,
     moment,
 )
-from benchmarks.deliveries_links import (
+from benchmarks.deliveries.links import (
     STAGES,
     act_at_stage,
     find_agents_at_work,
@@ -30,8 +30,8 @@ from benchmarks.deliveries_links import (
     find_workers,
     kill_all,
 )
-from benchmarks.deliveries_push import Breaker, Case
-from benchmarks.deliveries_site import BARE_PATH
+from benchmarks.deliveries.push import Breaker, Case
+from benchmarks.deliveries.site import BARE_PATH
 
 # System calls of an agent that change names or sync them.
 # How many of each there are in a push; some of them may have another name on this machine.

@@ -14,7 +14,7 @@ import onnx
 import onnx.parser
 from onnx import numpy_helper
 
-from benchmarks.fuzz_inputs import (
+from benchmarks.fuzz.inputs import (
     mutate_bytes,
     mutate_json,
     mutate_onnx,
@@ -194,7 +194,7 @@ def run_case(kind: str, seed: int, bases: Path, scratch: Path) -> str:
     }
     try:
         if kind == "answers":
-            from benchmarks.fuzz_answers import use_answer
+            from benchmarks.fuzz.answers import use_answer
 
             use_answer(seed)
         else:

@@ -1,4 +1,4 @@
-"""Emulated device whose power is cut; see ``deliveries_power``."""
+"""Emulated device whose power is cut; see ``deliveries.power``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.deliveries_judge import DeviceState, Digests
-from benchmarks.deliveries_site import cache, files_of, release_of
+from benchmarks.deliveries.judge import DeviceState, Digests
+from benchmarks.deliveries.site import cache, files_of, release_of
 from edgekit.remote.confirmation import WatchTerms
 from edgekit.remote.deploy import push
 from edgekit.remote.session import open_session
@@ -88,7 +88,7 @@ class Device:
 
     def seen(self) -> DeviceState:
         """Read the state of edgekit's home."""
-        text = (HERE / "deliveries_look.py").read_text()
+        text = (HERE / "look.py").read_text()
         return DeviceState.of(json.loads(self.run(f"python3 -I - {HOME}", given=text)))
 
     def cut_power(self) -> None:
@@ -148,7 +148,7 @@ def prepare_templates(scripts: Path, folder: Path) -> dict[str, Digests]:
     if not (home() / "run" / BARE / "frozen").exists():
         bare = Device(scripts, BARE)
         script(scripts, f"boot.sh {BARE}", _SETTINGS)
-        bare.run(_PREPARE, as_root=True, given=(HERE / "deliveries_aim.py").read_text())
+        bare.run(_PREPARE, as_root=True, given=(HERE / "aim.py").read_text())
         _freeze(bare)
     known = home() / "run" / READY / "known.json"
     if not (home() / "run" / READY / "frozen").exists():

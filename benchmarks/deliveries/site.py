@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from benchmarks.deliveries_command import PATIENCE_S, Command
-from benchmarks.deliveries_judge import DeviceState, Digests
-from benchmarks.deliveries_links import find_agents_at_work, find_watchers
-from benchmarks.deliveries_look import look
+from benchmarks.deliveries.command import PATIENCE_S, Command
+from benchmarks.deliveries.judge import DeviceState, Digests
+from benchmarks.deliveries.links import find_agents_at_work, find_watchers
+from benchmarks.deliveries.look import look
 from edgekit.bundle.manifest import RELEASE_DIGITS, Bundle
 from edgekit.errors import EdgekitError
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms

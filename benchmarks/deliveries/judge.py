@@ -14,7 +14,7 @@ _OWN = ("release.json",)
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceState:
-    """State of a home at one moment, as read by ``deliveries_look``."""
+    """State of a home at one moment, as read by ``deliveries.look``."""
 
     current: str | None
     previous: str | None

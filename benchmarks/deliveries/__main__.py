@@ -21,9 +21,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.deliveries_kinds import KINDS
-from benchmarks.deliveries_push import Result, run_case
-from benchmarks.deliveries_site import TEMPLATES, Site
+from benchmarks.deliveries.kinds import KINDS
+from benchmarks.deliveries.push import Result, run_case
+from benchmarks.deliveries.site import TEMPLATES, Site
 
 _USUAL = ("empty", "one", "two", "two", "old form", "signed")
 
@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace, results: list[Result]) -> Iterator[Result]
         yield from _break_pushes(options, pushes)
     done = [r for r in results if r["kind"] not in KINDS]
     if len(done) < options.power_cuts:
-        from benchmarks.deliveries_power import cut_power
+        from benchmarks.deliveries.power import cut_power
 
         yield from cut_power(options.power_cuts, options.seed, done)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.deliveries_command import PATIENCE_S, Command, CommandResult
-from benchmarks.deliveries_judge import (
+from benchmarks.deliveries.command import PATIENCE_S, Command, CommandResult
+from benchmarks.deliveries.judge import (
     DEVICE,
     DONE,
     Delivery,
@@ -19,8 +19,8 @@ from benchmarks.deliveries_judge import (
     faults_of_next,
     name_outcome,
 )
-from benchmarks.deliveries_links import BreakingLink, Home
-from benchmarks.deliveries_site import Site, release_of
+from benchmarks.deliveries.links import BreakingLink, Home
+from benchmarks.deliveries.site import Site, release_of
 from edgekit.bundle.manifest import Bundle
 from edgekit.remote.agent_file import pack_agent
 

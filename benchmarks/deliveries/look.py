@@ -1,6 +1,6 @@
 """Reader of edgekit's folder on a device without edgekit's own code; prints JSON.
 
-Runs on the device as well: ``python3 - HOME < deliveries_look.py``. Standard library, Python 3.9.
+Runs on the device as well: ``python3 - HOME < look.py``. Standard library, Python 3.9.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from benchmarks.fuzz_inputs import mutate_bytes, mutate_json
+from benchmarks.fuzz.inputs import mutate_bytes, mutate_json
 from edgekit.cli.render.text import format_states
 from edgekit.remote.session import Session
 from edgekit.remote.transport import LONGEST_LINE_BYTES, Lines

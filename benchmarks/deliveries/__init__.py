@@ -1,0 +1,1 @@
+"""Broken deliveries: pushes that are cut, killed or damaged, and power cuts of a device."""

@@ -1,0 +1,1 @@
+"""Damaged and hostile inputs of every kind, taken or refused in one line."""
