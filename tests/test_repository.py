@@ -1,8 +1,8 @@
 """Rules that a machine can check: sizes of files and folders, import cycles, links, the wheel."""
 
 import re
+import shutil
 import subprocess
-import sys
 import zipfile
 from collections import Counter
 from graphlib import TopologicalSorter
@@ -11,7 +11,13 @@ from pathlib import Path
 import grimp
 import pytest
 
+from tests.builders.environments import PACKED, build_wheel
+
 ROOT = Path(__file__).parents[1]
+OUTPUTS = (
+    "examples/digits/build/tablet-x86/report.html",
+    "examples/digits/__pycache__/train.cpython-311.pyc",
+)
 PACKAGES = ("edgekit", "targets", "tests", "benchmarks")
 SOURCES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 LONGEST = 400
@@ -21,10 +27,15 @@ ONE_INTERFACE = {"edgekit/conversion/onnx_to_tflite/ops"}  # one module per kind
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--quiet", "-w", str(folder), str(ROOT)], check=True)
-    return next(folder.glob("edgekit-*.whl"))
+    """The wheel of a checkout in which an example was built."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    for name in PACKED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, checkout / name)
+    for name in OUTPUTS:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text("")
+    return build_wheel(checkout, tmp_path_factory.mktemp("wheel"))
 
 
 def test_no_file_is_longer_than_a_reader_can_hold():
@@ -49,15 +60,17 @@ def lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
-def test_the_wheel_carries_the_agent_the_profiles_and_every_other_file(wheel):
+def test_the_wheel_carries_the_agent_the_profiles_the_examples_and_every_other_file(wheel):
     shipped = set(zipfile.ZipFile(wheel).namelist())
     for package, home, inside in (
         ("edgekit", ROOT, ""),
         ("edgekit_agent", ROOT / "targets", ""),
         ("device_profiles", ROOT, "edgekit/"),
+        ("examples", ROOT, "edgekit/"),
     ):
         files = (p for p in (home / package).rglob("*") if p.is_file())
-        wanted = {f"{inside}{p.relative_to(home)}" for p in files if "__pycache__" not in p.parts}
+        ignored = {"__pycache__", "build"}
+        wanted = {f"{inside}{p.relative_to(home)}" for p in files if not ignored & set(p.parts)}
         assert wanted
         assert not wanted - shipped
 
@@ -66,6 +79,14 @@ def test_the_wheel_carries_nothing_else(wheel):
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     extra = {top for top in tops if not top.endswith(".dist-info")}
     assert extra == {"edgekit", "edgekit_agent"}
+
+
+def test_the_wheel_carries_the_examples_without_outputs(wheel):
+    named = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("edgekit/ex")]
+    tracked = subprocess.run(
+        ["git", "ls-files", "examples"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert sorted(named) == [f"edgekit/{name}" for name in sorted(tracked.stdout.split())]
 
 
 def test_every_file_that_the_readme_names_is_there():

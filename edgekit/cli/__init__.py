@@ -14,7 +14,7 @@ import typer
 
 from edgekit.cli.cache import show_cache
 from edgekit.cli.devices import devices_app
-from edgekit.cli.folders import start_project, write_page
+from edgekit.cli.folders import start_example, start_project, write_page
 from edgekit.cli.keys import keys_app
 from edgekit.cli.options import (
     Data,
@@ -135,6 +135,7 @@ def _show_help(
 
 
 app.command("init")(start_project)
+app.command("example")(start_example)
 
 
 @app.command()

@@ -1,14 +1,16 @@
-"""edgekit init and edgekit report: files for the user to edit and to read."""
+"""edgekit init, example and report: files for the user to edit and to read."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgekit.cli.options import Folder, TrustPickle
-from edgekit.cli.render.output import say, show_progress
+from edgekit.cli.options import Folder, Json, TrustPickle
+from edgekit.cli.render.output import emit, say, show_progress
+from edgekit.errors import UserError
 
 
 def start_project(
@@ -27,6 +29,40 @@ def start_project(
     for point in started.open_points:
         say(f"  to fill in: {point}")
     say("  then: edgekit build --device NAME ('edgekit devices' lists them)")
+
+
+def start_example(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of the example; default: list them.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="New or empty folder to write.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write an example project into a folder, or list the examples."""
+    from edgekit.pipeline.example import list_examples, write_example
+
+    if name is None:
+        emit(
+            list_examples(),
+            lambda found: "\n".join(f"{each.name}  {each.summary}" for each in found),
+            as_json=as_json,
+        )
+        return
+    if folder is None:
+        raise UserError("example: DIR is missing", hint=f"as in: edgekit example {name} {name}")
+    written = write_example(name, folder)
+
+    def describe(_: object) -> str:
+        built = folder / "build" / written.device
+        return (
+            f"{folder.resolve()} written ({len(written.files)} files)\n"
+            f"  then: edgekit build -C {shlex.quote(str(folder))} --device {written.device}\n"
+            f"        edgekit bench {shlex.quote(str(built))} local"
+        )
+
+    emit(written, describe, as_json=as_json)
 
 
 def write_page(

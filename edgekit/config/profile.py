@@ -6,8 +6,6 @@ import json
 import platform
 import typing
 from collections.abc import Sequence
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,6 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.config.toml import parse_toml, read_toml
 from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
@@ -201,16 +200,10 @@ def _list_tables(hint: object) -> list[type[BaseModel]]:
 
 def list_shipped_names() -> list[str]:
     """List the names of the profiles that come with edgekit, sorted."""
-    folder = _get_shipped_folder()
+    folder = get_shipped_folder("device_profiles")
     return sorted(
         f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
     )
-
-
-def _get_shipped_folder() -> Traversable:
-    """Return the folder of the shipped profiles: inside the package, or beside it in a checkout."""
-    inside = resources.files("edgekit") / "device_profiles"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "device_profiles"
 
 
 def choose_weight_bits(profile: DeviceProfile | None) -> IntegerBits:
@@ -245,7 +238,7 @@ def read_profile_text(name: str) -> str:
     """Return the TOML text of a profile, with its comments; ``name`` as in ``load_profile``."""
     if name.endswith(".toml"):
         return Path(name).read_text(encoding="utf-8")
-    return (_get_shipped_folder() / f"{name}.toml").read_text(encoding="utf-8")
+    return (get_shipped_folder("device_profiles") / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def read_profile(path: Path) -> DeviceProfile:

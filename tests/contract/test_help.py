@@ -11,6 +11,7 @@ from tests.builders.projects import ROOT, command, edgekit, spawned
 
 COMMANDS = [
     "init",
+    "example",
     "inspect",
     "build",
     "apply",
@@ -65,7 +66,7 @@ def test_every_command_and_every_option_of_it_is_explained(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["inspect", "build", "apply", "passes", "push", "bench", "rollback", "status"]
+    ["example", "inspect", "build", "apply", "passes", "push", "bench", "rollback", "status"]
     + [f"devices {verb}" for verb in ("list", "show", "check", "probe")]
     + [f"keys {verb}" for verb in ("new", "list", "trust", "revoke")],
 )

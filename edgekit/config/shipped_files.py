@@ -1,0 +1,13 @@
+"""Files that come with edgekit beside its code: device profiles and example projects."""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+
+def get_shipped_folder(name: str) -> Traversable:
+    """Return a folder of shipped files: inside the package, or beside it in a checkout."""
+    inside = resources.files("edgekit") / name
+    return inside if inside.is_dir() else Path(__file__).parents[2] / name

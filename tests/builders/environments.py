@@ -1,0 +1,44 @@
+"""The wheel of this checkout, and virtual environments that it is installed into."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Everything that the wheel is built from.
+PACKED = (
+    *("pyproject.toml", "README.md", "LICENSE", ".gitignore"),
+    *("edgekit", "targets", "device_profiles", "examples"),
+)
+
+
+def build_wheel(checkout: Path, folder: Path) -> Path:
+    """The wheel of a checkout, built with the hatchling of this environment."""
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--quiet", "-w", str(folder), str(checkout)], check=True)
+    return next(folder.glob("edgekit-*.whl"))
+
+
+def make_environment(folder: Path, wheel: Path) -> Path:
+    """The folder of commands of a new environment that holds a wheel, and no pip.
+
+    Dependencies are those of the environment that runs the tests, named in a .pth file; the wheel
+    comes before them on sys.path, so edgekit itself is never taken from there.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    install = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet"]
+    subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin"
+
+
+def get_plain_environment(**changes: str) -> dict[str, str]:
+    """The variables of this process without those that lead Python or edgekit to the checkout."""
+    hidden = ("PYTHON", "EDGEKIT", "VIRTUAL_ENV", "COVERAGE")
+    return {k: v for k, v in os.environ.items() if not k.startswith(hidden)} | changes
