@@ -41,10 +41,13 @@ def test_the_code_is_the_wheels_and_not_the_checkouts(commands, tmp_path):
 def test_an_example_is_written_built_and_measured(commands, tmp_path):
     written = run(commands, tmp_path, "example", "digits", "digits")
     assert written.returncode == 0, written.stderr
-    steps = [line.split("edgekit ")[1].split() for line in written.stdout.splitlines()[1:]]
-    assert [step[0] for step in steps] == ["build", "bench"]
-    for step in steps:
-        done = run(commands, tmp_path, *step)
-        assert done.returncode == 0, done.stderr
+    build, bench = (line.split("edgekit ")[1].split() for line in written.stdout.splitlines()[1:])
+
+    built = run(commands, tmp_path, *build)
+    assert built.returncode == 0, built.stderr
+    assert "788/797" in built.stdout, "the original is right on what the README says"
     assert (tmp_path / "digits/build/tablet-x86/tablet-x86.edgekit").is_file()
-    assert "788/797" in done.stdout or "accuracy" in done.stdout, done.stdout
+
+    measured = run(commands, tmp_path, *bench)
+    assert measured.returncode == 0, measured.stderr
+    assert measured.stdout.startswith("local: p50 ")
