@@ -85,7 +85,7 @@ def make(folder: Path, source: Path) -> None:
     data = load_project(folder).data.calibration
     steps = [
         ("clean", source, "clean.onnx", []),
-        ("quantize", folder / "clean.onnx", "int8.onnx", ["--data", data]),
+        ("quantize-static", folder / "clean.onnx", "int8.onnx", ["--data", data]),
     ]
     for name, given, target, more in steps:
         if not (folder / target).exists():
@@ -143,7 +143,7 @@ def compare(name: str, entry: dict[str, Any], options: argparse.Namespace) -> st
         folder=folder,
         cache=folder / "cache",
         settings=data.preprocess,
-        labelled=True,
+        labeled=True,
     )
     samples, labels = feeds(split, folder / "clean.onnx")
     files = {f"ort {kind}": folder / f"{kind}.onnx" for kind in ("clean", "int8")}

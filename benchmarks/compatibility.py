@@ -30,13 +30,13 @@ _HOME = Path(__file__).resolve().parents[1]
 DOCUMENT = _HOME / "docs" / "compatibility.md"
 # Passes and settings by row name.
 STEPS: dict[str, tuple[str, ...]] = {
-    "quantize": ("quantize",),
-    "weights bits=4": ("weights", "--set", "bits=4"),
+    "quantize-static": ("quantize-static",),
+    "quantize-weights bits=4": ("quantize-weights", "--set", "bits=4"),
     "prune-channels": ("prune-channels",),
     "low-rank": ("low-rank",),
-    "tflite": ("tflite",),
+    "to-tflite": ("to-tflite",),
 }
-_TO_ONNX = "onnx"
+_TO_ONNX = "to-onnx"
 
 
 def main() -> None:
@@ -141,7 +141,7 @@ def _run(entry: Entry, step: str, source: Path, folder: Path) -> Outcome:
     project = entry.project() if source.suffix == ".onnx" else ""
     (folder / "edgekit.toml").write_text(project, encoding="utf-8")
     words = STEPS.get(step, (step,))
-    target = folder / f"{step.partition(' ')[0]}{'.tflite' if step == 'tflite' else '.onnx'}"
+    target = folder / f"{step.partition(' ')[0]}{'.tflite' if step == 'to-tflite' else '.onnx'}"
     target.unlink(missing_ok=True)
     ended = edgekit(
         *("apply", words[0], str(source), "-o", str(target), "-C", str(folder)),

@@ -51,7 +51,7 @@ def find_fault(outcome: Outcome) -> str:
     if outcome.status != "ok" or outcome.step == "inspect":
         return ""
     if outcome.error is None:  # no runtime here has MediaPipe's custom operators
-        return "" if outcome.step == "onnx" else outcome.text
+        return "" if outcome.step == "to-onnx" else outcome.text
     return _find_unreported_error(outcome, outcome.error) or _find_unreported_time(outcome)
 
 

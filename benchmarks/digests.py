@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks.tasks import Entry, entries, prepare
 
 HERE = Path(__file__).resolve().parents[1]
+# Passes by the names of version 0.1, which older checkouts take as well.
 INT8 = ("quantize", "weight_bits=8")
 RECIPES: dict[str, tuple[tuple[str, ...], ...]] = {
     "clean": (("clean",),),

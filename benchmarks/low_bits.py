@@ -22,7 +22,7 @@ _NAMED = 3
 
 def build(folder: Path, bits: float, after: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Build one recipe in a project folder; return the facts of the original and the candidate."""
-    steps = ("clean", f"weights:bits={bits},weight_bits=8", f"{after}:weight_bits=8")
+    steps = ("clean", f"quantize-weights:bits={bits},weight_bits=8", f"{after}:weight_bits=8")
     return zoo.one_recipe(folder, steps)
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     for name, entry in zoo.entries(options.zoo).items():
         if options.only is None or name in options.only:
             folder = zoo.write_project(options.zoo, entry, options.out / name)
-            after = _AFTER.get(name.partition("-")[0], "quantize")
+            after = _AFTER.get(name.partition("-")[0], "quantize-static")
             for bits in options.bits:
                 print(row(name, bits, *build(folder, bits, after)), flush=True)
 

@@ -23,24 +23,24 @@ from tests.builders.exported.kinds import Exported
 
 SINGLE: dict[str, tuple[str, ...]] = {
     "clean": ("clean",),
-    "quantize": ("quantize",),
+    "quantize-static": ("quantize-static",),
     "quantize-dynamic": ("quantize-dynamic",),
-    "weights": ("weights bits=4",),
-    "prune": ("prune",),
+    "quantize-weights": ("quantize-weights bits=4",),
+    "prune-weights": ("prune-weights",),
     "prune-channels": ("prune-channels remove=0.3",),
     "low-rank": ("low-rank",),
     "float16": ("float16",),
-    "tflite": ("tflite",),
+    "to-tflite": ("to-tflite",),
 }
 CHAINS: dict[str, tuple[str, ...]] = {
-    "quantize, tflite": ("quantize", "tflite"),
-    "quantize-dynamic, tflite": ("quantize-dynamic", "tflite"),
-    "weights, quantize": ("weights bits=4", "quantize"),
-    "weights, tflite": ("weights bits=4", "tflite"),
-    "prune-channels, quantize": ("prune-channels remove=0.3", "quantize"),
-    "low-rank, quantize, tflite": ("low-rank", "quantize", "tflite"),
-    "float16, tflite": ("float16", "tflite"),
-    "tflite, onnx": ("tflite", "onnx"),
+    "quantize-static, to-tflite": ("quantize-static", "to-tflite"),
+    "quantize-dynamic, to-tflite": ("quantize-dynamic", "to-tflite"),
+    "quantize-weights, quantize-static": ("quantize-weights bits=4", "quantize-static"),
+    "quantize-weights, to-tflite": ("quantize-weights bits=4", "to-tflite"),
+    "prune-channels, quantize-static": ("prune-channels remove=0.3", "quantize-static"),
+    "low-rank, quantize-static, to-tflite": ("low-rank", "quantize-static", "to-tflite"),
+    "float16, to-tflite": ("float16", "to-tflite"),
+    "to-tflite, to-onnx": ("to-tflite", "to-onnx"),
 }
 _CHAINS_EACH = 2
 # A pass reports its error on the same samples, from a subset of the entries.
@@ -96,7 +96,7 @@ def run_recipe(graph: Exported, recipe: str, steps: Sequence[str], folder: Path)
     found: tuple[float, float] | None = None
     for step in steps:
         name, *settings = step.split()
-        target = folder / f"{step.replace(' ', '-')}{'.tflite' if name == 'tflite' else '.onnx'}"
+        target = folder / f"{step.replace(' ', '-')}{'.tflite' if name == 'to-tflite' else '.onnx'}"
         target = target.with_stem(f"{current.stem}-{target.stem}")
         try:
             applied = _apply(name, settings, current, target, folder)

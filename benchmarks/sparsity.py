@@ -39,9 +39,11 @@ def rows(name: str, folder: Path, sparsities: Sequence[float]) -> Iterator[str]:
 
 
 def _row(name: str, folder: Path, sparsity: str, way: str, settings: str) -> str:
-    prune = ("clean", f"prune:{settings}")
+    prune = ("clean", f"prune-weights:{settings}")
     before, pruned = zoo.one_recipe(folder, prune)
-    _, small = zoo.one_recipe(folder, (*prune, _INT8.get(name.partition("-")[0], "quantize")))
+    _, small = zoo.one_recipe(
+        folder, (*prune, _INT8.get(name.partition("-")[0], "quantize-static"))
+    )
     was, now, then = (c["measurements"][0] for c in (before, pruned, small))
     percent = [100 * m["correct"] / m["n"] for m in (was, now, then)]
     speed = now["latency"]["quiet_p50_ms"] / was["latency"]["quiet_p50_ms"]

@@ -40,16 +40,16 @@ from benchmarks.zoo import write_project
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import load_structure
 
-PLAIN = ("ranges=minmax", "equalise=false", "bias_correction=false", "float_layers=none")
+PLAIN = ("ranges=minmax", "equalize=false", "bias_correction=false", "float_layers=none")
 RECIPES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "int8, plain": (("quantize", *PLAIN),),
-    "int8": (("quantize",),),
-    "3 bits, then int8, plain": (("weights", "bits=3"), ("quantize", *PLAIN)),
-    "3 bits, then int8": (("weights", "bits=3"), ("quantize",)),
+    "int8, plain": (("quantize-static", *PLAIN),),
+    "int8": (("quantize-static",),),
+    "3 bits, then int8, plain": (("quantize-weights", "bits=3"), ("quantize-static", *PLAIN)),
+    "3 bits, then int8": (("quantize-weights", "bits=3"), ("quantize-static",)),
 }
 DYNAMIC: dict[str, tuple[tuple[str, ...], ...]] = {
     "int8, dynamic": (("quantize-dynamic",),),
-    "3 bits, then int8, dynamic": (("weights", "bits=3"), ("quantize-dynamic",)),
+    "3 bits, then int8, dynamic": (("quantize-weights", "bits=3"), ("quantize-dynamic",)),
 }
 _RECURRENT = {"LSTM", "GRU", "RNN"}
 Gains = dict[str, list[Gain]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import ClassVar
 
@@ -109,9 +109,18 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return the end of a message on an unknown word: the most similar known word, if any."""
-    by_lower = {each.lower(): each for each in known}
+def did_you_mean(
+    word: object, known: Iterable[str], *, old: Mapping[str, str] | None = None
+) -> str:
+    """Return the end of a message on an unknown word: the most similar known word, if any.
+
+    Args:
+        word: The unknown word.
+        known: The known words.
+        old: Former words, with the known word that replaces each.
+    """
+    by_lower = {each.lower(): new for each, new in (old or {}).items()}
+    by_lower |= {each.lower(): each for each in known}
     near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 

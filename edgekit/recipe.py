@@ -53,7 +53,7 @@ class QuantizeStatic:
     histogram diverges least, ``mse`` the range of least squared error. ``auto`` chooses for each
     tensor the estimator that causes the least error in the layers that read it, on samples that no
     range was taken from. ``bias_correction`` compensates the mean shift that rounding and clipping
-    cause. ``equalise`` applies cross-layer equalization. Each refinement is kept only if it lowers
+    cause. ``equalize`` applies cross-layer equalization. Each refinement is kept only if it lowers
     the error of the model's outputs on such samples by more than its noise; otherwise ``auto``
     ranges are those of ``minmax``.
 
@@ -70,7 +70,7 @@ class QuantizeStatic:
     percentile: Annotated[float, Bounds(50, 100)] = 99.99
     max_samples: SampleCount = 512
     bias_correction: bool = True
-    equalise: bool = True
+    equalize: bool = True
     float_layers: FloatLayers = "auto"
 
 
@@ -78,7 +78,7 @@ class QuantizeStatic:
 class QuantizeDynamic:
     """Dynamic int8: activations quantized at run time, 8-bit embeddings.
 
-    ``weight_bits`` as in ``quantize``.
+    ``weight_bits`` as in ``quantize-static``.
     """
 
     weight_bits: WeightBits = "auto"
@@ -100,7 +100,8 @@ class QuantizeWeights:
     ``container`` is the storage on the device: ``int8`` integers, which the runtime dequantizes to
     floats when it loads the file, or which static or dynamic int8 uses; or ``native`` kernels for
     2, 4 and 8 bits with a scale per ``block`` inputs (MatMulNBits, GatherBlockQuantized, INT4 for
-    convolutions and recurrent layers), always of fixed width. ``weight_bits`` as in ``quantize``.
+    convolutions and recurrent layers), always of fixed width. ``weight_bits`` as in
+    ``quantize-static``.
     """
 
     bits: Annotated[float, Bounds(1, 8)] = 4.0
@@ -123,10 +124,10 @@ class Float16:
 class ToTflite:
     """Conversion to a .tflite file with a fixed batch and fixed sizes.
 
-    ``precision`` is the number format: ``same`` keeps floats, and converts the QDQ of ``quantize``
-    to integer kernels with the same scales; ``float16`` stores weights in 16 bits; ``dynamic``
-    stores them in 8 bits and quantizes activations at run time; ``int16x8`` converts QDQ to 16-bit
-    activations and 8-bit weights, which is slow and accurate.
+    ``precision`` is the number format: ``same`` keeps floats, and converts the QDQ of
+    ``quantize-static`` to integer kernels with the same scales; ``float16`` stores weights in 16
+    bits; ``dynamic`` stores them in 8 bits and quantizes activations at run time; ``int16x8``
+    converts QDQ to 16-bit activations and 8-bit weights, which is slow and accurate.
 
     ``target`` is the runtime: ``tflite-runtime`` restricts the file to features of version 2.14.
 
@@ -181,7 +182,7 @@ class PruneChannels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prune:
+class PruneWeights:
     """Unstructured pruning: single weights set to zero, the others refitted; a smaller transfer.
 
     ``sparsity`` is the share of zeros in the weights of all layers and embeddings. With ``pattern``
@@ -231,7 +232,7 @@ Settings = (
     Clean
     | PruneChannels
     | LowRank
-    | Prune
+    | PruneWeights
     | QuantizeStatic
     | QuantizeDynamic
     | QuantizeWeights
@@ -274,6 +275,10 @@ def set_weight_bits(step: Step, bits: IntegerBits) -> Step:
     return dataclasses.replace(step, settings=fixed)
 
 
+# Raised when names or texts that are stored with a candidate change.
+_KEY_SCHEMA = 2
+
+
 def compute_candidate_key(
     recipe: Recipe, *, source: str, splits: dict[str, str], tools: dict[str, str]
 ) -> str:
@@ -286,6 +291,7 @@ def compute_candidate_key(
         tools: Version of each package that the steps use, by its name.
     """
     facts = {
+        "schema": _KEY_SCHEMA,
         "source": source,
         "splits": splits,
         "steps": [step.as_json() for step in recipe.steps],

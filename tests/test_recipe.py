@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.recipe import Clean, QuantizeStatic, Recipe, Step, compute_candidate_key
 
-STEP = Step(name="quantize", version=1, settings=QuantizeStatic())
+STEP = Step(name="quantize-static", version=1, settings=QuantizeStatic())
 RECIPE = Recipe(name="int8", steps=(Step(name="clean", version=1, settings=Clean()), STEP), seed=0)
 FACTS = {
     "source": "a" * 64,
@@ -54,7 +54,7 @@ def test_a_step_can_be_written_as_json_with_all_of_its_settings():
     written = json.loads(json.dumps(STEP.as_json()))
 
     assert written == {
-        "name": "quantize",
+        "name": "quantize-static",
         "version": 1,
         "settings": {
             "ranges": "auto",
@@ -62,7 +62,7 @@ def test_a_step_can_be_written_as_json_with_all_of_its_settings():
             "percentile": 99.99,
             "max_samples": 512,
             "bias_correction": True,
-            "equalise": True,
+            "equalize": True,
             "float_layers": "auto",
         },
     }

@@ -22,12 +22,12 @@ def said(call, *arguments):
 @pytest.mark.parametrize(
     ("step", "meant"),
     [
-        ("wieghts", "did you mean 'weights'?"),
-        ("Quantise", "did you mean 'quantize'?"),
+        ("wieghts", "did you mean 'quantize-weights'?"),
+        ("Quantise", "did you mean 'quantize-static'?"),
         ("prune-chanels:remove=0.5", "did you mean 'prune-channels'?"),
-        ("weights:bit=4", "did you mean 'bits'?"),
-        ("weights:container=nativ", "did you mean 'native'?"),
-        ("quantize:ranges=min-max", "did you mean 'minmax'?"),
+        ("quantize-weights:bit=4", "did you mean 'bits'?"),
+        ("quantize-weights:container=nativ", "did you mean 'native'?"),
+        ("quantize-static:ranges=min-max", "did you mean 'minmax'?"),
     ],
 )
 def test_passes_their_settings_and_values(step, meant):
@@ -37,8 +37,8 @@ def test_passes_their_settings_and_values(step, meant):
 def test_steps_in_a_recipe_file(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('[[step]]\npass = "qantize"\n')
-    assert said(read_recipe, path).endswith("did you mean 'quantize'?")
-    path.write_text('[[steps]]\npass = "quantize"\n')
+    assert said(read_recipe, path).endswith("did you mean 'quantize-static'?")
+    path.write_text('[[steps]]\npass = "quantize-static"\n')
     assert said(read_recipe, path).endswith("unknown key; did you mean 'step'?")
 
 
@@ -60,5 +60,5 @@ def test_keys_of_the_project_file(text, meant):
 
 
 def test_nothing_is_suggested_for_a_word_of_its_own():
-    assert did_you_mean("xyzzy", ["weights", "quantize"]) == ""
+    assert did_you_mean("xyzzy", ["quantize-weights", "quantize-static"]) == ""
     assert said(parse_settings, "xyzzy", []) == "no pass named 'xyzzy'"

@@ -269,7 +269,7 @@ def _arguments(kind: str, seed: int, path: Path) -> list[str]:
             model = path.parent / "m.onnx"
             model.write_bytes((path.parent.parent / "bases/dense.onnx").read_bytes())
             out = str(path.parent / "out.onnx")
-            return ["apply", "quantize", str(model), "--data", str(path), "-o", out]
+            return ["apply", "quantize-static", str(model), "--data", str(path), "-o", out]
         case "toml" if path.name == "recipe.toml":
             return ["build", str(path.parent / "m.onnx"), "--recipe", str(path)]
         case "toml" if path.name == "d.toml":
@@ -280,7 +280,7 @@ def _arguments(kind: str, seed: int, path: Path) -> list[str]:
             return ["push", str(path), "local"]
         case _ if seed % 2:
             return ["inspect", str(path), "--device", "tablet"]
-    passes = {"onnx": "clean", "tflite": "onnx"}
+    passes = {"onnx": "clean", "tflite": "to-onnx"}
     return ["apply", passes[kind], str(path), "-o", str(path.parent / "out.onnx")]
 
 

@@ -78,7 +78,7 @@ name = "mine"
 name = "clean"
 
 [[step]]
-name = "quantize"
+name = "quantize-static"
 bits = 8
 per_channel = true
 """
@@ -109,7 +109,7 @@ def write_bases(folder: Path) -> None:
         onnx.save(proto, folder / f"{name}.onnx")
     for name in ("dense", "conv"):
         apply(
-            parse_step("tflite"),
+            parse_step("to-tflite"),
             folder / f"{name}.onnx",
             folder / f"{name}.tflite",
             data=None,
@@ -220,9 +220,9 @@ def _use_model(path: Path, rng: Random) -> None:
         device = rng.choice((None, "tablet"))
         format_inspection(inspect(path, device=device, folder=folder, structure=rng.random() < 0.3))
         return
-    steps = ("clean", "quantize-dynamic", "tflite", "weights:bits=4", "low-rank")
-    name = "onnx" if path.suffix == ".tflite" else rng.choice(steps)
-    out = folder / ("out.tflite" if name == "tflite" else "out.onnx")
+    steps = ("clean", "quantize-dynamic", "to-tflite", "quantize-weights:bits=4", "low-rank")
+    name = "to-onnx" if path.suffix == ".tflite" else rng.choice(steps)
+    out = folder / ("out.tflite" if name == "to-tflite" else "out.onnx")
     apply(parse_step(name), path, out, data=None, folder=folder, tick=ignore_progress)
 
 
@@ -240,7 +240,7 @@ def _use_data(path: Path, rng: Random) -> None:
         folder=path.parent,
         cache=path.parent,
         settings=None,
-        labelled=rng.random() < 0.5,
+        labeled=rng.random() < 0.5,
     )
 
 

@@ -33,7 +33,7 @@ from edgekit_agent.measure.feeds import iter_batches
 from edgekit_agent.runtimes.ort import OrtModel
 
 OURS = {
-    "edgekit": ["clean", "quantize:weight_bits=8"],
+    "edgekit": ["clean", "quantize-static:weight_bits=8"],
     "edgekit-dynamic": ["clean", "quantize-dynamic:weight_bits=8"],
 }
 PEERS = ("ort-minmax", "ort-percentile", "ort-entropy", "nncf")
@@ -52,7 +52,7 @@ def open_split(folder: Path, model: Model, split: str) -> Dataset:
         folder=folder,
         cache=folder / "cache",
         settings=data.preprocess,
-        labelled=split == "evaluation",
+        labeled=split == "evaluation",
     )
 
 

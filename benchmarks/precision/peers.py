@@ -54,7 +54,7 @@ def _prepare_model(model: Path, target: Path) -> Path:
 def ort_static(method: str, most: int | None = None) -> Callable[[Path, Path, Path], None]:
     """Return onnxruntime's static quantization with one of its calibration methods."""
 
-    def quantise(model: Path, data: Path, target: Path) -> None:
+    def quantize(model: Path, data: Path, target: Path) -> None:
         from onnxruntime import quantization as ortq
 
         ortq.quantize_static(
@@ -68,7 +68,7 @@ def ort_static(method: str, most: int | None = None) -> Callable[[Path, Path, Pa
             calibrate_method=getattr(ortq.CalibrationMethod, method),
         )
 
-    return quantise
+    return quantize
 
 
 def ort_dynamic(model: Path, data: Path, target: Path) -> None:
@@ -84,7 +84,7 @@ def ort_dynamic(model: Path, data: Path, target: Path) -> None:
 def nncf(model_type: str | None = None) -> Callable[[Path, Path, Path], None]:
     """Return NNCF's post-training quantization of an ONNX model."""
 
-    def quantise(model: Path, data: Path, target: Path) -> None:
+    def quantize(model: Path, data: Path, target: Path) -> None:
         import nncf
         import onnx
 
@@ -99,7 +99,7 @@ def nncf(model_type: str | None = None) -> Callable[[Path, Path, Path], None]:
         )
         onnx.save(made, str(target))
 
-    return quantise
+    return quantize
 
 
 TOOLS: dict[str, Any] = {

@@ -51,7 +51,7 @@ def summarize(records: Sequence[Latency]) -> LatencySummary:
 def _summarize(records: tuple[Latency, ...]) -> LatencySummary:
     series = [np.asarray(r.values_ms) for r in records if r.values_ms]
     if not series:
-        raise ValueError("no latencies to summarise")
+        raise ValueError("no latencies to summarize")
     values = np.concatenate(series)
     p50, p95 = np.percentile(values, [50, 95])
     low, high = np.percentile(_bootstrap(series), [2.5, 97.5], axis=0)
@@ -75,13 +75,13 @@ def compute_effective_size(series: NDArray[np.float64]) -> float:
     The sum ends at the first lag whose autocorrelation is not positive (Geyer 1992).
     """
     n = series.size
-    centred = series - series.mean()
-    power = float(centred @ centred)
+    centered = series - series.mean()
+    power = float(centered @ centered)
     if n < 4 or power == 0:
         return float(n)
     total = 0.0
     for lag in range(1, n // 2):
-        correlation = float(centred[:-lag] @ centred[lag:]) / power
+        correlation = float(centered[:-lag] @ centered[lag:]) / power
         if correlation <= 0:
             break
         total += correlation

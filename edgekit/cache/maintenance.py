@@ -23,7 +23,8 @@ _DIGEST = "[0-9a-f]{64}"
 # Pattern of an entry's path by kind; an entry is a file, or a folder used as a whole.
 _FORMS: dict[str, str] = {
     "models": rf"objects/[0-9a-f]{{2}}/{_DIGEST}",
-    "figures": r"(candidates|conversions|golden|scalings|tallies|timings|travelling"
+    # "travelling": sizes of transfers in caches of version 0.1
+    "figures": r"(candidates|conversions|golden|scalings|tallies|timings|transfers|travelling"
     r"|unfinished-tallies)/[0-9a-f]{2}/[0-9a-f]{4,128}\.json",
     "data": rf"(columns|states|values)/{_DIGEST}",
     "wheels": r"wheels/[^/]+\.(whl|lock\.json)",

@@ -32,7 +32,7 @@ from edgekit.cli.options import (
     parse_dims,
 )
 from edgekit.cli.passes import apply_pass, list_passes
-from edgekit.cli.render.output import emit, run_on_hosts, say, show_progress
+from edgekit.cli.render.output import emit, note_old_names, run_on_hosts, say, show_progress
 from edgekit.cli.states import roll_back, show_status
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode, UserError
@@ -267,7 +267,10 @@ def _read_recipe(file: Path | None, steps: list[str]) -> Recipe | None:
         raise UserError("--recipe and --step: give one of them", hint="steps can go in the file")
     from edgekit.compression.recipe_parser import make_recipe, parse_step, read_recipe
 
-    return read_recipe(file) if file else make_recipe([parse_step(text) for text in steps])
+    with note_old_names() as old_names:
+        if file:
+            return read_recipe(file, old_names=old_names)
+        return make_recipe([parse_step(text, old_names=old_names) for text in steps])
 
 
 app.command("apply")(apply_pass)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.options import Data, Dims, Folder, Json, TrustPickle, parse_dims
-from edgekit.cli.render.output import emit, show_progress
+from edgekit.cli.render.output import emit, note_old_names, show_progress
 
 
 def apply_pass(
@@ -33,7 +33,8 @@ def apply_pass(
     from edgekit.pipeline.apply import apply
 
     sizes = parse_dims(dims)
-    step = parse_settings(name, settings or [], where=f"{name}: ")
+    with note_old_names() as old_names:
+        step = parse_settings(name, settings or [], where=f"{name}: ", old_names=old_names)
     with show_progress() as tick:
         applied = apply(
             step,
@@ -65,6 +66,8 @@ def list_passes(
     from edgekit.compression.registry import PASSES
 
     if name is not None:
-        emit(describe_pass(name), render_text.format_pass_details, as_json=as_json)
+        with note_old_names() as old_names:
+            facts = describe_pass(name, old_names=old_names)
+        emit(facts, render_text.format_pass_details, as_json=as_json)
     else:
         emit([describe_pass(each) for each in PASSES], render_text.format_passes, as_json=as_json)

@@ -35,7 +35,7 @@ def find_onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obst
         return (
             Obstacle(
                 what=f"{profile.name} has no runtime for ONNX ({', '.join(profile.runtimes)} only)",
-                fix="'edgekit build' makes a .tflite form of it, and so does the pass tflite",
+                fix="'edgekit build' makes a .tflite form of it, and so does the pass to-tflite",
             ),
         )
     return (
@@ -60,7 +60,7 @@ def find_tflite_obstacles(
     if "litert" in profile.runtimes:
         return _check_operators(ops or {}, profile.runtimes["litert"])
     what = f"{profile.name} has no runtime for TFLite ({', '.join(profile.runtimes)} only)"
-    fix = "'edgekit build' makes an .onnx form of it, and so does the pass onnx"
+    fix = "'edgekit build' makes an .onnx form of it, and so does the pass to-onnx"
     return (Obstacle(what=what, fix=fix),)
 
 

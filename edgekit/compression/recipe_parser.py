@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgekit.compression.old_names import OLD_PASSES, OldNames
 from edgekit.compression.registry import PASSES
 from edgekit.config.toml import read_toml
 from edgekit.errors import UserError, did_you_mean
@@ -44,13 +45,18 @@ class PassFacts:
     meaning: str
 
 
-def describe_pass(name: str) -> PassFacts:
+def describe_pass(name: str, *, old_names: OldNames | None = None) -> PassFacts:
     """Describe a pass and its settings.
+
+    Args:
+        name: Name of the pass; one of an earlier version is accepted.
+        old_names: Collector of names of earlier versions.
 
     Raises:
         UserError: There is no such pass.
     """
-    spec = PASSES[check_pass_name(name)]
+    name = resolve_pass_name(name, old_names=old_names)
+    spec = PASSES[name]
     return PassFacts(
         name=name,
         summary=spec.summary,
@@ -60,16 +66,24 @@ def describe_pass(name: str) -> PassFacts:
     )
 
 
-def check_pass_name(name: str, *, where: str = "") -> str:
-    """Check the name of a pass and return it.
+def resolve_pass_name(name: str, *, where: str = "", old_names: OldNames | None = None) -> str:
+    """Return the present name of a pass, which may be given by a name of an earlier version.
+
+    Args:
+        name: The given name.
+        where: Start of an error message.
+        old_names: Collector of names of earlier versions.
 
     Raises:
         UserError: There is no such pass; lists those that exist.
     """
-    if name not in PASSES:
-        near = did_you_mean(name, PASSES)
-        raise UserError(f"{where}no pass named {name!r}{near}", hint=f"known: {', '.join(PASSES)}")
-    return name
+    if name in PASSES:
+        return name
+    new = (old_names or OldNames()).resolve_pass(name)
+    if new in PASSES:
+        return new
+    near = did_you_mean(name, PASSES, old=OLD_PASSES)
+    raise UserError(f"{where}no pass named {name!r}{near}", hint=f"known: {', '.join(PASSES)}")
 
 
 def list_settings(name: str) -> tuple[Setting, ...]:
@@ -98,29 +112,43 @@ def format_value(value: object) -> str:
 # ---------------------------------------------------------------- input of the user
 
 
-def parse_settings(name: str, pairs: Sequence[str], *, where: str = "") -> Step:
+def parse_settings(
+    name: str, pairs: Sequence[str], *, where: str = "", old_names: OldNames | None = None
+) -> Step:
     """Parse a step from ``key=value`` texts.
+
+    Args:
+        name: Name of the pass.
+        pairs: The texts.
+        where: Start of an error message.
+        old_names: Collector of the names of earlier versions that the step uses.
 
     Raises:
         UserError: There is no such pass or setting, or a value is wrong; lists the allowed ones.
     """
-    check_pass_name(name, where=where)
+    old_names = old_names or OldNames()
+    name = resolve_pass_name(name, where=where, old_names=old_names)
     hints = _get_type_hints(PASSES[name].settings)
     plain: dict[str, object] = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
+        given, equals, text = pair.partition("=")
         if not equals:
             raise _make_setting_error(f"{where}{pair!r}: not key=value", name)
+        key = old_names.resolve_setting(name, given)
         if key in plain:
             raise UserError(f"{where}{key}: given twice")
         plain[key] = _parse_text(hints[key], text) if key in hints else text
     return validate_step(name, plain, where=where)
 
 
-def parse_step(text: str) -> Step:
+def parse_step(text: str, *, old_names: OldNames | None = None) -> Step:
     """Parse a step from ``NAME`` or ``NAME:key=value,key=value``.
 
     A part without ``=`` continues the value before it: ``widths=conv1:4,conv2:3,bits=5``.
+
+    Args:
+        text: The step.
+        old_names: Collector of the names of earlier versions that the step uses.
 
     Raises:
         UserError: As ``parse_settings``.
@@ -132,7 +160,7 @@ def parse_step(text: str) -> Step:
             pairs.append(part)
         else:
             pairs[-1] += f",{part}"
-    return parse_settings(name, pairs, where=f"--step {name}: ")
+    return parse_settings(name, pairs, where=f"--step {name}: ", old_names=old_names)
 
 
 def make_recipe(steps: Sequence[Step]) -> Recipe:
@@ -140,8 +168,12 @@ def make_recipe(steps: Sequence[Step]) -> Recipe:
     return Recipe(name="+".join(step.name for step in steps), steps=tuple(steps))
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, *, old_names: OldNames | None = None) -> Recipe:
     """Read a recipe from a TOML file.
+
+    Args:
+        path: The file.
+        old_names: Collector of the names of earlier versions that the file uses.
 
     Raises:
         UserError: The file cannot be read or is not a recipe; names the step and the allowed
@@ -155,7 +187,10 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         raise UserError(f"{path}: holds no [[step]]", hint=_TOML_HINT)
     recipe = make_recipe(
-        [_read_step_table(t, f"{path}: step {n}: ") for n, t in enumerate(tables, 1)]
+        [
+            _read_step_table(table, f"{path}: step {number}: ", old_names)
+            for number, table in enumerate(tables, 1)
+        ]
     )
     name = raw.get("name", recipe.name)
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
@@ -163,23 +198,41 @@ def read_recipe(path: Path) -> Recipe:
     return dataclasses.replace(recipe, name=name)
 
 
-def _read_step_table(table: dict[str, object], where: str) -> Step:
+def _read_step_table(table: dict[str, object], where: str, old_names: OldNames | None) -> Step:
     name = table.get("pass")
     if not isinstance(name, str):
         raise UserError(f"{where}pass: names no pass", hint=f"known: {', '.join(PASSES)}")
-    return validate_step(name, {k: v for k, v in table.items() if k != "pass"}, where=where)
+    plain = {key: value for key, value in table.items() if key != "pass"}
+    return validate_step(name, plain, where=where, old_names=old_names)
 
 
-def validate_step(name: str, plain: Mapping[str, object], *, where: str = "") -> Step:
-    """Validate the settings of a step, given as values of TOML or JSON.
+def validate_step(
+    name: str,
+    plain: Mapping[str, object],
+    *,
+    where: str = "",
+    old_names: OldNames | None = None,
+) -> Step:
+    """Validate the settings of a step, given as values of TOML.
+
+    Args:
+        name: Name of the pass.
+        plain: Values by the name of the setting.
+        where: Start of an error message.
+        old_names: Collector of the names of earlier versions that the step uses.
 
     Raises:
         UserError: As ``parse_settings``.
     """
-    spec = PASSES[check_pass_name(name, where=where)]
+    old_names = old_names or OldNames()
+    name = resolve_pass_name(name, where=where, old_names=old_names)
+    spec = PASSES[name]
     hints = _get_type_hints(spec.settings)
     values: dict[str, Any] = {}
-    for key, value in plain.items():
+    for given, value in plain.items():
+        key = old_names.resolve_setting(name, given)
+        if key in values:
+            raise UserError(f"{where}{key}: given twice")
         if key not in hints:
             said = f"{where}{key}: unknown setting of {name}{did_you_mean(key, hints)}"
             raise _make_setting_error(said, name)

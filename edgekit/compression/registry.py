@@ -15,8 +15,8 @@ from edgekit.recipe import (
     Clean,
     Float16,
     LowRank,
-    Prune,
     PruneChannels,
+    PruneWeights,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,
@@ -104,7 +104,9 @@ INT8_WEIGHTS = Promise(stores=("int8",), fewer_float_weights=True, saves=0.5)
 
 # A file of another runtime that computes the same, up to the order of sums. A larger file is
 # reported in a note.
-TWIN = Promise(max_relative_error=1e-4, exact=True, max_growth=math.inf, may_fold_infinities=True)
+CONVERSION = Promise(
+    max_relative_error=1e-4, exact=True, max_growth=math.inf, may_fold_infinities=True
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +163,9 @@ PASSES: dict[str, PassSpec] = {
         asks="keep",
         promise=Promise(fewer_float_weights=True, fewer_macs=True, saves=0.5),
     ),
-    "prune": PassSpec(
-        settings=Prune,
-        function="edgekit.compression.pruning.unstructured:prune",
+    "prune-weights": PassSpec(
+        settings=PruneWeights,
+        function="edgekit.compression.pruning.unstructured:prune_weights",
         summary="single weights set to zero, the others made up for them; lighter on the way",
         version=8,
         reads_constants=True,
@@ -171,7 +173,7 @@ PASSES: dict[str, PassSpec] = {
         asks="sparsity",
         promise=Promise(),
     ),
-    "weights": PassSpec(
+    "quantize-weights": PassSpec(
         settings=QuantizeWeights,
         function="edgekit.compression.quantization.few_bits.weight_only:quantize_weights",
         summary="weights of few bits by GPTQ, more of them where it matters; activations float",
@@ -181,7 +183,7 @@ PASSES: dict[str, PassSpec] = {
         asks="bits",
         promise=Promise(stores=("int8", "uint8", "int4"), fewer_float_weights=True, saves=0.5),
     ),
-    "quantize": PassSpec(
+    "quantize-static": PassSpec(
         settings=QuantizeStatic,
         function="edgekit.compression.quantization.static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
@@ -194,7 +196,7 @@ PASSES: dict[str, PassSpec] = {
     "quantize-dynamic": PassSpec(
         settings=QuantizeDynamic,
         function="edgekit.compression.quantization.dynamic:quantize_dynamic",
-        summary="8-bit MatMul, Gemm and embeddings, activations quantised at run time",
+        summary="8-bit MatMul, Gemm and embeddings, activations quantized at run time",
         version=17,
         reads_constants=True,
         promise=INT8_WEIGHTS,
@@ -206,23 +208,23 @@ PASSES: dict[str, PassSpec] = {
         version=5,
         promise=Promise(max_relative_error=1e-2, stores=("float16",)),
     ),
-    "tflite": PassSpec(
+    "to-tflite": PassSpec(
         settings=ToTflite,
         function="edgekit.compression.to_tflite:to_tflite",
         summary="the same graph as .tflite, float or int8 as it is, the batch fixed",
         version=12,
         reads_constants=True,
         tools=_LITERT,
-        promise=TWIN,
+        promise=CONVERSION,
     ),
-    "onnx": PassSpec(
+    "to-onnx": PassSpec(
         settings=ToOnnx,
         function="edgekit.compression.to_onnx:to_onnx",
         summary="the same graph as .onnx, float or int8 as QDQ",
         version=4,
         formats=("tflite",),
         tools=_LITERT,
-        promise=TWIN,
+        promise=CONVERSION,
     ),
 }
 

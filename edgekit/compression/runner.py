@@ -90,7 +90,7 @@ def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
     if model.format not in spec.formats:
         raise PassRefused(
             f"{step.name} takes {' or '.join(spec.formats)}, not {model.format}",
-            hint="bring it over first: edgekit apply onnx" if model.format == "tflite" else "",
+            hint="bring it over first: edgekit apply to-onnx" if model.format == "tflite" else "",
         )
     if spec.needs_calibration and work.calibration is None:
         raise PassRefused(

@@ -55,7 +55,7 @@ def open_dataset(
     cache: Path,
     settings: PreprocessSettings | None = None,
     feeding: Feeding | None = None,
-    labelled: bool,
+    labeled: bool,
     most: int | None = None,
     tick: Tick = ignore_progress,
 ) -> Dataset:
@@ -69,7 +69,7 @@ def open_dataset(
         settings: Preprocessing of float inputs.
         feeding: Input settings of edgekit.toml. A state without an array in the source is not read:
             whoever runs the samples feeds the model's own output back.
-        labelled: Whether labels are required.
+        labeled: Whether labels are required.
         most: Largest number of images to read, spread over the whole folder; ``None`` = all.
         tick: Progress callback of image decoding.
 
@@ -81,7 +81,7 @@ def open_dataset(
         folder=folder,
         cache=cache,
         settings=settings,
-        grey=_is_grey(signature),
+        gray=_is_gray(signature),
         most=most,
         tick=tick,
     )
@@ -92,7 +92,7 @@ def open_dataset(
     elsewhere = carried.keys() | feeding.constants.keys()
     rows = [spec for spec in signature.inputs if spec.name not in elsewhere]
     columns = tuple(_bind(table, spec, rows, signature, feeding) for spec in rows)
-    label = _find_label_column(table, source) if labelled else None
+    label = _find_label_column(table, source) if labeled else None
     sequence = _find_sequence_column(table, signature, source) if feeding.states else None
     slices = (c for c in table.columns if c.name.startswith("slice_"))
     _check_counts((*columns, *slices, *(c for c in (label, sequence) if c)), source)
@@ -175,7 +175,7 @@ def count_most_common_label(dataset: Dataset) -> int:
     return int(np.unique(values, return_counts=True)[1].max())
 
 
-def _is_grey(signature: Signature) -> bool:
+def _is_gray(signature: Signature) -> bool:
     """Return whether the model takes images of one channel."""
     shapes = [spec.shape for spec in signature.inputs if len(spec.shape) == 4]
     return len(shapes) == 1 and 1 in (shapes[0][1], shapes[0][3])

@@ -36,12 +36,12 @@ class DecodedImages:
 class ImageSettings:
     """Settings of image decoding.
 
-    ``settings`` give resize (short side, bicubic) and center crop, in pixels; ``grey`` selects one
+    ``settings`` give resize (short side, bicubic) and center crop, in pixels; ``gray`` selects one
     channel instead of three; ``most`` is the largest number of images, spread over the folder.
     """
 
     settings: PreprocessSettings | None
-    grey: bool
+    gray: bool
     most: int | None = None
 
 
@@ -49,7 +49,7 @@ class ImageSettings:
 class _DecodeSettings:
     resize: int | None
     crop: int | None
-    grey: bool
+    gray: bool
 
 
 def decode_folder(
@@ -76,7 +76,7 @@ def decode_folder(
         )
     files, labels = [file for file, _ in rows], [label for _, label in rows]
     settings = how.settings or PreprocessSettings()
-    look = _DecodeSettings(resize=settings.resize, crop=settings.crop, grey=how.grey)
+    look = _DecodeSettings(resize=settings.resize, crop=settings.crop, gray=how.gray)
     digest = hashlib.sha256(f"{look} {compute_files_digest(files)} {labels}".encode()).hexdigest()
     folder = cache / "columns" / digest
     arrays = [folder / "x.npy", folder / "label.npy"]
@@ -187,7 +187,7 @@ def _read_image_size(file: Path) -> tuple[int, int]:
 
 def _decode_image(file: Path, look: _DecodeSettings) -> NDArray[np.uint8]:
     with _open_image(file) as opened:
-        image = opened.convert("L" if look.grey else "RGB")
+        image = opened.convert("L" if look.gray else "RGB")
     if look.resize:
         ratio = look.resize / min(image.size)
         size = (round(image.width * ratio), round(image.height * ratio))
@@ -198,4 +198,4 @@ def _decode_image(file: Path, look: _DecodeSettings) -> NDArray[np.uint8]:
         left, top = (image.width - crop) // 2, (image.height - crop) // 2
         image = image.crop((left, top, left + crop, top + crop))
     pixels = np.asarray(image)
-    return pixels[:, :, np.newaxis] if look.grey else pixels
+    return pixels[:, :, np.newaxis] if look.gray else pixels

@@ -57,7 +57,7 @@ def read_table(
     folder: Path,
     cache: Path,
     settings: PreprocessSettings | None = None,
-    grey: bool = False,
+    gray: bool = False,
     most: int | None = None,
     tick: Tick = ignore_progress,
 ) -> Table:
@@ -68,7 +68,7 @@ def read_table(
         folder: Base folder of files and modules.
         cache: Folder for unpacked columns.
         settings: Resize and crop of images.
-        grey: Decode images to one channel instead of three.
+        gray: Decode images to one channel instead of three.
         most: Largest number of images to read from a folder; ``None`` = all.
         tick: Progress callback of image decoding.
 
@@ -78,7 +78,7 @@ def read_table(
     path = folder / source
     try:
         if path.is_dir():
-            images = ImageSettings(settings=settings, grey=grey, most=most)
+            images = ImageSettings(settings=settings, gray=gray, most=most)
             return _read_folder(source, path, cache, images, tick)
         if path.is_file():
             return _read_npz(source, path, cache)

@@ -25,7 +25,7 @@ from edgekit.compression.pruning.surgery import count_remaining_macs, get_node_k
 from edgekit.errors import PassRefused
 from edgekit.model import Model, name_dimension
 from edgekit.onnx_graph.io import load
-from edgekit.onnx_graph.rewrites.prepare import QUANTISED_ALREADY, prepare
+from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY, prepare
 from edgekit.onnx_graph.shape_inference import get_fixed_shape
 
 # From this opset on, products have a single form.
@@ -145,7 +145,7 @@ def _describe_channels(channels: Channels) -> PrunableStructure:
 
 def _explain_refusal(channels: Channels, fixed: Sequence[FixedReason]) -> str:
     if stores_integer_weights(channels.proto):
-        return f"{QUANTISED_ALREADY}: its weights are stored as integers"
+        return f"{QUANTIZED_ALREADY}: its weights are stored as integers"
     if not fixed:
         inside = describe_inner_layers(channels.walk.index)
         return inside or "no layer makes channels by a stored weight"

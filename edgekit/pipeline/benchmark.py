@@ -118,7 +118,7 @@ def open_subject(
         feeding=feeding,
         folder=folder,
         settings=project.data.preprocess,
-        labelled=True,
+        labeled=True,
         tick=tick,
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -257,7 +257,7 @@ def _open_bundle_subject(
         feeding=read_feeding(folder, load_project(folder), model) if evaluation else Feeding(),
         folder=folder,
         settings=manifest.preprocess,
-        labelled=True,
+        labeled=True,
         tick=tick,
     )
     return Subject(

@@ -13,7 +13,7 @@ from edgekit.config.profile import RuntimeName, choose_weight_bits, get_runtime
 from edgekit.data.dataset import count_most_common_label
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.model import Model
-from edgekit.onnx_graph.rewrites.prepare import QUANTISED_ALREADY
+from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.artifacts import append_results, estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.evaluate import is_models_fault
 from edgekit.pipeline.gate import judge
@@ -206,8 +206,8 @@ def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
     yield from dict.fromkeys(note for split in splits for note in split.notes)
     if len(splits) > len({split.digest for split in splits}):
         yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
-    if any(r.reason.startswith(QUANTISED_ALREADY) for r in found.rejected):
-        yield f"{QUANTISED_ALREADY}: it was not compressed further"
+    if any(r.reason.startswith(QUANTIZED_ALREADY) for r in found.rejected):
+        yield f"{QUANTIZED_ALREADY}: it was not compressed further"
     yield from _iter_litert_notes(intake, found)
     host = found.baseline.get_measurement(HOST)
     common = count_most_common_label(intake.evaluation)

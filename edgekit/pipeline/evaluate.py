@@ -187,10 +187,10 @@ def get_transfer_bytes(model: Model, store: Store, tick: Tick) -> int:
     """
     if model.beside:
         return model.bytes
-    known = store.recall_as("travelling", model.digest, lambda f: int(f["bytes"]))
+    known = store.recall_as("transfers", model.digest, lambda f: int(f["bytes"]))
     if known is None:
         known = len(encode_for_transfer(model.path.read_bytes(), partial(tick, "packing")).data)
-        store.remember("travelling", model.digest, {"bytes": known})
+        store.remember("transfers", model.digest, {"bytes": known})
     return known
 
 

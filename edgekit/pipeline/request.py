@@ -127,7 +127,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         settings=project.data.preprocess,
         tick=tick,
     )
-    evaluation = opened(request.evaluation or project.data.evaluation, labelled=True)
+    evaluation = opened(request.evaluation or project.data.evaluation, labeled=True)
     if evaluation is None:
         raise UserError(
             "no evaluation data", hint="give --eval EVAL, or [data] evaluation in edgekit.toml"
@@ -326,7 +326,7 @@ def open_split(
     folder: Path,
     feeding: Feeding,
     settings: PreprocessSettings | None,
-    labelled: bool,
+    labeled: bool,
     tick: Tick = ignore_progress,
 ) -> Dataset | None:
     """Open a split and bind it to a model's inputs; ``None`` if no source is named.
@@ -343,7 +343,7 @@ def open_split(
         cache=get_default_root(),
         settings=settings,
         feeding=feeding,
-        labelled=labelled,
+        labeled=labeled,
         tick=tick,
     )
 
@@ -368,7 +368,7 @@ def open_calibration(
         feeding=feeding,
         folder=folder,
         settings=settings,
-        labelled=False,
+        labeled=False,
         tick=tick,
     )
     if found is None or not found.samples.states:

@@ -9,11 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from edgekit.bundle.layer_report import LayerCost
 from edgekit.bundle.manifest import MANIFEST, Manifest, open_bundle
 from edgekit.bundle.results import Measurement, Verdict
+from edgekit.compression.old_names import rename_stored_step
 from edgekit.errors import UserError, reason
 from edgekit.pipeline.noninferiority import Comparison
 
@@ -63,6 +64,12 @@ class CandidateLine(_Line):
     baseline: bool = False
     layers: tuple[LayerCost, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @field_validator("steps")
+    @classmethod
+    def _rename_steps(cls, steps: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        """Read steps of earlier versions under the present names of passes and settings."""
+        return tuple(rename_stored_step(step) for step in steps)
 
 
 class RejectedLine(_Line):

@@ -28,7 +28,7 @@ from edgekit_agent.results import StageProgress
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 # The last release of tflite-runtime; it has wheels for devices without ai-edge-litert wheels.
 TFLITE_VERSION = "2.14.0"
-TFLITE_NEIGHBOURS = ("2.13.0", "2.15.0")
+TFLITE_NEIGHBORS = ("2.13.0", "2.15.0")
 TFLITE_NEWEST_PYTHON = (3, 11)
 TFLITE_ARCHES = ("x86_64", "aarch64", "armv7l")
 LITERT_OLDEST_PYTHON = (3, 10)
@@ -131,7 +131,7 @@ def choose_litert_packages(specifier: str) -> tuple[str, ...]:
     allowed = SpecifierSet(specifier)
     if not len(allowed):
         return LITERT, TFLITE
-    beside = any(allowed.contains(version) for version in TFLITE_NEIGHBOURS)
+    beside = any(allowed.contains(version) for version in TFLITE_NEIGHBORS)
     return (TFLITE,) if allowed.contains(TFLITE_VERSION) and not beside else (LITERT,)
 
 

@@ -20,7 +20,7 @@ class Kernel:
             indices, axes, sizes and the like.
         commutes: Quantization before and after the operator gives the same result, because it only
             moves or selects values.
-        requantise_first: Inputs must be requantized to one scale before the operator, because it
+        requantize_first: Inputs must be requantized to one scale before the operator, because it
             has several of them or adds values of its own.
         multiplies: The accumulator's scale is the product of the input scales.
         fixed: Prescribed scale and zero point by output type.
@@ -30,7 +30,7 @@ class Kernel:
     scales: Scales = "free"
     real: tuple[int, ...] | None = None
     commutes: bool = False
-    requantise_first: bool = False
+    requantize_first: bool = False
     multiplies: bool = False
     fixed: dict[Activations, tuple[float, int]] | None = None
     wide: bool = True
@@ -68,7 +68,7 @@ def _build_fixed_kernel(int8: tuple[float, int], int16: tuple[float, int] | None
 
 _ONE = Kernel(real=(0,))
 _TABLE_LOOKUP = Kernel(real=(0,), wide=False)
-_CHOICE = Kernel(scales="same", commutes=True, requantise_first=True)
+_CHOICE = Kernel(scales="same", commutes=True, requantize_first=True)
 
 # Source: TensorFlow Lite 8-bit quantization specification, and the Prepare functions of
 # tensorflow/lite/kernels.
@@ -119,12 +119,12 @@ KERNELS: dict[str, Kernel] = {
     "RESIZE_NEAREST_NEIGHBOR": _build_moving_kernel(),
     "PAD": _build_moving_kernel(),
     "MIRROR_PAD": _build_moving_kernel(wide=False),
-    "PADV2": Kernel(scales="same", real=(0, 2), commutes=True, requantise_first=True),
+    "PADV2": Kernel(scales="same", real=(0, 2), commutes=True, requantize_first=True),
     "CONCATENATION": _CHOICE,
-    "PACK": Kernel(scales="same", commutes=True, requantise_first=True, wide=False),
+    "PACK": Kernel(scales="same", commutes=True, requantize_first=True, wide=False),
     "MAXIMUM": _CHOICE,
     "MINIMUM": _CHOICE,
-    "SELECT_V2": Kernel(scales="same", real=(1, 2), commutes=True, requantise_first=True),
+    "SELECT_V2": Kernel(scales="same", real=(1, 2), commutes=True, requantize_first=True),
 }
 
 LAYERS: dict[str, Layer] = {

@@ -173,7 +173,7 @@ def _read_quantization(table: Any, name: str, shape: Shape) -> Quantization | No
     if table is None:
         return None
     if table.DetailsType():
-        raise UserError(f"tensor {name} is quantised in a way that is not supported")
+        raise UserError(f"tensor {name} is quantized in a way that is not supported")
     if not table.ScaleLength():
         return None
     scales = table.ScaleAsNumpy().astype(np.float32)

@@ -36,7 +36,7 @@ def split(seed: int = SEED) -> tuple[Array, NDArray[np.int64], Array, NDArray[np
 
 
 def initial(rng: np.random.Generator) -> Params:
-    """He-initialised weights; biases are zero."""
+    """He-initialized weights; biases are zero."""
     shapes = {"conv1": (64, 1, 3, 3), "conv2": (WIDTH, 64, 3, 3), "dense": (10, 16 * WIDTH)}
     params: Params = {}
     for name, shape in shapes.items():
@@ -47,7 +47,7 @@ def initial(rng: np.random.Generator) -> Params:
 
 
 def patches(x: Array) -> Array:
-    """Every 3x3 neighbourhood of zero-padded ``x``: [N, C, H, W] to [N, H, W, C * 9]."""
+    """Every 3x3 neighborhood of zero-padded ``x``: [N, C, H, W] to [N, H, W, C * 9]."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     n, c, h, w = x.shape

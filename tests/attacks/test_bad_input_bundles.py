@@ -131,7 +131,7 @@ def test_a_manifest_that_names_files_outside_the_bundle(bundle, name):
         ({"runtime": None}, "manifest.json: runtime: "),
         ({"format": "pickle"}, "manifest.json: format: "),
         ({"runtime": {"name": "onnxruntime", "version": "1" * 5000, "threads": 1}}, "version: "),
-        ({"colour": "red"}, "manifest.json: colour: "),
+        ({"color": "red"}, "manifest.json: color: "),
         ({"files": []}, "manifest.json: no digest of canaries.npz, model.onnx"),
     ],
 )

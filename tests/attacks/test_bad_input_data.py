@@ -99,7 +99,7 @@ def assert_refused_or_whole(project):
     signature = read_model(project / "model.onnx").signature
     cache = project.parent / "columns"
     try:
-        found = open_dataset("eval.npz", signature, folder=project, cache=cache, labelled=True)
+        found = open_dataset("eval.npz", signature, folder=project, cache=cache, labeled=True)
     except UserError:
         return
     columns = (*found.samples.columns, found.samples.label)
@@ -205,7 +205,7 @@ def test_a_sample_that_leaves_no_bits_to_the_others_is_named(workplace):
     x[7] = -1.8e36  # its output is 0
     np.savez(workplace / "calib.npz", x=x)
     refused(
-        *("apply", "quantize", workplace / "model.onnx", "-o", workplace / "out.onnx"),
+        *("apply", "quantize-static", workplace / "model.onnx", "-o", workplace / "out.onnx"),
         *("--data", workplace / "calib.npz"),
         says="sample 7 of x holds 1.8e+36, ",
     )

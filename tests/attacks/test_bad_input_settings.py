@@ -104,7 +104,7 @@ def test_a_device_that_nobody_knows(tiny):
 def test_all_errors_of_a_profile_are_named_at_once(tiny):
     profile = tiny / "own.toml"
     profile.write_text(
-        "schema = 1\nname = 'My Device'\nsummary = 's'\ncolour = 'red'\n"
+        "schema = 1\nname = 'My Device'\nsummary = 's'\ncolor = 'red'\n"
         "[hardware]\narch = 'z80'\ncpu = 'c'\ncores = 0\nthreads = 1\n"
         "[runtimes.tensorrt]\nversion = '>=1'\n[runtimes.litert]\nversion = 'newest'\n"
         "[budget]\nmodel_mib = nan\nlatency_p95_ms = -3.0\n"
@@ -118,7 +118,7 @@ def test_all_errors_of_a_profile_are_named_at_once(tiny):
             done = refused(*arguments, says="own.toml:\n")
         for path in (
             "name: ",
-            "colour: unknown key",
+            "color: unknown key",
             "hardware.arch: ",
             "hardware.cores: ",
             "hardware.memory_mib: missing",

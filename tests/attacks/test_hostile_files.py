@@ -343,7 +343,7 @@ def test_fields_of_a_tflite_file_that_litert_reads_otherwise_are_refused(tmp_pat
     path.write_bytes(bytes(builder.Output()))
     with pytest.raises(EdgekitError, match=says) as caught:
         apply(
-            parse_step("onnx"),
+            parse_step("to-onnx"),
             path,
             tmp_path / "out.onnx",
             data=None,

@@ -65,7 +65,10 @@ def test_files_under_such_names_are_read_and_written(folder, tmp_path, env):
     out = tmp_path / "q ü型.onnx"
     given = ("--data", str(folder / "c ä.npz"), "-o", str(out))
     assert (
-        edgekit("apply", "quantize", str(folder / "mödel 型.onnx"), *given, env=env).returncode == 0
+        edgekit(
+            "apply", "quantize-static", str(folder / "mödel 型.onnx"), *given, env=env
+        ).returncode
+        == 0
     )
     onnx.load(out)
 

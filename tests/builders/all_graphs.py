@@ -51,8 +51,8 @@ def _with_if(then, otherwise):
     )
 
 
-# Each has something to quantise statically.
-QUANTISABLE = {
+# Each has something to quantize statically.
+QUANTIZABLE = {
     "conv without bias": _image("y = Conv<pads = [1,1,1,1]>(x, w)", {"w": CONV["w"]}),
     "conv 1d": Kind(
         "g (float[N,3,16] x) => (y) { y = Conv(x, w, b) }",
@@ -251,7 +251,7 @@ def _recurrent(op, gates, extra=""):
     )
 
 
-# Nearly all of their bytes are weights that both quantisers find.
+# Nearly all of their bytes are weights that both quantizers find.
 HEAVY = {
     "lstm": _recurrent("LSTM", 4),
     "gru": _recurrent("GRU", 3, ", linear_before_reset = 1"),
@@ -332,8 +332,8 @@ HEAVY = {
     ),
 }
 
-# None of these has a weight that either quantiser knows or that is large enough to pay.
-NOT_QUANTISABLE = {
+# None of these has a weight that either quantizer knows or that is large enough to pay.
+NOT_QUANTIZABLE = {
     "small transposed conv of one axis": Kind(
         "g (float[N,3,9] x) => (y) { y = ConvTranspose(x, t) }",
         {"x": uniform(8, 3, 9)},

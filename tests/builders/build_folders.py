@@ -116,7 +116,7 @@ def begin(**changes):
 CLEAN = Step(name="clean", version=1, settings=Clean())
 
 
-STATIC = Step(name="quantize", version=1, settings=QuantizeStatic(max_samples=200))
+STATIC = Step(name="quantize-static", version=1, settings=QuantizeStatic(max_samples=200))
 
 
 DYNAMIC = Step(name="quantize-dynamic", version=1, settings=QuantizeDynamic())

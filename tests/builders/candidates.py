@@ -60,7 +60,7 @@ def weighing(mib, **others):
     """A candidate whose way to the device takes so much of the one MiB there is."""
 
     def outcome(recipe):
-        few = [s for s in recipe.steps if s.name == "weights"]
+        few = [s for s in recipe.steps if s.name == "quantize-weights"]
         name = recipe.name
         size = int((mib(few[0].settings.most_bytes / MIB) if few else 2.0) * MIB)
         fails = {"transfer_mib": size / MIB - 1} | others.get("fails", {})

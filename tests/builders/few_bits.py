@@ -18,7 +18,7 @@ NETWORK, WEIGHTS = network(3, 12), weights(3)
 
 
 def integers(made):
-    """The int8 initialisers of a file, in its order."""
+    """The int8 initializers of a file, in its order."""
     graph = onnx.load(str(made.path)).graph
     arrays = map(numpy_helper.to_array, graph.initializer)
     return [a for a in arrays if a.dtype == np.int8 and a.ndim > 1]

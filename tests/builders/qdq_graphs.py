@@ -24,7 +24,7 @@ def model(nodes, inputs, outputs, weights, *, opset=17):
 
 
 class Qdq:
-    """A graph whose values are quantised one after the other, as a quantiser writes it."""
+    """A graph whose values are quantized one after the other, as a quantizer writes it."""
 
     def __init__(self, *, dtype=np.uint8):
         self.dtype, self.nodes, self.weights, self.inputs, self.outputs = dtype, [], {}, {}, []
@@ -42,7 +42,7 @@ class Qdq:
         return self.real(name, scale, self._middle() if zero is None else zero)
 
     def stored(self, name, integers, scales, axis=0):
-        """Dequantised integers with a scale, or one for each index of an axis."""
+        """Dequantized integers with a scale, or one for each index of an axis."""
         self.weights[name] = integers
         names = self._scale(name, np.float32(scales), np.zeros_like(scales, integers.dtype))
         twin = f"{name}_d"
@@ -50,13 +50,13 @@ class Qdq:
         return twin
 
     def add(self, kind, inputs, scale, zero=None, **attributes):
-        """An operator with a quantised output."""
+        """An operator with a quantized output."""
         name = f"{kind.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return self.real(name, scale, self._middle() if zero is None else zero)
 
     def plain(self, kind, inputs, **attributes):
-        """An operator whose output is not quantised."""
+        """An operator whose output is not quantized."""
         name = f"{kind.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name

@@ -21,7 +21,7 @@ _numbers = itertools.count()
 
 
 def proto(text, *, weights=None, opset=17, ir=8, imports="", functions=""):
-    """A model from ONNX text; arrays of ``weights`` become initialisers."""
+    """A model from ONNX text; arrays of ``weights`` become initializers."""
     head = f'<ir_version: {ir}, opset_import: ["" : {opset}{imports}]> '
     made = onnx.parser.parse_model(head + text + functions)
     for name, array in (weights or {}).items():
@@ -101,7 +101,7 @@ def fused_ops(made, folder):
 
 
 def sqnr_db(reference, other):
-    """Signal to quantisation noise ratio."""
+    """Signal to quantization noise ratio."""
     reference, other = np.asarray(reference, np.float64), np.asarray(other, np.float64)
     noise = np.square(reference - other).sum()
     return 10 * np.log10(np.square(reference).sum() / max(noise, 1e-30))

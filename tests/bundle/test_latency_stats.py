@@ -66,7 +66,7 @@ def test_processes_that_disagree_widen_the_interval():
     assert width[1] > 5 * width[0]
 
 
-def test_one_run_is_summarised_without_fuss():
+def test_one_run_is_summarized_without_fuss():
     found = summarize([record([2.5])])
 
     assert found.p50_interval_ms == (2.5, 2.5)
@@ -84,7 +84,7 @@ def test_nothing_measured_is_an_error():
         summarize([record([])])
 
 
-def test_long_drifting_series_are_summarised_in_about_a_second():
+def test_long_drifting_series_are_summarized_in_about_a_second():
     rng = np.random.default_rng(3)
     drifting = [record(np.linspace(1, 2, 2000) + rng.normal(0, 0.01, 2000)) for _ in range(5)]
     started = time.perf_counter()

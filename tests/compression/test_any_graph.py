@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from edgekit.errors import PassRefused
-from tests.builders.all_graphs import HEAVY, NOT_QUANTISABLE, QUANTISABLE
+from tests.builders.all_graphs import HEAVY, NOT_QUANTIZABLE, QUANTIZABLE
 from tests.builders.tiny import apply, model, run, samples, sqnr_db
 
-KINDS = QUANTISABLE | NOT_QUANTISABLE | HEAVY
+KINDS = QUANTIZABLE | NOT_QUANTIZABLE | HEAVY
 RECIPES = {
-    "static": ["quantize"],
+    "static": ["quantize-static"],
     "dynamic": ["quantize-dynamic"],
-    "clean, then static": ["clean", "quantize"],
+    "clean, then static": ["clean", "quantize-static"],
     "clean, then dynamic": ["clean", "quantize-dynamic"],
 }
 
@@ -57,25 +57,25 @@ def test_cleaning_changes_nothing_but_the_last_bits(tmp_path, name):
 
 
 @pytest.mark.parametrize("recipe", ["static", "clean, then static"])
-@pytest.mark.parametrize("name", QUANTISABLE)
-def test_static_quantisation_stays_close_to_float(tmp_path, name, recipe):
-    source, data = source_of(QUANTISABLE[name], tmp_path)
+@pytest.mark.parametrize("name", QUANTIZABLE)
+def test_static_quantization_stays_close_to_float(tmp_path, name, recipe):
+    source, data = source_of(QUANTIZABLE[name], tmp_path)
 
     made = apply_all(RECIPES[recipe], source, tmp_path, data)
 
-    assert_close(source, made, QUANTISABLE[name].inputs, 25)
+    assert_close(source, made, QUANTIZABLE[name].inputs, 25)
 
 
 @pytest.mark.parametrize("recipe", ["dynamic", "clean, then dynamic"])
 @pytest.mark.parametrize(
-    "name", [n for n, k in QUANTISABLE.items() if "Gemm" in k.text or "MatMul" in k.text]
+    "name", [n for n, k in QUANTIZABLE.items() if "Gemm" in k.text or "MatMul" in k.text]
 )
-def test_dynamic_quantisation_stays_close_to_float(tmp_path, name, recipe):
-    source, data = source_of(QUANTISABLE[name], tmp_path)
+def test_dynamic_quantization_stays_close_to_float(tmp_path, name, recipe):
+    source, data = source_of(QUANTIZABLE[name], tmp_path)
 
     made = apply_all(RECIPES[recipe], source, tmp_path, data)
 
-    assert_close(source, made, QUANTISABLE[name].inputs, 25)
+    assert_close(source, made, QUANTIZABLE[name].inputs, 25)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -91,33 +91,33 @@ def test_weights_of_every_kind_shrink_to_a_third_and_stay_close(tmp_path, name, 
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("name", NOT_QUANTISABLE)
-def test_a_graph_with_nothing_to_quantise_is_refused_in_one_line(tmp_path, name, recipe):
-    source, data = source_of(NOT_QUANTISABLE[name], tmp_path)
-    with pytest.raises(PassRefused, match=r"^nothing to quantise: [^\n]+$"):
+@pytest.mark.parametrize("name", NOT_QUANTIZABLE)
+def test_a_graph_with_nothing_to_quantize_is_refused_in_one_line(tmp_path, name, recipe):
+    source, data = source_of(NOT_QUANTIZABLE[name], tmp_path)
+    with pytest.raises(PassRefused, match=r"^nothing to quantize: [^\n]+$"):
         apply_all(RECIPES[recipe], source, tmp_path, data)
 
 
-def test_convolutions_alone_are_nothing_for_dynamic_quantisation(tmp_path):
-    source, data = source_of(QUANTISABLE["conv 1d"], tmp_path)
-    with pytest.raises(PassRefused, match=r"^nothing to quantise: w .*belongs to Conv"):
+def test_convolutions_alone_are_nothing_for_dynamic_quantization(tmp_path):
+    source, data = source_of(QUANTIZABLE["conv 1d"], tmp_path)
+    with pytest.raises(PassRefused, match=r"^nothing to quantize: w .*belongs to Conv"):
         apply("quantize-dynamic", source, tmp_path, data)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_quantised_model_is_not_quantised_again(tmp_path, recipe):
-    source, data = source_of(QUANTISABLE["gemm without bias"], tmp_path)
-    quantised = apply("quantize", source, tmp_path, data)
-    with pytest.raises(PassRefused, match=r"^the model is quantised already"):
-        apply_all(RECIPES[recipe], quantised, tmp_path, data)
+def test_a_quantized_model_is_not_quantized_again(tmp_path, recipe):
+    source, data = source_of(QUANTIZABLE["gemm without bias"], tmp_path)
+    quantized = apply("quantize-static", source, tmp_path, data)
+    with pytest.raises(PassRefused, match=r"^the model is quantized already"):
+        apply_all(RECIPES[recipe], quantized, tmp_path, data)
 
 
-@pytest.mark.parametrize("step", ["quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("step", ["quantize-static", "quantize-dynamic"])
 def test_weights_that_are_not_finite_are_left_alone(tmp_path, step):
-    weights = {"w": QUANTISABLE["gemm without bias"].weights["w"].copy()}
+    weights = {"w": QUANTIZABLE["gemm without bias"].weights["w"].copy()}
     weights["w"][2, 1] = np.nan
     source = model(tmp_path, "g (float[N,6] x) => (y) { y = MatMul(x, w) }", weights=weights)
-    with pytest.raises(PassRefused, match=r"nothing to quantise: w .* values that are not finite"):
+    with pytest.raises(PassRefused, match=r"nothing to quantize: w .* values that are not finite"):
         apply(step, source, tmp_path, samples(tmp_path, x=np.ones((4, 6), np.float32)))
 
 
@@ -136,6 +136,6 @@ def test_few_bits_make_a_model_that_keeps_its_promises_or_say_why_not(tmp_path, 
 def few_bits(source, folder, data, container):
     """The model, or why there is none."""
     try:
-        return apply("weights", source, folder, data, container=container)
+        return apply("quantize-weights", source, folder, data, container=container)
     except PassRefused as refusal:
         return refusal.message

@@ -32,7 +32,9 @@ KINDS = {
 NUMBERS = {"zero": np.array([0]), "one": np.array([1]), "sizes": np.array([64, 96])}
 
 
-@pytest.mark.parametrize("step", ["prune", "low-rank", "prune-channels", "weights", "quantize"])
+@pytest.mark.parametrize(
+    "step", ["prune-weights", "low-rank", "prune-channels", "quantize-weights", "quantize-static"]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pass_takes_weights_that_the_graph_computes(tmp_path, kind, step):
     body, shapes = KINDS[kind]
@@ -41,7 +43,7 @@ def test_a_pass_takes_weights_that_the_graph_computes(tmp_path, kind, step):
     numbers = NUMBERS if "Expand" in body else {}
     source = model(tmp_path, text, weights=weights | {"v": normal(96, 32, scale=0.1)} | numbers)
     x = normal(64, 6, 64)
-    most = {"quantize": 0.4, "weights": 0.4, "prune": 1.02}.get(step, 0.9)
+    most = {"quantize-static": 0.4, "quantize-weights": 0.4, "prune-weights": 1.02}.get(step, 0.9)
     settings = {"remove": 0.3} if step == "prune-channels" else {}
 
     made = apply(step, source, tmp_path, samples(tmp_path, x=x), **settings)
@@ -51,7 +53,7 @@ def test_a_pass_takes_weights_that_the_graph_computes(tmp_path, kind, step):
     assert np.square(exact - found).mean() < 0.5 * np.square(exact).mean()
 
 
-@pytest.mark.parametrize("step", ["prune", "quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("step", ["prune-weights", "quantize-static", "quantize-dynamic"])
 def test_copies_that_make_the_output_larger_stay(tmp_path, step):
     text = (
         "g (float[1,6,64] x) => (float[3,6,32] y)"

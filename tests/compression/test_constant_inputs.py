@@ -54,7 +54,7 @@ def source_of(folder, *, rank=8):
 
 def run_pass(name, source, folder, x, rate=None):
     """What ``edgekit apply`` makes where edgekit.toml says the rate, or nothing of it."""
-    settings = {"weights": ["bits=6"], "prune": ["sparsity=0.2"]}.get(name, [])
+    settings = {"quantize-weights": ["bits=6"], "prune-weights": ["sparsity=0.2"]}.get(name, [])
     constant = f"[model.inputs.sr]\nconstant = {rate}\n" if rate else ""
     (folder / "edgekit.toml").write_text(constant)
     np.savez(folder / "data.npz", x=x)
@@ -73,10 +73,10 @@ def run_pass(name, source, folder, x, rate=None):
     ("name", "most"),
     [
         ("clean", 0.55),
-        ("quantize", 0.2),
+        ("quantize-static", 0.2),
         ("quantize-dynamic", 0.2),
-        ("weights", 0.2),
-        ("prune", 0.55),
+        ("quantize-weights", 0.2),
+        ("prune-weights", 0.55),
         ("prune-channels", 0.5),
         ("low-rank", 0.4),
     ],

@@ -11,7 +11,7 @@ from edgekit.compression.registry import PASSES
 from edgekit.errors import PassRefused
 from tests.builders.exported.kinds import KINDS, exported
 
-TRIED = ("clean", "quantize", "weights", "prune-channels", "tflite")
+TRIED = ("clean", "quantize-static", "quantize-weights", "prune-channels", "to-tflite")
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def refuse_by_shape(source, settings, work):
 
 
 def refuse_all(source, settings, work):
-    raise PassRefused("nothing to quantise: the model stores no float weights of layers")
+    raise PassRefused("nothing to quantize: the model stores no float weights of layers")
 
 
 @pytest.mark.parametrize("function", ["refuse_by_shape", "refuse_all"])

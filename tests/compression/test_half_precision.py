@@ -73,12 +73,12 @@ GRAPHS = {
 }  # fmt: skip
 # How far a pass may be off, relative RMS; the first ones lose what they are asked to.
 PASSES_TRIED = {
-    "quantize": ({}, 0.06),
+    "quantize-static": ({}, 0.06),
     "quantize-dynamic": ({}, 0.06),
-    "weights": ({"bits": 6.0}, 0.06),
+    "quantize-weights": ({"bits": 6.0}, 0.06),
     "prune-channels": ({"remove": 0.15}, 0.6),
     "low-rank": ({"keep": 0.9}, 0.6),
-    "prune": ({"sparsity": 0.3}, 0.4),
+    "prune-weights": ({"sparsity": 0.3}, 0.4),
 }
 
 # What no pass could do, and the reason that it gives.
@@ -118,7 +118,7 @@ def test_a_float16_model_goes_through_every_pass(tmp_path, name, step):
     assert relative(outputs(source, inputs), outputs(made, inputs)) < most
 
 
-@pytest.mark.parametrize("step", ["prune-channels", "low-rank", "prune"])
+@pytest.mark.parametrize("step", ["prune-channels", "low-rank", "prune-weights"])
 def test_weights_that_stay_float_stay_in_16_bits(tmp_path, step):
     text, weights, inputs = GRAPHS["casts at the ends"]
     source = model(tmp_path, text, weights=weights)
@@ -149,7 +149,7 @@ def test_as_tflite_it_keeps_its_weights_in_16_bits(tmp_path, name):
     text, weights, inputs = GRAPHS[name]
     source = model(tmp_path, text, weights=weights)
 
-    made = apply("tflite", source, tmp_path, samples(tmp_path, **inputs))
+    made = apply("to-tflite", source, tmp_path, samples(tmp_path, **inputs))
 
     assert made.bytes < 1.5 * source.bytes + 4096
 
@@ -157,8 +157,8 @@ def test_as_tflite_it_keeps_its_weights_in_16_bits(tmp_path, name):
 def test_a_pass_says_that_it_computes_in_float32(tmp_path):
     text, weights, inputs = GRAPHS["products"]
     source = model(tmp_path, text, weights=weights)
-    spec = PASSES["quantize"]
-    step = Step(name="quantize", version=spec.version, settings=spec.settings())
+    spec = PASSES["quantize-static"]
+    step = Step(name="quantize-static", version=spec.version, settings=spec.settings())
 
     made = run_checked(step, source, work(tmp_path, samples(tmp_path, **inputs)))
 

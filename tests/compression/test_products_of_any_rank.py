@@ -72,11 +72,11 @@ def source_of(folder, kind, rank=None):
 @pytest.mark.parametrize(
     ("step", "settings", "most", "size"),
     [
-        ("quantize", {}, 0.03, 0.32),
+        ("quantize-static", {}, 0.03, 0.32),
         ("quantize-dynamic", {}, 0.03, 0.32),
-        ("weights", {"bits": 6.0}, 0.05, 0.35),
-        ("weights", {"bits": 4.0, "container": "native"}, 0.2, 0.2),
-        ("prune", {"sparsity": 0.2}, 0.12, 1.01),
+        ("quantize-weights", {"bits": 6.0}, 0.05, 0.35),
+        ("quantize-weights", {"bits": 4.0, "container": "native"}, 0.2, 0.2),
+        ("prune-weights", {"sparsity": 0.2}, 0.12, 1.01),
         ("float16", {}, 0.002, 0.52),
     ],
 )
@@ -103,7 +103,7 @@ def test_batches_of_a_low_rank_become_two_thin_products_without_error(tmp_path, 
 def test_zeros_are_as_many_as_asked(tmp_path):
     source, data = source_of(tmp_path, "on the right")
 
-    made = apply("prune", source, tmp_path, samples(tmp_path, **data), sparsity=0.5)
+    made = apply("prune-weights", source, tmp_path, samples(tmp_path, **data), sparsity=0.5)
 
     stored = [onnx.numpy_helper.to_array(t) for t in onnx.load(str(made.path)).graph.initializer]
     weights = [w for w in stored if w.ndim == 3]
@@ -115,11 +115,11 @@ def test_zeros_are_as_many_as_asked(tmp_path):
     ("step", "text", "weights", "reason"),
     [
         (
-            "weights", "g (float[N,2,4] x) => (float[N,2,3] y) { y = MatMul(x, w) }",
+            "quantize-weights", "g (float[N,2,4] x) => (float[N,2,3] y) { y = MatMul(x, w) }",
             {"w": normal(2, 4, 3)}, r"w \(MatMul, 2 x 4 x 3\) is too small: 24 entries",
         ),
         (
-            "quantize", "g (float[N,2,4] x) => (float[N,2,3] y) { y = MatMul(x, w) }",
+            "quantize-static", "g (float[N,2,4] x) => (float[N,2,3] y) { y = MatMul(x, w) }",
             {"w": normal(2, 4, 3)}, r"w \(MatMul, 2 x 4 x 3\) is too small: 24 entries",
         ),
         (
@@ -127,11 +127,11 @@ def test_zeros_are_as_many_as_asked(tmp_path):
             {"w": normal(2, 2)}, r"no layer is smaller as two thin ones: .*w \(2 x 2\)",
         ),
         (
-            "prune", "g (double[N,4] x) => (double[N,3] y) { y = MatMul(x, w) }",
+            "prune-weights", "g (double[N,4] x) => (double[N,3] y) { y = MatMul(x, w) }",
             {"w": normal(4, 3).astype(np.float64)}, r"w \(MatMul, 4 x 3\) is stored as float64",
         ),
         (
-            "quantize", "g (double[N,4] x) => (double[N,3] y) { y = MatMul(x, w) }",
+            "quantize-static", "g (double[N,4] x) => (double[N,3] y) { y = MatMul(x, w) }",
             {"w": normal(4, 3).astype(np.float64)}, r"w \(MatMul, 4 x 3\) is stored as float64",
         ),
         (
@@ -139,13 +139,13 @@ def test_zeros_are_as_many_as_asked(tmp_path):
             {"w": normal(4, 3).astype(np.float64)}, r"w \(MatMul, 4 x 3\) is stored as float64",
         ),
         (
-            "prune", "g (float[N,4] x, bool c) => (float[N,3] y) { y = If(c)"
+            "prune-weights", "g (float[N,4] x, bool c) => (float[N,3] y) { y = If(c)"
             " <then_branch = t () => (float[N,3] u) { u = MatMul(x, w) },"
             " else_branch = e () => (float[N,3] v) { v = MatMul(x, w) }> }",
             {"w": normal(4, 3)}, r"w \(MatMul, 4 x 3\) is read inside If, Loop or Scan",
         ),
         (
-            "quantize", "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }",
+            "quantize-static", "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }",
             {}, "the model stores no float weights of layers",
         ),
     ],
@@ -160,7 +160,9 @@ def test_a_refusal_says_the_true_reason(tmp_path, step, text, weights, reason):
         apply(step, source, tmp_path, samples(tmp_path, **fed))
 
 
-@pytest.mark.parametrize("step", ["weights", "prune", "low-rank", "quantize"])
+@pytest.mark.parametrize(
+    "step", ["quantize-weights", "prune-weights", "low-rank", "quantize-static"]
+)
 @pytest.mark.parametrize(
     ("product", "shape"),
     [

@@ -91,11 +91,13 @@ def test_a_value_that_is_none_is_refused_with_all_that_is_allowed(everything, pa
 
 def test_a_setting_given_twice_is_refused():
     with pytest.raises(UserError, match="bits: given twice"):
-        parse_settings("weights", ["bits=2", "bits=3"])
+        parse_settings("quantize-weights", ["bits=2", "bits=3"])
 
 
 def test_a_step_on_the_command_line_is_a_name_and_its_settings(everything):
-    assert parse_step("weights:bits=3,grid=fixed").settings == QuantizeWeights(bits=3, grid="fixed")
+    assert parse_step("quantize-weights:bits=3,grid=fixed").settings == QuantizeWeights(
+        bits=3, grid="fixed"
+    )
     assert parse_step("clean").settings == Clean()
     assert parse_step("all:widths=a:4,b:2,count=1").settings == Everything(
         widths=(("a", 4), ("b", 2)), count=1
@@ -106,10 +108,10 @@ def test_a_step_on_the_command_line_is_a_name_and_its_settings(everything):
 RECIPE = """
 name = "three bits"
 [[step]]
-pass = "weights"
+pass = "quantize-weights"
 bits = 3
 [[step]]
-pass = "quantize"
+pass = "quantize-static"
 ranges = "mse"
 percentile = 99
 """
@@ -130,7 +132,7 @@ def test_a_recipe_file_is_read_with_its_steps_in_order(tmp_path):
         QuantizeStatic(ranges="mse", percentile=99.0),
     ]
     unnamed = read_recipe(written(tmp_path, RECIPE.replace('name = "three bits"', "")))
-    assert unnamed.name == "weights+quantize"
+    assert unnamed.name == "quantize-weights+quantize-static"
 
 
 def test_a_table_in_a_recipe_file_may_name_any_layer(tmp_path, everything):
@@ -149,8 +151,8 @@ def test_a_table_in_a_recipe_file_may_name_any_layer(tmp_path, everything):
         ("bits = 3", "bits = true", "step 1: bits: must be a number from 1 to 8"),
         ("percentile = 99", "percentile = inf", "step 2: percentile: must be a number"),
         ("percentile = 99", "percentiles = 99", "step 2: percentiles: unknown setting"),
-        ('"quantize"', '"quantise"', "step 2: no pass named 'quantise'"),
-        ('pass = "quantize"', "", "step 2: pass: names no pass"),
+        ('"quantize-static"', '"quantize-statis"', "step 2: no pass named 'quantize-statis'"),
+        ('pass = "quantize-static"', "", "step 2: pass: names no pass"),
         ('"three bits"', "3", "name: must be a line of text"),
         ('"three bits"', '"a\\nb"', "name: must be a line of text"),
         ("name =", "title =", "title: unknown key"),

@@ -30,12 +30,12 @@ BIG = {"w": normal(64, 512), "v": normal(512, 10, seed=1)}
 BIG_NET = "g (float[N,64] x) => (float[N,10] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }"
 
 
-def forgets_to_quantise(source, settings, work):
+def forgets_to_quantize(source, settings, work):
     return _edited(source, work, lambda graph: None)
 
 
 def stores_integers_as_floats(source, settings, work):
-    """Fake quantisation: the values are those of 8 bits, and so is an int8 beside them."""
+    """Fake quantization: the values are those of 8 bits, and so is an int8 beside them."""
     rounded = np.round(BIG["w"] * 40).astype(np.float32) / 40
 
     def edit(graph):
@@ -65,7 +65,7 @@ def stores_wide_integers(source, settings, work):
     return _edited(source, work, edit)
 
 
-def _quantised(source, work, edit):
+def _quantized(source, work, edit):
     """A right result, spoilt."""
     made = apply("quantize-dynamic", source, work.scratch)
     return _edited(made, work, edit)
@@ -77,7 +77,7 @@ def answers_zero(source, settings, work):
         graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
         graph.node.append(helper.make_node("Mul", ["inner", "zero"], ["y"]))
 
-    return _quantised(source, work, silence)
+    return _quantized(source, work, silence)
 
 
 def answers_upside_down(source, settings, work):
@@ -85,7 +85,7 @@ def answers_upside_down(source, settings, work):
         graph.node[-1].output[0] = "inner"
         graph.node.append(helper.make_node("Neg", ["inner"], ["y"]))
 
-    return _quantised(source, work, negate)
+    return _quantized(source, work, negate)
 
 
 def answers_far_too_loudly(source, settings, work):
@@ -94,13 +94,13 @@ def answers_far_too_loudly(source, settings, work):
         graph.initializer.append(numpy_helper.from_array(np.float32(128), "loud"))
         graph.node.append(helper.make_node("Mul", ["inner", "loud"], ["y"]))
 
-    return _quantised(source, work, shout)
+    return _quantized(source, work, shout)
 
 
 @pytest.mark.parametrize(
     ("function", "complaint"),
     [
-        (forgets_to_quantise, "promised int8 weights: found none, but 151552 bytes of float32"),
+        (forgets_to_quantize, "promised int8 weights: found none, but 151552 bytes of float32"),
         (stores_integers_as_floats, "promised fewer float weights: found 151552 bytes of them, "),
         (stores_wide_integers, "promised a file of at most "),
         (answers_zero, "found 0.00 in y on 16 samples"),
@@ -108,7 +108,7 @@ def answers_far_too_loudly(source, settings, work):
         (answers_far_too_loudly, "output y differs from the original's by 1.3e+02 relative RMS"),
     ],
 )
-def test_a_pass_that_says_it_quantises_has_to(tmp_path, monkeypatch, function, complaint):
+def test_a_pass_that_says_it_quantizes_has_to(tmp_path, monkeypatch, function, complaint):
     source = model(tmp_path, BIG_NET, weights=BIG)
     data = samples(tmp_path, x=normal(40, 64))
 
@@ -123,7 +123,7 @@ def test_weights_of_two_bits_are_a_poor_result_but_no_broken_promise(tmp_path, b
     source = model(tmp_path, BIG_NET, weights=BIG)
     data = samples(tmp_path, x=normal(40, 64))
 
-    made = apply("weights", source, tmp_path, data, bits=bits)
+    made = apply("quantize-weights", source, tmp_path, data, bits=bits)
 
     assert made.bytes < source.bytes / 3
 
@@ -197,7 +197,7 @@ def test_infinities_that_the_original_stores_may_stay(tmp_path, cleaned):
 
 
 def test_as_many_boxes_as_a_result_finds_are_its_own_affair(tmp_path, monkeypatch):
-    """Their number follows the data, so a quantised detector may find others."""
+    """Their number follows the data, so a quantized detector may find others."""
     text = (
         "g (float[N,6] x) => (float[N,4] y, int64[2,found] at) { y = MatMul(x, w) at = NonZero(y) }"
     )
@@ -247,11 +247,11 @@ def test_peak_memory_is_that_of_one_model(tmp_path):
     assert int(done.stdout) < 100 << 10, "KiB"
 
 
-def test_without_calibration_data_static_quantisation_is_refused_and_the_others_run(tmp_path):
+def test_without_calibration_data_static_quantization_is_refused_and_the_others_run(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
 
     with pytest.raises(PassRefused, match="calibration"):
-        apply("quantize", source, tmp_path)
+        apply("quantize-static", source, tmp_path)
     cleaned = apply("clean", source, tmp_path)
     dynamic = apply("quantize-dynamic", cleaned, tmp_path)
 
@@ -265,14 +265,14 @@ def test_samples_that_the_model_fails_on_are_the_users_to_mend(tmp_path):
     data = samples(tmp_path, i=np.array([0, 1, 99]))
 
     with pytest.raises(UserError, match="the model fails on sample 2"):
-        apply("quantize", source, tmp_path, data)
+        apply("quantize-static", source, tmp_path, data)
 
 
 def test_samples_of_another_shape_are_the_users_to_mend(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
 
     with pytest.raises(UserError, match=r"input x takes \[N, 6\], the data is \[1, 5\]"):
-        apply("quantize", source, tmp_path, samples(tmp_path, x=uniform(4, 5)))
+        apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(4, 5)))
 
 
 def test_a_tflite_model_is_refused_by_passes_on_onnx(tmp_path):
@@ -311,7 +311,9 @@ def test_products_are_counted_at_the_size_of_the_samples_where_an_axis_is_free(t
     assert made.bytes < source.bytes
 
 
-@pytest.mark.parametrize("step", ["quantize", "quantize-dynamic", "weights", "prune", "low-rank"])
+@pytest.mark.parametrize(
+    "step", ["quantize-static", "quantize-dynamic", "quantize-weights", "prune-weights", "low-rank"]
+)
 def test_an_output_that_is_infinite_in_places_is_refused_with_the_reason(tmp_path, step):
     text = (
         "g (float[N,40,24] x) => (float[N,40,24] y, float[N,40,64] l)"

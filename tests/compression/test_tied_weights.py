@@ -58,7 +58,7 @@ def tables(made):
     return sum(1 for t in stored if t.data_type == 1 and np.prod(t.dims) >= ROWS * WIDTH // 2)
 
 
-@pytest.mark.parametrize("step", ["prune", "prune-channels", "low-rank"])
+@pytest.mark.parametrize("step", ["prune-weights", "prune-channels", "low-rank"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tied_table_stays_one_and_the_file_does_not_grow(tmp_path, kind, step):
     source = source_of(tmp_path, kind)
@@ -76,7 +76,7 @@ def test_a_tied_table_stays_one_and_the_file_does_not_grow(tmp_path, kind, step)
 def test_zeros_are_the_same_in_both_places(tmp_path, kind):
     source = source_of(tmp_path, kind)
 
-    made = apply("prune", source, tmp_path, samples(tmp_path, **IDS), sparsity=0.6)
+    made = apply("prune-weights", source, tmp_path, samples(tmp_path, **IDS), sparsity=0.6)
 
     table = next(
         onnx.numpy_helper.to_array(t)
@@ -99,7 +99,7 @@ def test_zeros_are_the_same_in_both_places(tmp_path, kind):
     ],
     ids=["two layers", "a layer and an output", "a layer and its transpose", "three layers"],
 )
-@pytest.mark.parametrize("step", ["prune", "prune-channels", "low-rank"])
+@pytest.mark.parametrize("step", ["prune-weights", "prune-channels", "low-rank"])
 def test_other_ties_are_kept_or_refused_with_the_reason(tmp_path, text, step):
     weights = {name: normal(32, 32) for name in "ac" if f" {name})" in text}
     source = model(tmp_path, text, weights=weights)
@@ -130,7 +130,9 @@ NUMBERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["prune", "prune-channels", "low-rank", "weights", "quantize"])
+@pytest.mark.parametrize(
+    "step", ["prune-weights", "prune-channels", "low-rank", "quantize-weights", "quantize-static"]
+)
 @pytest.mark.parametrize("kind", DERIVED)
 def test_a_table_that_is_read_by_way_of_another_operator_is_not_doubled(tmp_path, kind, step):
     text = (
@@ -147,7 +149,10 @@ def test_a_table_that_is_read_by_way_of_another_operator_is_not_doubled(tmp_path
             raise
         return
 
-    most = {"quantize": 0.6, "weights": 0.8 if kind != "joined to another" else 1.02}
+    most = {
+        "quantize-static": 0.6,
+        "quantize-weights": 0.8 if kind != "joined to another" else 1.02,
+    }
     assert made.bytes <= most.get(step, 1.02) * source.bytes
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.compression.registry import PASSES, TWIN, PassSpec, build_step
+from edgekit.compression.registry import CONVERSION, PASSES, PassSpec, build_step
 from edgekit.compression.runner import run_checked
 from edgekit.compression.to_tflite import to_tflite
 from edgekit.conversion.open_model import read_model
@@ -60,7 +60,7 @@ def test_a_float_graph_gives_the_same_answers_and_says_how_close(tmp_path):
 
 def test_names_order_and_types_stay_and_sizes_are_those_that_were_given(tmp_path):
     source = model(tmp_path, TEXT, weights=TABLE)
-    made = apply("tflite", source, tmp_path, dims=(("L", 5),))
+    made = apply("to-tflite", source, tmp_path, dims=(("L", 5),))
 
     assert [str(t) for t in made.signature.inputs] == ["z int64 [1, 5]", "a float32 [1, 5]"]
     assert [str(t) for t in made.signature.outputs] == ["y float32 [1, 5, 4]", "b float32 [1, 4]"]
@@ -71,8 +71,8 @@ def test_names_order_and_types_stay_and_sizes_are_those_that_were_given(tmp_path
 
 def test_several_inputs_and_outputs_come_back_in_their_order(tmp_path):
     source = model(tmp_path, TEXT, weights=TABLE)  # in no order of the alphabet
-    there = apply("tflite", source, tmp_path, dims=(("L", 5),))
-    back = apply("onnx", there, tmp_path)
+    there = apply("to-tflite", source, tmp_path, dims=(("L", 5),))
+    back = apply("to-onnx", there, tmp_path)
     for side in ("inputs", "outputs"):
         given, made = getattr(source.signature, side), getattr(back.signature, side)
         assert [(t.name, t.dtype) for t in made] == [(t.name, t.dtype) for t in given]
@@ -80,13 +80,13 @@ def test_several_inputs_and_outputs_come_back_in_their_order(tmp_path):
 
 def test_outputs_that_are_equal_keep_their_order(tmp_path):
     text = "g (float[2,3] x) => (float[2,3] b, float[2,3] a) { b = Relu(x) a = Reshape(b, shape) }"
-    made = apply("tflite", model(tmp_path, text, weights={"shape": np.array([2, 3])}), tmp_path)
+    made = apply("to-tflite", model(tmp_path, text, weights={"shape": np.array([2, 3])}), tmp_path)
     assert [t.name for t in made.signature.outputs] == ["b", "a"]
 
 
 def test_a_free_dimension_that_nobody_gave_a_size_is_refused_by_name(tmp_path):
     with pytest.raises(PassRefused, match="fixed sizes, and nobody says that of L") as caught:
-        apply("tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
+        apply("to-tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
     assert "--dims L=SIZE" in caught.value.hint
 
 
@@ -96,7 +96,7 @@ def test_a_free_dimension_without_a_name_is_called_after_its_place(tmp_path):
     proto.graph.input[0].type.tensor_type.shape.dim[1].ClearField("dim_param")
     unnamed = write(tmp_path, proto)
 
-    made = apply("tflite", unnamed, tmp_path, dims=(("x.1", 7),))
+    made = apply("to-tflite", unnamed, tmp_path, dims=(("x.1", 7),))
 
     assert made.signature.inputs[0].shape == (1, 7)
 
@@ -104,7 +104,7 @@ def test_a_free_dimension_without_a_name_is_called_after_its_place(tmp_path):
 def test_the_int8_of_quantize_runs_on_integers_there_and_answers_alike(tmp_path):
     source, data = model(tmp_path, NET, weights=WEIGHTS), uniform(64, 3, 8, 8)
     calibration = samples(tmp_path, x=data)
-    int8 = apply("quantize", source, tmp_path, calibration)
+    int8 = apply("quantize-static", source, tmp_path, calibration)
     made = run_checked(build_step(ToTflite()), int8, work(tmp_path, calibration))
 
     stored = read_tflite_storage_stats(made.model.path)
@@ -140,9 +140,9 @@ def with_a_word(path):
 
 
 def test_a_file_that_litert_takes_and_edgekit_cannot_read_is_a_reason(tmp_path):
-    made = apply("tflite", model(tmp_path, NET, weights=WEIGHTS), tmp_path)
+    made = apply("to-tflite", model(tmp_path, NET, weights=WEIGHTS), tmp_path)
     with pytest.raises(PassRefused, match="tensor words"):
-        apply("onnx", with_a_word(made.path), tmp_path)
+        apply("to-onnx", with_a_word(made.path), tmp_path)
 
 
 def emits_another_model(source, settings, work):
@@ -161,7 +161,7 @@ def test_a_file_that_answers_otherwise_is_a_broken_promise_that_names_the_output
         function=f"{__name__}:emits_another_model",
         summary="makes a file of another model",
         version=1,
-        promise=TWIN,
+        promise=CONVERSION,
     )
     monkeypatch.setitem(PASSES, "culprit", row)
     source, data = model(tmp_path, NET, weights=WEIGHTS), samples(tmp_path, x=uniform(24, 3, 8, 8))
@@ -173,7 +173,9 @@ def test_a_file_that_answers_otherwise_is_a_broken_promise_that_names_the_output
 def test_the_file_made_of_equal_input_is_equal(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
 
-    assert apply("tflite", source, tmp_path).digest == apply("tflite", source, tmp_path).digest
+    assert (
+        apply("to-tflite", source, tmp_path).digest == apply("to-tflite", source, tmp_path).digest
+    )
 
 
 CLIPPED = (
@@ -186,11 +188,11 @@ CLIPPED = (
 def test_without_samples_a_wrong_number_beyond_the_usual_range_is_found(tmp_path, monkeypatch):
     weights = {"w": normal(1, 16, 5), "r": normal(1, 16, 4)}
     source = model(tmp_path, CLIPPED, weights=weights)
-    apply("tflite", source, tmp_path)
+    apply("to-tflite", source, tmp_path)
     monkeypatch.setattr("edgekit.conversion.onnx_to_tflite.ops.gates._clip_input", _wrongly_clipped)
 
     with pytest.raises(PassError, match="output y differs from the original"):
-        apply("tflite", source, tmp_path)
+        apply("to-tflite", source, tmp_path)
 
 
 def _wrongly_clipped(low, tensor, *, bound, after):
@@ -209,7 +211,7 @@ FRAMED = (
 
 def test_an_axis_named_as_the_batch_is_one_sample_wherever_it_lies(tmp_path):
     source = model(tmp_path, FRAMED, weights={"pads": np.array([0, 3, 0, 3])})
-    made = apply("tflite", source, tmp_path, dims=(("L", 8),))
+    made = apply("to-tflite", source, tmp_path, dims=(("L", 8),))
 
     assert [spec.shape for spec in made.signature.inputs] == [(1, 8), (2, 1, 4)]
 
@@ -221,12 +223,12 @@ def test_sizes_that_the_model_itself_refuses_are_the_users_to_mend(tmp_path):
     )
     weights = {"shape": np.array([7, 1, 5]), "w": normal(1, 16, 5), "r": normal(1, 16, 4)}
     source = model(tmp_path, framed, weights=weights)
-    apply("tflite", source, tmp_path, dims=(("L", 7),))
+    apply("to-tflite", source, tmp_path, dims=(("L", 7),))
 
     with pytest.raises(
         PassRefused, match=r"does not run on inputs of these sizes \(x \[1, 6, 5\]\)"
     ):
-        apply("tflite", source, tmp_path, dims=(("L", 6),))
+        apply("to-tflite", source, tmp_path, dims=(("L", 6),))
 
 
 def test_a_larger_file_is_told_with_what_it_stores(tmp_path):
@@ -314,7 +316,7 @@ def test_a_branch_that_only_the_input_data_decide_is_refused(tmp_path):
     with pytest.raises(
         PassRefused, match="takes a branch that only the input data decide"
     ) as refused:
-        apply("tflite", write(tmp_path, model_by_rate()), tmp_path)
+        apply("to-tflite", write(tmp_path, model_by_rate()), tmp_path)
     assert refused.value.hint == (
         "if sr is the same in every run, say so in edgekit.toml: "
         '[model.inputs."sr"] constant = VALUE; or run this model with onnxruntime'
@@ -331,7 +333,7 @@ def test_constants_are_suggested_only_where_small_inputs_decide_the_branch(tmp_p
         " else_branch = e () => (float[1,4] e_y) { e_y = Tanh(x) }> }",
     )
     with pytest.raises(PassRefused, match="takes a branch") as refused:
-        apply("tflite", source, tmp_path)
+        apply("to-tflite", source, tmp_path)
     assert ("if a, b are the same in every run" in refused.value.hint) == (count == 8)
 
 

@@ -20,12 +20,12 @@ from tests.builders.tiny import model, normal
 
 def test_a_pass_by_hand_writes_a_model_and_says_what_it_costs(digits):
     with untouched(digits):
-        done = edgekit("apply", "quantize", "-C", digits, "model.onnx", "-o", "../q.onnx")
+        done = edgekit("apply", "quantize-static", "-C", digits, "model.onnx", "-o", "../q.onnx")
 
     assert done.code == 0, done.err
     assert "371.7 KiB -> " in done.out
     assert "relative output error 0.0" in done.out
-    assert "quantize: histograms" in done.err
+    assert "quantize-static: histograms" in done.err
     made = onnx.load(digits.parent / "q.onnx")
     assert any(node.op_type == "QuantizeLinear" for node in made.graph.node)
 
@@ -34,12 +34,12 @@ def test_json_is_one_document_with_every_figure(digits):
     out = digits / "w.onnx"
     settings = ("--set", "weight_bits=8", "--set", "max_samples=16")
     done = edgekit(
-        "apply", "quantize", digits / "model.onnx", "-o", out, "--json",
+        "apply", "quantize-static", digits / "model.onnx", "-o", out, "--json",
         "--data", digits / "calib.npz", *settings,
     )  # fmt: skip
 
     facts = json.loads(done.out)
-    assert facts["pass"] == "quantize"
+    assert facts["pass"] == "quantize-static"
     assert (facts["settings"]["weight_bits"], facts["settings"]["max_samples"]) == (8, 16)
     assert facts["before"]["bytes"] == (digits / "model.onnx").stat().st_size
     assert facts["after"]["bytes"] == out.stat().st_size < facts["before"]["bytes"] / 3
@@ -53,7 +53,7 @@ def test_an_older_result_is_replaced_and_the_bytes_do_not_depend_on_the_run(tiny
     first, second = tiny / "a.onnx", tiny / "b.onnx"
     second.write_bytes(b"older")
     for out in (first, second):
-        assert edgekit("apply", "quantize", "-C", tiny, "model.onnx", "-o", out).code == 0
+        assert edgekit("apply", "quantize-static", "-C", tiny, "model.onnx", "-o", out).code == 0
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -80,10 +80,13 @@ def test_without_samples_a_pass_that_needs_none_runs_and_its_error_is_not_made_u
     [
         (["squeeze", "model.onnx", "-o", "o.onnx"], "no pass named 'squeeze'"),
         (
-            ["weights", "model.onnx", "-o", "o.onnx", "--set", "bits=9"],
+            ["quantize-weights", "model.onnx", "-o", "o.onnx", "--set", "bits=9"],
             "bits: must be a number from 1 to 8",
         ),
-        (["weights", "model.onnx", "-o", "o.onnx", "--set", "bit=4"], "bit: unknown setting"),
+        (
+            ["quantize-weights", "model.onnx", "-o", "o.onnx", "--set", "bit=4"],
+            "bit: unknown setting",
+        ),
         (["clean", "model.onnx", "-o", "no/o.onnx"], "no folder no"),
         (["clean", "model.onnx", "-o", "model.onnx"], "the command reads it"),
         (["clean", "model.onnx", "-o", "./../tiny/model.onnx"], "the command reads it"),
@@ -94,7 +97,7 @@ def test_without_samples_a_pass_that_needs_none_runs_and_its_error_is_not_made_u
         (["clean", "model.onnx", "-o", "calib.npz"], "the command reads it"),
         (["clean", "model.onnx", "-o", "edgekit.toml"], "the command reads it"),
         (["clean", "eval.npz", "-o", "o.onnx"], "eval.npz: not an ONNX model"),
-        (["quantize", "model.onnx", "-o", "o.onnx", "--data", "no.npz"], "no.npz"),
+        (["quantize-static", "model.onnx", "-o", "o.onnx", "--data", "no.npz"], "no.npz"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused_and_changes_nothing(tiny, arguments, says):
@@ -112,13 +115,17 @@ def test_a_request_that_cannot_be_met_is_refused_and_changes_nothing(tiny, argum
 
 def test_samples_are_asked_for_where_a_pass_needs_them(tiny):
     shutil.copy(tiny / "model.onnx", "alone.onnx")
-    done = refused("apply", "weights", "alone.onnx", "-o", "o.onnx", says="calibration data")
+    done = refused(
+        "apply", "quantize-weights", "alone.onnx", "-o", "o.onnx", says="calibration data"
+    )
     assert "--data CALIB" in done.err
 
 
 def test_a_pass_that_does_not_apply_says_why_and_ends_with_2(tiny):
-    assert edgekit("apply", "quantize", "-C", tiny, "model.onnx", "-o", "q.onnx").code == 0
-    refused("apply", "quantize", "-C", tiny, "q.onnx", "-o", "r.onnx", says="quantised already")
+    assert edgekit("apply", "quantize-static", "-C", tiny, "model.onnx", "-o", "q.onnx").code == 0
+    refused(
+        "apply", "quantize-static", "-C", tiny, "q.onnx", "-o", "r.onnx", says="quantized already"
+    )
     assert not (tiny / "r.onnx").exists()
 
 
@@ -202,11 +209,11 @@ def test_passes_lists_every_pass_with_what_it_takes():
     text = edgekit("passes").out
     for each in facts:
         assert f"{each['name']}: {each['summary']}" in text
-    weights = json.loads(edgekit("passes", "weights", "--json").out)
+    weights = json.loads(edgekit("passes", "quantize-weights", "--json").out)
     assert weights["needs_calibration"] is True
     bits = next(s for s in weights["settings"] if s["name"] == "bits")
     assert (bits["allowed"], bits["default"]) == ("a number from 1 to 8", 4.0)
-    assert "GPTQ" in edgekit("passes", "weights").out
+    assert "GPTQ" in edgekit("passes", "quantize-weights").out
 
 
 def test_each_output_has_its_error_and_the_worst_comes_first(tmp_path):
@@ -215,7 +222,7 @@ def test_each_output_has_its_error_and_the_worst_comes_first(tmp_path):
     text += "m = MatMul(x, b) r = Relu(m) t = MatMul(r, c) mask = Add(t, d)}"
     source = model(tmp_path, text, weights=weights)
     np.savez(tmp_path / "c.npz", x=normal(80, 8, seed=3))
-    given = ("quantize", source.path, "--data", tmp_path / "c.npz")
+    given = ("quantize-static", source.path, "--data", tmp_path / "c.npz")
 
     told = edgekit("apply", *given, "-o", tmp_path / "a.onnx")
     facts = json.loads(edgekit("apply", *given, "-o", tmp_path / "b.onnx", "--json").out)

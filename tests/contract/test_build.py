@@ -269,15 +269,15 @@ def test_a_build_that_fails_leaves_no_bundle_of_an_earlier_one_behind_unsaid(bui
 
 
 def test_a_recipe_by_hand_is_built_as_it_is_and_nothing_else(built, digits):
-    steps = ("--step", "quantize:ranges=mse,max_samples=32")
+    steps = ("--step", "quantize-static:ranges=mse,max_samples=32")
     done = edgekit("build", "-C", digits, *steps, "--json")
 
     assert done.code == 0, done.err
     facts = json.loads(done.out)
-    assert [c["name"] for c in facts["candidates"]] == ["original", "quantize"]
-    assert facts["chosen"] == "quantize"
+    assert [c["name"] for c in facts["candidates"]] == ["original", "quantize-static"]
+    assert facts["chosen"] == "quantize-static"
     recipe = open_bundle(digits / "build" / PROFILE).manifest.recipe
-    assert [step["name"] for step in recipe["steps"]] == ["quantize"]
+    assert [step["name"] for step in recipe["steps"]] == ["quantize-static"]
     assert recipe["steps"][0]["settings"]["ranges"] == "mse"
     for candidate in facts["candidates"]:
         measured = candidate["measurements"][0]
@@ -289,9 +289,10 @@ def test_a_recipe_by_hand_is_built_as_it_is_and_nothing_else(built, digits):
 
 def test_a_recipe_file_and_the_same_steps_make_the_same_bytes(tiny):
     (tiny / "r.toml").write_text(
-        'name = "mine"\n[[step]]\npass = "clean"\n[[step]]\npass = "quantize"\nweight_bits = 8\n'
+        'name = "mine"\n[[step]]\npass = "clean"\n'
+        '[[step]]\npass = "quantize-static"\nweight_bits = 8\n'
     )
-    by_hand = ("--step", "clean", "--step", "quantize:weight_bits=8")
+    by_hand = ("--step", "clean", "--step", "quantize-static:weight_bits=8")
     found = []
     for how in (("--recipe", "r.toml"), by_hand):
         facts = json.loads(edgekit("build", "-C", tiny, "--json", *how).out)
@@ -312,24 +313,27 @@ def test_a_recipe_that_fails_the_gate_ends_with_3_though_the_original_would_pass
 
 def test_a_recipe_that_leaves_nothing_of_the_outputs_is_no_candidate(tiny):
     write_hostile(tiny, limit=50)
-    done = edgekit("build", "-C", tiny, "--step", "quantize")
+    done = edgekit("build", "-C", tiny, "--step", "quantize-static")
 
     assert (done.code, done.out) == (1, "")
-    assert "quantize: promised outputs that follow the original's" in done.err
+    assert "quantize-static: promised outputs that follow the original's" in done.err
     assert not (tiny / "build").exists()
 
 
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        (["--step", "weights:bits=9"], "--step weights: bits: must be a number from 1 to 8"),
-        (["--step", "quantize", "--step", "quantize"], "quantised already"),
+        (
+            ["--step", "quantize-weights:bits=9"],
+            "--step quantize-weights: bits: must be a number from 1 to 8",
+        ),
+        (["--step", "quantize-static", "--step", "quantize-static"], "quantized already"),
         (["--recipe", "bad.toml"], "bad.toml: step 2: bits: must be a number from 1 to 8"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_a_bad_request_and_leaves_nothing(tiny, how, says):
     (tiny / "bad.toml").write_text(
-        '[[step]]\npass = "clean"\n[[step]]\npass = "weights"\nbits = 9\n'
+        '[[step]]\npass = "clean"\n[[step]]\npass = "quantize-weights"\nbits = 9\n'
     )
     refused("build", "-C", tiny, *how, says=says)
     assert not (tiny / "build").exists()
@@ -354,14 +358,14 @@ def test_strict_fails_a_drop_that_is_not_proven(tiny):
     text = edgekit("devices", "show", PROFILE).out
     text = re.sub(r"^(peak_rss_mib|latency_p95_ms) *=.*\n", "", text, flags=re.MULTILINE)
     (tiny / "sizes.toml").write_text(text)
-    how = ("build", "-C", tiny, "--device", "sizes.toml", "--step", "quantize", "--json")
+    how = ("build", "-C", tiny, "--device", "sizes.toml", "--step", "quantize-static", "--json")
     lax, strict = (edgekit(*how, *more) for more in ([], ["--strict"]))
 
     assert (lax.code, strict.code) == (0, 3)
     outcomes = [
         next(k["outcome"] for k in c["verdict"]["checks"] if k["name"] == "accuracy_drop_points")
         for c in json.loads(lax.out)["candidates"]
-        if c["name"] == "quantize"
+        if c["name"] == "quantize-static"
     ]
     assert outcomes == ["unproven"]
     assert json.loads(strict.out)["chosen"] is None

@@ -143,8 +143,8 @@ def test_the_report_of_a_crash_names_the_fault_and_nothing_of_the_user(tiny, mon
 
 
 def test_one_recipe_that_crashes_ends_with_1_and_the_report(tiny, monkeypatch):
-    instead_of(monkeypatch, "quantize", fails_without_a_word)
-    done = edgekit("build", "-C", tiny, "--step", "quantize")
+    instead_of(monkeypatch, "quantize-static", fails_without_a_word)
+    done = edgekit("build", "-C", tiny, "--step", "quantize-static")
 
     assert (done.code, done.out) == (1, "")
     assert "Traceback" not in done.err
@@ -153,12 +153,12 @@ def test_one_recipe_that_crashes_ends_with_1_and_the_report(tiny, monkeypatch):
 
 
 def test_a_machine_out_of_memory_and_ctrl_c_end_the_build(tiny, monkeypatch):
-    instead_of(monkeypatch, "quantize", runs_out_of_memory)
+    instead_of(monkeypatch, "quantize-static", runs_out_of_memory)
     done = edgekit("build", "-C", tiny)
     assert (done.code, done.out) == (2, "")
     assert "edgekit: out of memory" in done.err
 
-    instead_of(monkeypatch, "quantize", is_interrupted)
+    instead_of(monkeypatch, "quantize-static", is_interrupted)
     assert edgekit("build", "-C", tiny).code == 130
 
 

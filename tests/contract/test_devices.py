@@ -180,7 +180,7 @@ def test_an_update_sends_what_the_build_judged(bundle, workplace):
         "--step",
         "clean",
         "--step",
-        "quantize:ranges=percentile,percentile=95.0",
+        "quantize-static:ranges=percentile,percentile=95.0",
         "--max-drop",
         "50",
     )

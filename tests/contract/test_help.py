@@ -107,8 +107,8 @@ def test_the_version_is_said():
         (["build", "one.onnx", "two.onnx"], "two.onnx"),
         (["build", "--step", "no-such-pass"], "no pass named 'no-such-pass'"),
         (
-            ["build", "--step", "weights:bits=9"],
-            "--step weights: bits: must be a number from 1 to 8",
+            ["build", "--step", "quantize-weights:bits=9"],
+            "--step quantize-weights: bits: must be a number from 1 to 8",
         ),
         (["build", "--recipe", "none.toml"], "none.toml: cannot be read"),
         (["build", "--recipe", "r.toml", "--step", "clean"], "--recipe and --step"),

@@ -115,7 +115,7 @@ def test_a_device_that_runs_tflite_alone_gets_a_twin_of_an_onnx_model(workplace)
 
 def test_a_tflite_bundle_is_pushed_checked_and_served(workplace):
     project = write_tiny(workplace / "tiny", samples=300)
-    steps = ("--step", "clean", "--step", "quantize", "--step", "tflite")
+    steps = ("--step", "clean", "--step", "quantize-static", "--step", "to-tflite")
     done = edgekit("build", "-C", project, "--runtime", "litert", *steps, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["chosen"] == "clean+quantize+tflite"
@@ -129,7 +129,7 @@ def test_a_tflite_bundle_is_pushed_checked_and_served(workplace):
 def test_a_tflite_model_is_compressed_as_an_onnx_model_is(workplace):
     project = write_tiny(workplace / "tiny", samples=300)
     lite = workplace / "model.tflite"
-    assert edgekit("apply", "tflite", project / "model.onnx", "-o", lite).code == 0
+    assert edgekit("apply", "to-tflite", project / "model.onnx", "-o", lite).code == 0
     done = edgekit("build", lite, "-C", project, "--json")
     assert done.code == 0, done.err
     facts = json.loads(done.out)
@@ -141,10 +141,10 @@ def test_a_tflite_model_is_compressed_as_an_onnx_model_is(workplace):
 
 
 def test_a_file_goes_over_by_hand_and_comes_back(tiny):
-    there = edgekit("apply", "tflite", "-C", tiny, "model.onnx", "-o", "m.tflite", "--json")
+    there = edgekit("apply", "to-tflite", "-C", tiny, "model.onnx", "-o", "m.tflite", "--json")
     assert there.code == 0, there.err
     assert json.loads(there.out)["relative_error"] < 1e-5
-    back = edgekit("apply", "onnx", "-C", tiny, "m.tflite", "-o", "back.onnx", "--json")
+    back = edgekit("apply", "to-onnx", "-C", tiny, "m.tflite", "-o", "back.onnx", "--json")
     assert back.code == 0, back.err
     x = np.load(tiny / "eval.npz")["x"][:1]
     answers = [
@@ -155,9 +155,9 @@ def test_a_file_goes_over_by_hand_and_comes_back(tiny):
 
 
 def test_a_recipe_that_ends_in_a_file_the_device_does_not_run_is_refused(tiny):
-    how = ("--device", "beaglebone-black", "--runtime", "auto", "--step", "quantize")
+    how = ("--device", "beaglebone-black", "--runtime", "auto", "--step", "quantize-static")
     refused("build", "-C", tiny, *how, says="the pass tflite")
-    refused("build", "-C", tiny, "--step", "tflite", says="onnxruntime do not run")
+    refused("build", "-C", tiny, "--step", "to-tflite", says="onnxruntime do not run")
 
 
 def test_a_build_with_another_constant_makes_another_tflite_file(workplace):
@@ -167,8 +167,10 @@ def test_a_build_with_another_constant_makes_another_tflite_file(workplace):
     for rate in (16000, 8000):
         constant = f"\n[model.inputs.sr]\nconstant = {rate}\n"
         (project / "edgekit.toml").write_text(settings + constant)
-        done = edgekit("build", "-C", project, "--runtime", "litert", "--step", "tflite", "--json")
+        done = edgekit(
+            "build", "-C", project, "--runtime", "litert", "--step", "to-tflite", "--json"
+        )
         assert done.code in (0, 3), done.err
-        (candidate,) = (c for c in json.loads(done.out)["candidates"] if c["name"] == "tflite")
+        (candidate,) = (c for c in json.loads(done.out)["candidates"] if c["name"] == "to-tflite")
         assert any(f"input sr is fixed at {rate}" in note for note in candidate["notes"])
         assert not candidate["verdict"]["reasons"], candidate["verdict"]

@@ -37,7 +37,7 @@ def net():
 
 @pytest.fixture
 def project(tiny):
-    """The tiny project with a pickled pipeline, and its samples labelled by it."""
+    """The tiny project with a pickled pipeline, and its samples labeled by it."""
     x = np.load(tiny / "eval.npz")["x"]
     labels = (x[:, 0] > 0).astype(int) + (x[:, 1] > 0.5)
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(x, labels)
@@ -102,7 +102,7 @@ def test_a_pickle_is_not_opened_without_trust_and_its_code_does_not_run(project)
 def test_a_torch_function_is_built_and_what_it_prints_stays_out_of_the_json(tiny):
     (tiny / "nets.py").write_text(TORCH)
     done = spawned(
-        "build", "-C", tiny, "nets:net", "--json", "--step", "quantize", "--allow-failing"
+        "build", "-C", tiny, "nets:net", "--json", "--step", "quantize-static", "--allow-failing"
     )
     assert done.code in (0, 3), done.err
     facts = json.loads(done.out)

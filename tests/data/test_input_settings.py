@@ -73,8 +73,8 @@ def test_states_of_fixed_sizes_are_carried_and_fed_by_hand_alike(
     np.savez(tmp_path / "hand.npz", x=x, h=np.stack(states).reshape(12, *kept))
     for data in ("steps", "hand"):
         done = edgekit(
-            "apply", "quantize", source.path, "-o", tmp_path / f"{data}.onnx", "-C", tmp_path,
-            "--data", f"{data}.npz",
+            "apply", "quantize-static", source.path, "-o", tmp_path / f"{data}.onnx",
+            "-C", tmp_path, "--data", f"{data}.npz",
         )  # fmt: skip
         assert done.code == 0, done.err
 
@@ -225,8 +225,8 @@ def test_an_input_that_nothing_feeds_is_refused_with_the_ways_to_feed_it(tmp_pat
     (tmp_path / "edgekit.toml").unlink()
     np.savez(tmp_path / "d.npz", x=normal(4, 8))
     refused(
-        "apply", "quantize", path, "-o", tmp_path / "o.onnx", "-C", tmp_path, "--data", "d.npz",
-        says="[model.inputs.state] in edgekit.toml",
+        "apply", "quantize-static", path, "-o", tmp_path / "o.onnx", "-C", tmp_path,
+        "--data", "d.npz", says="[model.inputs.state] in edgekit.toml",
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def refusal(tmp_path):
                 Signature(inputs=(wanted or spec("N", 3),), outputs=()),
                 folder=tmp_path,
                 cache=tmp_path / "cache",
-                **{"labelled": True} | how,
+                **{"labeled": True} | how,
             )
         assert "\n" not in refused.value.message
         return str(refused.value)

@@ -115,12 +115,12 @@ def test_a_sequence_begins_with_what_initial_says(tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("quantize", {}),
+        ("quantize-static", {}),
         ("quantize-dynamic", {}),
-        ("weights", {"bits": 8}),
-        ("prune", {"sparsity": 0.3}),
+        ("quantize-weights", {"bits": 8}),
+        ("prune-weights", {"sparsity": 0.3}),
         ("clean", {}),
-        ("tflite", {}),
+        ("to-tflite", {}),
     ],
 )
 def test_every_pass_gives_the_same_from_sequences_as_from_states_by_hand(tmp_path, name, settings):
@@ -138,8 +138,8 @@ def test_a_quantized_model_depends_on_the_states_that_were_carried(tmp_path):
     step_data(tmp_path, path)
     np.savez(tmp_path / "zeros.npz", x=normal(40, 8, seed=8), state=np.zeros((40, 2, 6), "f"))
 
-    one = made("quantize", path, tmp_path, "steps.npz").read_bytes()
-    other = made("quantize", path, tmp_path, "zeros.npz").read_bytes()
+    one = made("quantize-static", path, tmp_path, "steps.npz").read_bytes()
+    other = made("quantize-static", path, tmp_path, "zeros.npz").read_bytes()
 
     assert one != other
 
@@ -195,7 +195,7 @@ def tally(folder, path, source, model=None):
         folder=folder,
         cache=folder / "cache",
         feeding=feeding,
-        labelled=True,
+        labeled=True,
     )
     runtime = "litert" if str(model).endswith(".tflite") else "onnxruntime"
     job = ScoreJob(
@@ -219,7 +219,7 @@ def test_scoring_carries_the_model_s_own_states_and_begins_anew_with_each_sequen
 def test_a_candidate_is_scored_with_its_own_states(tmp_path):
     path = step_model(tmp_path)
     x, *_ = step_data(tmp_path, path)
-    candidate = made("quantize", path, tmp_path, "steps.npz")
+    candidate = made("quantize-static", path, tmp_path, "steps.npz")
     _, outputs = tally(tmp_path, path, "steps.npz", candidate)
 
     assert np.array_equal(outputs, steps_by_hand(candidate, x, SEQUENCE)[1])
@@ -230,7 +230,7 @@ def test_a_tflite_candidate_is_scored_with_its_own_states(tmp_path):
     _, _, answers = step_data(tmp_path, path)
     out = tmp_path / "m.tflite"
     apply(
-        build_step(PASSES["tflite"].settings()),
+        build_step(PASSES["to-tflite"].settings()),
         path,
         out,
         data="steps.npz",
@@ -252,7 +252,7 @@ def test_growing_states_are_carried_while_scoring(tmp_path):
         folder=tmp_path,
         cache=tmp_path / "cache",
         feeding=feeding,
-        labelled=True,
+        labeled=True,
     )
     job = ScoreJob(
         ModelRef(str(path), "onnxruntime"), split.samples, "top1",
@@ -346,8 +346,8 @@ def test_a_real_voice_activity_detector_quantizes_as_if_fed_by_hand(tmp_path):
     (tmp_path / "edgekit.toml").write_text(
         '[model.inputs.sr]\nconstant = 16000\n[model.inputs.state]\nfrom = "stateN"\n'
     )
-    one = made("quantize", path, tmp_path, "steps.npz")
-    other = made("quantize", path, tmp_path, "hand.npz")
+    one = made("quantize-static", path, tmp_path, "steps.npz")
+    other = made("quantize-static", path, tmp_path, "hand.npz")
 
     feed = {"input": fed["input"][:1], "state": fed["state"][40][:, None], "sr": np.array(16000)}
     pairs = zip(open_session(one).run(None, feed), open_session(other).run(None, feed), strict=True)
@@ -385,7 +385,7 @@ def test_a_real_decoder_quantizes_as_if_fed_by_hand(tmp_path):
         + "".join(f'{name}.from = "{name.replace("past", "present")}"\n' for name in states)
     )
 
-    one = made("quantize", task / "model.onnx", tmp_path, "steps.npz").read_bytes()
-    other = made("quantize", task / "model.onnx", tmp_path, "hand.npz").read_bytes()
+    one = made("quantize-static", task / "model.onnx", tmp_path, "steps.npz").read_bytes()
+    other = made("quantize-static", task / "model.onnx", tmp_path, "hand.npz").read_bytes()
 
     assert one == other

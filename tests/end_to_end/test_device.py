@@ -80,7 +80,7 @@ def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, t
 def test_candidates_are_measured_on_the_device_that_is_named(device, tmp_path):
     project = tmp_path / "digits"
     shutil.copytree(DIGITS, project, ignore=shutil.ignore_patterns("build"))
-    steps = ("--step", "clean", "--step", "quantize", "--step", "tflite")
+    steps = ("--step", "clean", "--step", "quantize-static", "--step", "to-tflite")
     built = edgekit(
         "build", "-C", str(project), "--device", "raspberry-pi-zero-2w", "--on", device, *steps
     )

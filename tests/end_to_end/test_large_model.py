@@ -1,4 +1,4 @@
-"""A model over 2 GiB, for real: looked at, quantised, run."""
+"""A model over 2 GiB, for real: looked at, quantized, run."""
 
 from __future__ import annotations
 

@@ -14,7 +14,14 @@ from tests.builders.projects import PROFILE, edgekit
 @pytest.mark.parametrize("removed", [0.5, 0.6])
 def test_a_budget_that_channels_and_int8_meet_by_hand_is_met_by_a_build(workplace, removed):
     write_project(workplace)
-    steps = ("--step", "clean", "--step", f"prune-channels:remove={removed}", "--step", "quantize")
+    steps = (
+        "--step",
+        "clean",
+        "--step",
+        f"prune-channels:remove={removed}",
+        "--step",
+        "quantize-static",
+    )
     done = edgekit("build", "--max-drop", "3", "--json", *steps)
     assert done.code == 0, done.out + done.err
     (by_hand,) = (c for c in json.loads(done.out)["candidates"] if c["name"] != "original")

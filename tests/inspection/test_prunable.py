@@ -98,7 +98,7 @@ def test_a_model_that_cannot_be_pruned_says_what_binds_in_one_line(tmp_path, tex
     assert why in last
 
 
-def test_a_quantised_model_says_so(tmp_path):
+def test_a_quantized_model_says_so(tmp_path):
     text = (
         "g (float[N,4] x) => (float[N,3] y) "
         "{ q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, w, z) f = Cast<to = 1>(i) "
@@ -108,7 +108,7 @@ def test_a_quantised_model_says_so(tmp_path):
     found = looked(tmp_path, text, {"w": np.ones((4, 3), np.int8)})
 
     assert found.parts == ()
-    assert found.refused.startswith("the model is quantised already")
+    assert found.refused.startswith("the model is quantized already")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_layers_that_differ_by_a_number_are_one_row_and_reasons_alike_one_line(t
 
 def test_a_tflite_file_is_looked_at_as_the_graph_that_it_becomes(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
-    lite = apply("tflite", source, tmp_path)
+    lite = apply("to-tflite", source, tmp_path)
 
     here, there = find_prunable(source, {}), find_prunable(lite, {})
 

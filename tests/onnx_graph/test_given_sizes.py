@@ -53,7 +53,7 @@ def test_every_command_that_takes_a_model_takes_sizes(tmp_path):
     path = model(tmp_path, NET, weights=WEIGHTS).path
     seen = json.loads(edgekit("inspect", path, "--dims", "H=8", "--json").out)
     timed = edgekit("bench", path, "local", "--dims", "H=8", "--json")
-    made = edgekit("apply", "tflite", path, "-o", tmp_path / "m.tflite", "--dims", "H=8")
+    made = edgekit("apply", "to-tflite", path, "-o", tmp_path / "m.tflite", "--dims", "H=8")
 
     assert seen["cost"]["macs"] == 4 * 8 * 8 * 27 + 40
     assert (timed.code, made.code) == (0, 0)

@@ -72,7 +72,9 @@ def test_a_large_model_is_looked_at(large, tmp_path):
     assert found.obstacles == ()
 
 
-@pytest.mark.parametrize("steps", [["quantize-dynamic"], ["quantize"], ["clean", "quantize"]])
+@pytest.mark.parametrize(
+    "steps", [["quantize-dynamic"], ["quantize-static"], ["clean", "quantize-static"]]
+)
 def test_passes_make_one_small_file_of_it(large, tmp_path, steps):
     x = uniform(16, 64)
     made = large

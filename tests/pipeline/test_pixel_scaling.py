@@ -44,15 +44,15 @@ def pictures():
 
 def classifier(folder, scaling, *, first):
     """Knows the brightness of each class in what ``scaling`` makes of the pixels."""
-    centres = (np.array([50, 120, 190]) * scaling.scale - np.mean(scaling.mean)) / np.mean(
+    centers = (np.array([50, 120, 190]) * scaling.scale - np.mean(scaling.mean)) / np.mean(
         scaling.std
     )
     shape = f"N,3,{SIZE},{SIZE}" if first else f"N,{SIZE},{SIZE},3"
     text = (
         f"g (float[{shape}] x) => (float[N,{CLASSES}] y) {{ m = ReduceMean<keepdims = 0, "
-        "axes = [1,2,3]>(x) u = Unsqueeze(m, one) d = Sub(u, centres) q = Mul(d, d) y = Neg(q) }"
+        "axes = [1,2,3]>(x) u = Unsqueeze(m, one) d = Sub(u, centers) q = Mul(d, d) y = Neg(q) }"
     )
-    weights = {"one": np.array([1]), "centres": centres.astype(np.float32)[None]}
+    weights = {"one": np.array([1]), "centers": centers.astype(np.float32)[None]}
     made = model(folder, text, weights=weights)
     return made.path.rename(folder / "net.onnx")
 
@@ -120,7 +120,7 @@ def dataset(folder, scaling, **how):
     x, labels = pictures()
     np.savez(folder / "eval.npz", x=x, label=labels)
     opened = open_dataset(
-        "eval.npz", source.signature, folder=folder, cache=folder / "c", labelled=True, **how
+        "eval.npz", source.signature, folder=folder, cache=folder / "c", labeled=True, **how
     )
     return source, opened
 

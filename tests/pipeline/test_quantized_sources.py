@@ -1,4 +1,4 @@
-"""Models that are quantised already, and candidates that the profile does not allow."""
+"""Models that are quantized already, and candidates that the profile does not allow."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def build_of(source, folder, device=PROFILE):
     return build(request, lambda *_: None)
 
 
-@pytest.mark.parametrize("step", ["quantize", "quantize-dynamic"])
-def test_a_quantised_model_is_measured_and_packed_as_it_is_and_one_note_says_so(folder, step):
+@pytest.mark.parametrize("step", ["quantize-static", "quantize-dynamic"])
+def test_a_quantized_model_is_measured_and_packed_as_it_is_and_one_note_says_so(folder, step):
     float_model = model(folder, TEXT, weights=WEIGHTS)
     source = apply(step, float_model, folder, samples(folder, x=uniform(40, 16)))
 
@@ -47,8 +47,8 @@ def test_a_quantised_model_is_measured_and_packed_as_it_is_and_one_note_says_so(
     assert outcome.found.chosen is outcome.found.baseline
     assert outcome.manifest.file("model.onnx").digest == source.digest
     notes = encode_build(outcome)["notes"]
-    assert len([note for note in notes if "quantised already" in note]) == 1
-    assert format_build(outcome).count("quantised already") == 1
+    assert len([note for note in notes if "quantized already" in note]) == 1
+    assert format_build(outcome).count("quantized already") == 1
 
 
 def test_a_candidate_with_an_operator_that_the_profile_forbids_is_rejected(folder):

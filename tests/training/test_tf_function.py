@@ -34,7 +34,7 @@ def onnx_run(proto, feeds, names=None):
 
 
 def small_images():
-    """Convolutions of every kind, normalisation, pooling and a dense layer."""
+    """Convolutions of every kind, normalization, pooling and a dense layer."""
     text = """
     g (float[N,4,9,8] x) => (float[N,3] y) {
         a = Conv <pads=[1,1,1,1], strides=[2,1]> (x, dense, dense_bias)
@@ -87,7 +87,7 @@ class Reader(CalibrationDataReader):
         return next(self.left, None)
 
 
-def quantised(folder, proto, **how):
+def quantized(folder, proto, **how):
     source, made = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(proto, source)
     reader = Reader([{"x": tiny.normal(4, 4, 9, 8, seed=n)} for n in range(8)])
@@ -97,7 +97,7 @@ def quantised(folder, proto, **how):
 
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory):
-    return quantised(tmp_path_factory.mktemp("int8"), small_images())
+    return quantized(tmp_path_factory.mktemp("int8"), small_images())
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -129,7 +129,7 @@ def test_gradients_of_every_weight_agree_with_finite_differences(function, tf):
         )
 
 
-def test_statistics_of_normalisation_and_single_numbers_are_not_learned(function):
+def test_statistics_of_normalization_and_single_numbers_are_not_learned(function):
     names = function.GraphFunction(small_images()).variables_by_name.keys()
     assert {"gain", "shift", "dense", "head_bias"} <= names
     assert not {"mean", "var"} & names
@@ -221,7 +221,7 @@ def wide(tmp_path_factory):
     }
     data = tiny.samples(folder, x=tiny.normal(16, 6))
     source = tiny.model(folder, text, weights=weights)
-    made = onnx.load(tiny.apply("quantize", source, folder, data).path)
+    made = onnx.load(tiny.apply("quantize-static", source, folder, data).path)
     plain = onnx.ModelProto()
     plain.CopyFrom(made)
     store_bias_scales(plain)

@@ -148,7 +148,7 @@ def _group_parts(chosen: Sequence[ChosenTensor]) -> list[_Group]:
 
 
 def _share_tables(form: Form, parts: Sequence[_Part]) -> Iterator[_Group]:
-    bins = [count_symbols(part.words, form, part.numbers.centre) for part in parts]
+    bins = [count_symbols(part.words, form, part.numbers.center) for part in parts]
     for shared in group_tables(form, bins):
         together: dict[int, _Part] = {}
         for part in (parts[m] for m in sorted(shared.members)):
@@ -189,7 +189,7 @@ def _build_plan(data: bytes, chosen: Sequence[ChosenTensor], groups: Sequence[_G
 
 def _encode_group(group: _Group) -> bytes:
     form, table = group.form, group.table
-    flags = form.width.bit_length() - 3 | form.rotated << 2 | form.centred << 3
+    flags = form.width.bit_length() - 3 | form.rotated << 2 | form.centered << 3
     head = [table.kept | flags << 3, form.shift, table.steps, len(table.levels)]
     return _encode_varints([*head, *table.levels])
 
@@ -209,7 +209,7 @@ def _encode_arguments(
             return _encode_varints([len(filling.arguments)]) + bytes(filling.arguments)
         return _encode_varints(filling.arguments)
     if filling.slices is None:
-        return _encode_varints([_encode_zigzag(filling.centre)]) if filling.form.centred else b""
+        return _encode_varints([_encode_zigzag(filling.center)]) if filling.form.centered else b""
     slices = filling.slices
     groups = (of[position, kind] for kind in slices.kinds)
     return _encode_varints([len(slices.kinds), slices.inner, *groups])
@@ -245,7 +245,7 @@ def _compress_plan(plan: bytes) -> _CompressedPlan:
 
 def _make_run(group: _Group) -> Run:
     kept = group.table.kept
-    parts = [to_symbols(p.words, group.form, p.numbers.centre, kept) for p in group.parts]
+    parts = [to_symbols(p.words, group.form, p.numbers.center, kept) for p in group.parts]
     return np.concatenate(parts), group.table.counts
 
 
@@ -264,5 +264,5 @@ def _pack_low_bits(groups: Sequence[_Group], tell: Tell) -> bytes:
 
 def _iter_low_bits(group: _Group, part: _Part) -> Iterator[NDArray[np.uint8]]:
     table = group.table
-    centre = part.numbers.centre
-    return iter_low_bits(part.words, group.form, centre, table.kept, len(table.levels))
+    center = part.numbers.center
+    return iter_low_bits(part.words, group.form, center, table.kept, len(table.levels))

@@ -40,7 +40,7 @@ class Numbers:
     """Tensor encoded as distances from a center; kinds of slices may have their own tables."""
 
     form: Form
-    centre: int
+    center: int
     words: Words
     slices: Slices | None = None
 
@@ -150,7 +150,7 @@ def _choose_numbers(raw: bytes, tensor: StoredTensor) -> Numbers | None:
     ways = [n for n in _iter_encodings(raw, tensor.data_type) if n is not None]
     if not ways:
         return None
-    costs = [estimate_bits(n.form, count_symbols(n.words, n.form, n.centre)) / 8 for n in ways]
+    costs = [estimate_bits(n.form, count_symbols(n.words, n.form, n.center)) / 8 for n in ways]
     best = int(np.argmin(costs))
     # The margin: other tensors may share its table, and deflating finds repetitions as well.
     if tensor.size >= 1 << 10 and 0.9 * costs[best] > _estimate_deflated_bytes(raw):
@@ -167,10 +167,10 @@ def _iter_encodings(raw: bytes, data_type: int) -> Iterator[Numbers | None]:
         return
     yield _encode_around_center(raw, Form(width=width))
     if width <= 8:
-        yield _encode_around_center(raw, Form(width=width, centred=True))
+        yield _encode_around_center(raw, Form(width=width, centered=True))
     if width == 8:
         # Two numbers of 4 bits in a byte look like noise as a number of 8.
-        yield _encode_around_center(raw, Form(width=4, centred=True))
+        yield _encode_around_center(raw, Form(width=4, centered=True))
 
 
 def _encode_floats(raw: bytes, width: int) -> Numbers | None:
@@ -183,7 +183,7 @@ def _encode_floats(raw: bytes, width: int) -> Numbers | None:
     # A few trailing zero bits come by chance, and would only add a group.
     shift = shift if shift > _CHANCE and not single else min(shift, 1)
     return _encode_around_center(
-        raw, Form(width=width, rotated=True, shift=shift, centred=not single)
+        raw, Form(width=width, rotated=True, shift=shift, centered=not single)
     )
 
 
@@ -195,14 +195,14 @@ def _encode_around_zero(raw: bytes, width: int) -> Numbers | None:
     words = read_words(raw, form)
     if np.count_nonzero(words) > (1 - _MANY_ZEROS) * len(words):
         return None
-    return Numbers(form=replace(form, shift=count_zero_bits(words, form)), centre=0, words=words)
+    return Numbers(form=replace(form, shift=count_zero_bits(words, form)), center=0, words=words)
 
 
 def _encode_around_center(raw: bytes, form: Form) -> Numbers | None:
     if len(raw) % max(1, form.width // 8):
         return None
     words = read_words(raw, form)
-    return Numbers(form=form, centre=find_center(words, form), words=words)
+    return Numbers(form=form, center=find_center(words, form), words=words)
 
 
 def _estimate_deflated_bytes(raw: bytes) -> float:

@@ -24,7 +24,7 @@ class Form:
     width: int
     rotated: bool = False
     shift: int = 0
-    centred: bool = False
+    centered: bool = False
 
     @property
     def finest(self) -> int:
@@ -46,7 +46,7 @@ def read_words(data: bytes | memoryview, form: Form) -> Words:
 
 def find_center(words: Words, form: Form) -> int:
     """Return the center of a tensor: near its median, rounded; 0 if the form has no center."""
-    if not form.centred:
+    if not form.centered:
         return 0
     values = np.sort(_rotate_signs(words, form) >> np.uint32(form.shift))
     middle = int(values[len(values) // 2])
@@ -62,34 +62,34 @@ def count_zero_bits(words: Words, form: Form) -> int:
     return (together & -together).bit_length() - 1 if together else 0
 
 
-def to_symbols(words: Words, form: Form, centre: int, kept: int) -> NDArray[np.uint8]:
+def to_symbols(words: Words, form: Form, center: int, kept: int) -> NDArray[np.uint8]:
     """Return the symbol of each word.
 
     Args:
         words: of a tensor.
         form: conversion of words to numbers.
-        centre: the number 0 stands for this word.
+        center: the number 0 stands for this word.
         kept: bits after the highest one that a symbol holds.
     """
     if form.width <= 8:
-        table = _numbers_to_symbols(_to_numbers(np.arange(1 << form.width), form, centre), kept)
+        table = _numbers_to_symbols(_to_numbers(np.arange(1 << form.width), form, center), kept)
         made: NDArray[np.uint8] = table[words]
         return made
     parts = [
-        _numbers_to_symbols(_to_numbers(part, form, centre), kept) for part in _iter_chunks(words)
+        _numbers_to_symbols(_to_numbers(part, form, center), kept) for part in _iter_chunks(words)
     ]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
 
 
 def iter_low_bits(
-    words: Words, form: Form, centre: int, kept: int, count: int
+    words: Words, form: Form, center: int, kept: int, count: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the low bits (0 or 1 each) that symbols lack, lowest first, by chunk.
 
     Args:
         words: of a tensor.
         form: conversion of words to numbers.
-        centre: the number 0 stands for this word.
+        center: the number 0 stands for this word.
         kept: bits after the highest one that a symbol holds.
         count: number of different symbols.
     """
@@ -97,7 +97,7 @@ def iter_low_bits(
     if not missing.any():
         return
     for part in _iter_chunks(words):
-        numbers = _to_numbers(part, form, centre)
+        numbers = _to_numbers(part, form, center)
         lengths = missing[_numbers_to_symbols(numbers, kept)]
         most = int(lengths.max(initial=0))
         if most:
@@ -106,9 +106,9 @@ def iter_low_bits(
             yield bits[places < lengths[:, None]]
 
 
-def count_symbols(words: Words, form: Form, centre: int) -> Bins:
+def count_symbols(words: Words, form: Form, center: int) -> Bins:
     """Count the occurrences of each of the 256 finest symbols."""
-    return np.bincount(to_symbols(words, form, centre, form.finest), minlength=256)
+    return np.bincount(to_symbols(words, form, center, form.finest), minlength=256)
 
 
 def _iter_chunks(words: Words) -> Iterator[Words]:
@@ -125,11 +125,11 @@ def _rotate_signs(words: Words, form: Form) -> NDArray[np.uint32]:
     return ((wide << np.uint32(1)) | (wide >> np.uint32(form.width - 1))) & ones
 
 
-def _to_numbers(words: Words, form: Form, centre: int) -> NDArray[np.uint32]:
+def _to_numbers(words: Words, form: Form, center: int) -> NDArray[np.uint32]:
     """Return the distances of words from the center: 0, -1, 1, -2 as 0, 1, 2, 3."""
     bits = form.width - form.shift
     ones = np.uint32((1 << bits) - 1)
-    far = ((_rotate_signs(words, form) >> np.uint32(form.shift)) - np.uint32(centre)) & ones
+    far = ((_rotate_signs(words, form) >> np.uint32(form.shift)) - np.uint32(center)) & ones
     negative = far >> np.uint32(bits - 1) != 0
     return np.where(negative, (~far & ones) << np.uint32(1) | np.uint32(1), far << np.uint32(1))
 

@@ -66,7 +66,7 @@ def estimate_packed_bits(integers: NDArray[np.int8]) -> float:
 
 def _find_cheapest(words: Words, form: Form, dims: Sequence[int]) -> tuple[float, Slices | None]:
     whole = estimate_bits(form, count_symbols(words, form, 0))
-    if form.centred or form.width != 8 or len(words) < _LEAST_WORDS:
+    if form.centered or form.width != 8 or len(words) < _LEAST_WORDS:
         return whole, None
     ways = [
         (cost, way)

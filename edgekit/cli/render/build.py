@@ -9,7 +9,7 @@ from edgekit.bundle.manifest import StorageVariant, get_release_name
 from edgekit.bundle.results import Candidate, Measurement, Rejection
 from edgekit.bundle.runtime_pairs import PairSide, find_pairs
 from edgekit.config.profile import get_runtime
-from edgekit.onnx_graph.rewrites.prepare import QUANTISED_ALREADY
+from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.noninferiority import Comparison
 from edgekit.reporting.text_tables import format_size, format_table
@@ -23,7 +23,7 @@ def format_build(outcome: BuildOutcome) -> str:
     lines = [_format_candidates(outcome), *_format_pairs(outcome)]
     # For a model that is already quantized, one note replaces a line for each recipe.
     lines += _iter_rejection_lines(
-        [r for r in found.rejected if not r.reason.startswith(QUANTISED_ALREADY)]
+        [r for r in found.rejected if not r.reason.startswith(QUANTIZED_ALREADY)]
     )
     shown = found.chosen or found.nearest
     if found.chosen:

@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from edgekit.errors import EdgekitError, ExitCode
 from edgekit.printable import escape_lines
 from edgekit.progress import Ticker
+
+if TYPE_CHECKING:
+    from edgekit.compression.old_names import OldNames
 
 # Exit codes of a command for several hosts, gravest first.
 _GRAVEST_FIRST = (
@@ -36,6 +39,19 @@ def show_progress() -> Iterator[Ticker]:
         yield tick
     finally:
         tick.clear()
+
+
+@contextmanager
+def note_old_names() -> Iterator[OldNames]:
+    """Collect names of earlier versions that the user gave, and print one note on them."""
+    from edgekit.compression.old_names import OldNames
+
+    old_names = OldNames()
+    try:
+        yield old_names
+    finally:
+        if note := old_names.format_note():
+            say(f"edgekit: note: {note}", file=sys.stderr)
 
 
 def emit(

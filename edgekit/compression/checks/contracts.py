@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edgekit.compression.checks.agreement import Agreement
-from edgekit.compression.registry import INT8_WEIGHTS, TWIN, PassSpec, Promise
+from edgekit.compression.registry import CONVERSION, INT8_WEIGHTS, PassSpec, Promise
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.cost import Cost
 from edgekit.onnx_graph.weight_stats import StorageStats
-from edgekit.recipe import Prune, Settings, ToOnnx, ToTflite
+from edgekit.recipe import PruneWeights, Settings, ToOnnx, ToTflite
 
 # Allowed growth of a graph for nodes, names and parameters, whatever it stores.
 _ALLOWED_BYTES = 4096
@@ -25,8 +25,8 @@ _NEARLY, _ANY = 0.95, 1e-9
 
 # The float16 limit holds where the source rounds to 16 bits at each operator and the result does
 # not. Integers of the two runtimes differ by single steps, which add up from layer to layer.
-_TWIN_OF_FLOAT16 = replace(TWIN, max_relative_error=3e-2)
-_TWIN_OF_INT8 = Promise(max_relative_error=0.2, min_correlation=0.95, max_growth=math.inf)
+_CONVERSION_OF_FLOAT16 = replace(CONVERSION, max_relative_error=3e-2)
+_CONVERSION_OF_INT8 = Promise(max_relative_error=0.2, min_correlation=0.95, max_growth=math.inf)
 _BY_PRECISION = {
     "float16": Promise(max_relative_error=3e-2, stores=("float16",)),
     "dynamic": INT8_WEIGHTS,
@@ -49,12 +49,12 @@ def get_promise(spec: PassSpec, settings: Settings, before: StorageStats) -> Pro
     if isinstance(settings, ToTflite) and settings.precision in _BY_PRECISION:
         return _BY_PRECISION[settings.precision]
     if isinstance(settings, ToTflite | ToOnnx) and _INTEGERS & set(before.bytes_of):
-        return _TWIN_OF_INT8
+        return _CONVERSION_OF_INT8
     if isinstance(settings, ToTflite | ToOnnx) and (
         before.computes_in_half or before.bytes_of.get("float16")
     ):
-        return _TWIN_OF_FLOAT16
-    if isinstance(settings, Prune):
+        return _CONVERSION_OF_FLOAT16
+    if isinstance(settings, PruneWeights):
         asked = settings.sparsity if settings.pattern == "none" else 0.0
         return replace(spec.promise, sparser=max(_NEARLY * asked, _ANY))
     return spec.promise

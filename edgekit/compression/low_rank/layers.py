@@ -16,7 +16,7 @@ from edgekit.compression.reconstruction.second_moments import Layer
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.qdq_placement import WeightedNode, match_product
-from edgekit.onnx_graph.rewrites.prepare import QUANTISED_ALREADY
+from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.onnx_graph.shape_inference import copy_with_shapes, read_shapes
 
 # A layer is factorized if at least a tenth of it goes: two nodes cost more than one.
@@ -119,7 +119,7 @@ def find_layers(index: GraphIndex) -> list[SplittableLayer]:
         if _are_all_readers(index, name, readers)
     ]
     if not found and kept:
-        raise PassRefused(QUANTISED_ALREADY)
+        raise PassRefused(QUANTIZED_ALREADY)
     if not found:
         reason = explain_no_weights(index.proto, ops=SPLIT_OPS)
         raise PassRefused(f"no layer can be split: {reason}")

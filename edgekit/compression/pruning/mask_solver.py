@@ -120,7 +120,7 @@ def prune_by_power(aim: LayerObjective, rule: Rule) -> Doubles:
     return aim.weight * rule.mask(np.abs(aim.weight) * aim.norms)
 
 
-def prune_weights(aim: LayerObjective, rule: Rule) -> Doubles:
+def prune_matrix(aim: LayerObjective, rule: Rule) -> Doubles:
     """Find the sparse weights closest to the objective; mask and weights are found together.
 
     ADMM draws two versions of the layer to each other: one with the least error, and one that gets

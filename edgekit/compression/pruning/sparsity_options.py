@@ -23,13 +23,13 @@ from edgekit.compression.pruning.mask_solver import (
     ShareRule,
     prune_by_magnitude,
     prune_by_power,
-    prune_weights,
+    prune_matrix,
 )
 from edgekit.compression.reconstruction.paired_moments import PairedMoments
 from edgekit.compression.sensitivity import measure_damage
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.progress import Tick
-from edgekit.recipe import Prune
+from edgekit.recipe import PruneWeights
 
 _LEVELS = (*(level / 10 for level in range(10)), 0.95)
 # A layer that alone changes the outputs by more than this is tried again with fewer zeros.
@@ -53,7 +53,7 @@ class LayerSparsities:
     options: Options
 
 
-def choose_rule(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None:
+def choose_rule(layer: StoredLayer, settings: PruneWeights, sparsity: float) -> Rule | None:
     """Choose the pruning rule of a layer; ``None`` where it stays dense.
 
     Each row of an embedding loses the same share, as rows are read one by one; N:M does not apply.
@@ -76,7 +76,9 @@ def drop_thin_layers(layers: Sequence[StoredLayer]) -> list[StoredLayer]:
     return wide if spared else list(layers)
 
 
-def rescale_sparsity(settings: Prune, layers: Sequence[StoredLayer], rest: float) -> Prune:
+def rescale_sparsity(
+    settings: PruneWeights, layers: Sequence[StoredLayer], rest: float
+) -> PruneWeights:
     """Return the settings with the sparsity raised so that the average over all weights is reached.
 
     Args:
@@ -88,7 +90,7 @@ def rescale_sparsity(settings: Prune, layers: Sequence[StoredLayer], rest: float
     return replace(settings, sparsity=min(settings.sparsity / part, _LEVELS[-1]))
 
 
-def list_levels(settings: Prune) -> tuple[float, ...]:
+def list_levels(settings: PruneWeights) -> tuple[float, ...]:
     """List the sparsities that a layer may have; dense is always one of them."""
     if settings.pattern != "none":
         kept, _, block = settings.pattern.partition(":")
@@ -97,7 +99,7 @@ def list_levels(settings: Prune) -> tuple[float, ...]:
 
 
 def build_layer_sparsities(
-    index: GraphIndex, layer: StoredLayer, settings: Prune
+    index: GraphIndex, layer: StoredLayer, settings: PruneWeights
 ) -> LayerSparsities:
     """Build the candidate sparsities of a layer, with the error of the zeros before any refit.
 
@@ -112,14 +114,14 @@ def build_layer_sparsities(
 
 
 def _measure_bare_error(
-    index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity: float
+    index: GraphIndex, layer: StoredLayer, settings: PruneWeights, sparsity: float
 ) -> float:
     rule = choose_rule(layer, settings, sparsity) if sparsity else None
     if rule is None:
         return 0.0
     if layer.moments is None:
         return float(np.square(layer.matrix - prune_by_magnitude(layer.matrix, rule)).sum())
-    aim = PairedMoments.same(layer.moments).aim(layer.matrix, centred=has_bias(index, layer))
+    aim = PairedMoments.same(layer.moments).aim(layer.matrix, centered=has_bias(index, layer))
     if settings.score == "magnitude":
         return aim.error(prune_by_magnitude(layer.matrix, rule))
     return aim.error(prune_by_power(aim, rule))
@@ -136,7 +138,7 @@ def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
 def prune_layer(
     index: GraphIndex,
     layer: StoredLayer,
-    settings: Prune,
+    settings: PruneWeights,
     sparsity: float,
     pairs: PairedMoments | None,
 ) -> Doubles:
@@ -154,13 +156,13 @@ def prune_layer(
         return layer.matrix
     if pairs is None or settings.score == "magnitude":
         return prune_by_magnitude(layer.matrix, rule)
-    return prune_weights(pairs.aim(layer.matrix, centred=has_bias(index, layer)), rule)
+    return prune_matrix(pairs.aim(layer.matrix, centered=has_bias(index, layer)), rule)
 
 
 def measure_divergences(
     index: GraphIndex,
     rows: Sequence[LayerSparsities],
-    settings: Prune,
+    settings: PruneWeights,
     reference: Reference,
     tick: Tick,
 ) -> list[LayerSparsities]:
@@ -181,7 +183,7 @@ def measure_divergences(
 
 
 def _measure_divergence(
-    index: GraphIndex, row: LayerSparsities, settings: Prune, reference: Reference
+    index: GraphIndex, row: LayerSparsities, settings: PruneWeights, reference: Reference
 ) -> LayerSparsities:
     """Try a layer at the average sparsity, and at half of it if that ruins the outputs."""
     if len(row.levels) == 1:
@@ -193,7 +195,11 @@ def _measure_divergence(
 
 
 def _probe_layer(
-    index: GraphIndex, row: LayerSparsities, settings: Prune, sparsity: float, reference: Reference
+    index: GraphIndex,
+    row: LayerSparsities,
+    settings: PruneWeights,
+    sparsity: float,
+    reference: Reference,
 ) -> tuple[int, float]:
     """Measure the output divergence of a layer at the nearest level; return both."""
     at = max(choose_nearest(row.options, 1 - sparsity), 1)
@@ -203,7 +209,7 @@ def _probe_layer(
     return at, measure_damage(index, layer, weight, reference)
 
 
-def choose_sparsities(rows: Sequence[LayerSparsities], settings: Prune) -> list[float]:
+def choose_sparsities(rows: Sequence[LayerSparsities], settings: PruneWeights) -> list[float]:
     """Choose the sparsity of each layer: allocated, or that of the pattern where it fits."""
     if settings.pattern != "none":
         return [row.levels[-1] for row in rows]

@@ -39,7 +39,7 @@ from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import save
 from edgekit.onnx_graph.runs.activations import get_batch_size
-from edgekit.recipe import Prune
+from edgekit.recipe import PruneWeights
 from edgekit_agent.samples import Samples
 
 _OPSET = 13
@@ -50,13 +50,13 @@ _STAGES = 6
 _FLOAT_BITS = 32
 
 
-def prune(model: Model, settings: Prune, work: Work) -> Path:
+def prune_weights(model: Model, settings: PruneWeights, work: Work) -> Path:
     """Set weights of layers and embeddings to zero, and fit the remaining weights.
 
-    Zeros and remaining weights of a layer are found together (``sparse.prune_weights``): they
+    Zeros and remaining weights of a layer are found together (``mask_solver.prune_matrix``): they
     reproduce the layer's original outputs from the inputs that the pruned layers before it give.
     The bias takes the mean error. The sparsity of each layer follows from the damage to the outputs
-    (``allocation.allocate``). Embeddings lose their smallest entries.
+    (``budget_allocation``). Embeddings lose their smallest entries.
 
     Raises:
         PassRefused: nothing to prune, as sparse already, quantized already, N:M fits no layer, or
@@ -97,7 +97,7 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     return target
 
 
-def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: Prune) -> None:
+def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: PruneWeights) -> None:
     """Check that there is something to prune.
 
     Raises:
@@ -118,14 +118,14 @@ def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: Prune) ->
         )
 
 
-def _check_both(settings: Prune) -> None:
+def _check_both(settings: PruneWeights) -> None:
     """Check that pattern and sparsity agree, unless the sparsity is the default.
 
     Raises:
         PassRefused: they do not agree.
     """
     makes = list_levels(settings)[-1]
-    if settings.sparsity not in (Prune.sparsity, makes):
+    if settings.sparsity not in (PruneWeights.sparsity, makes):
         raise PassRefused(
             f"pattern {settings.pattern} makes {100 * makes:g} % of a layer zero, and sparsity "
             f"{settings.sparsity:g} is asked for",
@@ -133,7 +133,7 @@ def _check_both(settings: Prune) -> None:
         )
 
 
-def _check_pattern(rows: Sequence[LayerSparsities], settings: Prune) -> None:
+def _check_pattern(rows: Sequence[LayerSparsities], settings: PruneWeights) -> None:
     """Check that the pattern fits a layer.
 
     Raises:
@@ -153,7 +153,7 @@ def _prune(
     rows: Sequence[LayerSparsities],
     shares: Sequence[float],
     seen: Sequence[Samples],
-    settings: Prune,
+    settings: PruneWeights,
     reference: Reference,
     work: Work,
 ) -> None:
@@ -177,7 +177,7 @@ def _prune_stage(
     original: ModelProto,
     stage: Sequence[tuple[StoredLayer, float]],
     seen: Sequence[Samples],
-    settings: Prune,
+    settings: PruneWeights,
     reference: Reference,
 ) -> None:
     """Prune the weights of a stage, in place.

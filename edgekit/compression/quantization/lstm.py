@@ -138,8 +138,8 @@ class StoredWeight:
 def find_stored_weight(index: GraphIndex, name: str) -> StoredWeight | None:
     """Find the stored weight behind an input of a recurrent layer; ``None`` where it is none.
 
-    Integers are those that Cast and Mul restore in the main graph, as the pass ``weights`` writes
-    them.
+    Integers are those that Cast and Mul restore in the main graph, as the pass
+    ``quantize-weights`` writes them.
     """
     tensor = index.initializers.get(name)
     if tensor is not None:

@@ -117,7 +117,7 @@ class Refiner:
     # ------------------------------------------------------------ equalization
 
     def _equalize(self) -> None:
-        if not self.settings.equalise or not find_pairs(self.index, plan_placement(self.index)):
+        if not self.settings.equalize or not find_pairs(self.index, plan_placement(self.index)):
             return
         before, after = [], []
         for number, split in enumerate(self.folds.splits):

@@ -57,7 +57,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         PassRefused: nothing to quantize, quantized already, or values that are not finite.
     """
     if work.calibration is None:
-        raise PassRefused("static quantisation needs calibration data")
+        raise PassRefused("static quantization needs calibration data")
     largest = LARGEST[choose_and_note_bits(settings, work)]
     proto, found, half = _prepare_graph(model, work, largest)
     floats = find_large_float_weights(proto)
@@ -66,7 +66,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     if not placement.weighted and not found:
         prepared = open_source(model, work, _OPSET).proto
         reason = explain_no_weights(prepared, ops=WEIGHT_OPS, least=LEAST_STORED, anywhere=True)
-        raise PassRefused(f"nothing to quantise: {reason}")
+        raise PassRefused(f"nothing to quantize: {reason}")
     made, in_float = proto, frozenset[str]()
     if placement.weighted:
         folds = fold_samples(work.fitting, settings.max_samples)

@@ -69,7 +69,7 @@ class PairedMoments:
         self.after += z.sum(axis=1, dtype=np.float64)
         self.count += x.shape[1]
 
-    def aim(self, weight: Doubles, *, centred: bool) -> LayerObjective:
+    def aim(self, weight: Doubles, *, centered: bool) -> LayerObjective:
         """Build the least-squares problem of a layer: old outputs from the changed inputs.
 
         With few samples the moments are shrunk towards the diagonal, as in ``Moments.hessian``.
@@ -78,12 +78,12 @@ class PairedMoments:
 
         Args:
             weight: [G, O, I].
-            centred: whether a bias makes up for the mean error, so that only the rest counts.
+            centered: whether a bias makes up for the mean error, so that only the rest counts.
         """
         count = max(self.count, 1)
         square, cross = self.square / count, self.cross / count
         most = np.diagonal(square, axis1=1, axis2=2).copy()
-        if centred:
+        if centered:
             x, z = self.before / count, self.after / count
             square -= z[:, :, np.newaxis] * z[:, np.newaxis, :]
             cross -= x[:, :, np.newaxis] * z[:, np.newaxis, :]

@@ -124,8 +124,8 @@ def _rewrite_classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]
     classes = len(numbers or given.get("classlabels_strings", []))
     after = given.get("post_transform", "NONE")
     rows = len(given.get("intercepts", []))
-    labelled = work.is_read(label)
-    if after not in _AFTER or rows != classes or (labelled and not numbers):
+    labeled = work.is_read(label)
+    if after not in _AFTER or rows != classes or (labeled and not numbers):
         return False
     operator = _AFTER[after]
     sums = _add_gemm(work, node.input[0], given, rows=rows, out=f"{scores}/sums")
@@ -133,7 +133,7 @@ def _rewrite_classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]
         work.add("Identity", [sums], scores)
     else:
         work.add(operator, [sums], scores, **({"axis": 1} if operator == "Softmax" else {}))
-    if labelled:
+    if labeled:
         largest = work.add("ArgMax", [sums], f"{label}/largest", axis=1, keepdims=0)
         known = work.constant(f"{label}/classes", np.array(numbers, np.int64))
         work.add("Gather", [known, largest], label)

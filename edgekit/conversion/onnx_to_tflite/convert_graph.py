@@ -11,7 +11,10 @@ from edgekit.conversion.onnx_to_tflite.ops import RULES
 from edgekit.conversion.onnx_to_tflite.tflite_builder import STANDARD_DOMAINS, Lowering
 from edgekit.tflite.ir import LiteGraph
 
-_NATIVE_HINT = "weights container=int8 is what a .tflite file holds; native is onnxruntime's own"
+_NATIVE_HINT = (
+    "use quantize-weights with container=int8, which .tflite files can hold; "
+    "native kernels are onnxruntime's own"
+)
 _OWN_HINTS = {
     "MatMulNBits": _NATIVE_HINT,
     "GatherBlockQuantized": _NATIVE_HINT,

@@ -30,7 +30,7 @@ _NUMBERS = {
     "value_int": np.int64, "value_ints": np.int64,
 }  # fmt: skip
 
-QUANTISED_ALREADY = "the model is quantised already"
+QUANTIZED_ALREADY = "the model is quantized already"
 
 # The first IR version in which an initializer need not be a graph input.
 _MIN_IR = 4
@@ -212,7 +212,7 @@ def _refuse_quantized(proto: ModelProto) -> None:
         and not (node.op_type == "DequantizeLinear" and node.input[0] in stored)
     }
     if found:
-        raise PassRefused(f"{QUANTISED_ALREADY} ({', '.join(sorted(found))})")
+        raise PassRefused(f"{QUANTIZED_ALREADY} ({', '.join(sorted(found))})")
 
 
 def _is_quantized(op: str) -> bool:

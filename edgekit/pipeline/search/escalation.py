@@ -37,7 +37,7 @@ from edgekit.pipeline.search.recipes import (
     insert_step,
     is_accurate,
 )
-from edgekit.recipe import LowRank, Prune, PruneChannels, Recipe
+from edgekit.recipe import LowRank, PruneChannels, PruneWeights, Recipe
 
 # A graph is made smaller than its budget requires: part of its cost does not shrink.
 _RESERVE = 0.9
@@ -49,7 +49,7 @@ _FLATTEST, _STEEPEST = 0.3, 3.0
 _INT8_BITS = 6.0
 _SPARSITIES = tuple(n / 20 for n in range(2, 19))
 
-S = TypeVar("S", PruneChannels, LowRank, Prune)
+S = TypeVar("S", PruneChannels, LowRank, PruneWeights)
 
 
 def propose_fewer_channels(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
@@ -232,10 +232,10 @@ _RANKS = _Reduction(
     left=lambda s: s.keep,
 )
 _ZEROS = _Reduction(
-    kind=Prune,
+    kind=PruneWeights,
     attempts=ATTEMPTS,
     budgets=(TRANSFER,),
-    settings=lambda left, _: Prune(sparsity=_choose_sparsity(left)),
+    settings=lambda left, _: PruneWeights(sparsity=_choose_sparsity(left)),
     left=lambda s: _compute_entropy_left(s.sparsity),
 )
 

@@ -8,8 +8,8 @@ from edgekit.model import Format
 from edgekit.recipe import (
     Float16,
     LowRank,
-    Prune,
     PruneChannels,
+    PruneWeights,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,
@@ -68,7 +68,7 @@ def find_low_bit_settings(recipe: Recipe) -> QuantizeWeights | None:
 
 def is_shrunk(recipe: Recipe) -> bool:
     """Return whether a pass removes channels, ranks or single weights."""
-    return any(isinstance(s.settings, PruneChannels | LowRank | Prune) for s in recipe.steps)
+    return any(isinstance(s.settings, PruneChannels | LowRank | PruneWeights) for s in recipe.steps)
 
 
 def is_plain(recipe: Recipe) -> bool:
@@ -93,7 +93,7 @@ def _list_compression_labels(recipe: Recipe) -> list[str]:
         labels.append(f"pruned-{100 * channels.remove:.0f}")
     if ranks := find_settings(recipe, LowRank):
         labels.append(f"low-rank-{100 * ranks.keep:.0f}")
-    if zeros := find_settings(recipe, Prune):
+    if zeros := find_settings(recipe, PruneWeights):
         labels.append(f"sparse-{100 * zeros.sparsity:.0f}")
     if (few := find_low_bit_settings(recipe)) and few.most_bytes is not None:
         labels.append(f"low-bits-{_format_kib(few.most_bytes)}k")

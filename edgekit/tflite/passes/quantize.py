@@ -245,7 +245,7 @@ def _convert_same(wiring: Wiring, op: Op, kernel: Kernel, activations: Activatio
         return
     laters = [_find_quantizer(wiring, t, activations) for t in op.outputs]
     given = min(found.values(), key=lambda t: t.is_constant).quantization
-    if kernel.requantise_first:
+    if kernel.requantize_first:
         if laters[0] is not None:
             given = laters[0].outputs[0].quantization
             if not can_requantize([t.quantization for t in found.values()], given):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekit.errors import PassRefused
-from edgekit.onnx_graph.rewrites.prepare import QUANTISED_ALREADY
+from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.recipe import Target
 from edgekit.tflite.ir import Array, LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.tflite.kernel_constraints import LAYERS
@@ -77,7 +77,7 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
     Source: TensorFlow Lite's dynamic range quantization: symmetric weights from -127 to 127.
     """
     if any(_runs_on_integers(op) for one in (graph, *graph.inner) for op in one.ops):
-        raise PassRefused(f"{QUANTISED_ALREADY}, its activations too")
+        raise PassRefused(f"{QUANTIZED_ALREADY}, its activations too")
     for one in (graph, *graph.inner):
         wiring = Wiring(one)
         for op in wiring.ops(*LAYERS):

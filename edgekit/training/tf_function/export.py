@@ -61,7 +61,7 @@ def _copy_constants(proto: ModelProto, tensors: Mapping[str, TensorProto]) -> Mo
 
 def _find_tensor(tensors: Mapping[str, TensorProto], name: str) -> TensorProto:
     if name not in tensors:
-        raise UserError(f"{name}: the model has no such initialiser")
+        raise UserError(f"{name}: the model has no such initializer")
     return tensors[name]
 
 

@@ -91,14 +91,14 @@ class GraphFunction:
             PassRefused: An operator cannot be computed; the message names the node.
         """
         shapes = self._check_inputs(feeds)
-        plan, dequantised = self._get_plan(shapes)
+        plan, dequantized = self._get_plan(shapes)
         given = {
             name: tf.cast(feeds[name], tensor.dtype) for name, tensor in plan.graph.inputs.items()
         }
         scales = self.scales()
 
         def read(name: str) -> Any:  # noqa: ANN401 - TensorFlow has no types
-            parameter = self.parameters.get(dequantised.get(name, name))
+            parameter = self.parameters.get(dequantized.get(name, name))
             if parameter is None:
                 return None
             return parameter.read(scales.get(parameter.grid.scale) if parameter.grid else None)
@@ -152,14 +152,14 @@ class GraphFunction:
             fixed.CopyFrom(self._proto)
             _fix_input_sizes(fixed, dict(shapes))
             fixed = fix_shapes(fixed, {}, fold_weights=False)
-            dequantised = stored.replace_with_floats(fixed, self.parameters)
+            dequantized = stored.replace_with_floats(fixed, self.parameters)
             graph, values = lower_with_values(fixed)
             graph.drop_unread()
             check_supported(graph)
             scales = _map_learned_scales(fixed, values, self.scales_by_name)
             propagate_scales(graph, scales)
             plan = Plan(graph=graph, values=values, scales=scales)
-            self._plans[shapes] = plan, dequantised
+            self._plans[shapes] = plan, dequantized
         return self._plans[shapes]
 
 

@@ -24,7 +24,7 @@ class Group:
         width: bits of a word: 4, 8, 16 or 32.
         rotated: words are floats, with the sign moved to the lowest bit.
         shift: low bits that are zero in all words, and left out.
-        centred: each tensor has a center in the plan; otherwise it is zero.
+        centered: each tensor has a center in the plan; otherwise it is zero.
         kept: bits after the highest one that a symbol holds.
         counts: frequency of each symbol.
     """
@@ -32,7 +32,7 @@ class Group:
     width: int
     rotated: bool
     shift: int
-    centred: bool
+    centered: bool
     kept: int
     counts: Tuple[int, ...]
 
@@ -101,19 +101,19 @@ class NumberReader:
         self._low = low
         self._least, self._missing = compute_symbol_values(len(group.counts), group.kept)
 
-    def words(self, symbols: np.ndarray[Any, Any], centre: int) -> np.ndarray[Any, Any]:
+    def words(self, symbols: np.ndarray[Any, Any], center: int) -> np.ndarray[Any, Any]:
         """Convert symbols to little-endian words of the tensor's width; 4-bit words in pairs."""
         import numpy as np
 
         out = np.empty(len(symbols), f"<u{max(1, self._group.width // 8)}")
         for at in range(0, len(symbols), _CHUNK):
-            out[at : at + _CHUNK] = self._read_chunk(symbols[at : at + _CHUNK], centre)
+            out[at : at + _CHUNK] = self._read_chunk(symbols[at : at + _CHUNK], center)
         if self._group.width != 4:
             return out
         pairs: np.ndarray[Any, Any] = out[0::2] | out[1::2] << 4
         return pairs
 
-    def _read_chunk(self, symbols: np.ndarray[Any, Any], centre: int) -> np.ndarray[Any, Any]:
+    def _read_chunk(self, symbols: np.ndarray[Any, Any], center: int) -> np.ndarray[Any, Any]:
         import numpy as np
 
         group = self._group
@@ -124,7 +124,7 @@ class NumberReader:
         word: np.ndarray[Any, Any] = (number >> np.uint32(1)) ^ (
             np.uint32(0) - (number & np.uint32(1))
         )
-        word += np.uint32(centre & 0xFFFFFFFF)
+        word += np.uint32(center & 0xFFFFFFFF)
         word <<= np.uint32(group.shift)
         word &= np.uint32((1 << group.width) - 1)
         if group.rotated:

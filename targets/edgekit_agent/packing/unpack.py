@@ -205,7 +205,7 @@ def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> T
         return (slices, inner, *numbers.read_several(slices))
     if kind - FIRST_GROUP >= len(groups):
         raise ValueError("numbers of an unknown group")
-    return (numbers.read_signed(),) if groups[kind - FIRST_GROUP].centred else ()
+    return (numbers.read_signed(),) if groups[kind - FIRST_GROUP].centered else ()
 
 
 class _FileBuilder:
@@ -257,16 +257,16 @@ class _FileBuilder:
             _Symbols(self._decoder, total, group.counts),
             NumberReader(group, self._low),
         )
-        for tensor, shape, slices, centre in targets:
+        for tensor, shape, slices, center in targets:
             for place, words in _iter_pieces(shape, slices):
-                found = reader.words(symbols.take(per_word * words), centre)
+                found = reader.words(symbols.take(per_word * words), center)
                 tensor[place] = found.reshape(tensor[place].shape)
 
     def _iter_targets(self, number: int, group: Group) -> Iterator[_Target]:
         for index, gap in enumerate(self._plan.gaps):
             if gap.kind == FIRST_GROUP + number:
                 words = self._view_gap(index, _get_dtype(group)).reshape(1, 1, -1)
-                yield words, words.shape, [0], gap.arguments[0] if group.centred else 0
+                yield words, words.shape, [0], gap.arguments[0] if group.centered else 0
             elif gap.kind == SLICES and number in gap.arguments[2:]:
                 words, mine = self._select_slices(index, gap, number, group)
                 yield words, (words.shape[0], len(mine), words.shape[2]), mine, 0
@@ -276,7 +276,7 @@ class _FileBuilder:
     ) -> Tuple[np.ndarray[Any, Any], List[int]]:
         """Return a tensor cut along an axis, and the indices of the slices that one group fills."""
         words, (slices, inner) = self._view_gap(index, _get_dtype(group)), gap.arguments[:2]
-        if group.width == 4 or group.centred or not 0 < slices * inner <= gap.size:
+        if group.width == 4 or group.centered or not 0 < slices * inner <= gap.size:
             raise ValueError("a tensor that cannot be cut into slices")
         mine = [at for at, other in enumerate(gap.arguments[2:]) if other == number]
         return words.reshape(-1, slices, inner), mine
@@ -306,7 +306,7 @@ class _FileBuilder:
 
 
 _Target = Tuple[Any, Tuple[int, ...], List[int], int]
-"""A tensor of three axes, the shape of the part to fill, its places along axis 1, the centre."""
+"""A tensor of three axes, the shape of the part to fill, its places along axis 1, the center."""
 
 
 class _Symbols:

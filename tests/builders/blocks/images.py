@@ -132,19 +132,19 @@ def group_norm(s, x, c):
 def layer_norm(s, x, c):
     """Over the channels, written out."""
     y = conv(s, x, c, 8)
-    centred = s.add("Sub", y, s.mean(y, 1))
-    square = s.add("Pow", centred, s.number(2)) if s.below(2) else s.add("Mul", centred, centred)
+    centered = s.add("Sub", y, s.mean(y, 1))
+    square = s.add("Pow", centered, s.number(2)) if s.below(2) else s.add("Mul", centered, centered)
     scale = s.add("Sqrt", s.add("Add", s.mean(square, 1), s.number(1e-5)))
-    y = s.add("Mul", s.add("Div", centred, scale), s.vector(8, 1, 1))
+    y = s.add("Mul", s.add("Div", centered, scale), s.vector(8, 1, 1))
     return s.add("Add", y, s.vector(8, 1, 1)), 8
 
 
 def bare_norm(s, x, c):
     """A layer norm without scales: what was zero is not any more."""
     y = conv(s, x, c, 6)
-    centred = s.add("Sub", y, s.mean(y, 1))
-    variance = s.mean(s.add("Mul", centred, centred), 1)
-    return s.add("Div", centred, s.add("Sqrt", s.add("Add", variance, s.number(1e-3)))), 6
+    centered = s.add("Sub", y, s.mean(y, 1))
+    variance = s.mean(s.add("Mul", centered, centered), 1)
+    return s.add("Div", centered, s.add("Sqrt", s.add("Add", variance, s.number(1e-3)))), 6
 
 
 def up_and_down(s, x, c):

@@ -202,10 +202,10 @@ def layer_norm(s, x):
     if form == 4:
         return s.add("SkipSimplifiedLayerNormalization", x, dense(s, x, D, D), s.vector(D),
                      domain="com.microsoft")  # fmt: skip
-    centred = s.add("Sub", x, s.mean(x, -1))
-    variance = s.mean(s.add("Pow", centred, s.number(2)), -1)
+    centered = s.add("Sub", x, s.mean(x, -1))
+    variance = s.mean(s.add("Pow", centered, s.number(2)), -1)
     inverse = s.add("Div", s.number(1), s.add("Sqrt", s.add("Add", variance, s.number(1e-5))))
-    return s.add("Add", s.add("Mul", s.add("Mul", centred, inverse), s.vector(D)), s.vector(D))
+    return s.add("Add", s.add("Mul", s.add("Mul", centered, inverse), s.vector(D)), s.vector(D))
 
 
 def windows(s, x):

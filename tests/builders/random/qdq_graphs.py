@@ -8,11 +8,11 @@ from onnx import helper
 from tests.builders.random.draft import _FLOAT, _model
 
 
-def quantised(d):
-    """A draft as a quantiser writes it, on a random share of its values.
+def quantized(d):
+    """A draft as a quantizer writes it, on a random share of its values.
 
     Returns:
-        The model, and the scale of every output that is quantised, by name.
+        The model, and the scale of every output that is quantized, by name.
     """
     share = d.one_of([0.5, 0.9, 1.0, 1.0])
     dtype = d.one_of([np.uint8, np.uint8, np.int8])

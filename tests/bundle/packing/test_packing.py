@@ -16,10 +16,10 @@ from edgekit.bundle.packing.tensors import find_onnx_tensors
 from edgekit.onnx_graph.rewrites.bias_scales import store_bias_scales
 from edgekit_agent.failures import AgentError
 from edgekit_agent.packing.unpack import unpack
-from tests.builders.all_graphs import NOT_QUANTISABLE, QUANTISABLE
+from tests.builders.all_graphs import NOT_QUANTIZABLE, QUANTIZABLE
 from tests.builders.tiny import apply, model, samples
 
-KINDS = QUANTISABLE | NOT_QUANTISABLE
+KINDS = QUANTIZABLE | NOT_QUANTIZABLE
 
 
 def file_of(*arrays):
@@ -53,9 +53,9 @@ def test_every_graph_comes_back_bit_by_bit(tmp_path, name):
     kind = KINDS[name]
     source = model(tmp_path, kind.text, weights=kind.weights, **kind.how)
     repacked(source.path.read_bytes())
-    if name in QUANTISABLE:
+    if name in QUANTIZABLE:
         data = samples(tmp_path, **kind.inputs)
-        repacked(apply("quantize", source, tmp_path, data).path.read_bytes())
+        repacked(apply("quantize-static", source, tmp_path, data).path.read_bytes())
 
 
 DTYPES = ("i1", "u1", "<i2", "<u2", "<i4", "<i8", "<f2", "<f4", "<f8", "?")
@@ -115,7 +115,7 @@ def test_scales_of_few_digits_travel_in_little_more_than_a_byte():
     assert len(repacked(file_of(short))) < 1.25 * len(short) + 90
 
 
-def test_a_quantised_model_is_smaller_than_any_deflater_makes_it(tmp_path):
+def test_a_quantized_model_is_smaller_than_any_deflater_makes_it(tmp_path):
     rng = np.random.default_rng(1)
     weights = {
         "w": rng.laplace(0, 0.1, (16, 3, 3, 3)).astype(np.float32),
@@ -126,7 +126,7 @@ def test_a_quantised_model_is_smaller_than_any_deflater_makes_it(tmp_path):
     text = "g (float[N,3,12,12] x) => (y) { h = Conv(x, w, b) r = Relu(h) y = Conv(r, v, c) }"
     inputs = rng.normal(0, 1, (16, 3, 12, 12)).astype(np.float32)
     source, data = model(tmp_path, text, weights=weights), samples(tmp_path, x=inputs)
-    for steps in (["quantize"], ["weights", "quantize"]):
+    for steps in (["quantize-static"], ["quantize-weights", "quantize-static"]):
         made = source
         for step in steps:
             made = apply(step, made, tmp_path, data, weight_bits=7)
@@ -146,7 +146,7 @@ def test_noise_travels_as_it_is():
 
 
 def test_tensors_inside_branches_and_constants_are_found(tmp_path):
-    kind = QUANTISABLE["if that reads an outer weight"]
+    kind = QUANTIZABLE["if that reads an outer weight"]
     proto = onnx.load(str(model(tmp_path, kind.text, weights=kind.weights, **kind.how).path))
     inner = next(n for n in proto.graph.node if n.op_type == "If").attribute[0].g
     array = low_bits(4000)

@@ -20,8 +20,8 @@ WEIGHTS = {"w": normal(64, 300), "v": normal(300, 9, seed=1)}
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lite")
     source = model(folder, NET, weights=WEIGHTS)
-    int8 = apply("quantize", source, folder, samples(folder, x=uniform(64, 64)))
-    return [apply("tflite", made, folder).path.read_bytes() for made in (source, int8)]
+    int8 = apply("quantize-static", source, folder, samples(folder, x=uniform(64, 64)))
+    return [apply("to-tflite", made, folder).path.read_bytes() for made in (source, int8)]
 
 
 def test_weights_are_found_where_they_lie(files):

@@ -13,7 +13,7 @@ from edgekit.compression.checks.held_out_samples import hold_out_samples
 from edgekit.compression.checks.output_notes import describe_losses
 from edgekit.compression.registry import PASSES, build_step
 from edgekit.compression.runner import run_checked
-from edgekit.recipe import LowRank, Prune, PruneChannels, QuantizeStatic, QuantizeWeights
+from edgekit.recipe import LowRank, PruneChannels, PruneWeights, QuantizeStatic, QuantizeWeights
 from edgekit_agent.measure.feeds import open_columns
 from tests.builders.tiny import model, normal, run, samples, work
 
@@ -114,7 +114,7 @@ def wide(folder, *, inputs=64):
     [
         (PruneChannels(remove=0.3), 24, 4),
         (LowRank(keep=0.6), 24, 4),
-        (Prune(sparsity=0.5), 24, 4),
+        (PruneWeights(sparsity=0.5), 24, 4),
         (QuantizeWeights(bits=3), 24, 4),
         (QuantizeStatic(), 64, 8),
     ],
@@ -191,7 +191,7 @@ def test_an_output_that_its_mean_is_nearer_to_is_refused(tmp_path, kept, added, 
     said = list(check_agreement(PASSES["low-rank"].promise, found, asked=True))
     assert bool(said) is lost
     assert all("output y is off by" in each and "its mean" in each for each in said)
-    assert not list(check_agreement(PASSES["quantize"].promise, found))
+    assert not list(check_agreement(PASSES["quantize-static"].promise, found))
 
 
 def test_the_error_of_few_samples_is_told_as_that_of_the_samples_fitted_to(tmp_path):

@@ -24,7 +24,7 @@ SMALL = "g (float[1,64] x) => (float[1,64] y) { y = Mul(x, k) }"
 
 def test_an_output_of_rounding_alone_does_not_reject_the_file(tmp_path):
     data = samples(tmp_path, x=uniform(16, 64) + 3)
-    made = apply("tflite", model(tmp_path, CENTERED), tmp_path, data)
+    made = apply("to-tflite", model(tmp_path, CENTERED), tmp_path, data)
     assert [t.name for t in made.signature.outputs] == ["c", "m"]
 
 
@@ -54,4 +54,4 @@ def test_a_small_output_that_is_wrong_is_no_rounding(tmp_path, monkeypatch):
 
     monkeypatch.setattr("edgekit.compression.to_tflite.to_tflite", doubled)
     with pytest.raises(PassError, match="output y differs from the original's by 1 relative RMS"):
-        apply("tflite", source, tmp_path, data)
+        apply("to-tflite", source, tmp_path, data)

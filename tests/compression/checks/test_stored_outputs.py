@@ -14,9 +14,9 @@ BODY = "h = MatMul(x, w) r = Relu(h) s = MatMul(r, v) "
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("quantize", {}),
-        ("weights", {"bits": 4}),
-        ("prune", {}),
+        ("quantize-static", {}),
+        ("quantize-weights", {"bits": 4}),
+        ("prune-weights", {}),
         ("prune-channels", {}),
         ("low-rank", {"keep": 0.5}),
     ],

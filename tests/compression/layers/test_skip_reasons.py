@@ -48,19 +48,20 @@ CONVOLUTIONS = (
 VECTOR = "g (float[64] x) => (float[3,64] y) { h = Neg(x) y = MatMul(h, w) }"
 REFUSALS = {
     "a small LSTM": (
-        SMALL_LSTM, "weights", {"w": (1, 32, 8), "r": (1, 32, 8)},
+        SMALL_LSTM, "quantize-weights", {"w": (1, 32, 8), "r": (1, 32, 8)},
         "w (LSTM, 1 x 32 x 8), r (LSTM, 1 x 32 x 8): each is too small: 256 entries, less than 1024"
     ),
     "a small weight of a branch in few bits": (
-        INNER, "weights", {"w": (24, 24)},
+        INNER, "quantize-weights", {"w": (24, 24)},
         "w (MatMul, 24 x 24) is too small: 576 entries, less than 1024"
     ),
     "a small weight of a branch in 8 bits": (
-        INNER, "quantize", {"w": (24, 24)},
+        INNER, "quantize-static", {"w": (24, 24)},
         "w (MatMul, 24 x 24) is too small: 576 entries, less than 1024"
     ),
     "a weight of a branch": (
-        INNER, "prune", {"w": (24, 24)}, "w (MatMul, 24 x 24) is read inside If, Loop or Scan"
+        INNER, "prune-weights", {"w": (24, 24)},
+        "w (MatMul, 24 x 24) is read inside If, Loop or Scan"
     ),
     "convolutions": (
         CONVOLUTIONS, "quantize-dynamic", {"w": (8, 8, 1, 1), "v": (8, 8, 1, 1)},
@@ -69,12 +70,12 @@ REFUSALS = {
     ),
     "one weight for each channel of a convolution": (
         "g (float[N,1,4,4] x) => (float[N,8,4,4] y) { h = Conv(x, w) y = Relu(h) }",
-        "weights", {"w": (8, 1, 1, 1)},
+        "quantize-weights", {"w": (8, 1, 1, 1)},
         "w (Conv, 8 x 1 x 1 x 1) has one weight for each output channel, and a scale takes as much"
     ),
     "one weight for each column": (
         "g (float[N,1] x) => (float[N,8] y) { h = MatMul(x, w) y = Relu(h) }",
-        "weights", {"w": (1, 8)},
+        "quantize-weights", {"w": (1, 8)},
         "w (MatMul, 1 x 8) has one weight for each output channel, and a scale takes as much"
     ),
     "a batch of matrices and a vector": (

@@ -298,9 +298,9 @@ def test_values_that_are_not_finite_and_models_in_8_bits_are_refused(tmp_path):
         apply("low-rank", source, tmp_path, data)
 
     source, data = dense(tmp_path)
-    quantised = apply("quantize", source, tmp_path, data)
-    with pytest.raises(PassRefused, match="quantised already"):
-        apply("low-rank", quantised, tmp_path, data)
+    quantized = apply("quantize-static", source, tmp_path, data)
+    with pytest.raises(PassRefused, match="quantized already"):
+        apply("low-rank", quantized, tmp_path, data)
 
 
 def test_int8_after_it_stays_as_close_as_int8_without_it(tmp_path):
@@ -308,23 +308,28 @@ def test_int8_after_it_stays_as_close_as_int8_without_it(tmp_path):
     thin = apply("low-rank", source, tmp_path, data, keep=0.6)
     x = uniform(48, 3, 12, 12, seed=9)
 
-    both = apply("quantize", thin, tmp_path, data)
+    both = apply("quantize-static", thin, tmp_path, data)
 
     assert sqnr_db(run(thin, x=x)[0], run(both, x=x)[0]) > 25
-    assert both.path.stat().st_size < apply("quantize", source, tmp_path, data).path.stat().st_size
-    lite = apply("tflite", both, tmp_path, data)
     assert (
-        lite.path.stat().st_size < 0.5 * apply("tflite", thin, tmp_path, data).path.stat().st_size
+        both.path.stat().st_size
+        < apply("quantize-static", source, tmp_path, data).path.stat().st_size
+    )
+    lite = apply("to-tflite", both, tmp_path, data)
+    assert (
+        lite.path.stat().st_size
+        < 0.5 * apply("to-tflite", thin, tmp_path, data).path.stat().st_size
     )
 
 
 def test_it_becomes_a_tflite_file_that_computes_the_same(tmp_path):
     for source, data in (image(tmp_path), dense(tmp_path)):
         thin = apply("low-rank", source, tmp_path, data)
-        lite = apply("tflite", thin, tmp_path, data)  # held to the same outputs by its promise
+        lite = apply("to-tflite", thin, tmp_path, data)  # held to the same outputs by its promise
         assert lite.format == "tflite"
         assert (
-            lite.path.stat().st_size < apply("tflite", source, tmp_path, data).path.stat().st_size
+            lite.path.stat().st_size
+            < apply("to-tflite", source, tmp_path, data).path.stat().st_size
         )
 
 

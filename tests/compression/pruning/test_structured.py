@@ -219,16 +219,16 @@ def test_gradients_find_what_the_outputs_do_not_depend_on(tmp_path):
     np.testing.assert_allclose(run(made, x=x)[0], run(source, x=x)[0], atol=1e-5)
 
 
-def test_a_pruned_model_is_quantised_and_goes_to_tflite_as_any_other(tmp_path):
+def test_a_pruned_model_is_quantized_and_goes_to_tflite_as_any_other(tmp_path):
     source = model(tmp_path, CONVS, weights=convs())
     calibration = samples(tmp_path, x=normal(64, 3, 10, 10, seed=4))
     x = normal(1, 3, 10, 10, seed=9)
 
     made, _ = pruned(source, tmp_path, calibration, remove=0.3)
-    quantised = apply("quantize", made, tmp_path, calibration)
-    lite = apply("tflite", quantised, tmp_path, calibration)
+    quantized = apply("quantize-static", made, tmp_path, calibration)
+    lite = apply("to-tflite", quantized, tmp_path, calibration)
 
-    assert sqnr_db(run(made, x=x)[0], run(quantised, x=x)[0]) > 20
+    assert sqnr_db(run(made, x=x)[0], run(quantized, x=x)[0]) > 20
     assert lite.path.stat().st_size < 0.5 * source.path.stat().st_size
 
 

@@ -21,8 +21,8 @@ from edgekit.compression.runner import run_step
 from edgekit.errors import PassError, PassRefused
 from edgekit.onnx_graph.weight_stats import read_storage_stats
 from edgekit.pipeline.evaluate import compute_transfer_bytes
-from edgekit.recipe import Prune, Step
-from tests.builders.all_graphs import QUANTISABLE
+from edgekit.recipe import PruneWeights, Step
+from tests.builders.all_graphs import QUANTIZABLE
 from tests.builders.separable import network, weights
 from tests.builders.tiny import apply, model, normal, run, samples, sqnr_db, uniform, work
 
@@ -65,7 +65,7 @@ def zeros(made):
 @pytest.mark.parametrize("allocation", ["measured", "uniform"])
 @pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.8])
 def test_as_many_weights_are_zero_as_were_asked_for(folder, source, given, sparsity, allocation):
-    made = apply("prune", source, folder, given, sparsity=sparsity, allocation=allocation)
+    made = apply("prune-weights", source, folder, given, sparsity=sparsity, allocation=allocation)
 
     assert sparsity - 1e-9 <= zeros(made) < sparsity + 0.05
 
@@ -74,7 +74,10 @@ def test_weights_that_are_left_make_up_for_those_that_went(folder, source, given
     expected = run(source, x=UNSEEN)[0]
     how = {"sparsity": 0.5, "allocation": "uniform"}
     quality = [
-        sqnr_db(expected, run(apply("prune", source, folder, given, score=s, **how), x=UNSEEN)[0])
+        sqnr_db(
+            expected,
+            run(apply("prune-weights", source, folder, given, score=s, **how), x=UNSEEN)[0],
+        )
         for s in ("magnitude", "second-order")
     ]
 
@@ -95,7 +98,9 @@ def test_measured_shares_come_closer_than_the_same_for_all(folder):
     quality = [
         sqnr_db(
             run(wide, x=unseen)[0],
-            run(apply("prune", wide, folder, some, sparsity=0.5, allocation=how), x=unseen)[0],
+            run(apply("prune-weights", wide, folder, some, sparsity=0.5, allocation=how), x=unseen)[
+                0
+            ],
         )
         for how in ("uniform", "measured")
     ]
@@ -109,7 +114,7 @@ def test_measured_shares_come_closer_than_the_same_for_all(folder):
 def test_of_each_block_of_inputs_so_many_stay_where_it_fits(
     folder, source, given, pattern, kept, block
 ):
-    arrays = stored(apply("prune", source, folder, given, pattern=pattern))
+    arrays = stored(apply("prune-weights", source, folder, given, pattern=pattern))
 
     for name in LAYERS:
         rows = arrays[name].reshape(arrays[name].shape[0], -1)
@@ -123,18 +128,18 @@ def test_of_each_block_of_inputs_so_many_stay_where_it_fits(
 def test_a_pattern_runs_along_the_inputs_of_a_product(folder):
     text = "g (float[N,16] x) => (float[N,6] y) { y = MatMul(x, w) }"
     plain = model(folder, text, weights={"w": normal(16, 6)})
-    made = apply("prune", plain, folder, samples(folder, x=uniform(64, 16)), pattern="2:4")
+    made = apply("prune-weights", plain, folder, samples(folder, x=uniform(64, 16)), pattern="2:4")
 
     assert ((stored(made)["w"].reshape(4, 4, 6) != 0).sum(axis=1) == 2).all()
 
 
-@pytest.mark.parametrize("then", ["quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("then", ["quantize-static", "quantize-dynamic"])
 def test_zeros_stay_zeros_in_8_bits(folder, then):
     text = "g (float[N,96] x) => (float[N,16] y) { h = Gemm(x, a, b) r = Relu(h) y = MatMul(r, c) }"
     weights = {"a": normal(96, 64), "b": normal(64), "c": normal(64, 16)}
     wide = model(folder, text, weights=weights)
     some = samples(folder, x=uniform(64, 96))
-    thin = apply("prune", wide, folder, some, sparsity=0.7)
+    thin = apply("prune-weights", wide, folder, some, sparsity=0.7)
     dense, sparse = (apply(then, each, folder, some) for each in (wide, thin))
 
     integers = [a for a in stored(sparse).values() if a.dtype == np.int8 and a.ndim == 2]
@@ -146,7 +151,7 @@ def test_zeros_stay_zeros_in_8_bits(folder, then):
 def test_a_sparse_float_file_is_lighter_on_its_way(folder):
     text = "g (float[N,128] x) => (float[N,64] y) { y = MatMul(x, w) }"
     wide = model(folder, text, weights={"w": normal(128, 64)})
-    made = apply("prune", wide, folder, samples(folder, x=uniform(64, 128)), sparsity=0.5)
+    made = apply("prune-weights", wide, folder, samples(folder, x=uniform(64, 128)), sparsity=0.5)
     before, after = (compute_transfer_bytes(each.path.read_bytes()) for each in (wide, made))
 
     assert after < 0.65 * before
@@ -160,7 +165,7 @@ def test_the_smallest_entries_of_each_row_of_an_embedding_go(folder):
     weights = {"table": normal(512, 32), "w": normal(32, 8)}
     words = model(folder, text, weights=weights)
     ids = np.random.default_rng(0).integers(0, 512, (64, 6))
-    made = apply("prune", words, folder, samples(folder, ids=ids), allocation="uniform")
+    made = apply("prune-weights", words, folder, samples(folder, ids=ids), allocation="uniform")
 
     table = stored(made)["table"]
     assert ((table == 0).sum(axis=1) == 16).all()
@@ -173,8 +178,8 @@ def test_the_smallest_entries_of_each_row_of_an_embedding_go(folder):
 
 def test_the_record_tells_the_zeros_of_each_layer(folder, source, given):
     mine = work(folder, given)
-    settings = Prune(sparsity=0.6)
-    made = run_step(Step(name="prune", version=1, settings=settings), source, mine)
+    settings = PruneWeights(sparsity=0.6)
+    made = run_step(Step(name="prune-weights", version=1, settings=settings), source, mine)
     costs, arrays = read_layers(mine.scratch), stored(made)
 
     assert {c.layer for c in costs} == set(LAYERS)
@@ -197,12 +202,12 @@ NOT_PRUNABLE = {
 
 
 def pruned_kind(folder, name):
-    kind = QUANTISABLE[name]
+    kind = QUANTIZABLE[name]
     source = model(folder, kind.text, weights=kind.weights, **kind.how)
-    return apply("prune", source, folder, samples(folder, **kind.inputs), sparsity=0.2)
+    return apply("prune-weights", source, folder, samples(folder, **kind.inputs), sparsity=0.2)
 
 
-@pytest.mark.parametrize("name", sorted(QUANTISABLE.keys() - NOT_PRUNABLE))
+@pytest.mark.parametrize("name", sorted(QUANTIZABLE.keys() - NOT_PRUNABLE))
 def test_graphs_of_all_kinds_come_back_sparse_and_whole(tmp_path, name):
     assert read_storage_stats(pruned_kind(tmp_path, name).path).zeros >= 0.19
 
@@ -219,41 +224,41 @@ def test_graphs_without_weights_of_their_own_are_refused(tmp_path, name):
 
 
 def test_what_is_as_sparse_already_is_refused(folder, source, given):
-    made = apply("prune", source, folder, given, sparsity=0.5)
+    made = apply("prune-weights", source, folder, given, sparsity=0.5)
     with pytest.raises(PassRefused, match=r"5\d % of the weights are zero already, and 30 % are"):
-        apply("prune", made, folder, given, sparsity=0.3)
+        apply("prune-weights", made, folder, given, sparsity=0.3)
 
 
-def test_a_quantised_model_is_refused(folder, source, given):
-    with pytest.raises(PassRefused, match="quantised already"):
-        apply("prune", apply("quantize", source, folder, given), folder, given)
+def test_a_quantized_model_is_refused(folder, source, given):
+    with pytest.raises(PassRefused, match="quantized already"):
+        apply("prune-weights", apply("quantize-static", source, folder, given), folder, given)
 
 
 def test_a_pattern_that_fits_nowhere_is_refused_with_the_inputs_there_are(folder):
     text = "g (float[N,3] x) => (float[N,5] y) { y = MatMul(x, w) }"
     odd = model(folder, text, weights={"w": normal(3, 5)})
     with pytest.raises(PassRefused, match=r"2:4 fits no layer.* multiple of 4 .*w has 3 inputs"):
-        apply("prune", odd, folder, samples(folder, x=uniform(16, 3)), pattern="2:4")
+        apply("prune-weights", odd, folder, samples(folder, x=uniform(16, 3)), pattern="2:4")
 
 
 def test_a_pattern_and_a_sparsity_that_contradict_each_other_are_refused(folder, source, given):
     with pytest.raises(PassRefused, match=r"pattern 2:4 makes 50 % of a layer zero, and sparsity"):
-        apply("prune", source, folder, given, pattern="2:4", sparsity=0.8)
-    made = apply("prune", source, folder, given, pattern="1:4", sparsity=0.75)
+        apply("prune-weights", source, folder, given, pattern="2:4", sparsity=0.8)
+    made = apply("prune-weights", source, folder, given, pattern="1:4", sparsity=0.75)
     assert zeros(made) > 0.5
 
 
 def test_a_model_without_weights_is_refused(folder):
     bare = model(folder, "g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }")
     with pytest.raises(PassRefused, match="nothing to prune: "):
-        apply("prune", bare, folder, samples(folder, x=uniform(16, 3)))
+        apply("prune-weights", bare, folder, samples(folder, x=uniform(16, 3)))
 
 
 def test_samples_that_are_not_finite_are_refused(folder, source):
     broken = uniform(16, 4, 10, 10)
     broken[3] = np.nan
     with pytest.raises(PassRefused, match="x is not finite"):
-        apply("prune", source, folder, samples(folder, x=broken))
+        apply("prune-weights", source, folder, samples(folder, x=broken))
 
 
 @pytest.mark.parametrize("count", [1, 64])
@@ -266,7 +271,7 @@ def test_samples_that_never_vary_still_tell_honest_costs(tmp_path, count):
         | {"v": normal(48, 10, seed=2), "k": normal(10)},
     )
     mine = work(tmp_path, samples(tmp_path, x=np.ones((count, 32), np.float32)))
-    made = run_step(Step(name="prune", version=1, settings=Prune()), dense, mine)
+    made = run_step(Step(name="prune-weights", version=1, settings=PruneWeights()), dense, mine)
 
     assert all(cost.kl >= 0 and cost.zeros < 0.9 for cost in read_layers(mine.scratch))
     seen = np.ones((1, 32), np.float32)
@@ -288,14 +293,16 @@ def test_a_pass_that_leaves_the_weights_dense_breaks_its_promise(
     folder, source, given, monkeypatch
 ):
     where = f"{__name__}:{changes_one_weight.__name__}"
-    row = PassSpec(settings=Prune, function=where, summary="for a test", version=1)
-    monkeypatch.setitem(PASSES, "prune", row)
+    row = PassSpec(settings=PruneWeights, function=where, summary="for a test", version=1)
+    monkeypatch.setitem(PASSES, "prune-weights", row)
     with pytest.raises(PassError, match=r"promised 47.5 % of the weights to be zero: found"):
-        apply("prune", source, folder, given)
+        apply("prune-weights", source, folder, given)
 
 
 def test_a_pattern_promises_that_something_got_sparser(source):
-    promise = get_promise(PASSES["prune"], Prune(pattern="2:4"), read_storage_stats(source.path))
+    promise = get_promise(
+        PASSES["prune-weights"], PruneWeights(pattern="2:4"), read_storage_stats(source.path)
+    )
     same = read_storage_stats(source.path)
     assert any("to be zero" in broken for broken in check_store(promise, same, same))
 

@@ -55,7 +55,9 @@ def test_the_mean_of_each_channel_moves_less(tmp_path, kind):
     before = run(source, x=x)[0]
 
     def shift(corrected):
-        made = apply("quantize", source, tmp_path, data, bias_correction=corrected, equalise=False)
+        made = apply(
+            "quantize-static", source, tmp_path, data, bias_correction=corrected, equalize=False
+        )
         return np.abs((run(made, x=x)[0] - before).mean(axis=axes)).mean()
 
     assert shift(corrected=True) < 0.5 * shift(corrected=False)

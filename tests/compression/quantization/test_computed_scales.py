@@ -34,7 +34,7 @@ CHANNELS = 32 + 32 + 64  # of the layers with more than a few
 def int8(tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8")
     source = model(folder, TEXT, weights=WEIGHTS)
-    return apply("quantize", source, folder, samples(folder, x=uniform(16, 3, 12, 12)))
+    return apply("quantize-static", source, folder, samples(folder, x=uniform(16, 3, 12, 12)))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_onnxruntime_finds_the_same_kernels_and_computes_the_same_bits(int8, pla
 
 
 def test_the_lite_file_is_the_same_to_the_byte(int8, plain, tmp_path):
-    made = [apply("tflite", each, tmp_path).path.read_bytes() for each in (int8, plain)]
+    made = [apply("to-tflite", each, tmp_path).path.read_bytes() for each in (int8, plain)]
 
     assert made[0] == made[1]
 

@@ -44,7 +44,7 @@ def test_unequal_channels_keep_their_precision(tmp_path, kind):
     before = run(source, x=x)[0]
 
     def channels_db(equal):
-        made = apply("quantize", source, tmp_path, data, equalise=equal)
+        made = apply("quantize-static", source, tmp_path, data, equalize=equal)
         after = run(made, x=x)[0]
         return np.mean([sqnr_db(before[:, c], after[:, c]) for c in range(before.shape[1])])
 
@@ -60,7 +60,7 @@ def test_channels_are_left_alone_where_the_activation_function_minds(tmp_path):
     data = samples(tmp_path, x=uniform(72, 4, 8, 8))
     x = uniform(32, 4, 8, 8, seed=3)
 
-    made = [apply("quantize", source, tmp_path, data, equalise=e) for e in (True, False)]
+    made = [apply("quantize-static", source, tmp_path, data, equalize=e) for e in (True, False)]
 
     np.testing.assert_array_equal(run(made[0], x=x)[0], run(made[1], x=x)[0])
 
@@ -95,12 +95,12 @@ def products(folder, kind, *, opset=17, free=False):
 @pytest.mark.parametrize("opset", [13, 18])
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("kind", [kind for kind in PRODUCTS if "pools" not in kind])
-def test_two_products_in_a_row_are_quantised_at_any_rank(tmp_path, kind, free, opset):
+def test_two_products_in_a_row_are_quantized_at_any_rank(tmp_path, kind, free, opset):
     source, shape = products(tmp_path, kind, free=free and len(PRODUCTS[kind][0]) > 1, opset=opset)
     data = samples(tmp_path, x=normal(72, *shape, seed=2))
     x = normal(24, *shape, seed=3)
 
-    made = apply("quantize", source, tmp_path, data)
+    made = apply("quantize-static", source, tmp_path, data)
 
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 25
 

@@ -1,4 +1,4 @@
-"""Dynamic int8: close to float without any data, each activation quantised once."""
+"""Dynamic int8: close to float without any data, each activation quantized once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_any_dense_network_stays_close_to_float(tmp_path, widths, layer, scale, 
     assert sqnr_db(run(source, v0=x)[0], run(made, v0=x)[0]) > 25
 
 
-def test_an_activation_that_three_layers_read_is_quantised_once(tmp_path):
+def test_an_activation_that_three_layers_read_is_quantized_once(tmp_path):
     text = (
         "g (float[N,5,16] x) => (float[N,5,16] y) "
         "{ q = MatMul(x, a) k = MatMul(x, b) v = MatMul(x, c) s = Add(q, k) y = Mul(s, v) }"

@@ -60,14 +60,14 @@ def test_a_table_that_the_output_layer_shares_is_not_stored_twice(tmp_path):
 def test_other_tables_are_left_alone(tmp_path, text, table):
     source = model(tmp_path, text, weights={"t": table})
 
-    with pytest.raises(PassRefused, match=r"^nothing to quantise: "):
+    with pytest.raises(PassRefused, match=r"^nothing to quantize: "):
         apply("quantize-dynamic", source, tmp_path)
 
 
-def test_static_quantisation_stores_tables_in_8_bits_as_well(tmp_path):
+def test_static_quantization_stores_tables_in_8_bits_as_well(tmp_path):
     text = "g (int64[N,5] i) => (float[N,5,9] y) { h = Gather(t, i) y = MatMul(h, w) }"
     source = model(tmp_path, text, weights={"t": normal(200, 64), "w": normal(64, 9)})
-    made = apply("quantize", source, tmp_path, samples(tmp_path, i=IDS))
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, i=IDS))
 
     assert made.bytes < 0.35 * source.bytes
     assert sqnr_db(run(source, i=IDS)[0], run(made, i=IDS)[0]) > 25
@@ -99,7 +99,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("weight_bits", [7, 8])
-@pytest.mark.parametrize("step", ["quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("step", ["quantize-static", "quantize-dynamic"])
 @pytest.mark.parametrize("kind", TIED_KINDS)
 def test_a_tied_table_is_stored_once_in_8_bits_whatever_else_reads_it(
     tmp_path, kind, step, weight_bits
@@ -126,7 +126,7 @@ EXPERTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("step", ["quantize-static", "quantize-dynamic"])
 @pytest.mark.parametrize("kind", EXPERTS)
 def test_weights_gathered_by_a_computed_index_are_stored_in_8_bits(tmp_path, kind, step):
     body, axes = EXPERTS[kind]

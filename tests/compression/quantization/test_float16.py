@@ -56,7 +56,7 @@ def test_a_model_without_large_weights_is_refused(tmp_path):
         apply("float16", source, tmp_path, samples(tmp_path, x=uniform(4, 4)))
 
 
-@pytest.mark.parametrize("then", ["prune", "prune-channels", "low-rank"])
+@pytest.mark.parametrize("then", ["prune-weights", "prune-channels", "low-rank"])
 def test_what_makes_a_graph_smaller_keeps_weights_in_16_bits(tmp_path, then):
     wide = model(
         tmp_path,

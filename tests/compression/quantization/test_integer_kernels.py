@@ -49,7 +49,7 @@ def autoencoder(norm):
     return f"g (float[N,64] x) => (float[N,64] y) {{ {body} }}", weights
 
 
-@pytest.mark.parametrize("before", [(), ("weights",), ("clean",)])
+@pytest.mark.parametrize("before", [(), ("quantize-weights",), ("clean",)])
 @pytest.mark.parametrize("norm", ["normalization", "factor and sum"])
 def test_an_autoencoder_needs_no_clean_to_run_in_integers(tmp_path, norm, before):
     text, weights = autoencoder(norm)
@@ -59,7 +59,7 @@ def test_an_autoencoder_needs_no_clean_to_run_in_integers(tmp_path, norm, before
     start = source
     for name in before:
         start = apply(name, start, tmp_path, data)
-    made = apply("quantize", start, tmp_path, data)
+    made = apply("quantize-static", start, tmp_path, data)
 
     found = fused_ops(made, tmp_path)
     assert found.count("QGemm") == len(WIDTHS) - 1
@@ -78,7 +78,7 @@ def test_a_product_before_an_activation_and_a_float_operator_has_an_integer_kern
         "high": np.float32(6),
     }
     source = model(tmp_path, text, weights={k: v for k, v in weights.items() if k in text})
-    made = apply("quantize", source, tmp_path, samples(tmp_path, x=uniform(16, 64)))
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(16, 64)))
 
     assert not set(fused_ops(made, tmp_path)) & {"Gemm", "FusedGemm", "MatMul"}
 
@@ -92,7 +92,7 @@ def test_an_autoencoder_that_was_not_cleaned_is_faster_in_int8(tmp_path, monkeyp
     text = text.replace("[N,64]", "[N,640]")
     source = model(tmp_path, text, weights=weights)
     x = uniform(32, 640)
-    made = apply("quantize", source, tmp_path, samples(tmp_path, x=x))
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=x))
 
     sessions = [open_session(each.path) for each in (source, made)]
     assert measure_time_ratio(*(partial(s.run, None, {"x": x[:1]}) for s in sessions)) < 1.0
@@ -127,7 +127,7 @@ IN_FLOAT = {
 
 
 @pytest.mark.parametrize("case", IN_FLOAT)
-@pytest.mark.parametrize("name", ["quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("name", ["quantize-static", "quantize-dynamic"])
 def test_a_layer_that_stays_in_float_is_named_with_the_reason(tmp_path, name, case):
     text, weights, shape, said = IN_FLOAT[case]
     source = model(tmp_path, text, weights=weights)
@@ -141,7 +141,7 @@ def test_a_model_all_in_integers_names_no_layer_in_float(tmp_path):
     text, weights = autoencoder("normalization")
     source = model(tmp_path, text, weights=weights)
 
-    told = notes("quantize", source, tmp_path, samples(tmp_path, x=uniform(16, 64)))
+    told = notes("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(16, 64)))
 
     assert not [note for note in told if "in float" in note]
 
@@ -162,9 +162,9 @@ def test_a_weight_that_no_integer_kernel_reads_is_widened_at_load_only(tmp_path)
     source = model(tmp_path, text, weights=weights, opset=18)
     x = uniform(8, 16, 8, 8)
     work = work_of(tmp_path, samples(tmp_path, x=x))
-    spec = PASSES["quantize"]
+    spec = PASSES["quantize-static"]
     made = run_checked(
-        Step(name="quantize", version=spec.version, settings=spec.settings()), source, work
+        Step(name="quantize-static", version=spec.version, settings=spec.settings()), source, work
     )
 
     assert not any("dequantized" in note for note in made.notes)
@@ -198,6 +198,6 @@ def test_a_weight_of_one_matrix_is_not_called_a_batch_once_it_is_widened(tmp_pat
     source = model(tmp_path, text, weights={"u": normal(32, 64), "w": normal(64, 64)})
     data = samples(tmp_path, x=uniform(64, 32), h=uniform(64, 64))
 
-    told = notes("quantize", source, tmp_path, data)
+    told = notes("quantize-static", source, tmp_path, data)
 
     assert not [note for note in told if "batch" in note]

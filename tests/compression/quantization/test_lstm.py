@@ -15,7 +15,7 @@ def source_of(name, folder):
     return model(folder, kind.text, weights=kind.weights)
 
 
-@pytest.mark.parametrize("step", ["quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("step", ["quantize-static", "quantize-dynamic"])
 def test_an_lstm_runs_with_integer_products(tmp_path, step):
     text = (
         "g (float[N,24,32] x) => (float[24,1,N,128] y) "

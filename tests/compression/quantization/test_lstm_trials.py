@@ -51,7 +51,7 @@ def spectra(count, seed=0):
     return quiet
 
 
-@pytest.mark.parametrize("name", ["quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("name", ["quantize-static", "quantize-dynamic"])
 def test_an_lstm_whose_input_8_bits_cannot_hold_multiplies_in_float(tmp_path, name):
     source = two_lstms(tmp_path, first_scale=20.0)
     made, notes = told(name, source, tmp_path, samples(tmp_path, x=spectra(32)))
@@ -67,7 +67,7 @@ def test_an_lstm_whose_input_8_bits_cannot_hold_multiplies_in_float(tmp_path, na
 def test_both_lstms_multiply_integers_where_their_inputs_allow_it(tmp_path):
     source = two_lstms(tmp_path, first_scale=0.3)
     data = samples(tmp_path, x=uniform(32, STEPS, INPUTS))
-    made, notes = told("quantize", source, tmp_path, data)
+    made, notes = told("quantize-static", source, tmp_path, data)
     assert ops(made).count("DynamicQuantizeLSTM") == 2
     x = uniform(8, STEPS, INPUTS, seed=7)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 26

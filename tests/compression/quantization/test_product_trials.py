@@ -87,7 +87,7 @@ def test_products_beside_an_lstm_stay_integers(tmp_path):
         "one": [1],
     }
     source = model(tmp_path, text, weights=weights)
-    made = apply("quantize", source, tmp_path, samples(tmp_path, x=uniform(16, 12, 64)))
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(16, 12, 64)))
     kinds = ops(made)
     assert {"DynamicQuantizeLSTM", "LSTM"} & set(kinds)
     assert kinds.count("MatMulInteger") + kinds.count("MatMul") + kinds.count("Gemm") == 2

@@ -40,7 +40,7 @@ BLOCK_WEIGHTS = {
 def test_a_residual_block_runs_in_integer_kernels_from_end_to_end(tmp_path):
     source = model(tmp_path, BLOCK, weights=BLOCK_WEIGHTS)
     x = uniform(16, 3, 16, 16)
-    made = apply("quantize", source, tmp_path, samples(tmp_path, x=x))
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=x))
 
     found = Counter(fused_ops(made, tmp_path))
 
@@ -62,7 +62,7 @@ def test_a_clipped_activation_is_absorbed(tmp_path):
         "high": np.float32(6),
     }
     source = model(tmp_path, text, weights=weights)
-    made = apply("quantize", source, tmp_path, samples(tmp_path, x=uniform(8, 3, 8, 8)))
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(8, 3, 8, 8)))
 
     assert not set(fused_ops(made, tmp_path)) & {"Clip", "Conv"}
 
@@ -120,7 +120,7 @@ def test_between_two_convolutions_nothing_is_float_that_need_not_be(tmp_path, ki
     shared = {"w": normal(8, 8, 1, 1, scale=0.3), "b": normal(8), "v": normal(8, 16, 1, 1)}
     source = model(tmp_path, text, weights=shared | weights)
     x = uniform(8, 8, 16, 16)
-    made = apply("quantize", source, tmp_path, samples(tmp_path, x=x))
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=x))
 
     found = fused_ops(made, tmp_path)
 
@@ -157,7 +157,7 @@ def test_any_convolution_stays_close_to_float(
     source = model(tmp_path, text, weights=weights)
     x = uniform(4, into, 9, 9, seed=seed)
     data = samples(tmp_path, x=x)
-    made = apply("quantize", source, tmp_path, data, ranges="minmax", bias_correction=False)
+    made = apply("quantize-static", source, tmp_path, data, ranges="minmax", bias_correction=False)
 
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 25
 
@@ -166,7 +166,7 @@ def test_any_convolution_stays_close_to_float(
 def test_every_kind_of_range_stays_close_to_float(tmp_path, ranges):
     source = model(tmp_path, BLOCK, weights=BLOCK_WEIGHTS)
     x = uniform(16, 3, 16, 16)
-    made = apply("quantize", source, tmp_path, samples(tmp_path, x=x), ranges=ranges)
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=x), ranges=ranges)
 
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 25
 
@@ -174,7 +174,7 @@ def test_every_kind_of_range_stays_close_to_float(tmp_path, ranges):
 def test_a_shared_weight_is_stored_once_where_its_scales_are_the_same(tmp_path):
     text = "g (float[N,64] x) => (float[N,64] y) { p = MatMul(x, w) y = MatMul(p, w) }"
     source = model(tmp_path, text, weights={"w": normal(64, 64, scale=0.1)})
-    made = apply("quantize", source, tmp_path, samples(tmp_path, x=uniform(8, 64)))
+    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(8, 64)))
 
     stored = [numpy_helper.to_array(t) for t in onnx.load(str(made.path)).graph.initializer]
     assert sum(array.size == 64 * 64 for array in stored) == 1
@@ -187,7 +187,7 @@ def test_a_value_that_is_not_finite_on_the_samples_is_refused_by_name(tmp_path):
     data = samples(tmp_path, x=np.zeros((4, 4), np.float32))
 
     with pytest.raises(PassRefused, match="value logarithm is not finite"):
-        apply("quantize", source, tmp_path, data)
+        apply("quantize-static", source, tmp_path, data)
 
 
 def test_a_split_that_is_sorted_by_class_is_sampled_from_all_over(tmp_path):
@@ -224,8 +224,8 @@ MEASURE = """
     )
     text = "g (float[N,3,32,32] r0) => (float[N,32,1,1] y) { BODY y = GlobalAveragePool(r3) }"
     source = model(folder, text.replace("BODY", layers), weights=weights)
-    split = open_dataset(data, source.signature, folder=folder, cache=folder, labelled=False)
-    apply("quantize", source, folder, split.samples)
+    split = open_dataset(data, source.signature, folder=folder, cache=folder, labeled=False)
+    apply("quantize-static", source, folder, split.samples)
     print(Path("/proc/self/status").read_text())
 """
 

@@ -27,12 +27,12 @@ def study(samples, *, noise, seed=0):
     left = weight[None, :, :LEFT]
     fit = fit_least_squares(left, learning, judging, biased=True)
     x, y = draw(2000)
-    centred = y - y.mean(axis=1, keepdims=True)
+    centered = y - y.mean(axis=1, keepdims=True)
 
     def error(made):
         off = made - y
         off = off - off.mean(axis=1, keepdims=True)
-        return float(np.square(off).sum() / np.square(centred).sum())
+        return float(np.square(off).sum() / np.square(centered).sum())
 
     return error(x @ fit.weight.transpose(0, 2, 1)), error(x @ left.transpose(0, 2, 1))
 

@@ -37,7 +37,7 @@ def test_an_onnx_file_of_any_name_is_one(tmp_path, source, name):
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.json", "m.keras", "m.pb"])
 def test_a_tflite_file_of_any_name_is_one(tmp_path, source, name):
-    lite = apply("tflite", source, tmp_path)
+    lite = apply("to-tflite", source, tmp_path)
     (tmp_path / name).write_bytes(lite.path.read_bytes())
 
     assert kind_of(tmp_path / name) is None

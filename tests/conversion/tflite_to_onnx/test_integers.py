@@ -1,4 +1,4 @@
-"""Quantised graphs: the file's scales in QDQ, floats at the border, one quantum at most."""
+"""Quantized graphs: the file's scales in QDQ, floats at the border, one quantum at most."""
 
 import numpy as np
 import onnx
@@ -84,7 +84,7 @@ def test_integer_inputs_and_outputs_are_floats_to_the_outside():
     assert lifted(convolution(dtype="int16", zero=0, made_zero=0)).opset_import[0].version == 21
 
 
-def test_rows_of_a_quantised_table_are_picked_before_they_become_floats():
+def test_rows_of_a_quantized_table_are_picked_before_they_become_floats():
     table = np.random.default_rng(0).integers(-127, 128, (50, 8)).astype(np.int8)
     graph = one(
         "GATHER",

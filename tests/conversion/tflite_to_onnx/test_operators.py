@@ -52,7 +52,7 @@ CASES = {
     "maxima": ("MAX_POOL_2D", [IMAGE], {}, [(1, 5, 4, 4)], POOL | {"padding": "SAME"}),
     "roots of mean squares": ("L2_POOL_2D", [IMAGE], {}, [(1, 4, 3, 4)],
                               POOL | {"padding": "VALID"}),
-    "neighbours": (
+    "neighbors": (
         "LOCAL_RESPONSE_NORMALIZATION", [IMAGE], {}, [IMAGE],
         {"radius": 2, "bias": 1.0, "alpha": 0.5, "beta": 0.6},
     ),
@@ -82,7 +82,7 @@ CASES = {
     "blocks as channels": ("SPACE_TO_DEPTH", [(1, 8, 6, 3)], {}, [(1, 4, 3, 12)],
                            {"block_size": 2}),
     "channels as blocks": ("DEPTH_TO_SPACE", [IMAGE], {}, [(1, 18, 14, 1)], {"block_size": 2}),
-    "a border with its neighbours": (
+    "a border with its neighbors": (
         "MIRROR_PAD", [IMAGE], {1: np.asarray([[0, 0], [1, 2], [0, 1], [1, 0]], INT)},
         [(1, 12, 8, 5)], {"mode": "SYMMETRIC"},
     ),

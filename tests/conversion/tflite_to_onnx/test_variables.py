@@ -180,7 +180,7 @@ def test_a_first_value_that_is_computed_from_nothing_known_is_refused():
         lift(graph)
 
 
-def test_a_quantised_variable_is_a_state_of_floats():
+def test_a_quantized_variable_is_a_state_of_floats():
     graph = streaming(np.full((1, 4), 30, np.int8))
     for op in graph.ops:
         for t in (*op.inputs, *op.outputs):

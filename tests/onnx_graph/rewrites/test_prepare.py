@@ -71,12 +71,12 @@ def test_functions_of_its_own_are_written_out_before_an_old_model_is_raised(tmp_
         ("y = com.microsoft.QLinearSigmoid(x, s, z, s, z)", "QLinearSigmoid"),
     ],
 )
-def test_a_quantised_model_is_refused_and_the_operators_are_named(line, op):
+def test_a_quantized_model_is_refused_and_the_operators_are_named(line, op):
     made = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> '
         f"g (float[N,3] x) => (float[N,3] y) {{ {line} }}"
     )
-    with pytest.raises(PassRefused, match=f"quantised already .*{op}"):
+    with pytest.raises(PassRefused, match=f"quantized already .*{op}"):
         prepare(made, 13)
 
 
@@ -101,7 +101,7 @@ def test_weights_that_are_inputs_as_well_become_plain_constants(tmp_path):
     np.testing.assert_array_equal(run(write(tmp_path, new), x=uniform(2, 6)), expected)
 
 
-def test_constant_nodes_become_initialisers_even_where_they_are_outputs(tmp_path):
+def test_constant_nodes_become_initializers_even_where_they_are_outputs(tmp_path):
     text = (
         "g (float[2] x) => (float[2] k, float[2] y) "
         "{ k = Constant<value = float[2] {1.0, 2.0}>() y = Add(x, k) }"

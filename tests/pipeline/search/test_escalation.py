@@ -26,7 +26,7 @@ def test_where_all_are_too_slow_channels_go_as_the_limit_asks_and_some_more():
 
     pruned = [t.recipe for t in tried if "prune-channels" in settings_in(t.recipe)]
     assert [r.name for r in pruned] == ["pruned-55-static", "pruned-55-dynamic"]
-    assert passes_of(pruned[0]) == ["clean", "prune-channels", "quantize"]
+    assert passes_of(pruned[0]) == ["clean", "prune-channels", "quantize-static"]
     assert settings_in(pruned[0])["prune-channels"].remove == 0.55
     assert tried[-1].recipe == pruned[-1]
 
@@ -105,7 +105,7 @@ def test_what_has_become_fast_enough_gets_fewer_bits_where_it_is_too_heavy_to_tr
         found = settings_in(recipe)
         fails = {
             "latency_p95_ms": -0.1 if "prune-channels" in found else 0.5,
-            "transfer_mib": -0.1 if "weights" in found else 0.5,
+            "transfer_mib": -0.1 if "quantize-weights" in found else 0.5,
         }
         return candidate(recipe.name, recipe=recipe, size=int(1.5 * MIB), fails=fails)
 
@@ -120,7 +120,12 @@ def test_what_has_become_fast_enough_gets_fewer_bits_where_it_is_too_heavy_to_tr
         "pruned-40-low-bits-1024k-static",
         "pruned-40-low-bits-1024k-dynamic",
     ]
-    assert passes_of(last[-1]) == ["clean", "prune-channels", "weights", "quantize-dynamic"]
+    assert passes_of(last[-1]) == [
+        "clean",
+        "prune-channels",
+        "quantize-weights",
+        "quantize-dynamic",
+    ]
 
 
 def test_few_bits_that_are_accurate_and_too_heavy_lose_channels():
@@ -129,17 +134,28 @@ def test_few_bits_that_are_accurate_and_too_heavy_lose_channels():
     def outcome(recipe):
         made.append(recipe)
         found = settings_in(recipe)
-        if "weights" in found and found["weights"].most_bytes < MIB and "prune" not in recipe.name:
+        if (
+            "quantize-weights" in found
+            and found["quantize-weights"].most_bytes < MIB
+            and "prune" not in recipe.name
+        ):
             return Rejection(recipe=recipe, reason="too few for anything")
-        over = 0.2 if "weights" in found else 2.0
+        over = 0.2 if "quantize-weights" in found else 2.0
         over = -0.1 if "prune-channels" in found else over
         size = int((1 + over) * MIB)
         return candidate(recipe.name, recipe=recipe, size=size, fails={"transfer_mib": over})
 
     tried = explore(outcome)
     assert tried[-2:] == ["pruned-25-low-bits-827k-static", "pruned-25-low-bits-827k-dynamic"]
-    assert passes_of(made[-1]) == ["clean", "prune-channels", "weights", "quantize-dynamic"]
-    assert settings_in(made[-1])["weights"].most_bytes == pytest.approx(MIB * 0.97 / 1.2, abs=2)
+    assert passes_of(made[-1]) == [
+        "clean",
+        "prune-channels",
+        "quantize-weights",
+        "quantize-dynamic",
+    ]
+    assert settings_in(made[-1])["quantize-weights"].most_bytes == pytest.approx(
+        MIB * 0.97 / 1.2, abs=2
+    )
 
 
 def test_low_rank_comes_once_and_after_channels():
@@ -176,7 +192,7 @@ def test_zeros_come_only_where_fewer_bits_lose_too_much():
     def outcome(*, low_bits):
         def made(recipe):
             found = settings_in(recipe)
-            lost = low_bits if "weights" in found else -0.5
+            lost = low_bits if "quantize-weights" in found else -0.5
             fails = {"transfer_mib": 0.5, "accuracy_drop_points": lost}
             return candidate(recipe.name, recipe=recipe, size=int(1.5 * MIB), fails=fails)
 
@@ -194,10 +210,10 @@ def test_a_tflite_model_loses_channels_on_its_onnx_graph():
     asked = terms("tflite", source="tflite")
     tried = [candidate("original", fails={"latency_p95_ms": 0.5})]
     for recipe in propose(tried, asked):
-        tried.append(Rejection(recipe=recipe, reason="the model is quantised already"))
+        tried.append(Rejection(recipe=recipe, reason="the model is quantized already"))
 
     (pruned,) = propose(tried, asked)
     assert (pruned.name, passes_of(pruned)) == (
         "pruned-40-tflite",
-        ["onnx", "clean", "prune-channels", "tflite"],
+        ["to-onnx", "clean", "prune-channels", "to-tflite"],
     )

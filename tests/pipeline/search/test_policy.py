@@ -58,7 +58,7 @@ def test_a_slow_but_accurate_candidate_is_no_reason_for_other_ranges():
 
 
 def test_where_no_pass_applies_the_search_ends():
-    assert len(explore(lambda r: Rejection(recipe=r, reason="nothing to quantise"))) == 2
+    assert len(explore(lambda r: Rejection(recipe=r, reason="nothing to quantize"))) == 2
 
 
 def test_every_recipe_carries_the_seed_and_the_original_has_no_steps():
@@ -133,7 +133,7 @@ def test_a_file_that_comes_out_too_heavy_is_made_lighter_a_few_times():
 
 def test_fewer_bits_end_where_there_are_no_such_weights():
     def outcome(recipe):
-        if any(s.name == "weights" for s in recipe.steps):
+        if any(s.name == "quantize-weights" for s in recipe.steps):
             return Rejection(recipe=recipe, reason="too few for anything")
         return candidate(recipe.name, recipe=recipe, size=2 * MIB, fails={"transfer_mib": 1.0})
 
@@ -159,7 +159,7 @@ def test_the_twin_of_a_recipe_begins_with_the_same_steps():
         tried += map(accurate, recipes)
     steps = {t.recipe.name: t.recipe.steps for t in tried}
     assert steps["int8-static-tflite"][:-1] == steps["int8-static"]
-    assert steps["int8-static-tflite"][-1].name == "tflite"
+    assert steps["int8-static-tflite"][-1].name == "to-tflite"
     assert steps["int8-dynamic-tflite"][-1].settings.precision == "dynamic"
 
 
@@ -229,9 +229,9 @@ def test_a_tflite_model_is_brought_over_first_and_then_tried_as_any_other():
         "int8-dynamic-tflite",
     ]
     assert passes_of(propose([accurate(propose([], asked)[0])], asked)[0]) == [
-        "onnx",
+        "to-onnx",
         "clean",
-        "quantize",
+        "quantize-static",
     ]
 
 
@@ -239,7 +239,7 @@ def test_a_tflite_model_that_the_device_is_too_old_for_is_written_anew():
     known = terms("tflite", source="tflite", target="tflite-runtime", remakes=True)
     first = propose([], known)
     assert [r.name for r in first] == ["original-tflite"]
-    assert passes_of(first[0]) == ["onnx", "clean", "tflite"]
+    assert passes_of(first[0]) == ["to-onnx", "clean", "to-tflite"]
     assert propose([], replace(known, remakes=False)) != first
 
 

@@ -56,7 +56,7 @@ def remains(found):
     """The part of the bytes that channels, ranks and zeros leave."""
     part = 1 - found["prune-channels"].remove if "prune-channels" in found else 1.0
     part *= found["low-rank"].keep if "low-rank" in found else 1.0
-    return part * (1 - 0.9 * found["prune"].sparsity if "prune" in found else 1.0)
+    return part * (1 - 0.9 * found["prune-weights"].sparsity if "prune-weights" in found else 1.0)
 
 
 def in_8_bits(found):
@@ -65,13 +65,17 @@ def in_8_bits(found):
 
 def in_few_bits(found):
     sent = in_8_bits(found)
-    return min(sent, found["weights"].most_bytes / MIB) if "weights" in found else sent
+    return (
+        min(sent, found["quantize-weights"].most_bytes / MIB)
+        if "quantize-weights" in found
+        else sent
+    )
 
 
 def test_where_few_bits_are_refused_channels_go_for_the_bytes_to_send():
-    passes, _ = ended_well(sending(in_8_bits, refuses=["weights"]))
+    passes, _ = ended_well(sending(in_8_bits, refuses=["quantize-weights"]))
 
-    assert passes == ["clean", "prune-channels", "quantize"]
+    assert passes == ["clean", "prune-channels", "quantize-static"]
 
 
 def with_least_size(mib, *, loses=(), limit=1.0):
@@ -81,7 +85,7 @@ def with_least_size(mib, *, loses=(), limit=1.0):
     def outcome(recipe):
         found = settings_in(recipe)
         least = int(mib * remains(found) * MIB)
-        if "weights" in found and (found["weights"].most_bytes or 0) < least:
+        if "quantize-weights" in found and (found["quantize-weights"].most_bytes or 0) < least:
             return Rejection(recipe=recipe, reason="too few bytes", least_bytes=least)
         return inner(recipe)
 
@@ -100,36 +104,40 @@ def candidates_of(outcome, asked=None):
 
 def test_the_least_size_of_few_bits_is_tried_and_is_the_nearest_where_nothing_holds():
     def others(found):
-        return bool(set(found) & {"prune-channels", "prune", "low-rank"})
+        return bool(set(found) & {"prune-channels", "prune-weights", "low-rank"})
 
     found = candidates_of(with_least_size(1.2, loses=[others]))
     near = find_nearest(found, source="host")
 
-    assert passes_of(near.recipe) == ["clean", "weights", "quantize"]
-    assert settings_in(near.recipe)["weights"].most_bytes == int(1.2 * MIB)
+    assert passes_of(near.recipe) == ["clean", "quantize-weights", "quantize-static"]
+    assert settings_in(near.recipe)["quantize-weights"].most_bytes == int(1.2 * MIB)
     assert near.verdict.shortfall[1] == 1
 
 
 def test_between_a_least_size_that_loses_too_much_and_8_bits_one_more_is_tried():
     def others(found):
-        return bool(set(found) & {"prune-channels", "prune", "low-rank"})
+        return bool(set(found) & {"prune-channels", "prune-weights", "low-rank"})
 
     def coarsest(found):
-        return "weights" in found and found["weights"].most_bytes < 1.25 * MIB
+        return "quantize-weights" in found and found["quantize-weights"].most_bytes < 1.25 * MIB
 
     found = candidates_of(with_least_size(1.2, loses=[others, coarsest]))
     near = find_nearest(found, source="host")
 
-    assert passes_of(near.recipe) == ["clean", "weights", "quantize"]
-    assert 1.3 * MIB < settings_in(near.recipe)["weights"].most_bytes < 1.4 * MIB
-    of_few_bits = [c for c in found if {"weights", "clean", "quantize"} == set(passes_of(c.recipe))]
-    assert len({settings_in(c.recipe)["weights"].most_bytes for c in of_few_bits}) == 2
+    assert passes_of(near.recipe) == ["clean", "quantize-weights", "quantize-static"]
+    assert 1.3 * MIB < settings_in(near.recipe)["quantize-weights"].most_bytes < 1.4 * MIB
+    of_few_bits = [
+        c
+        for c in found
+        if {"quantize-weights", "clean", "quantize-static"} == set(passes_of(c.recipe))
+    ]
+    assert len({settings_in(c.recipe)["quantize-weights"].most_bytes for c in of_few_bits}) == 2
 
 
 def test_channels_go_from_few_bits_of_the_least_size():
     passes, _ = ended_well(with_least_size(1.2))
 
-    assert passes == ["clean", "prune-channels", "weights", "quantize"]
+    assert passes == ["clean", "prune-channels", "quantize-weights", "quantize-static"]
 
 
 def test_zeros_are_tried_where_few_bits_of_the_least_size_cannot_be_sent():
@@ -138,7 +146,7 @@ def test_zeros_are_tried_where_few_bits_of_the_least_size_cannot_be_sent():
 
     passes, _ = ended_well(with_least_size(1.2, loses=[others]))
 
-    assert passes == ["clean", "prune", "quantize"]
+    assert passes == ["clean", "prune-weights", "quantize-static"]
 
 
 def test_a_least_size_that_is_refused_again_ends_the_tries():
@@ -146,9 +154,11 @@ def test_a_least_size_that_is_refused_again_ends_the_tries():
 
     def outcome(recipe):
         found = settings_in(recipe)
-        if "weights" not in found:
-            return sending(in_8_bits, refuses=["prune-channels", "low-rank", "prune"])(recipe)
-        asked.append(found["weights"].most_bytes)
+        if "quantize-weights" not in found:
+            return sending(in_8_bits, refuses=["prune-channels", "low-rank", "prune-weights"])(
+                recipe
+            )
+        asked.append(found["quantize-weights"].most_bytes)
         return Rejection(recipe=recipe, reason="too few bytes", least_bytes=asked[-1] + 100)
 
     candidates_of(outcome)
@@ -157,67 +167,73 @@ def test_a_least_size_that_is_refused_again_ends_the_tries():
 
 
 def test_where_few_bits_lose_too_much_channels_go_for_the_bytes_to_send():
-    passes, _ = ended_well(sending(in_few_bits, loses=[lambda found: "weights" in found]))
+    passes, _ = ended_well(sending(in_few_bits, loses=[lambda found: "quantize-weights" in found]))
 
-    assert passes == ["clean", "prune-channels", "quantize"]
+    assert passes == ["clean", "prune-channels", "quantize-static"]
 
 
 def test_where_few_bits_and_channels_are_refused_zeros_are_sent():
-    passes, _ = ended_well(sending(in_8_bits, refuses=["weights", "prune-channels"]))
+    passes, _ = ended_well(sending(in_8_bits, refuses=["quantize-weights", "prune-channels"]))
 
-    assert passes == ["clean", "prune", "quantize"]
+    assert passes == ["clean", "prune-weights", "quantize-static"]
 
 
 def test_where_nothing_else_is_left_ranks_go():
-    refuses = ["weights", "prune-channels", "prune"]
+    refuses = ["quantize-weights", "prune-channels", "prune-weights"]
     passes, _ = ended_well(sending(in_8_bits, refuses=refuses))
 
-    assert passes == ["clean", "low-rank", "quantize"]
+    assert passes == ["clean", "low-rank", "quantize-static"]
 
 
 def test_channels_that_are_accurate_and_still_too_many_get_fewer_bits():
     def bits(found):
-        return "weights" in found and found["weights"].most_bytes / MIB < 0.5 * in_8_bits(found)
+        return "quantize-weights" in found and found[
+            "quantize-weights"
+        ].most_bytes / MIB < 0.5 * in_8_bits(found)
 
     def sends(found):
-        return max(in_few_bits(found), 0.0) if "weights" in found else 2 * in_8_bits(found)
+        return max(in_few_bits(found), 0.0) if "quantize-weights" in found else 2 * in_8_bits(found)
 
     def too_few(found):
         return found.get("prune-channels") is not None and found["prune-channels"].remove > 0.7
 
     passes, _ = ended_well(sending(sends, loses=[bits, too_few], limit=0.5))
 
-    assert passes == ["clean", "prune-channels", "weights", "quantize"]
+    assert passes == ["clean", "prune-channels", "quantize-weights", "quantize-static"]
 
 
 def test_where_channels_alone_and_bits_alone_lose_too_much_half_of_each_is_tried():
     def bits(found):
-        return "weights" in found and "prune-channels" not in found
+        return "quantize-weights" in found and "prune-channels" not in found
 
     def channels(found):
         return "prune-channels" in found and found["prune-channels"].remove > 0.3
 
     passes, _ = ended_well(sending(in_few_bits, loses=[bits, channels]))
 
-    assert passes == ["clean", "prune-channels", "weights", "quantize"]
+    assert passes == ["clean", "prune-channels", "quantize-weights", "quantize-static"]
 
 
 def test_where_8_bit_activations_lose_too_much_weights_of_8_bits_and_16_bit_floats_are_tried():
     def activations(found):
-        return "quantize" in found or "quantize-dynamic" in found
+        return "quantize-static" in found or "quantize-dynamic" in found
 
     def sends(found):
-        return {"weights": 1.0, "float16": 2.0}.get(list(found)[-1], 4.0)
+        return {"quantize-weights": 1.0, "float16": 2.0}.get(list(found)[-1], 4.0)
 
     passes, _ = ended_well(sending(sends, loses=[activations], limit=1.2))
-    assert passes == ["clean", "weights"]
-    passes, _ = ended_well(sending(sends, loses=[activations], refuses=["weights"], limit=2.2))
+    assert passes == ["clean", "quantize-weights"]
+    passes, _ = ended_well(
+        sending(sends, loses=[activations], refuses=["quantize-weights"], limit=2.2)
+    )
     assert passes == ["clean", "float16"]
 
 
 def test_a_budget_that_nothing_meets_is_given_up_after_a_bounded_number_of_candidates():
     def everything(found):
-        return bool(set(found) & {"weights", "prune-channels", "prune", "low-rank"})
+        return bool(
+            set(found) & {"quantize-weights", "prune-channels", "prune-weights", "low-rank"}
+        )
 
     for loses in ([], [everything]):
         passes, count = ended_well(sending(lambda _: 3.0, loses=loses), BOTH)
@@ -241,7 +257,7 @@ def test_between_too_few_channels_lost_and_too_many_the_next_attempt_lies_betwee
         pruned = settings_in(recipe).get("prune-channels")
         removed = pruned.remove if pruned else 0.0
         sent = sizes.get(removed, 0.96)
-        lost = 0.5 if removed == 0.66 or "weights" in settings_in(recipe) else -0.5
+        lost = 0.5 if removed == 0.66 or "quantize-weights" in settings_in(recipe) else -0.5
         fails = {"transfer_mib": sent - 1, "accuracy_drop_points": lost}
         return candidate(recipe.name, recipe=recipe, size=int(sent * MIB), fails=fails)
 

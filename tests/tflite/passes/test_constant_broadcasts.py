@@ -44,7 +44,7 @@ def test_a_matrix_that_is_repeated_for_each_of_a_batch_is_stored_once(tmp_path):
     weights = {"w": normal(1, 64, 32), "s": np.array([6, 64, 32])}
     source, x = model(tmp_path, text, weights=weights), normal(6, 5, 64)
 
-    made = apply("tflite", source, tmp_path)
+    made = apply("to-tflite", source, tmp_path)
 
     assert made.bytes < 1.3 * source.bytes
     np.testing.assert_allclose(answers(made, x=x)["y"], run(source, x=x)[0], rtol=1e-4, atol=1e-4)
@@ -59,7 +59,7 @@ def source_of(folder, body, weights):
 def test_a_repeated_constant_is_stored_once_and_computes_the_same(tmp_path, kind):
     source = source_of(tmp_path, *KINDS[kind])
 
-    made = apply("tflite", source, tmp_path)
+    made = apply("to-tflite", source, tmp_path)
 
     assert made.bytes < (WIDE * WIDE * 4 if kind == "a bias" else 0) + 2048
     np.testing.assert_allclose(answers(made, **X)["y"], run(source, **X)[0], rtol=1e-5, atol=1e-5)
@@ -82,7 +82,7 @@ def test_a_repeated_constant_is_stored_once_and_computes_the_same(tmp_path, kind
 def test_other_constants_compute_the_same(tmp_path, body, weights):
     source = source_of(tmp_path, body, weights)
 
-    made = apply("tflite", source, tmp_path)
+    made = apply("to-tflite", source, tmp_path)
 
     np.testing.assert_allclose(answers(made, **X)["y"], run(source, **X)[0], rtol=1e-5, atol=1e-5)
 
@@ -98,9 +98,9 @@ def test_a_repeated_constant_of_an_int8_model_is_stored_once(tmp_path):
     text = f"g (float[N,{ROWS},{WIDE}] x) => (float[N,{ROWS},{WIDE}] y) {{ {body} }}"
     source = model(tmp_path, text, weights=weights)
     data = {"x": normal(8, ROWS, WIDE)}
-    int8 = apply("quantize", source, tmp_path, samples(tmp_path, **data))
+    int8 = apply("quantize-static", source, tmp_path, samples(tmp_path, **data))
 
-    made = apply("tflite", int8, tmp_path)
+    made = apply("to-tflite", int8, tmp_path)
 
     assert made.bytes < 2 * WIDE * WIDE + 6000
     found, exact = answers(made, x=data["x"][:1])["y"], run(source, x=data["x"][:1])[0]

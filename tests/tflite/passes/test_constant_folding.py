@@ -32,7 +32,7 @@ def graph(ops, fed):
     return made
 
 
-def test_a_transposed_quantised_constant_is_stored_transposed_and_its_scales_follow_the_axis():
+def test_a_transposed_quantized_constant_is_stored_transposed_and_its_scales_follow_the_axis():
     scales = Quantization(
         scales=np.arange(1, 5, dtype=np.float32), zero_points=np.zeros(4, np.int64), axis=0
     )

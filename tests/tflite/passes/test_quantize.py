@@ -238,7 +238,7 @@ def test_the_very_scales_of_the_onnx_file_are_in_the_lite_file():
     assert conv.outputs[0].quantization.scales.tolist() == [np.float32(0.06)]
 
 
-def test_an_activation_between_layer_and_quantisation_is_the_layers_own():
+def test_an_activation_between_layer_and_quantization_is_the_layers_own():
     q = Qdq()
     image = q.fed("x", [1, 3, 8, 8])
     weight = q.stored("w", int8(8, 3, 3, 3), scales(8))
@@ -265,7 +265,7 @@ def test_weights_about_another_zero_than_0_stay_under_float_kernels_and_exact():
     assert np.abs(want - made).max() <= 0.0601  # a sum that lies on the border of two quanta
 
 
-def test_a_move_without_a_quantised_output_is_done_on_the_integers():
+def test_a_move_without_a_quantized_output_is_done_on_the_integers():
     q = Qdq()
     image = q.fed("x", [1, 3, 4, 4])
     pooled = q.plain("MaxPool", [image], kernel_shape=[2, 2], strides=[2, 2])
@@ -280,7 +280,7 @@ def test_a_move_without_a_quantised_output_is_done_on_the_integers():
     assert count_kinds(graph.ops)["DEQUANTIZE"] == 1
 
 
-def test_weights_that_training_left_as_quantised_floats_are_stored_as_integers():
+def test_weights_that_training_left_as_quantized_floats_are_stored_as_integers():
     q = Qdq(dtype=np.int8)
     image = q.fed("x", [1, 3, 8, 8])
     q.constant("w", RNG.normal(size=(4, 3, 3, 3)).astype(np.float32))

@@ -19,11 +19,11 @@ from tests.builders.quantized_layers import (
 )
 
 
-def test_sixteen_bit_activations_are_nearer_to_unquantised_ones_than_eight_bit_ones():
+def test_sixteen_bit_activations_are_nearer_to_unquantized_ones_than_eight_bit_ones():
     q = Qdq(dtype=np.int8)
     proto = q.finished(q.add("Relu", [convolution(q)], 0.06))
     feed = fed(proto, scale=1.0)
-    [want] = by_onnxruntime(without_quantised_activations(proto), feed)
+    [want] = by_onnxruntime(without_quantized_activations(proto), feed)
 
     errors = {
         how: np.abs(
@@ -39,7 +39,7 @@ def test_sixteen_bit_activations_are_nearer_to_unquantised_ones_than_eight_bit_o
     assert [t.dtype for t in conv.inputs] == ["int16", "int8", "int64"]
 
 
-def without_quantised_activations(proto):
+def without_quantized_activations(proto):
     made = type(proto)()
     made.CopyFrom(proto)
     same = {}
@@ -99,7 +99,7 @@ def test_logarithms_of_probabilities_below_what_the_kernel_has_are_kept():
     assert np.abs(want - made).max() <= 0.138
 
 
-def test_rows_of_a_quantised_table_are_gathered_before_they_are_dequantised():
+def test_rows_of_a_quantized_table_are_gathered_before_they_are_dequantized():
     q = Qdq()
     table = q.stored("t", int8(50, 8), np.float32(0.02))
     rows = q.constant("rows", np.asarray([3, 1, 4, 1]))
@@ -113,7 +113,7 @@ def test_rows_of_a_quantised_table_are_gathered_before_they_are_dequantised():
     assert np.allclose(want, made, atol=1e-5)
 
 
-def test_large_products_of_quantised_values_read_their_weights_as_integers():
+def test_large_products_of_quantized_values_read_their_weights_as_integers():
     q = Qdq()
     weight = q.stored("w", int8(256, 256), scales(256), 1)
     proto = q.finished(q.plain("MatMul", [q.fed("x", [1, 4, 256]), weight]))

@@ -115,7 +115,7 @@ def test_dynamic_of_a_model_that_runs_on_integers_is_refused():
     weight = q.stored("w", np.ones((4, 3, 3, 3), np.int8), np.full(4, 0.01, np.float32))
     made = q.finished(q.add("Conv", [q.fed("x", [1, 3, 8, 8]), weight], 0.05))
 
-    with pytest.raises(PassRefused, match="quantised already, its activations too"):
+    with pytest.raises(PassRefused, match="quantized already, its activations too"):
         convert_to_tflite(made, {}, precision="dynamic")
 
 

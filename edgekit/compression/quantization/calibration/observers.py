@@ -132,29 +132,29 @@ def mse_range(whole: Range, counts: Counts) -> Range:
         counts: histogram of ``BINS`` bins between them.
     """
     edges = np.linspace(*whole, BINS + 1)
-    centres = (edges[:-1] + edges[1:]) / 2
+    centers = (edges[:-1] + edges[1:]) / 2
     filled = counts > 0
-    centres, counts = centres[filled], counts[filled]
+    centers, counts = centers[filled], counts[filled]
     low, high = min(whole[0], 0.0), max(whole[1], 0.0)
     highs = _GRID * high
-    errors = _squared_errors(np.full_like(highs, low), highs, centres, counts)
+    errors = _squared_errors(np.full_like(highs, low), highs, centers, counts)
     high = float(highs[np.argmin(errors)])
     lows = _GRID * low
-    errors = _squared_errors(lows, np.full_like(lows, high), centres, counts)
+    errors = _squared_errors(lows, np.full_like(lows, high), centers, counts)
     return float(lows[np.argmin(errors)]), high
 
 
 def _squared_errors(
     lows: NDArray[np.float64],
     highs: NDArray[np.float64],
-    centres: NDArray[np.float64],
+    centers: NDArray[np.float64],
     counts: Counts,
 ) -> NDArray[np.float64]:
     """Compute the error of each range [R] on a histogram [B]; infinite where the range is empty."""
     scales = (highs - lows)[:, None] / (LEVELS - 1)
     safe = np.where(scales > 0, scales, 1.0)
-    steps = np.clip(np.rint((centres - lows[:, None]) / safe), 0, LEVELS - 1)
-    errors: NDArray[np.float64] = np.square(steps * safe + lows[:, None] - centres) @ counts
+    steps = np.clip(np.rint((centers - lows[:, None]) / safe), 0, LEVELS - 1)
+    errors: NDArray[np.float64] = np.square(steps * safe + lows[:, None] - centers) @ counts
     return np.where(scales[:, 0] > 0, errors, np.inf)
 
 
@@ -194,9 +194,9 @@ def _level_spikes(counts: Counts, zero: int) -> Counts:
     would outweigh everything else.
     """
     level = counts.copy()
-    for spike, neighbour in ((0, 1), (BINS - 1, BINS - 2), (zero, min(zero + 1, BINS - 1))):
+    for spike, neighbor in ((0, 1), (BINS - 1, BINS - 2), (zero, min(zero + 1, BINS - 1))):
         if 0 <= spike < BINS:
-            level[spike] = min(counts[spike], level[neighbour])
+            level[spike] = min(counts[spike], level[neighbor])
     return level if level.any() else counts
 
 

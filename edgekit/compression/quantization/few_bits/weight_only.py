@@ -108,7 +108,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
         reason = explain_no_weights(
             proto, ops=LAYER_OPS | RECURRENT, least_special=LEAST_ENTRIES, anywhere=True
         )
-        raise PassRefused(f"nothing to quantise: {reason}")
+        raise PassRefused(f"nothing to quantize: {reason}")
     _check_names(settings, layers)
     rows = [build_layer_grids(layer, settings) for layer in layers]
     reference = Reference(proto, unseen)

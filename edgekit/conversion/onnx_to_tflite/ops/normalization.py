@@ -48,10 +48,10 @@ def _standardize(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize a tensor to mean 0 and variance 1; also return its mean and 1 / deviation."""
     mean = reduce_axes(low, "MEAN", x, axes)
-    centred = emit_binary(low, "SUB", x, mean)
-    variance = reduce_axes(low, "MEAN", emit_unary(low, "SQUARE", centred), axes)
+    centered = emit_binary(low, "SUB", x, mean)
+    variance = reduce_axes(low, "MEAN", emit_unary(low, "SQUARE", centered), axes)
     inverse = emit_unary(low, "RSQRT", emit_binary(low, "ADD", variance, epsilon))
-    return emit_binary(low, "MUL", centred, inverse), mean, inverse
+    return emit_binary(low, "MUL", centered, inverse), mean, inverse
 
 
 def instance_normalization(low: Lowering, node: NodeProto) -> None:
@@ -137,10 +137,10 @@ def mean_variance_normalization(low: Lowering, node: NodeProto) -> None:
     """Convert MeanVarianceNormalization over given axes."""
     value = low.value(node, 0)
     axes = [value.axis(axis) for axis in get_attribute(node, "axes", [0, 2, 3])]
-    centred = emit_binary(low, "SUB", value.tensor, reduce_axes(low, "MEAN", value.tensor, axes))
-    variance = reduce_axes(low, "MEAN", emit_unary(low, "SQUARE", centred), axes)
+    centered = emit_binary(low, "SUB", value.tensor, reduce_axes(low, "MEAN", value.tensor, axes))
+    variance = reduce_axes(low, "MEAN", emit_unary(low, "SQUARE", centered), axes)
     spread = emit_binary(low, "ADD", emit_unary(low, "SQRT", variance), 1e-9)
-    low.bind(node, emit_binary(low, "DIV", centred, spread), value.order)
+    low.bind(node, emit_binary(low, "DIV", centered, spread), value.order)
 
 
 def lrn(low: Lowering, node: NodeProto) -> None:

@@ -83,8 +83,8 @@ def _decode_boxes(lifting: Lifting, op: Op, options: dict[str, Any]) -> str:
     )
     halves = lifting.ints(2, 2)
     offsets, sizes = lifting.nodes("Split", [scaled, halves], 2, {"axis": 2})
-    centres, extents = lifting.nodes("Split", [lifting.plain(op, 2), halves], 2, {"axis": 1})
-    middle = lifting.node("Add", [lifting.node("Mul", [offsets, extents]), centres])
+    centers, extents = lifting.nodes("Split", [lifting.plain(op, 2), halves], 2, {"axis": 1})
+    middle = lifting.node("Add", [lifting.node("Mul", [offsets, extents]), centers])
     half = lifting.node("Mul", [lifting.node("Exp", [sizes]), lifting.scalar(0.5)])
     half = lifting.node("Mul", [half, extents])
     corners = [lifting.node(kind, [middle, half]) for kind in ("Sub", "Add")]

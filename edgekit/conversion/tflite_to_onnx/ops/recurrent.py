@@ -14,7 +14,7 @@ from edgekit.tflite.ir import Op, Quantization, Tensor, constant
 # TFLite orders gates as input, forget, cell, output; ONNX as input, output, forget, cell.
 _GATES = (0, 3, 1, 2)
 _SATURATED = 10.0  # from here on tanh is 1 up to a few units in the last place
-_NOT_YET = {16: "a projection", 20: "layer normalisation", 21: "layer normalisation"}
+_NOT_YET = {16: "a projection", 20: "layer normalization", 21: "layer normalization"}
 _ACTIVATIONS = {"NONE": "Affine", "RELU": "Relu", "TANH": "Tanh"}
 
 

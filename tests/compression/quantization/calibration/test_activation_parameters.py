@@ -40,7 +40,9 @@ def test_a_choice_per_value_beats_each_estimator_for_all_values(tmp_path, mixed)
     before = run(source, **inputs)
 
     def worse_output_db(ranges):
-        made = apply("quantize", source, tmp_path, data, ranges=ranges, bias_correction=False)
+        made = apply(
+            "quantize-static", source, tmp_path, data, ranges=ranges, bias_correction=False
+        )
         after = run(made, **inputs)
         return min(sqnr_db(b, a) for b, a in zip(before, after, strict=True))
 
@@ -81,6 +83,6 @@ def test_few_samples_are_cross_validated_and_all_of_them_give_the_ranges(tmp_pat
 
 def test_a_graph_of_two_parts_is_still_one_of_integer_kernels(tmp_path, mixed):
     source, data, _ = mixed
-    made = apply("quantize", source, tmp_path, data)
+    made = apply("quantize-static", source, tmp_path, data)
 
     assert "MatMul" not in fused_ops(made, tmp_path)

@@ -78,7 +78,7 @@ def large(made, kind):
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 def test_recurrent_layers_get_few_bits(tmp_path, kind, direction):
     source = recurrent(tmp_path, kind, direction)
-    made = apply("weights", source, tmp_path, sequences(tmp_path), bits=4.0)
+    made = apply("quantize-weights", source, tmp_path, sequences(tmp_path), bits=4.0)
 
     assert not large(made, TensorProto.FLOAT)
     integers = [numpy_helper.to_array(t) for t in large(made, TensorProto.INT8)]
@@ -94,7 +94,7 @@ def test_recurrent_layers_get_few_bits(tmp_path, kind, direction):
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_lengths_first_states_and_opsets_change_nothing(tmp_path, kind, opset, extras):
     source = recurrent(tmp_path, kind, opset=opset, **extras)
-    made = apply("weights", source, tmp_path, sequences(tmp_path), bits=5.0)
+    made = apply("quantize-weights", source, tmp_path, sequences(tmp_path), bits=5.0)
     x = mixed(1, seed=50)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 24
 
@@ -103,7 +103,7 @@ def test_errors_are_made_up_for_by_what_the_layer_reads(tmp_path):
     """Second moments of inputs and states: better than rounding each weight by itself."""
     source = recurrent(tmp_path, "LSTM")
     made = apply(
-        "weights", source, tmp_path, sequences(tmp_path), bits=3.0, grid="fixed",
+        "quantize-weights", source, tmp_path, sequences(tmp_path), bits=3.0, grid="fixed",
         allocation="uniform",
     )  # fmt: skip
     weights = {t.name: numpy_helper.to_array(t) for t in large(source, TensorProto.FLOAT)}
@@ -135,8 +135,8 @@ def test_an_integer_lstm_takes_the_integers_as_they_are(tmp_path):
     weights = {"w": normal(1, 512, INPUTS, scale=0.3), "r": normal(1, 512, 128, scale=0.1)}
     source = model(tmp_path, text, weights=weights)
     data = sequences(tmp_path)
-    few = apply("weights", source, tmp_path, data, bits=3.0)
-    made = apply("quantize", few, tmp_path, data)
+    few = apply("quantize-weights", source, tmp_path, data, bits=3.0)
+    made = apply("quantize-static", few, tmp_path, data)
 
     def contents(model_):
         return [numpy_helper.to_array(t) for t in large(model_, TensorProto.INT8)]
@@ -154,7 +154,7 @@ def test_an_integer_lstm_takes_the_integers_as_they_are(tmp_path):
 def test_weights_in_4_bits_are_stored_in_4_bits(tmp_path):
     source = recurrent(tmp_path, "LSTM", "bidirectional")
     made = apply(
-        "weights", source, tmp_path, sequences(tmp_path), bits=4.0, container="native",
+        "quantize-weights", source, tmp_path, sequences(tmp_path), bits=4.0, container="native",
         allocation="uniform",
     )  # fmt: skip
     assert len(large(made, TensorProto.INT4)) == 2
@@ -226,7 +226,7 @@ def inner(folder, case):
 @pytest.mark.parametrize("case", INNER)
 def test_weights_of_inner_graphs_and_shared_ones_get_few_bits(tmp_path, case):
     source, columns, feeds = inner(tmp_path, case)
-    made = apply("weights", source, tmp_path, samples(tmp_path, **columns), bits=5.0)
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, **columns), bits=5.0)
     assert not large(made, TensorProto.FLOAT)
     assert large(made, TensorProto.INT8)
     for feed in feeds[:4]:
@@ -246,10 +246,10 @@ def test_what_they_read_is_observed(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", [case for case in INNER if "recurrent" not in case])
-@pytest.mark.parametrize("name", ["quantize", "quantize-dynamic"])
+@pytest.mark.parametrize("name", ["quantize-static", "quantize-dynamic"])
 def test_integer_products_take_the_integers_as_they_are(tmp_path, name, case):
     source, columns, feeds = inner(tmp_path, case)
-    few = apply("weights", source, tmp_path, samples(tmp_path, **columns), bits=4.0)
+    few = apply("quantize-weights", source, tmp_path, samples(tmp_path, **columns), bits=4.0)
     made = apply(name, few, tmp_path, samples(tmp_path, **columns))
     assert len(large(made, TensorProto.INT8)) == len(large(few, TensorProto.INT8))
     assert not large(made, TensorProto.FLOAT)
@@ -269,8 +269,8 @@ def inner_graphs_of(made):
 def test_a_model_of_integers_without_integer_kernels_is_refused_as_such(tmp_path):
     source = recurrent(tmp_path, "GRU")
     data = sequences(tmp_path)
-    few = apply("weights", source, tmp_path, data, bits=4.0)
-    for name in ("quantize", "quantize-dynamic"):
+    few = apply("quantize-weights", source, tmp_path, data, bits=4.0)
+    for name in ("quantize-static", "quantize-dynamic"):
         with pytest.raises(PassRefused, match="as integers already"):
             apply(name, few, tmp_path, data)
 
@@ -288,7 +288,7 @@ def test_a_weight_that_8_bits_are_too_few_for_takes_16(tmp_path):
     )
     x = mixed(44)  # four are held out
     x[..., 0] *= 1e-4
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=6.0)
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=6.0)
     assert [list(t.dims) for t in large(made, TensorProto.FLOAT16)] == [[1, 4 * UNITS, INPUTS]]
     assert [list(t.dims) for t in large(made, TensorProto.INT8)] == [[1, 4 * UNITS, UNITS]]
     for i in range(0, 44 * STEPS, STEPS):
@@ -304,8 +304,8 @@ def test_weights_that_stay_float_are_told_with_the_reason(tmp_path):
     weights = {"w": normal(48, 8, 3), "v": normal(48, 32, 3), "m": normal(32, 40)}
     source = model(tmp_path, text, weights=weights)
     its = work(tmp_path, samples(tmp_path, x=uniform(24, 8, 12)))
-    spec = PASSES["weights"]
-    step = Step(name="weights", version=spec.version, settings=spec.settings(bits=5.0))
+    spec = PASSES["quantize-weights"]
+    step = Step(name="quantize-weights", version=spec.version, settings=spec.settings(bits=5.0))
     run_step(step, source, its)
     told = [note for note in its.notes if note.startswith("weights stay float: v (ConvTranspose")]
     assert told

@@ -43,7 +43,7 @@ from tests.builders.tiny import (
 def test_the_weights_lie_on_a_grid_of_that_many_bits(tmp_path, bits, largest):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     x = uniform(32, 3, 12, 12)
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=bits, **FIXED)
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=bits, **FIXED)
 
     stored = integers(made)
     assert sorted(a.shape for a in stored) == sorted(
@@ -60,7 +60,7 @@ def test_more_bits_come_closer_to_float(tmp_path, how):
     found = [
         sqnr_db(
             run(source, x=unseen)[0],
-            run(apply("weights", source, tmp_path, given, bits=b, **how), x=unseen)[0],
+            run(apply("quantize-weights", source, tmp_path, given, bits=b, **how), x=unseen)[0],
         )
         for b in (2, 4, 6)
     ]
@@ -73,7 +73,7 @@ def test_weights_take_the_bits_that_were_asked_for_on_their_way(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     given = samples(tmp_path, x=uniform(32, 3, 12, 12))
     for bits in (2.5, 4.0, 5.0):
-        made = apply("weights", source, tmp_path, given, bits=bits)
+        made = apply("quantize-weights", source, tmp_path, given, bits=bits)
         stored = integers(made)
         spent = sum(a.size * compute_entropy(a) for a in stored) / sum(a.size for a in stored)
         assert bits - 0.35 < spent < bits + 0.1
@@ -81,10 +81,10 @@ def test_weights_take_the_bits_that_were_asked_for_on_their_way(tmp_path):
 
 def test_of_equal_bits_an_entropy_grid_comes_closer_than_a_fixed_one(tmp_path):
     source, given = two_matrices(tmp_path)
-    fixed = apply("weights", source, tmp_path, given, bits=4, **FIXED)
+    fixed = apply("quantize-weights", source, tmp_path, given, bits=4, **FIXED)
     stored = integers(fixed)
     bits = sum(a.size * compute_entropy(a) for a in stored) / sum(a.size for a in stored)
-    coded = apply("weights", source, tmp_path, given, bits=bits, allocation="uniform")
+    coded = apply("quantize-weights", source, tmp_path, given, bits=bits, allocation="uniform")
 
     unseen = uniform(64, 128, seed=9)
     quality = [sqnr_db(run(source, x=unseen)[0], run(m, x=unseen)[0]) for m in (fixed, coded)]
@@ -96,7 +96,9 @@ def test_layers_that_the_outputs_depend_on_get_more_bits(tmp_path):
     source = model(tmp_path, text, weights=weights)
     step_folder = work(tmp_path, samples(tmp_path, x=uniform(64, 32)))
     run_step(
-        Step(name="weights", version=0, settings=QuantizeWeights(bits=3.0)), source, step_folder
+        Step(name="quantize-weights", version=0, settings=QuantizeWeights(bits=3.0)),
+        source,
+        step_folder,
     )
 
     costs = {c.layer: c for c in read_layers(step_folder.scratch)}
@@ -113,7 +115,7 @@ def test_a_layer_gets_the_bits_that_are_set_by_hand(tmp_path):
     source = model(tmp_path, text, weights=weights)
     folder = work(tmp_path, samples(tmp_path, x=uniform(64, 32)))
     settings = QuantizeWeights(bits=3.0, widths=(("quiet", 6.0), ("loud", 32.0)))
-    found = run_checked(Step(name="weights", version=0, settings=settings), source, folder)
+    found = run_checked(Step(name="quantize-weights", version=0, settings=settings), source, folder)
     made = found.model
 
     costs = {c.layer: c for c in read_layers(folder.scratch)}
@@ -124,19 +126,19 @@ def test_a_layer_gets_the_bits_that_are_set_by_hand(tmp_path):
     assert any(list(t.dims) == [32, 64] for t in floats)
 
     with pytest.raises(PassRefused, match="no layer 'other'"):
-        apply("weights", source, tmp_path, folder.calibration, widths=(("other", 4.0),))
+        apply("quantize-weights", source, tmp_path, folder.calibration, widths=(("other", 4.0),))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.12])
 def test_a_file_has_the_transfer_size_that_was_asked_for(tmp_path, share):
     source, given = two_matrices(tmp_path)
     most = int(share * source.bytes)
-    made = apply("weights", source, tmp_path, given, most_bytes=most)
+    made = apply("quantize-weights", source, tmp_path, given, most_bytes=most)
 
     assert 0.85 * most < compute_transfer_bytes(made.path.read_bytes()) < 1.06 * most
 
     with pytest.raises(PassRefused, match="most_bytes: 1000 are"):
-        apply("weights", source, tmp_path, given, most_bytes=1000)
+        apply("quantize-weights", source, tmp_path, given, most_bytes=1000)
 
 
 NATIVE = {"container": "native", "allocation": "uniform"}
@@ -151,7 +153,7 @@ def test_native_containers_run_in_kernels_for_few_bits(tmp_path, bits):
     weights = {"table": normal(500, 64), "w": normal(64, 96, seed=1), "v": normal(96, 8, seed=2)}
     source = model(tmp_path, text, weights=weights)
     i = np.random.default_rng(0).integers(0, 500, (64, 4))
-    made = apply("weights", source, tmp_path, samples(tmp_path, i=i), bits=bits, **NATIVE)
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, i=i), bits=bits, **NATIVE)
 
     assert ops(made) == ["GatherBlockQuantized", "MatMulNBits", "Relu", "MatMulNBits"]
     assert made.bytes < source.bytes / (32 / max(bits, 4)) * 1.3
@@ -162,7 +164,7 @@ def test_native_containers_run_in_kernels_for_few_bits(tmp_path, bits):
 def test_native_containers_hold_convolutions_as_int4_and_gemms_with_their_bias(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     x = uniform(32, 3, 12, 12)
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=4, **NATIVE)
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=4, **NATIVE)
 
     kinds = [t.data_type for t in onnx.load(str(made.path)).graph.initializer]
     assert kinds.count(onnx.TensorProto.INT4) == 3
@@ -187,18 +189,18 @@ def test_the_bias_behind_a_product_makes_up_for_what_the_weights_lost(tmp_path):
     weights = {"w": normal(32, 8), "b": normal(8, seed=1)}
     source = model(tmp_path, text, weights=weights)
     x = uniform(256, 32) + np.float32(3)
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=2, **FIXED)
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=2, **FIXED)
 
     difference = run(made, x=x)[0] - run(source, x=x)[0]
     assert np.abs(difference.mean(axis=0)).max() < 0.1 * difference.std()
 
 
-def test_static_quantisation_keeps_the_grid_and_runs_in_integer_kernels(tmp_path):
+def test_static_quantization_keeps_the_grid_and_runs_in_integer_kernels(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     x = uniform(32, 3, 12, 12)
     given = samples(tmp_path, x=x)
-    low = apply("weights", source, tmp_path, given, bits=4)
-    made = apply("quantize", low, tmp_path, given)
+    low = apply("quantize-weights", source, tmp_path, given, bits=4)
+    made = apply("quantize-static", low, tmp_path, given)
 
     kept, before = (sorted((a.shape, a.tolist()) for a in integers(m)) for m in (made, low))
     assert kept == before
@@ -208,7 +210,7 @@ def test_static_quantisation_keeps_the_grid_and_runs_in_integer_kernels(tmp_path
     assert sqnr_db(run(low, x=x)[0], run(made, x=x)[0]) > 20
 
 
-def test_dynamic_quantisation_keeps_the_grid(tmp_path):
+def test_dynamic_quantization_keeps_the_grid(tmp_path):
     text = (
         "g (float[N,32] x) => (float[N,8] y) "
         "{ h = MatMul(x, w) r = Relu(h) y = Gemm<transB = 1>(r, v) }"
@@ -216,7 +218,7 @@ def test_dynamic_quantisation_keeps_the_grid(tmp_path):
     weights = {"w": normal(32, 64, scale=0.2), "v": normal(8, 64, seed=1)}
     source = model(tmp_path, text, weights=weights)
     x = uniform(64, 32)
-    low = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=4, **FIXED)
+    low = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=4, **FIXED)
     made = apply("quantize-dynamic", low, tmp_path)
 
     assert {a.size for a in integers(made)} == {32 * 64, 8 * 64}
@@ -229,7 +231,7 @@ def test_an_embedding_is_gathered_in_low_bits(tmp_path):
     weights = {"table": normal(2000, 64), "w": normal(64, 8)}
     source = model(tmp_path, text, weights=weights)
     i = np.random.default_rng(0).integers(0, 2000, (64, 4))
-    made = apply("weights", source, tmp_path, samples(tmp_path, i=i), bits=4, **FIXED)
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, i=i), bits=4, **FIXED)
 
     assert "Gather" in ops(made)
     table = next(a for a in integers(made) if a.shape == (2000, 64))
@@ -275,6 +277,6 @@ def test_the_windows_of_a_convolution_give_its_products(tmp_path, how):
 def test_a_channel_that_is_always_zero_stays_finite(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS | {"b0": np.full(16, -1e3, np.float32)})
     x = uniform(8, 3, 12, 12)
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x))
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x))
 
     assert np.isfinite(run(made, x=x)[0]).all()

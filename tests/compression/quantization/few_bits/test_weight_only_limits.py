@@ -40,19 +40,19 @@ from tests.builders.tiny import (
 def test_it_is_refused_without_data_and_without_weights(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     with pytest.raises(PassRefused, match="calibration data"):
-        apply("weights", source, tmp_path)
+        apply("quantize-weights", source, tmp_path)
     plain = model(tmp_path, "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
-    with pytest.raises(PassRefused, match="nothing to quantise: "):
-        apply("weights", plain, tmp_path, samples(tmp_path, x=uniform(4, 4)))
+    with pytest.raises(PassRefused, match="nothing to quantize: "):
+        apply("quantize-weights", plain, tmp_path, samples(tmp_path, x=uniform(4, 4)))
 
 
-def test_weights_in_low_bits_already_are_not_quantised_again(tmp_path):
+def test_weights_in_low_bits_already_are_not_quantized_again(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     given = samples(tmp_path, x=uniform(8, 3, 12, 12))
-    low = apply("weights", source, tmp_path, given)
+    low = apply("quantize-weights", source, tmp_path, given)
 
     with pytest.raises(PassRefused, match="as integers already"):
-        apply("weights", low, tmp_path, given)
+        apply("quantize-weights", low, tmp_path, given)
 
 
 def test_bits_that_cannot_be_are_refused(tmp_path):
@@ -60,9 +60,9 @@ def test_bits_that_cannot_be_are_refused(tmp_path):
     source = model(tmp_path, text, weights=weights)
     given = samples(tmp_path, x=uniform(64, 32))
     with pytest.raises(PassRefused, match=r"widths: quiet:99 is neither from 1 to 8 bits nor"):
-        apply("weights", source, tmp_path, given, widths=(("quiet", 99.0),))
+        apply("quantize-weights", source, tmp_path, given, widths=(("quiet", 99.0),))
     with pytest.raises(PassRefused, match=r"bits: 1.5 on average are fewer than the lightest"):
-        apply("weights", source, tmp_path, given, bits=1.5, container="native")
+        apply("quantize-weights", source, tmp_path, given, bits=1.5, container="native")
 
 
 def test_an_lstm_that_int8_takes_over_leaves_room_for_other_weights(tmp_path):
@@ -82,8 +82,8 @@ def test_an_lstm_that_int8_takes_over_leaves_room_for_other_weights(tmp_path):
     given = samples(tmp_path, x=uniform(40, 1, 16))
     most = int(0.2 * source.bytes)
 
-    few = apply("weights", source, tmp_path, given, most_bytes=most)
-    made = apply("quantize", few, tmp_path, given)
+    few = apply("quantize-weights", source, tmp_path, given, most_bytes=most)
+    made = apply("quantize-static", few, tmp_path, given)
 
     assert compute_transfer_bytes(made.path.read_bytes()) < 1.1 * most
 
@@ -102,16 +102,16 @@ def test_samples_of_any_kind_give_a_finite_model_or_one_line(tmp_path, x, says):
     source = model(tmp_path, text, weights=weights)
     if says:
         with pytest.raises(PassRefused, match=says):
-            apply("weights", source, tmp_path, samples(tmp_path, x=x))
+            apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x))
         return
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x))
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x))
     assert sqnr_db(run(source, x=uniform(8, 32))[0], run(made, x=uniform(8, 32))[0]) > 10
 
 
 def layer_table(source, folder, given, **settings):
     """The model and what each layer got."""
     place = work(folder, given)
-    step = Step(name="weights", version=0, settings=QuantizeWeights(**settings))
+    step = Step(name="quantize-weights", version=0, settings=QuantizeWeights(**settings))
     return run_step(step, source, place), {c.layer: c for c in read_layers(place.scratch)}
 
 
@@ -121,7 +121,7 @@ def test_biases_make_up_for_the_weights_whatever_the_width_of_the_image(tmp_path
     weights = {"w": normal(8, 4, 3, 3), "b": normal(8, seed=1)}
     source = model(tmp_path, text, weights=weights)
     x = uniform(3, 4, width, width) + np.float32(1)
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=3, **FIXED)
+    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=3, **FIXED)
 
     difference = run(made, x=x)[0] - run(source, x=x)[0]
     assert np.abs(difference.mean(axis=(0, 2, 3))).max() < 0.1
@@ -137,8 +137,8 @@ def test_a_layer_of_zeros_still_gives_its_bias_in_8_bits(tmp_path):
     source = model(tmp_path, text, weights=weights)
     x = uniform(32, 4, 8, 8)
     given = samples(tmp_path, x=x)
-    few = apply("weights", source, tmp_path, given, bits=6)
-    made = apply("quantize", few, tmp_path, given)
+    few = apply("quantize-weights", source, tmp_path, given, bits=6)
+    made = apply("quantize-static", few, tmp_path, given)
 
     assert sqnr_db(run(few, x=x)[0], run(made, x=x)[0]) > 30
 
@@ -151,7 +151,7 @@ def test_a_constant_along_the_width_is_no_bias_of_a_convolution(tmp_path):
         text = "g (float[N,4,6,6] x) => (y) { h = Conv(x, w) y = Add(h, b) }"
         both = weights | {"b": normal(6, seed=1).reshape(shape)}
         source = model(tmp_path, text, weights=both)
-        made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=2, **FIXED)
+        made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=2, **FIXED)
         errors.append((run(made, x=x)[0] - run(source, x=x)[0]).mean(axis=(0, 2, 3)))
     assert np.abs(errors).max() < 0.05
 
@@ -159,8 +159,10 @@ def test_a_constant_along_the_width_is_no_bias_of_a_convolution(tmp_path):
 def test_layers_set_by_hand_count_in_the_transfer_size(tmp_path):
     source, given = two_matrices(tmp_path)
     with pytest.raises(PassRefused, match="20000 are too few"):
-        apply("weights", source, tmp_path, given, most_bytes=20_000, widths=(("b", 32.0),))
-    made = apply("weights", source, tmp_path, given, most_bytes=25_000, widths=(("b", 6.0),))
+        apply("quantize-weights", source, tmp_path, given, most_bytes=20_000, widths=(("b", 32.0),))
+    made = apply(
+        "quantize-weights", source, tmp_path, given, most_bytes=25_000, widths=(("b", 6.0),)
+    )
     assert compute_transfer_bytes(made.path.read_bytes()) < 1.06 * 25_000
 
 
@@ -171,7 +173,13 @@ def test_native_containers_keep_to_the_transfer_size_as_well(tmp_path, block, mo
     how = {"container": "native", "block": block}
     for allocation in ("uniform", "measured"):
         made = apply(
-            "weights", source, tmp_path, given, most_bytes=most, allocation=allocation, **how
+            "quantize-weights",
+            source,
+            tmp_path,
+            given,
+            most_bytes=most,
+            allocation=allocation,
+            **how,
         )
         assert compute_transfer_bytes(made.path.read_bytes()) < 1.06 * most
 
@@ -234,7 +242,7 @@ def sparse_model(tmp_path):
 def test_the_least_bytes_that_a_refusal_names_are_enough(tmp_path, sparse_model):
     source, given = sparse_model
     with pytest.raises(PassRefused) as refused:
-        apply("weights", source, tmp_path, given, most_bytes=1000)
+        apply("quantize-weights", source, tmp_path, given, most_bytes=1000)
     named = re.search(r"(\d+) bytes are the least to try", str(refused.value))
     assert named
     assert refused.value.least_bytes == int(named[1])
@@ -242,7 +250,7 @@ def test_the_least_bytes_that_a_refusal_names_are_enough(tmp_path, sparse_model)
     assert int(named[1]) < 6000
     most = int(1.5 * int(named[1]))
 
-    made = apply("weights", source, tmp_path, given, most_bytes=most)
+    made = apply("quantize-weights", source, tmp_path, given, most_bytes=most)
 
     assert compute_transfer_bytes(made.path.read_bytes()) <= most
 
@@ -258,14 +266,14 @@ def test_refused_sizes_name_the_same_least_size_and_that_is_reached(tmp_path):
 
     def least(most):
         with pytest.raises(PassRefused, match="most_bytes") as refused:
-            apply("weights", source, tmp_path, given, most_bytes=most)
+            apply("quantize-weights", source, tmp_path, given, most_bytes=most)
         return refused.value.least_bytes
 
     to_try = least(300)
     enough = least(to_try)
     assert least(to_try + 40) == pytest.approx(enough, abs=2)
 
-    made = apply("weights", source, tmp_path, given, most_bytes=enough)
+    made = apply("quantize-weights", source, tmp_path, given, most_bytes=enough)
 
     assert len(integers(made)) == 2
 
@@ -273,7 +281,7 @@ def test_refused_sizes_name_the_same_least_size_and_that_is_reached(tmp_path):
 def test_zeros_of_whole_channels_leave_room_for_other_weights(tmp_path, sparse_model):
     source, given = sparse_model
 
-    made = apply("weights", source, tmp_path, given, most_bytes=12_000)
+    made = apply("quantize-weights", source, tmp_path, given, most_bytes=12_000)
 
     assert 0.85 * 12_000 < compute_transfer_bytes(made.path.read_bytes()) <= 12_000
 
@@ -287,7 +295,7 @@ def test_an_output_of_zeros_is_not_said_to_be_lost(tmp_path):
     settings = QuantizeWeights(bits=4.0)
     folder = work(tmp_path, samples(tmp_path, x=normal(32, 64)))
 
-    found = run_checked(Step(name="weights", version=0, settings=settings), source, folder)
+    found = run_checked(Step(name="quantize-weights", version=0, settings=settings), source, folder)
 
     assert found.agreement is not None
     assert found.agreement.relative_errors["y"] == 0
@@ -311,7 +319,9 @@ def test_inference_dequantizes_no_weight_and_is_as_fast_as_in_float(tmp_path, co
     }
     source = model(tmp_path, OTHER_LAYERS, weights=stored)
     x = uniform(32, 8, 12, 12)
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=8, container=container)
+    made = apply(
+        "quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=8, container=container
+    )
 
     found = Counter(fused_ops(made, tmp_path))
     assert not set(found) & {"DequantizeLinear", "Cast", "Mul"}

@@ -120,7 +120,13 @@ def test_weights_of_4_bits_stay_in_4_bits(tmp_path, kind, direction):
     source = layer(tmp_path, kind, direction)
     data = samples(tmp_path, x=uniform(80, 2, INPUTS))
     made = apply(
-        "weights", source, tmp_path, data, bits=4.0, container="native", allocation="uniform"
+        "quantize-weights",
+        source,
+        tmp_path,
+        data,
+        bits=4.0,
+        container="native",
+        allocation="uniform",
     )
     x = uniform(5, 2, INPUTS, seed=9)
     names = [value.name for value in source.signature.outputs]
@@ -150,7 +156,7 @@ def test_kernels_for_few_bits_are_refused_with_what_can_be_done(tmp_path):
     text = "g (float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }"
     source = model(tmp_path, text, weights={"w": normal(64, 64, scale=0.2)})
     data = samples(tmp_path, x=uniform(16, 64))
-    made = apply("weights", source, tmp_path, data, container="native")
+    made = apply("quantize-weights", source, tmp_path, data, container="native")
     with pytest.raises(PassRefused) as refusal:
         convert_to_tflite(onnx.load(str(made.path)), {})
     assert "MatMulNBits" in refusal.value.message

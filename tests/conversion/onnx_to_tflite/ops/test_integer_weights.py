@@ -142,7 +142,7 @@ def test_integers_that_would_become_floats_are_refused_in_words(tmp_path):
     source = write(tmp_path, proto)
 
     with pytest.raises(PassRefused, match="integer weights cannot be stored in the other format"):
-        apply("tflite", source, tmp_path)
+        apply("to-tflite", source, tmp_path)
 
 
 def test_small_tables_are_folded_as_before():

@@ -64,7 +64,7 @@ LINES = [
     ("Softmax (x)", IMAGE, 13),
     ("LogSoftmax <axis = 1> (x)", IMAGE, 13),
     ("Hardmax <axis = 1> (x)", IMAGE, 13),
-    # normalisation
+    # normalization
     ("BatchNormalization (x, six, six, six, positive)", IMAGE, 11),
     ("BatchNormalization (x, six, six, six, positive)", IMAGE, 15),
     ("InstanceNormalization (x, six, six)", IMAGE, 11),

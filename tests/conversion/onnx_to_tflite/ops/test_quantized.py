@@ -50,7 +50,7 @@ def test_unsigned_integers_that_leave_the_graph_stay_unsigned():
 
 
 @pytest.mark.parametrize("block", [0, 2])
-def test_stored_integers_are_dequantised_by_axis_and_by_block(block):
+def test_stored_integers_are_dequantized_by_axis_and_by_block(block):
     stored = np.arange(-12, 12, dtype=np.int8).reshape(4, 6)
     scales = tiny.uniform(2, 6, seed=1) + 2 if block else tiny.uniform(6, seed=1) + 2
     words = "axis = 0, block_size = 2" if block else "axis = 1"
