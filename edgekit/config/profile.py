@@ -51,14 +51,20 @@ class _Table(BaseModel):
 
 
 class Hardware(_Table):
-    """Hardware of a device; ``arch`` is the result of ``platform.machine()`` on it."""
+    """Hardware of a device."""
 
     arch: Literal["aarch64", "armv7l", "x86_64", "riscv64"]
+    """Architecture: the result of ``platform.machine()`` on the device."""
     cpu: str
+    """Name of the processor."""
     cores: int = Field(ge=1)
-    threads: int = Field(ge=1, description="threads a model is run with")
+    """Number of cores."""
+    threads: int = Field(ge=1)
+    """Number of threads that a model is run with."""
     memory_mib: int = Field(ge=1)
+    """Memory in MiB."""
     isa: tuple[str, ...] = ()
+    """Instruction sets that matter for speed, as ``edgekit devices probe`` prints them."""
 
 
 def may_saturate(arch: str, isa: Sequence[str]) -> bool:
@@ -71,41 +77,51 @@ def may_saturate(arch: str, isa: Sequence[str]) -> bool:
 
 
 class RuntimeSpec(_Table):
-    """Runtime of a device; operators are written ``Conv`` or ``com.microsoft:QGemm``.
-
-    ``opset_max`` and ``ir_max`` are the highest versions that the lowest allowed ``version`` of the
-    runtime can read.
-    """
+    """Runtime of a device: its versions, and the operators that it may run."""
 
     version: Specifier
+    """Versions that are allowed, such as ``>=1.20``."""
     opset_max: int | None = Field(default=None, ge=1)
+    """Highest ONNX opset that the lowest allowed version reads."""
     ir_max: int | None = Field(default=None, ge=1)
+    """Highest ONNX IR version that the lowest allowed version reads."""
     forbidden: tuple[str, ...] = ()
+    """Operators that must not occur, written ``Conv`` or ``com.microsoft:QGemm``."""
     allowed: tuple[str, ...] | None = None
+    """Operators that may occur; unset: all."""
 
 
 class Budget(_Table):
     """Limits of a model on the device; an unset limit is not checked."""
 
     model_mib: Positive | None = None
+    """Largest file of the model on the device, in MiB."""
     transfer_mib: Positive | None = None
+    """Most that an update may send, in MiB: the packed model and all that goes with it."""
     peak_rss_mib: Positive | None = None
+    """Peak memory of the process that runs the model, in MiB."""
     latency_p95_ms: Positive | None = None
+    """95th percentile of the latency in milliseconds."""
     accuracy_drop_points: Annotated[float, Field(ge=0)] = 1.0
+    """Largest accuracy drop in percentage points."""
 
 
 class Connection(_Table):
-    """Folder of edgekit on the device; empty = ~/.local/share/edgekit."""
+    """Installation on the device."""
 
     home: str = ""
+    """Folder of edgekit on the device; empty: ``~/.local/share/edgekit``."""
 
 
 class DeviceProfile(_Table):
     """Profile of one device, from one TOML file."""
 
     schema_: Literal[1] = Field(alias="schema")
+    """Version of the file format."""
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    """Name of the profile: lower-case letters, digits, dots and hyphens."""
     summary: str
+    """The device in a few words."""
     hardware: Hardware
     runtimes: dict[RuntimeName, RuntimeSpec] = Field(min_length=1)
     budget: Budget

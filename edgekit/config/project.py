@@ -27,17 +27,16 @@ ScalarOrList = Number | str | list[Any]
 
 
 class InputTable(_Table):
-    """``[model.inputs.NAME]``: settings of an input that does not take one row per sample.
-
-    ``batch_axis`` is the sample axis ("none": each sample is a whole input); ``constant`` the value
-    of every run, as a number, a list or a .npy file; ``from`` the output that is fed back to the
-    input, and ``initial`` its value at the beginning of a sequence.
-    """
+    """``[model.inputs.NAME]``: settings of an input that does not take one row per sample."""
 
     batch_axis: Annotated[int, Field(ge=0, le=63)] | Literal["none"] | None = None
+    """Sample axis of the input; "none": each sample is a whole input."""
     constant: ScalarOrList | None = None
+    """Value of every run: a number, a list, or the path of a .npy file."""
     output: Annotated[str | None, Field(alias="from")] = None
+    """Name of the output that is fed back to the input: a state."""
     initial: Number | str = 0
+    """Value of the state at the start of each sequence, or the path of a .npy file."""
 
     @model_validator(mode="after")
     def _check(self) -> InputTable:
@@ -49,16 +48,14 @@ class InputTable(_Table):
 
 
 class ModelTable(_Table):
-    """``[model]``: path and input settings of the model.
-
-    ``dims`` gives sizes to free dimensions that the data leaves open. ``trust_pickle`` allows a
-    model file to run the code that it carries. ``inputs`` holds the settings of inputs that are not
-    rows of samples.
-    """
+    """``[model]``: path and input settings of the model."""
 
     path: str | None = None
+    """The model: a file, a SavedModel folder, or module:function."""
     trust_pickle: bool = False
+    """Allow the model file to run code that it contains, as pickles do."""
     dims: dict[str, Annotated[int, Field(ge=1, le=(1 << 31) - 1)]] = {}
+    """Sizes of free dimensions by name; ``--dims NAME=SIZE`` overrides them."""
     inputs: dict[str, InputTable] = {}
 
 
@@ -70,11 +67,17 @@ class PreprocessSettings(_Table):
     """
 
     resize: Annotated[int, Field(ge=1)] | None = None
+    """Length of the short side in pixels; images are resized to it first."""
     crop: Annotated[int, Field(ge=1)] | None = None
+    """Side in pixels of the square that is cut from the center."""
     scale: float = 1.0
+    """Factor of every value."""
     mean: float | Annotated[tuple[float, ...], Field(min_length=1)] = 0.0
+    """Number that is subtracted; a list has one for each channel."""
     std: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 1.0
+    """Number that the difference is divided by; a list has one for each channel."""
     layout: Literal["NCHW", "NHWC"] = "NHWC"
+    """Layout that the model takes; the data are NHWC."""
 
     def to_preprocess(self) -> Preprocess:
         """Return the part that runs beside the model, on the host and on the device."""
@@ -91,37 +94,45 @@ class DataTable(_Table):
     """``[data]``: splits and metric."""
 
     calibration: str | None = None
+    """Calibration samples, a few hundred; labels are not used."""
     evaluation: str | None = None
+    """Labeled samples that the model has not seen."""
     metric: Literal["top1", "top5", "binary"] | None = None
+    """Metric of accuracy."""
     output: str | None = None
+    """Name of the output to score; the first one unless given."""
     preprocess: PreprocessSettings | None = None
 
 
 class GateTable(_Table):
-    """``[gate]``: limit of the accuracy drop. ``max_drop_points`` overrides the device's limit."""
+    """``[gate]``: limit of the accuracy drop."""
 
     max_drop_points: Annotated[float, Field(ge=0)] | None = None
+    """Largest accuracy drop in percentage points, instead of the limit of the device."""
     require_proof: bool = False
+    """Fail unless the samples prove that the drop is within the limit."""
 
 
 class BuildTable(_Table):
     """``[build]``: defaults of ``edgekit build``."""
 
     device: str | None = None
+    """Name of a device profile, or the path of a .toml file."""
     runtime: AnyRuntime = "auto"
+    """Runtime of the candidates; ``auto`` tries each one that the device has."""
     seed: int = 0
+    """Seed of every random choice."""
 
 
 class ReleaseTable(_Table):
-    """``[release]``: signing of bundles.
-
-    ``key`` is the name of the signing key. The ``version`` of releases must not decrease; without
-    one it is the time of signing in seconds. Devices accept a release for ``valid_days``.
-    """
+    """``[release]``: signing of bundles."""
 
     key: str | None = None
+    """Name of the key to sign with; ``default`` is used if it exists."""
     version: Annotated[int, Field(ge=1, le=MOST_VERSION)] | None = None
+    """Version of the release, which must not decrease; else the time of signing in seconds."""
     valid_days: Annotated[int, Field(ge=1, le=36500)] = 365
+    """Days for which devices accept the release."""
 
 
 class Project(_Table):

@@ -1,0 +1,80 @@
+"""The site builds without a warning, needs no other host, and its generated pages are current."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs.generate import PAGES, write_pages
+from docs.generate.command_line import iter_commands
+from docs.generate.settings import find_table, read_attribute_docstrings
+from edgekit.config.profile import DeviceProfile
+from edgekit.config.project import Project
+
+ROOT = Path(__file__).parents[2]
+# What a browser loads by itself; a link that a reader follows is not among them.
+LOADED = re.compile(r'<(?:script|img|iframe)\b[^>]*\bsrc="([^"]*)"|<link\b[^>]*\bhref="([^"]*)"')
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_page_of_the_site_loads_files_of_the_site_only(site):
+    pages = [p for p in site.rglob("*.html") if p.name != "404.html"]  # its links are absolute
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        found = [a or b for a, b in LOADED.findall(page.read_text(encoding="utf-8"))]
+        assert found
+        for target in found:
+            path = target.partition("?")[0].partition("#")[0]
+            assert (page.parent / path).exists(), f"{page.relative_to(site)}: {target}"
+
+
+def test_the_styles_of_the_site_load_nothing_from_another_host(site):
+    styles = list(site.rglob("*.css"))
+    assert styles
+    for path in styles:
+        assert not re.search(r"url\(\s*[\"']?(?:https?:)?//", path.read_text(encoding="utf-8")), (
+            path
+        )
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_what_the_code_says(name):
+    written = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert written == PAGES[name](), "run: python -m docs.generate"
+
+
+def test_writing_the_pages_again_changes_those_that_differ(tmp_path):
+    assert write_pages(tmp_path) == list(PAGES)
+    (tmp_path / "reference" / "cli.md").write_text("older")
+    assert write_pages(tmp_path) == ["reference/cli.md"]
+    assert write_pages(tmp_path) == []
+
+
+def test_every_command_has_a_section():
+    page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    headings = {line.lstrip("# ") for line in page.splitlines() if line.startswith("##")}
+    assert headings == {f"edgekit {' '.join(words)}" for words in iter_commands()}
+
+
+def tables(kind):
+    yield kind
+    for field in kind.model_fields.values():
+        inner = find_table(field.annotation)
+        if inner is not None:
+            yield from tables(inner)
+
+
+@pytest.mark.parametrize("kind", [*tables(Project), *tables(DeviceProfile)])
+def test_every_key_of_a_file_has_a_meaning(kind):
+    plain = {n for n, f in kind.model_fields.items() if find_table(f.annotation) is None}
+    assert set(read_attribute_docstrings(kind)) == plain
