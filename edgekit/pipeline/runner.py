@@ -50,6 +50,7 @@ from edgekit.pipeline.tool_versions import get_tool_version
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe, compute_candidate_key
 from edgekit.remote.home import profile_home
+from edgekit.remote.pip_command import PipMissing
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.results import Report, Tally
 
@@ -355,14 +356,15 @@ class BuildRunner:
 
         Raises:
             DeviceError: No runtime is available, or the device is gone.
+            PipMissing: No runtime is available, and there is no pip to download one with.
         """
-        failed: dict[RuntimeName, DeviceError] = {}
+        failed: dict[RuntimeName, DeviceError | PipMissing] = {}
         working = 0
         for name in wanted:
             try:
                 self._get_place(source).identity(name)
-            except DeviceError as error:
-                if error.transient or source not in self._places:
+            except (DeviceError, PipMissing) as error:
+                if getattr(error, "transient", False) or source not in self._places:
                     raise
                 failed[name] = error
                 continue

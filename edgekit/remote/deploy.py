@@ -207,6 +207,7 @@ def ensure_runtime(
 
     Raises:
         DeviceError: no runtime works on the device, and none can be installed.
+        PipMissing: it must be downloaded, and there is no pip.
     """
     found = _find_usable(facts, runtime, spec)
     if found is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from packaging.version import InvalidVersion, Version
 from edgekit.cache.integrity import mark_used, read_entry, seal_entry
 from edgekit.config.profile import RuntimeName, RuntimeSpec
 from edgekit.errors import DeviceError
+from edgekit.remote.pip_command import find_pip
 from edgekit.remote.python_tags import DevicePython
 from edgekit.remote.session import Progress
 from edgekit.remote.wheel_resolver import read_wheel, resolve
@@ -83,6 +83,7 @@ def fetch_runtime(
 
     Raises:
         DeviceError: there are no such wheels, or they cannot be downloaded.
+        PipMissing: wheels must be downloaded, and there is no pip.
     """
     cache.mkdir(parents=True, exist_ok=True)
     failure: DeviceError | None = None
@@ -277,7 +278,7 @@ def _download(
     for platform in python.platforms():
         target += ["--platform", platform]
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--only-binary=:all:",
+        *find_pip(), "download", "--quiet", "--no-input", "--only-binary=:all:",
         "--disable-pip-version-check", "--find-links", str(known), "--dest", str(folder),
         *([] if with_deps else ["--no-deps"]), *target, *requirements,
     ]  # fmt: skip

@@ -23,18 +23,24 @@ def build_wheel(checkout: Path, folder: Path) -> Path:
     return next(folder.glob("edgekit-*.whl"))
 
 
-def make_environment(folder: Path, wheel: Path) -> Path:
-    """The folder of commands of a new environment that holds a wheel, and no pip.
+def make_environment(folder: Path, wheel: Path | None = None) -> Path:
+    """The folder of commands of a new environment: a wheel or this checkout, without pip.
 
-    Dependencies are those of the environment that runs the tests, named in a .pth file; the wheel
-    comes before them on sys.path, so edgekit itself is never taken from there.
+    Dependencies are those of the environment that runs the tests, by links in a folder that a .pth
+    file names. Neither edgekit nor pip is among them.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    install = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet"]
-    subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True)
+    if wheel is not None:
+        install = [sys.executable, "-m", "pip", f"--python={folder / 'bin' / 'python'}", "install"]
+        subprocess.run([*install, "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    dependencies = folder / "dependencies"
+    dependencies.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.lstrip("_").startswith(("edgekit", "pip-")) and entry.name != "pip":
+            (dependencies / entry.name).symlink_to(entry)
     (packages,) = folder.glob("lib/python*/site-packages")
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    paths = [dependencies, *([] if wheel else [ROOT, ROOT / "targets"])]
+    (packages / "dependencies.pth").write_text("".join(f"{path}\n" for path in paths))
     return folder / "bin"
 
 
