@@ -39,7 +39,7 @@ def test_the_list_of_passes_has_the_new_names_and_no_note():
 
 def test_apply_takes_an_old_pass_and_an_old_setting_with_one_note(tiny):
     old = edgekit(
-        "apply", "quantize-static", "-C", tiny, "model.onnx", "-o", "old.onnx", "--json",
+        "apply", "quantize", "-C", tiny, "model.onnx", "-o", "old.onnx", "--json",
         "--set", "equalise=false",
     )  # fmt: skip
     assert old.code == 0, old.err
@@ -59,7 +59,7 @@ def test_apply_takes_an_old_pass_and_an_old_setting_with_one_note(tiny):
 
 
 def test_a_note_stands_beside_the_error_of_a_wrong_setting():
-    done = edgekit("apply", "quantize-weights", "m.onnx", "-o", "o.onnx", "--set", "bits=9")
+    done = edgekit("apply", "weights", "m.onnx", "-o", "o.onnx", "--set", "bits=9")
     assert done.code == 2
     assert len(notes(done)) == 1
     assert "bits: must be a number from 1 to 8" in done.err
@@ -84,7 +84,7 @@ def test_a_build_takes_old_names_in_steps_and_in_a_recipe_file(tiny):
     )
     by_file = edgekit("build", "-C", tiny, "--recipe", tiny / "r.toml", "--json")
     by_hand = edgekit(
-        "build", "-C", tiny, "--step", "clean", "--step", "quantize-static:equalise=false", "--json"
+        "build", "-C", tiny, "--step", "clean", "--step", "quantize:equalise=false", "--json"
     )
     for done in (by_file, by_hand):
         assert done.code == 0, done.err

@@ -14,7 +14,7 @@ from edgekit.compression.pruning.mask_solver import (
     PatternRule,
     ShareRule,
     prune_by_magnitude,
-    prune_weights,
+    prune_matrix,
 )
 from edgekit.compression.registry import PASSES, PassSpec
 from edgekit.compression.runner import run_step
@@ -338,7 +338,7 @@ def obs(aim, sparsity):
 @pytest.mark.parametrize("sparsity", [0.5, 0.8])
 def test_zeros_found_together_cost_no_more_than_those_of_greedy_obs(sparsity):
     aim = an_aim()
-    ours = aim.error(prune_weights(aim, ShareRule(sparsity=sparsity)))
+    ours = aim.error(prune_matrix(aim, ShareRule(sparsity=sparsity)))
 
     assert ours < 1.05 * aim.error(obs(aim, sparsity))
     assert ours < 0.5 * aim.error(prune_by_magnitude(aim.weight, ShareRule(sparsity=sparsity)))
@@ -346,7 +346,7 @@ def test_zeros_found_together_cost_no_more_than_those_of_greedy_obs(sparsity):
 
 def test_what_is_left_is_the_least_squares_fit_on_its_mask():
     aim = an_aim(groups=3, outputs=4, inputs=9)
-    made = prune_weights(aim, PatternRule(kept=1, block=3))
+    made = prune_matrix(aim, PatternRule(kept=1, block=3))
     assert ((made.reshape(3, 4, 3, 3) != 0).sum(axis=-1) == 1).all()
     for weight, hessian, target in zip(made, aim.hessian, aim.target, strict=True):
         for row, wanted in zip(weight, target, strict=True):
