@@ -59,8 +59,12 @@ class UserError(EdgekitError):
         return super().__str__() + "".join(f"{margin}{line}" for line in self.details)
 
 
+class PluginWarning(UserWarning):
+    """A plugin cannot be used and is left out."""
+
+
 class PassError(EdgekitError):
-    """A pass broke its contract; the fault is in edgekit."""
+    """A pass broke its contract; the fault is in edgekit or in the plugin that offers the pass."""
 
 
 class PassCrash(PassError):
@@ -68,11 +72,13 @@ class PassCrash(PassError):
 
     Args:
         report: Traceback, versions and the graph without weights, for a crash report file.
+        plugin: The distribution that offers the pass, with its version; empty for edgekit's own.
     """
 
-    def __init__(self, message: str, *, report: str, hint: str = "") -> None:
+    def __init__(self, message: str, *, report: str, hint: str = "", plugin: str = "") -> None:
         super().__init__(message, hint=hint)
         self.report = report
+        self.plugin = plugin
 
 
 class DeviceError(EdgekitError):

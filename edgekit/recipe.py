@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -242,13 +242,19 @@ Settings = (
 )
 
 
+class PluginSettings(Protocol):
+    """Settings of a plugin's pass: a frozen dataclass whose fields have defaults."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """A pass of a recipe: its name in the passes table, its version and its settings."""
 
     name: str
     version: int
-    settings: Settings
+    settings: Settings | PluginSettings
 
     def as_json(self) -> dict[str, Any]:
         """Return the step as plain data for ``json.dumps``."""

@@ -32,6 +32,7 @@ from edgekit.cli.options import (
     parse_dims,
 )
 from edgekit.cli.passes import apply_pass, list_passes
+from edgekit.cli.plugin_warnings import show_plugin_warnings
 from edgekit.cli.render.output import emit, note_old_names, run_on_hosts, say, show_progress
 from edgekit.cli.states import roll_back, show_status
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
@@ -79,7 +80,7 @@ def main() -> None:
     prepare_streams()
     try:
         check_arguments(sys.argv[1:])
-        with contextlib.chdir("."):  # -C applies only to this run
+        with contextlib.chdir("."), show_plugin_warnings():  # -C applies only to this run
             result = app(prog_name="edgekit", standalone_mode=False)
         sys.stdout.flush()
     except EdgekitError as error:

@@ -24,12 +24,12 @@ def _list_by_default(context: typer.Context, as_json: Json = False) -> None:
 
 @devices_app.command("list")
 def list_devices(as_json: Json = False) -> None:
-    """List the profiles that come with edgekit."""
+    """List the profiles that come with edgekit and with plugins."""
     from edgekit.cli.render import text as render_text
-    from edgekit.config.profile import list_shipped_names, load_profile
+    from edgekit.config.profile import list_profile_names, load_profile
 
     emit(
-        [load_profile(name) for name in list_shipped_names()],
+        [load_profile(name) for name in list_profile_names()],
         render_text.format_profiles,
         as_json=as_json,
     )

@@ -62,12 +62,16 @@ def list_passes(
 ) -> None:
     """List the passes, their needs, and their settings."""
     from edgekit.cli.render import text as render_text
+    from edgekit.compression.pass_table import list_pass_names
     from edgekit.compression.recipe_parser import describe_pass
-    from edgekit.compression.registry import PASSES
 
     if name is not None:
         with note_old_names() as old_names:
             facts = describe_pass(name, old_names=old_names)
         emit(facts, render_text.format_pass_details, as_json=as_json)
     else:
-        emit([describe_pass(each) for each in PASSES], render_text.format_passes, as_json=as_json)
+        emit(
+            [describe_pass(each) for each in list_pass_names()],
+            render_text.format_passes,
+            as_json=as_json,
+        )

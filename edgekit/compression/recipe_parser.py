@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekit.compression.old_names import OLD_PASSES, OldNames
-from edgekit.compression.registry import PASSES
+from edgekit.compression.pass_table import find_pass, get_pass, list_pass_names
 from edgekit.config.toml import read_toml
 from edgekit.errors import UserError, did_you_mean
 from edgekit.recipe import Bounds, Recipe, Step
@@ -43,6 +43,7 @@ class PassFacts:
     needs_calibration: bool
     settings: tuple[Setting, ...]
     meaning: str
+    plugin: str = ""  # distribution and version of the plugin that offers it
 
 
 def describe_pass(name: str, *, old_names: OldNames | None = None) -> PassFacts:
@@ -56,13 +57,14 @@ def describe_pass(name: str, *, old_names: OldNames | None = None) -> PassFacts:
         UserError: There is no such pass.
     """
     name = resolve_pass_name(name, old_names=old_names)
-    spec = PASSES[name]
+    spec = get_pass(name)
     return PassFacts(
         name=name,
         summary=spec.summary,
         needs_calibration=spec.needs_calibration,
         settings=list_settings(name),
         meaning=inspect.getdoc(spec.settings) or "",
+        plugin=spec.plugin,
     )
 
 
@@ -77,18 +79,17 @@ def resolve_pass_name(name: str, *, where: str = "", old_names: OldNames | None 
     Raises:
         UserError: There is no such pass; lists those that exist.
     """
-    if name in PASSES:
-        return name
     new = (old_names or OldNames()).resolve_pass(name)
-    if new in PASSES:
+    if find_pass(new) is not None:
         return new
-    near = did_you_mean(name, PASSES, old=OLD_PASSES)
-    raise UserError(f"{where}no pass named {name!r}{near}", hint=f"known: {', '.join(PASSES)}")
+    known = list_pass_names()
+    near = did_you_mean(name, known, old=OLD_PASSES)
+    raise UserError(f"{where}no pass named {name!r}{near}", hint=f"known: {', '.join(known)}")
 
 
 def list_settings(name: str) -> tuple[Setting, ...]:
     """List the settings of a pass, in their order."""
-    kind = PASSES[name].settings
+    kind = get_pass(name).settings
     hints = _get_type_hints(kind)
     return tuple(
         Setting(name=f.name, allowed=_describe_type(hints[f.name]), default=_get_default(f))
@@ -128,7 +129,7 @@ def parse_settings(
     """
     old_names = old_names or OldNames()
     name = resolve_pass_name(name, where=where, old_names=old_names)
-    hints = _get_type_hints(PASSES[name].settings)
+    hints = _get_type_hints(get_pass(name).settings)
     plain: dict[str, object] = {}
     for pair in pairs:
         given, equals, text = pair.partition("=")
@@ -201,7 +202,9 @@ def read_recipe(path: Path, *, old_names: OldNames | None = None) -> Recipe:
 def _read_step_table(table: dict[str, object], where: str, old_names: OldNames | None) -> Step:
     name = table.get("pass")
     if not isinstance(name, str):
-        raise UserError(f"{where}pass: names no pass", hint=f"known: {', '.join(PASSES)}")
+        raise UserError(
+            f"{where}pass: names no pass", hint=f"known: {', '.join(list_pass_names())}"
+        )
     plain = {key: value for key, value in table.items() if key != "pass"}
     return validate_step(name, plain, where=where, old_names=old_names)
 
@@ -226,7 +229,7 @@ def validate_step(
     """
     old_names = old_names or OldNames()
     name = resolve_pass_name(name, where=where, old_names=old_names)
-    spec = PASSES[name]
+    spec = get_pass(name)
     hints = _get_type_hints(spec.settings)
     values: dict[str, Any] = {}
     for given, value in plain.items():

@@ -15,6 +15,7 @@ from edgekit.recipe import (
     Clean,
     Float16,
     LowRank,
+    PluginSettings,
     PruneChannels,
     PruneWeights,
     QuantizeDynamic,
@@ -109,24 +110,42 @@ CONVERSION = Promise(
 )
 
 
+PassFunction = Callable[[Model, Any, Work], Path]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PassSpec:
-    """Entry of the pass table."""
+    """Entry of the pass table: settings, function, requirements and promises of a pass.
 
-    settings: type[Settings]
-    function: str  # "module:function" of (Model, settings, Work) -> Path
+    Args:
+        settings: frozen dataclass of the settings; every field has a default.
+        function: function of model, settings and work that returns the path of the new file, or
+            its name as ``module:function``.
+        summary: the pass in one line.
+        version: number that changes whenever the pass makes another file of the same input.
+        formats: formats that the pass takes.
+        needs_calibration: the pass reads calibration samples.
+        tools: distributions whose versions decide the bytes of the result.
+        promise: properties of every result.
+        holds_out_from: with fewer calibration samples, none is held out.
+        reads_constants: constant inputs of edgekit.toml may be folded into the file.
+        asks: setting of how much is removed; lost outputs are then no fault.
+        plugin: distribution and version of the plugin that offers the pass; set by edgekit.
+    """
+
+    settings: type[Settings] | type[PluginSettings]
+    function: str | PassFunction
     summary: str
     version: int
     formats: tuple[Format, ...] = ("onnx",)
     needs_calibration: bool = False
     tools: tuple[str, ...] = field(default=("numpy", "onnx", "onnxruntime"))
     promise: Promise = field(default_factory=Promise)
-    holds_out_from: int = 12  # with fewer calibration samples, none is held out
-    reads_constants: bool = False  # constant inputs of edgekit.toml may be folded into the file
-    asks: str = ""  # setting of how much is removed; lost outputs are then no fault
+    holds_out_from: int = 12
+    reads_constants: bool = False
+    asks: str = ""
+    plugin: str = ""
 
-
-_BY_GRADIENTS = ("fisher", "taylor")
 
 PASSES: dict[str, PassSpec] = {
     "clean": PassSpec(
@@ -233,13 +252,3 @@ def build_step(settings: Settings) -> Step:
     """Return the recipe step that runs the pass of these settings."""
     name, spec = next((n, s) for n, s in PASSES.items() if s.settings is type(settings))
     return Step(name=name, version=spec.version, settings=settings)
-
-
-def get_tools(step: Step) -> tuple[str, ...]:
-    """Return the packages whose versions decide the bytes of a step's result."""
-    tools = PASSES[step.name].tools
-    learned = isinstance(step.settings, PruneChannels) and step.settings.score in _BY_GRADIENTS
-    return (*tools, "tensorflow-cpu") if learned else tools
-
-
-PassFunction = Callable[[Model, Any, Work], Path]

@@ -25,7 +25,8 @@ from edgekit.compression.checks.held_out_samples import hold_out_samples
 from edgekit.compression.checks.outliers import find_outlier
 from edgekit.compression.checks.output_notes import describe_losses
 from edgekit.compression.fixed_sizes import has_fitting_samples
-from edgekit.compression.registry import PASSES, PassFunction, PassSpec, Promise, Work
+from edgekit.compression.pass_table import find_pass, get_pass
+from edgekit.compression.registry import PassFunction, PassSpec, Promise, Work
 from edgekit.conversion.open_model import read_model
 from edgekit.errors import PassError, PassRefused, UserError
 from edgekit.model import Model, Signature
@@ -82,11 +83,13 @@ def run_checked(step: Step, model: Model, work: Work) -> StepResult:
     except (Exception, SystemExit) as error:
         if not is_crash(error):
             raise
-        raise build_crash(step.name, error, steps=[step], model=model) from error
+        spec = find_pass(step.name)
+        plugin = spec.plugin if spec else ""
+        raise build_crash(step.name, error, steps=[step], model=model, plugin=plugin) from error
 
 
 def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
-    spec = PASSES[step.name]
+    spec = get_pass(step.name)
     if model.format not in spec.formats:
         raise PassRefused(
             f"{step.name} takes {' or '.join(spec.formats)}, not {model.format}",
@@ -151,7 +154,7 @@ def _compare_outputs(
         ) from error
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
-    spec = PASSES[step.name]
+    spec = get_pass(step.name)
     judged = _drop_noise_outputs(promise, found, before, samples, work)
     for broken in check_agreement(promise, judged, asked=bool(spec.asks)):
         outlier = None if promise.exact else find_outlier(samples or ())
@@ -254,6 +257,8 @@ def _iter_broken_promises(
 
 
 def _load_function(spec: PassSpec) -> PassFunction:
+    if callable(spec.function):
+        return spec.function
     module, _, name = spec.function.partition(":")
     function: PassFunction = getattr(importlib.import_module(module), name)
     return function

@@ -6,6 +6,7 @@ import json
 import platform
 import typing
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,6 +14,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgekit.config.plugins import iter_toml_files, load_plugins, warn_of_plugin
 from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.config.toml import parse_toml, read_toml
 from edgekit.errors import UserError, did_you_mean
@@ -214,6 +216,11 @@ def _list_tables(hint: object) -> list[type[BaseModel]]:
     return [each for arg in typing.get_args(hint) for each in _list_tables(arg)]
 
 
+def list_profile_names() -> list[str]:
+    """List the names of all profiles: edgekit's own, and those of plugins last."""
+    return [*list_shipped_names(), *sorted(_load_plugin_profiles())]
+
+
 def list_shipped_names() -> list[str]:
     """List the names of the profiles that come with edgekit, sorted."""
     folder = get_shipped_folder("device_profiles")
@@ -243,10 +250,12 @@ def load_profile(name: str) -> DeviceProfile:
     if name.endswith(".toml"):
         return read_profile(Path(name))
     if name not in list_shipped_names():
-        raise UserError(
-            f"no device profile named {name!r}{did_you_mean(name, list_shipped_names())}",
-            hint=f"known: {', '.join(list_shipped_names())}; or give the path of a .toml file",
-        )
+        known = list_profile_names()
+        if name not in known:
+            raise UserError(
+                f"no device profile named {name!r}{did_you_mean(name, known)}",
+                hint=f"known: {', '.join(known)}; or give the path of a .toml file",
+            )
     return parse_profile(read_profile_text(name), where=f"device_profiles/{name}.toml")
 
 
@@ -254,7 +263,27 @@ def read_profile_text(name: str) -> str:
     """Return the TOML text of a profile, with its comments; ``name`` as in ``load_profile``."""
     if name.endswith(".toml"):
         return Path(name).read_text(encoding="utf-8")
-    return (get_shipped_folder("device_profiles") / f"{name}.toml").read_text(encoding="utf-8")
+    if name in list_shipped_names():
+        return (get_shipped_folder("device_profiles") / f"{name}.toml").read_text(encoding="utf-8")
+    return _load_plugin_profiles()[name]
+
+
+@cache
+def _load_plugin_profiles() -> dict[str, str]:
+    """Load the TOML texts of the profiles of plugins; wrong ones are left out with a warning."""
+    texts: dict[str, str] = {}
+    for plugin in load_plugins("edgekit.profiles"):
+        try:
+            for file in iter_toml_files(plugin.value):
+                text = file.read_text(encoding="utf-8")
+                name = parse_profile(text, where=file.name).name
+                if name in texts or name in list_shipped_names():
+                    warn_of_plugin(plugin, f"{file.name}: there is a profile named {name} already")
+                else:
+                    texts[name] = text
+        except (UserError, OSError, ValueError, TypeError) as error:
+            warn_of_plugin(plugin, str(error))
+    return texts
 
 
 def read_profile(path: Path) -> DeviceProfile:

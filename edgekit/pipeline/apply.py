@@ -157,7 +157,7 @@ def _run_pass(step: Step, model: Model, work: Work, store: Store) -> StepResult:
     try:
         return run_checked(step, model, work)
     except PassCrash as crash:
-        hint = format_crash_hint(write_crash(crash, store.root))
+        hint = format_crash_hint(crash, write_crash(crash, store.root))
         raise PassCrash(crash.message, report=crash.report, hint=hint) from crash
 
 

@@ -34,7 +34,7 @@ from edgekit.bundle.manifest import (
 )
 from edgekit.bundle.packing import TransferData, encode_for_transfer
 from edgekit.bundle.results import Build, Candidate, Rejection
-from edgekit.compression.registry import PASSES
+from edgekit.compression.pass_table import get_tools
 from edgekit.config.profile import get_runtime
 from edgekit.errors import EdgekitError
 from edgekit.model import TensorSpec
@@ -260,7 +260,7 @@ def _encode_recipe(candidate: Candidate) -> dict[str, Any]:
 
 
 def _collect_provenance(intake: BuildInputs, candidate: Candidate) -> dict[str, Any]:
-    tools = {t for step in candidate.recipe.steps for t in PASSES[step.name].tools}
+    tools = {t for step in candidate.recipe.steps for t in get_tools(step)}
     tools.add(PACKAGES[get_runtime(candidate.model)])
     splits = {"evaluation": intake.evaluation.digest}
     if intake.calibration is not None:

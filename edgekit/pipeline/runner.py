@@ -21,7 +21,8 @@ from edgekit.bundle.layer_report import (
 )
 from edgekit.bundle.results import Candidate, Rejection
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
-from edgekit.compression.registry import PASSES, Work, get_tools
+from edgekit.compression.pass_table import get_pass, get_tools
+from edgekit.compression.registry import Work
 from edgekit.compression.runner import run_checked
 from edgekit.config.profile import RuntimeName, get_runtime
 from edgekit.conversion.open_model import read_model
@@ -114,7 +115,7 @@ class BuildRunner:
         """
         hint = failure.hint
         if isinstance(failure, PassCrash):
-            hint = format_crash_hint(write_crash(failure, self.intake.store.root))
+            hint = format_crash_hint(failure, write_crash(failure, self.intake.store.root))
         return Rejection(recipe=recipe, reason=f"failed: {failure.message}", broken=True, hint=hint)
 
     def _run(self, recipe: Recipe, scratch: Path) -> _Product:
@@ -186,7 +187,7 @@ class BuildRunner:
             return None  # of another version: make it again
 
     def _compute_candidate_key(self, recipe: Recipe) -> str:
-        specs = [PASSES[step.name] for step in recipe.steps]
+        specs = [get_pass(step.name) for step in recipe.steps]
         calibration = self.intake.calibration
         reads = calibration is not None and any(spec.needs_calibration for spec in specs)
         splits = {"calibration": calibration.digest} if calibration and reads else {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from edgekit.errors import make_missing_extra_error
+from edgekit.errors import UserError, make_missing_extra_error
+
+_LITERT = ("ai-edge-litert", "flatbuffers")
 
 
 def get_tool_version(package: str) -> str:
-    """Return the installed version of a package; only those of the litert extra may be missing.
+    """Return the installed version of a package.
 
     Raises:
         UserError: The package is not installed.
@@ -16,4 +18,6 @@ def get_tool_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError as error:
-        raise make_missing_extra_error(package, "litert") from error
+        if package in _LITERT:
+            raise make_missing_extra_error(package, "litert") from error
+        raise UserError(f"{package} is not installed", hint=f"pip install {package}") from error

@@ -120,7 +120,9 @@ def format_passes(found: Sequence[PassFacts]) -> str:
 
 def _format_pass(facts: PassFacts) -> str:
     needs = "; needs calibration data" if facts.needs_calibration else ""
-    return "\n".join([f"{facts.name}: {facts.summary}{needs}", *(f"  {s}" for s in facts.settings)])
+    whose = f" (plugin {facts.plugin})" if facts.plugin else ""
+    head = f"{facts.name}: {facts.summary}{needs}{whose}"
+    return "\n".join([head, *(f"  {s}" for s in facts.settings)])
 
 
 def format_pass_details(facts: PassFacts) -> str:

@@ -11,7 +11,7 @@ from edgekit.compression.registry import CONVERSION, INT8_WEIGHTS, PassSpec, Pro
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.cost import Cost
 from edgekit.onnx_graph.weight_stats import StorageStats
-from edgekit.recipe import PruneWeights, Settings, ToOnnx, ToTflite
+from edgekit.recipe import PluginSettings, PruneWeights, Settings, ToOnnx, ToTflite
 
 # Allowed growth of a graph for nodes, names and parameters, whatever it stores.
 _ALLOWED_BYTES = 4096
@@ -35,7 +35,9 @@ _BY_PRECISION = {
 _INTEGERS = {"int4", "uint4", "int8", "uint8"}
 
 
-def get_promise(spec: PassSpec, settings: Settings, before: StorageStats) -> Promise:
+def get_promise(
+    spec: PassSpec, settings: Settings | PluginSettings, before: StorageStats
+) -> Promise:
     """Return the promise of a pass for a model with these settings.
 
     Float graphs agree between the runtimes up to the order of sums, graphs that compute in float16

@@ -43,7 +43,7 @@ def is_crash(error: BaseException) -> bool:
 
 
 def build_crash(
-    doing: str, error: BaseException, *, steps: Iterable[Step], model: Model
+    doing: str, error: BaseException, *, steps: Iterable[Step], model: Model, plugin: str = ""
 ) -> PassCrash:
     """Build the error for an unexpected exception, with its report.
 
@@ -52,17 +52,20 @@ def build_crash(
         error: the exception.
         steps: the steps that ran, with their settings.
         model: the model they ran on.
+        plugin: the distribution that offers the pass, with its version.
     """
     reason = _strip_folders(first_line(error))
     message = f"{doing} crashed: {type(error).__name__}{f': {reason}' if reason else ''}"
     parts = (
         ["What failed", f"  {message}"],
         ["Steps", *(f"  {json.dumps(step.as_json())}" for step in steps)],
-        ["Versions", *(f"  {line}" for line in _iter_versions())],
+        ["Versions", *(f"  {line}" for line in _iter_versions(plugin))],
         ["Model, without weights and names", *(f"  {line}" for line in _describe_model(model))],
         ["Traceback", *_iter_traceback(error)],
     )
-    return PassCrash(message, report="\n\n".join("\n".join(part) for part in parts) + "\n")
+    return PassCrash(
+        message, report="\n\n".join("\n".join(part) for part in parts) + "\n", plugin=plugin
+    )
 
 
 def write_crash(crash: PassCrash, root: Path) -> Path:
@@ -74,16 +77,19 @@ def write_crash(crash: PassCrash, root: Path) -> Path:
     return path
 
 
-def format_crash_hint(path: Path) -> str:
+def format_crash_hint(crash: PassCrash, path: Path) -> str:
     """Return one line that asks the user to report a crash."""
-    return f"a fault of edgekit: please report it with {path} (no weights, no data)"
+    whose = f"the plugin {crash.plugin}" if crash.plugin else "edgekit"
+    return f"a fault of {whose}: please report it with {path} (no weights, no data)"
 
 
 # ---------------------------------------------------------------- parts of the report
 
 
-def _iter_versions() -> Iterator[str]:
+def _iter_versions(plugin: str) -> Iterator[str]:
     yield f"edgekit {__version__}"
+    if plugin:
+        yield f"{plugin} (plugin)"
     yield f"python {platform.python_version()}"
     for name in _PACKAGES:
         try:
