@@ -11,7 +11,7 @@ _SLOWER = 1.1
 # On few samples the error varies: it may be up to this many times the reported error.
 _FURTHER, _ROUNDING = 3.0, 1e-3
 # edgekit notes that much of an output is lost above 0.3; errors vary between samples.
-_MUCH, _LOSS = 0.36, "much of the outputs is lost"
+_MUCH, _LOSS = 0.36, "large relative error"
 _WORDS_OF_TIME = ("slower", "faster", "times as long", "in time")
 
 

@@ -50,10 +50,10 @@ _HALF_ROUNDING = 3e-3
 _MANY = 1024
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
 _QUANTIZING = {"QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM"}
-_CLOSED = "cannot be looked at"
-_NOTHING = ("nothing to", "no layer can be split")
+_CLOSED = "cannot be read"
+_NOTHING = ("nothing to", "no layer can be factorized")
 _NONE = ("no Conv", "no MatMul", "no LSTM", "no weights")
-# "NAME (OPERATOR, 2 x 3) is too small: 6 entries, less than 1024"
+# "NAME (OPERATOR, 2 x 3) is too small: 6 entries, fewer than 1024"
 _TOO_SMALL = re.compile(r"\((?:\w+, )?([\d x]+)\)(?:: each)? is too small[^:]*: (\d+) \D+ (\d+)")
 _LARGEST = re.compile(r"the largest float32 tensor, .*, has (\d+) entries")
 

@@ -160,12 +160,12 @@ class Ticker:
         if lasted < _SHOWN_AFTER_S:
             return " ".join(words)
         left = self._pace.remaining_s(self._total, now)
-        said = (
+        remaining = (
             f"({format_duration(lasted)} so far)"
             if left is None
             else f"(about {format_duration(left)} left)"
         )
-        return " ".join([*words, said])
+        return " ".join([*words, remaining])
 
     def _log_stage(self, stage: str, now: float, *, is_first: bool) -> None:
         """Log a new stage; hold back the first until more follows, as a command may end at once."""

@@ -46,7 +46,9 @@ def check_golden_samples(file: str | BinaryIO, where: str) -> None:
     try:
         check_golden_size(file)
     except (ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{where}: no golden samples: {error}", hint="build again") from error
+        raise UserError(
+            f"{where}: not valid golden samples: {error}", hint="build again"
+        ) from error
 
 
 def make_golden_samples(

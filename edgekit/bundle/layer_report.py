@@ -71,7 +71,7 @@ def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
         amounts = (cost.parameters, cost.bits, cost.width, cost.bytes, cost.zeros)
         # Rounding may turn a divergence of zero slightly negative.
         if not math.isfinite(cost.kl) or not all(0 <= a < math.inf for a in amounts):
-            raise PassError(f"layer {cost.layer}: not a cost: {encode(cost)}")
+            raise PassError(f"layer {cost.layer}: not a valid layer cost: {encode(cost)}")
     facts = encode_layers(costs)
     write_atomic(str(folder / LAYERS), json.dumps(facts).encode("utf-8"))
 
@@ -88,7 +88,7 @@ def read_layers(folder: Path) -> tuple[LayerCost, ...]:
     try:
         return decode_layers(json.loads(path.read_bytes()))
     except ValueError as error:
-        raise PassError(f"{LAYERS}: not a record of layers: {error}") from error
+        raise PassError(f"{LAYERS}: not a valid layer report: {error}") from error
 
 
 def prepend_remarks(

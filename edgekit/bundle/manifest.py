@@ -124,7 +124,7 @@ class StorageVariant(_Part):
 def _checked_name(name: str) -> str:
     """Check that the bundle's file can bear a name."""
     if not name or "/" in name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
-        raise ValueError("not the name of a file")
+        raise ValueError("not a file name")
     return name
 
 
@@ -201,9 +201,9 @@ class Bundle:
         is_same = hashlib.sha256(data).hexdigest() == file.digest
         if not is_same or len(data) != file.bytes:
             raise UserError(
-                f"{self.path}: {name} is not what the manifest says "
-                f"(another {'size' if is_same else 'sha256'})",
-                hint="it was changed after the build; build again",
+                f"{self.path}: {name} does not match the manifest (its "
+                f"{'size' if is_same else 'sha256'} differs)",
+                hint="the file was changed after the build; build again",
             )
         return data
 
@@ -222,12 +222,12 @@ class Bundle:
 
     def _check_signature(self, signature: Signature) -> None:
         if not has_valid_signature(Statement, signature):
-            raise self._make_signature_error("was not made with the key that it names")
+            raise self._make_signature_error("was not created with the key that it names")
         files = {(f.name, f.digest, f.bytes) for f in self.manifest.files}
         digest = hashlib.sha256(self.manifest_bytes).hexdigest()
         files.add((MANIFEST, digest, len(self.manifest_bytes)))
         if {(f.name, f.digest, f.bytes) for f in self.statement().files} != files:
-            raise self._make_signature_error("is of other files")
+            raise self._make_signature_error("belongs to other files")
 
     def statement(self) -> Statement:
         """Read the signed statement; trust it only after ``check``.
@@ -257,7 +257,7 @@ class Bundle:
                 return read_member(archive, name, size)
             packed = read_member(archive, name + PACKED, size + _MOST_OVERHEAD)
             if size > get_expansion_limit(len(packed)):
-                raise ValueError(f"{len(packed)} bytes claim to expand to {size}")
+                raise ValueError(f"{len(packed)} packed bytes declare an expanded size of {size}")
             return unpack(packed, size)
 
     def encode_for_transfer(self, name: str) -> TransferData:
@@ -316,7 +316,9 @@ def open_bundle(path: Path) -> Bundle:
         raise UserError(f"{path}: {MANIFEST}: {error}", hint=_HINT) from error
     absent = {manifest.model, manifest.canaries} - {file.name for file in manifest.files}
     if absent:
-        raise UserError(f"{path}: {MANIFEST}: no digest of {', '.join(sorted(absent))}", hint=_HINT)
+        raise UserError(
+            f"{path}: {MANIFEST}: the digest of {', '.join(sorted(absent))} is missing", hint=_HINT
+        )
     signature = _read_signature(path)
     return Bundle(path=path, manifest=manifest, manifest_bytes=text, signature=signature)
 

@@ -15,6 +15,7 @@ from edgekit_agent.results import Latency, Tally
 MIB = 1 << 20
 
 Outcome = Literal["holds", "fails", "unmeasured", "unproven"]
+_OUTCOMES: dict[Outcome, str] = {"unmeasured": "not measured", "unproven": "not proven"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +76,11 @@ class Check:
     note: str = ""
 
     def __str__(self) -> str:
+        words = _OUTCOMES.get(self.outcome, self.outcome)
         if self.measured is None:
-            return f"{self.name}: unmeasured (limit {self.limit:g}){self._format_note()}"
+            return f"{self.name}: {words} (limit {self.limit:g}){self._format_note()}"
         figures = f"{self.measured:.4g} of {self.limit:g}, {self.margin}"
-        return f"{self.name}: {self.outcome}, {figures}{self._format_note()}"
+        return f"{self.name}: {words}, {figures}{self._format_note()}"
 
     @property
     def margin(self) -> str:
@@ -86,7 +88,7 @@ class Check:
         if self.measured is None:
             return ""
         by = abs(self.measured - self.limit)
-        return f"over by {by:.3g}" if self.measured > self.limit else f"{by:.3g} to spare"
+        return f"over by {by:.3g}" if self.measured > self.limit else f"{by:.3g} below the limit"
 
     def _format_note(self) -> str:
         return f"; {self.note}" if self.note else ""

@@ -98,11 +98,11 @@ def _load_key(path: Path) -> bytes:
         key = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{path}: the key that seals the cache cannot be kept: {reason(error)}",
-            hint="EDGEKIT_CONFIG names another folder for it",
+            f"{path}: cannot store the key that protects the cache: {reason(error)}",
+            hint="set EDGEKIT_CONFIG to another folder",
         ) from error
     if len(key) != _KEY_BYTES:
-        raise UserError(f"{path}: not a key", hint="delete it: everything is then measured again")
+        raise UserError(f"{path}: not a key", hint="delete it; everything is then measured again")
     return key
 
 

@@ -114,7 +114,8 @@ def parse_age(age: str) -> int:
     match = re.fullmatch(r"([0-9]{1,6})([smhdw])", age)
     if match is None:
         raise UserError(
-            f"--prune {age}: not an age", hint="a number and s, m, h, d or w: 12h, 30d, 8w"
+            f"--prune {age}: not an age",
+            hint="give a number and s, m, h, d or w, such as 12h, 30d or 8w",
         )
     return int(match.group(1)) * _UNITS_S[match.group(2)]
 

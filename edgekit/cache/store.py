@@ -129,7 +129,7 @@ def lock_exclusively(root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{root}: another edgekit command uses the cache",
-                hint="run the same again when it is done",
+                f"{root}: another edgekit command is using the cache",
+                hint="run the command again when the other one is finished",
             ) from None
         yield

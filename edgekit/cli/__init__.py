@@ -97,14 +97,14 @@ def main() -> None:
         _fail(f"{place}: cannot be written: {error.strerror}", ExitCode.BAD_REQUEST)
     except MemoryError:
         _fail(
-            "out of memory\n  give fewer samples (max_samples of a pass), a smaller model, or a "
+            "out of memory\n  use fewer samples (max_samples of a pass), a smaller model, or a "
             "machine with more memory",
             ExitCode.BAD_REQUEST,
         )
     except (KeyboardInterrupt, typer.Abort):
         result = ExitCode.INTERRUPTED
     if result == ExitCode.INTERRUPTED:
-        _fail("interrupted; the same command goes on from here", ExitCode.INTERRUPTED)
+        _fail("interrupted; run the same command again to resume", ExitCode.INTERRUPTED)
     sys.exit(result if isinstance(result, int) else ExitCode.DONE)
 
 
@@ -193,18 +193,19 @@ def build(
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", metavar="FILE", help="Run this recipe (TOML), no search."),
+        typer.Option("--recipe", metavar="FILE", help="Run this recipe (TOML) only; no search."),
     ] = None,
     step: Annotated[
         list[str] | None,
         typer.Option(
             "--step",
             metavar="NAME[:KEY=VALUE,...]",
-            help="Run these passes in this order, no search; 'edgekit passes' lists them.",
+            help="Run these passes in this order; no search. 'edgekit passes' lists them.",
         ),
     ] = None,
     on: Annotated[
-        str | None, typer.Option("--on", metavar="HOST", help="Measure candidates on this device.")
+        str | None,
+        typer.Option("--on", metavar="HOST", help="Also measure candidates on this device."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -216,10 +217,13 @@ def build(
     dims: Dims = None,
     trust_pickle: TrustPickle = False,
     allow_failing: Annotated[
-        bool, typer.Option("--allow-failing", help="Pack the nearest candidate if none passes.")
+        bool,
+        typer.Option(
+            "--allow-failing", help="Pack the candidate nearest to the limits if none passes."
+        ),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail unmeasured and unproven checks.")
+        bool, typer.Option("--strict", help="Treat unmeasured and unproven checks as failed.")
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -233,7 +237,7 @@ def build(
     from edgekit.reporting.html import write_report
 
     if max_drop is not None and not math.isfinite(max_drop):
-        raise UserError(f"--max-drop: {max_drop} is not a number of points")
+        raise UserError(f"--max-drop: {max_drop} is not a number of percentage points")
     request = Request(
         folder=folder,
         model=model,
@@ -265,7 +269,10 @@ def _read_recipe(file: Path | None, steps: list[str]) -> Recipe | None:
     if not file and not steps:
         return None
     if file and steps:
-        raise UserError("--recipe and --step: give one of them", hint="steps can go in the file")
+        raise UserError(
+            "--recipe and --step cannot be combined",
+            hint="list all steps in the recipe file, or use --step alone",
+        )
     from edgekit.compression.recipe_parser import make_recipe, parse_step, read_recipe
 
     with note_old_names() as old_names:
@@ -295,12 +302,14 @@ def push(
             metavar="SECONDS",
             min=0,
             max=86400,
-            help="Roll back unless confirmed in time (default: 30; 'local': 0).",
+            help="Roll back if not confirmed within this time (default: 30; 'local': 0).",
         ),
     ] = None,
     app_confirms: Annotated[
         bool,
-        typer.Option("--app-confirms", help="The app on the device confirms, not edgekit."),
+        typer.Option(
+            "--app-confirms", help="Wait until the app on the device confirms the release."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -336,8 +345,11 @@ def push(
             meant = opened.manifest.profile.connection.home
             if meant and not where.path:
                 tick.clear()
-                text = f"{host}: installed in {session.home}; a bundle does not choose the folder"
-                say(f"edgekit: note: {text} (--home {meant} does)", file=sys.stderr)
+                text = (
+                    f"{host}: installed in {session.home}; the folder named in the bundle's "
+                    "profile was not used"
+                )
+                say(f"edgekit: note: {text} (to use it: --home {meant})", file=sys.stderr)
             return done
 
     return run_on_hosts(hosts, one, render_text.format_push_reports, as_json=as_json)

@@ -25,7 +25,7 @@ def show_cache(
     from edgekit.cli.render import cache as render_cache
 
     if size + clear + (prune is not None) > 1:
-        raise UserError("--size, --clear, --prune: give one of them")
+        raise UserError("--size, --clear and --prune cannot be combined")
     if clear or prune is not None:
         removal = maintenance.clear() if prune is None else maintenance.prune(prune)
         emit(

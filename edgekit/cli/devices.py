@@ -37,7 +37,7 @@ def list_devices(as_json: Json = False) -> None:
 
 @devices_app.command("show")
 def show_device(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name in the list, or a .toml file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Profile name or .toml file.")],
     as_json: Json = False,
 ) -> None:
     """Show a profile as TOML, with the sources of its figures."""
@@ -52,7 +52,7 @@ def check_device(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .toml file.")],
     as_json: Json = False,
 ) -> None:
-    """Check a profile of your own; list every error at once."""
+    """Check a device profile and list all errors."""
     from edgekit.config.profile import read_profile
 
     emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)

@@ -15,7 +15,8 @@ from edgekit.errors import UserError
 
 def start_project(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Needed if the folder has several.")
+        Path | None,
+        typer.Argument(metavar="MODEL", help="Model file; needed if the folder has several."),
     ] = None,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
@@ -27,8 +28,8 @@ def start_project(
         started = init_project(folder, model, trusted=trust_pickle, tick=tick)
     say(f"{started.path.resolve()} written")
     for point in started.open_points:
-        say(f"  to fill in: {point}")
-    say("  then: edgekit build --device NAME ('edgekit devices' lists them)")
+        say(f"  to complete: {point}")
+    say("  next: edgekit build --device NAME ('edgekit devices' lists them)")
 
 
 def start_example(
@@ -67,7 +68,7 @@ def start_example(
 
 def write_page(
     build_dir: Annotated[
-        Path, typer.Argument(metavar="BUILD_DIR", help="Build folder: build/NAME.")
+        Path, typer.Argument(metavar="BUILD_DIR", help="Build folder, such as build/NAME.")
     ],
 ) -> None:
     """Write report.html again from a build folder."""

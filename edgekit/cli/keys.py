@@ -36,7 +36,7 @@ def create_key(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the key.")] = "default",
     as_json: Json = False,
 ) -> None:
-    """Make a key pair; builds are signed with 'default', or with [release] key."""
+    """Create a key pair; builds are signed with 'default', or with [release] key."""
     from edgekit.cli.render import keys as render_keys
     from edgekit.signing.keys import make_key
 
@@ -76,16 +76,18 @@ def trust_key_on_hosts(
     hosts: Hosts,
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="KEY", help="Name, .pub file or hex; your own by default."),
+        typer.Option(
+            "--key", metavar="KEY", help="Key name, .pub file or hex digits; default: your own."
+        ),
     ] = None,
     home: HomeFolder = None,
     device: Annotated[
         str | None,
-        typer.Option("--device", metavar="NAME", help="Take bundles for this profile only."),
+        typer.Option("--device", metavar="NAME", help="Accept bundles for this profile only."),
     ] = None,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Start anew where the device's file of keys is damaged."),
+        typer.Option("--replace", help="Replace the device's file of keys if it is damaged."),
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -108,7 +110,7 @@ def trust_key_on_hosts(
 def untrust(
     hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
 ) -> int:
-    """Let devices take unsigned bundles again; needs a private key that they trust."""
+    """Let devices accept unsigned bundles again; needs a private key that they trust."""
     from edgekit.remote.trust import end_trust
 
     return _ask_hosts(hosts, end_trust, find_home(home, device), as_json=as_json)

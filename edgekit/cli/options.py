@@ -39,7 +39,7 @@ Hosts = Annotated[
     list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
 ]
 DeviceName = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="Device profile, or a .toml file.")
+    str | None, typer.Option("--device", metavar="NAME", help="Device profile or .toml file.")
 ]
 HomeFolder = Annotated[
     str | None, typer.Option("--home", metavar="DIR", help="edgekit's folder on the device.")
@@ -47,7 +47,9 @@ HomeFolder = Annotated[
 Evaluation = Annotated[
     str | None, typer.Option("--eval", metavar="EVAL", help="Labeled samples to score.")
 ]
-Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="top1, top5, binary.")]
+Metric = Annotated[
+    str | None, typer.Option("--metric", metavar="NAME", help="top1, top5 or binary.")
+]
 Data = Annotated[str | None, typer.Option("--data", metavar="CALIB", help="Calibration samples.")]
 Dims = Annotated[
     list[str] | None,
@@ -69,10 +71,10 @@ def parse_dims(given: list[str] | None) -> dict[str, int]:
         if not (name and equals and 1 <= number <= _LARGEST):
             raise UserError(
                 f"--dims {text}: not NAME=SIZE, with a size of 1 to {_LARGEST:,}",
-                hint="as in --dims length=128; 'edgekit inspect MODEL' shows the names",
+                hint="example: --dims length=128; 'edgekit inspect MODEL' shows the names",
             )
         if sizes.setdefault(name, number) != number:
-            raise UserError(f"--dims: {name} has two sizes, {sizes[name]} and {number}")
+            raise UserError(f"--dims: {name} is given twice, as {sizes[name]} and {number}")
     return sizes
 
 
@@ -92,7 +94,7 @@ def find_home(home: str | None, device: str | None) -> Home:
 
     if home is not None:
         if not home.strip() or not home.isprintable():
-            raise UserError(f"--home {home!r}: not the path of a folder")
+            raise UserError(f"--home {home!r}: not a folder path")
         return Home(path=home, rule="said")
     device = device or load_project(Path()).build.device
     return profile_home(load_profile(device) if device else None)

@@ -12,10 +12,12 @@ from edgekit.cli.render.output import emit, note_old_names, show_progress
 
 
 def apply_pass(
-    name: Annotated[str, typer.Argument(metavar="PASS", help="One of 'edgekit passes'.")],
+    name: Annotated[
+        str, typer.Argument(metavar="PASS", help="Name of a pass; 'edgekit passes' lists them.")
+    ],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model to process.")],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="OUT", help="The file to write; never MODEL.")
+        Path, typer.Option("-o", "--out", metavar="OUT", help="Output file; must not be MODEL.")
     ],
     settings: Annotated[
         list[str] | None,
@@ -56,11 +58,11 @@ def apply_pass(
 
 def list_passes(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Describe this pass in full.")
+        str | None, typer.Argument(metavar="NAME", help="Show the details of this pass.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the passes, their needs, and their settings."""
+    """List the passes with their settings."""
     from edgekit.cli.render import text as render_text
     from edgekit.compression.pass_table import list_pass_names
     from edgekit.compression.recipe_parser import describe_pass

@@ -35,7 +35,7 @@ def show_status(
     home: HomeFolder = None,
     device: DeviceName = None,
     log: Annotated[
-        bool, typer.Option("--log", help="Show the audit log too (last 50 lines).")
+        bool, typer.Option("--log", help="Also show the audit log (last 50 lines).")
     ] = False,
     as_json: Json = False,
 ) -> int:

@@ -35,7 +35,7 @@ def find_onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obst
         return (
             Obstacle(
                 what=f"{profile.name} has no runtime for ONNX ({', '.join(profile.runtimes)} only)",
-                fix="'edgekit build' makes a .tflite form of it, and so does the pass to-tflite",
+                fix="convert it to .tflite: 'edgekit build' does so, or 'edgekit apply to-tflite'",
             ),
         )
     return (
@@ -60,7 +60,7 @@ def find_tflite_obstacles(
     if "litert" in profile.runtimes:
         return _check_operators(ops or {}, profile.runtimes["litert"])
     what = f"{profile.name} has no runtime for TFLite ({', '.join(profile.runtimes)} only)"
-    fix = "'edgekit build' makes an .onnx form of it, and so does the pass to-onnx"
+    fix = "convert it to .onnx: 'edgekit build' does so, or 'edgekit apply to-onnx'"
     return (Obstacle(what=what, fix=fix),)
 
 
@@ -68,15 +68,21 @@ def _check_opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     version = get_opset(proto)
     if spec.opset_max is None or version <= spec.opset_max:
         return ()
-    what = f"opset {version} is above {spec.opset_max}, the device's onnxruntime ceiling"
-    fix = f"export with opset_version={spec.opset_max}, or raise opset_max with a newer runtime"
+    what = f"opset {version} is above {spec.opset_max}, the limit of the device's onnxruntime"
+    fix = (
+        f"export the model with opset_version={spec.opset_max}, or install a newer runtime and "
+        "raise opset_max in the profile"
+    )
     return (Obstacle(what=what, fix=fix),)
 
 
 def _check_ir_version(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     if spec.ir_max is None or proto.ir_version <= spec.ir_max:
         return ()
-    what = f"IR version {proto.ir_version} is above {spec.ir_max}, the device's onnxruntime ceiling"
+    what = (
+        f"IR version {proto.ir_version} is above {spec.ir_max}, the limit of the device's "
+        "onnxruntime"
+    )
     fix = f"load it with onnx, set model.ir_version = {spec.ir_max}, and save it"
     return (Obstacle(what=what, fix=fix),)
 
@@ -85,7 +91,7 @@ def _check_operators(ops: Mapping[str, int], spec: RuntimeSpec) -> tuple[Obstacl
     return tuple(
         Obstacle(
             what=f"operator {name} ({count} nodes) is not allowed by the device profile",
-            fix="replace it before export, or change the profile if the device does run it",
+            fix="replace it before export, or change the profile if the device can run it",
         )
         for name, count in ops.items()
         if name in spec.forbidden or (spec.allowed is not None and name not in spec.allowed)

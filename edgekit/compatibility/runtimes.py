@@ -17,7 +17,8 @@ from edgekit.tflite.runtime_support import list_version_conflicts
 from edgekit.tflite.weight_stats import count_tflite_ops
 
 _LITERT_MISSING = (
-    "litert is not installed here, so no .tflite form was tried: pip install 'edgekit[litert]'"
+    "litert is not installed here, so no .tflite candidates were built: pip "
+    "install 'edgekit[litert]'"
 )
 _OLD_RUNTIME = "replace it before export, or give the device a newer runtime"
 
@@ -83,7 +84,7 @@ def choose_runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | N
     if asked is not None and asked not in profile.runtimes:
         raise UserError(
             f"{profile.name} has no {asked} ({', '.join(profile.runtimes)} only)",
-            hint="choose another --runtime, or auto",
+            hint="choose another --runtime, or --runtime auto",
         )
     names = (asked,) if asked is not None else tuple(profile.runtimes)
     notes: tuple[str, ...] = ()
@@ -96,7 +97,11 @@ def choose_runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | N
     found = (*lasting, *_find_version_obstacles(model, profile))
     if not found and own not in names:
         why = f"--runtime {names[0]} does not run .{model.format} files"
-        found = (Obstacle(what=why, fix="what is made of it does"),)
+        found = (
+            Obstacle(
+                what=why, fix="use --runtime auto: the build converts the model for that runtime"
+            ),
+        )
     if lasting and not any(name != own for name in names):
         raise UserError(
             f"{Path(model.display_name).name} cannot run on {profile.name}:",

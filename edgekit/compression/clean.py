@@ -35,7 +35,7 @@ def clean(model: Model, settings: Clean, work: Work) -> Path:
     except PassRefused as refusal:
         raise PassRefused(f"clean: {refusal.message}") from refusal
     if proto is None:
-        raise PassRefused("clean: onnxruntime put operators of its own into the graph")
+        raise PassRefused("clean: onnxruntime inserted operators of its own into the graph")
     fold_channel_scaling(proto)
     if plain is not fixed:
         compute_bias_scales(proto)

@@ -48,20 +48,20 @@ def describe_fixed_sizes(model: Model, dims: Mapping[str, int], feeding: Feeding
     names = dict.fromkeys(name for found in free.values() for _, name in found if name in dims)
     told = ", ".join(f"{name} = {dims[name]}" for name in names)
     if told:
-        yield f"the file accepts inputs of one size: {told}; --dims NAME=SIZE sets another size"
+        yield f"the file has fixed input sizes: {told}; set other sizes with --dims NAME=SIZE"
     masks = [s.name for s in model.signature.inputs if "mask" in s.name.lower() and s.name in free]
     for spec in model.signature.inputs:
         if not (size := _find_growing_length(spec, model, dims, free.get(spec.name, []))):
             continue
         if masks:
             yield (
-                f"state {spec.name} has {size} entries in the file: pad shorter states with "
-                f"zeros, and mask the padding by input {masks[0]}"
+                f"state {spec.name} has {size} entries in the file; pad shorter states with "
+                f"zeros, and mask the padding with the input {masks[0]}"
             )
         else:
             yield (
                 f"state {spec.name} has {size} entries in the file, and the model has no mask "
-                "input: zeros that pad a shorter state count as real entries"
+                "input; zeros that pad a shorter state count as real entries"
             )
 
 

@@ -68,8 +68,8 @@ def open_source(
     half = stores_half(structure)
     if half and computes_half(structure):
         work.note(
-            "the model computes in float16; the result computes in float32, with the weights that "
-            "stay float stored as float16"
+            "the model computes in float16; the result computes in float32 and stores its "
+            "remaining float weights as float16"
         )
     loaded = _load_float32(fixed, work, half, folded or fixed is not model)
     proto = prepare(loaded, version, keep_ties=keep_ties)
@@ -100,8 +100,8 @@ def note_fixed_inputs(names: Sequence[str], work: Work) -> None:
     """Note which inputs the file ignores from now on."""
     for name in names:
         work.note(
-            f"input {name} is fixed at {work.feeding.constants[name].tolist()} in the file, as "
-            "edgekit.toml says: the file ignores other values"
+            f"input {name} is fixed to {work.feeding.constants[name].tolist()} (from "
+            "edgekit.toml); the file ignores other values"
         )
 
 

@@ -19,7 +19,9 @@ from edgekit.errors import UserError, did_you_mean
 from edgekit.recipe import Bounds, Recipe, Step
 
 _NAMES = {int: "a whole number", float: "a number", str: "text"}
-_TOML_HINT = "a recipe is a name and [[step]] tables: pass = NAME, then its settings"
+_TOML_HINT = (
+    "a recipe is a name and [[step]] tables, each with pass = NAME and the settings of the pass"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ def parse_settings(
     for pair in pairs:
         given, equals, text = pair.partition("=")
         if not equals:
-            raise _make_setting_error(f"{where}{pair!r}: not key=value", name)
+            raise _make_setting_error(f"{where}{pair!r}: expected KEY=VALUE", name)
         key = old_names.resolve_setting(name, given)
         if key in plain:
             raise UserError(f"{where}{key}: given twice")
@@ -186,7 +188,7 @@ def read_recipe(path: Path, *, old_names: OldNames | None = None) -> Recipe:
         raise UserError(f"{path}: {unknown[0]}: unknown key{near}", hint=_TOML_HINT)
     tables = raw.get("step")
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
-        raise UserError(f"{path}: holds no [[step]]", hint=_TOML_HINT)
+        raise UserError(f"{path}: no [[step]] table", hint=_TOML_HINT)
     recipe = make_recipe(
         [
             _read_step_table(table, f"{path}: step {number}: ", old_names)
@@ -195,7 +197,7 @@ def read_recipe(path: Path, *, old_names: OldNames | None = None) -> Recipe:
     )
     name = raw.get("name", recipe.name)
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise UserError(f"{path}: name: must be a line of text, got {name!r}")
+        raise UserError(f"{path}: name: must be one line of text, got {name!r}")
     return dataclasses.replace(recipe, name=name)
 
 
@@ -203,7 +205,7 @@ def _read_step_table(table: dict[str, object], where: str, old_names: OldNames |
     name = table.get("pass")
     if not isinstance(name, str):
         raise UserError(
-            f"{where}pass: names no pass", hint=f"known: {', '.join(list_pass_names())}"
+            f"{where}pass: missing or not a name", hint=f"known: {', '.join(list_pass_names())}"
         )
     plain = {key: value for key, value in table.items() if key != "pass"}
     return validate_step(name, plain, where=where, old_names=old_names)

@@ -151,7 +151,7 @@ PASSES: dict[str, PassSpec] = {
     "clean": PassSpec(
         settings=Clean,
         function="edgekit.compression.clean:clean",
-        summary="fold constants and BatchNorm, drop what has no effect",
+        summary="fold constants and BatchNorm, remove operators without effect",
         version=4,
         reads_constants=True,
         promise=Promise(
@@ -165,7 +165,8 @@ PASSES: dict[str, PassSpec] = {
     "prune-channels": PassSpec(
         settings=PruneChannels,
         function="edgekit.compression.pruning.structured:prune_channels",
-        summary="fewer channels, heads, neurons and residual layers, the rest refitted",
+        summary="remove channels, heads, neurons and residual layers, and refit the remaining "
+        "weights",
         version=8,
         reads_constants=True,
         needs_calibration=True,
@@ -175,7 +176,8 @@ PASSES: dict[str, PassSpec] = {
     "low-rank": PassSpec(
         settings=LowRank,
         function="edgekit.compression.low_rank.factorize:factorize_layers",
-        summary="large products and convolutions as two thin ones, ranks by output error",
+        summary="factorize large matrix products and convolutions, with ranks chosen by output "
+        "error",
         version=9,
         reads_constants=True,
         needs_calibration=True,
@@ -185,7 +187,7 @@ PASSES: dict[str, PassSpec] = {
     "prune-weights": PassSpec(
         settings=PruneWeights,
         function="edgekit.compression.pruning.unstructured:prune_weights",
-        summary="single weights set to zero, the others made up for them; lighter on the way",
+        summary="set single weights to zero and refit the others; reduces the download size",
         version=8,
         reads_constants=True,
         needs_calibration=True,
@@ -195,7 +197,8 @@ PASSES: dict[str, PassSpec] = {
     "quantize-weights": PassSpec(
         settings=QuantizeWeights,
         function="edgekit.compression.quantization.few_bits.weight_only:quantize_weights",
-        summary="weights of few bits by GPTQ, more of them where it matters; activations float",
+        summary="quantize weights to few bits by GPTQ, more bits in sensitive layers; "
+        "activations stay float",
         version=19,
         reads_constants=True,
         needs_calibration=True,
@@ -205,7 +208,8 @@ PASSES: dict[str, PassSpec] = {
     "quantize-static": PassSpec(
         settings=QuantizeStatic,
         function="edgekit.compression.quantization.static:quantize_static",
-        summary="8-bit weights and activations as QDQ, ranges from calibration samples",
+        summary="quantize weights and activations to 8 bits (QDQ), with ranges from calibration "
+        "samples",
         version=26,
         reads_constants=True,
         needs_calibration=True,
@@ -215,7 +219,7 @@ PASSES: dict[str, PassSpec] = {
     "quantize-dynamic": PassSpec(
         settings=QuantizeDynamic,
         function="edgekit.compression.quantization.dynamic:quantize_dynamic",
-        summary="8-bit MatMul, Gemm and embeddings, activations quantized at run time",
+        summary="quantize MatMul, Gemm and embeddings to 8 bits, activations at run time",
         version=17,
         reads_constants=True,
         promise=INT8_WEIGHTS,
@@ -223,14 +227,14 @@ PASSES: dict[str, PassSpec] = {
     "float16": PassSpec(
         settings=Float16,
         function="edgekit.compression.quantization.float16:store_as_float16",
-        summary="weights stored in 16 bits and widened at load, half the file",
+        summary="store weights in 16 bits, widened at load; halves the file size",
         version=5,
         promise=Promise(max_relative_error=1e-2, stores=("float16",)),
     ),
     "to-tflite": PassSpec(
         settings=ToTflite,
         function="edgekit.compression.to_tflite:to_tflite",
-        summary="the same graph as .tflite, float or int8 as it is, the batch fixed",
+        summary="convert to .tflite, float or int8 as given, with a fixed batch size",
         version=12,
         reads_constants=True,
         tools=_LITERT,
@@ -239,7 +243,7 @@ PASSES: dict[str, PassSpec] = {
     "to-onnx": PassSpec(
         settings=ToOnnx,
         function="edgekit.compression.to_onnx:to_onnx",
-        summary="the same graph as .onnx, float or int8 as QDQ",
+        summary="convert to .onnx, float or int8 (QDQ) as given",
         version=4,
         formats=("tflite",),
         tools=_LITERT,

@@ -92,8 +92,8 @@ def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
     spec = get_pass(step.name)
     if model.format not in spec.formats:
         raise PassRefused(
-            f"{step.name} takes {' or '.join(spec.formats)}, not {model.format}",
-            hint="bring it over first: edgekit apply to-onnx" if model.format == "tflite" else "",
+            f"{step.name} processes {' or '.join(spec.formats)} models, not {model.format}",
+            hint="convert it first: edgekit apply to-onnx" if model.format == "tflite" else "",
         )
     if spec.needs_calibration and work.calibration is None:
         raise PassRefused(
@@ -112,7 +112,7 @@ def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
         raise PassError(f"{step.name}: the result does not load: {error.message}") from error
     if result.digest == model.digest:
         if not spec.promise.may_find_nothing:
-            raise PassError(f"{step.name}: promised another file: it is unchanged")
+            raise PassError(f"{step.name}: the output file is identical to the input")
         return StepResult(model=result, agreement=None, notes=tuple(work.notes))
     work.progress("checking", 0, 0)
     for broken in check_signature(
@@ -134,7 +134,7 @@ def _compare_outputs(
     samples: Sequence[Samples] | None = work.fitting or None
     if before.format != after.format and not has_fitting_samples(after, work.calibration):
         samples = None
-        work.note("compared on made-up inputs: the samples have other sizes than the file")
+        work.note("compared on random inputs, as the samples have other sizes than the file")
     try:
         found = compare_models(
             before,
@@ -149,8 +149,10 @@ def _compare_outputs(
         if promise.exact:
             raise PassError(f"{step.name}: {error}") from error
         raise PassRefused(
-            f"{step.name}: {error}; rounding decides that, as the output is not finite elsewhere",
-            hint="bound what the output is computed from, such as by a Clip before a Log",
+            f"{step.name}: {error}; the output also has infinite values elsewhere, so rounding "
+            "decides where",
+            hint="limit the values that the output is computed from, for example with a Clip "
+            "before a Log",
         ) from error
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
@@ -159,9 +161,7 @@ def _compare_outputs(
     for broken in check_agreement(promise, judged, asked=bool(spec.asks)):
         outlier = None if promise.exact else find_outlier(samples or ())
         if outlier is not None:
-            raise PassRefused(
-                f"{step.name}: {outlier}: {broken}", hint="remove or mend this sample"
-            )
+            raise PassRefused(f"{step.name}: {outlier}: {broken}", hint="remove or fix this sample")
         raise _build_loss_error(step, spec, broken)
     for note in describe_losses(spec, judged):
         work.note(note)
@@ -184,8 +184,9 @@ def _drop_noise_outputs(
     noise = find_noise_outputs(before, samples[0], errors, seed=work.seed)
     for name in sorted(noise):
         work.note(
-            f"output {name} is rounding alone: inputs that differ in the last digits change it by "
-            f"as much as it differs from the original's ({errors[name]:.2g} of its size)"
+            f"output {name} consists of rounding errors: changing the last digits of the inputs "
+            f"changes it as much as the pass does (relative error {errors[name]:.2g}), so it was "
+            "not compared"
         )
     kept = {n: e for n, e in found.relative_errors.items() if n not in noise}
     followed = {n: r for n, r in found.correlation.items() if n not in noise}
@@ -207,8 +208,8 @@ def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, 
     if found is not None:
         raise PassError(
             f"{step.name}: output {found.output} differs from the original's by {found.error:.2g} "
-            f"relative RMS on made-up {found.feed}, more than the "
-            f"{promise.max_relative_error:g} promised"
+            f"(relative RMS) on random inputs ({found.feed}), more than the limit of "
+            f"{promise.max_relative_error:g}"
         )
 
 
@@ -241,8 +242,8 @@ def _build_loss_error(step: Step, spec: PassSpec, broken: str) -> PassRefused | 
     if not spec.asks:
         return PassError(f"{step.name}: {broken}")
     return PassRefused(
-        f"{step.name} loses what the model says: {broken}",
-        hint=f"let more of the model stay ({spec.asks}), or give more samples",
+        f"{step.name} removes too much: {broken}",
+        hint=f"compress less (setting {spec.asks}), or give more samples",
     )
 
 

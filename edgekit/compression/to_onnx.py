@@ -35,8 +35,8 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
     for state in read_states(proto):
         start = "non-zero values, recorded in the file" if state.initial.any() else "zeros"
         work.note(
-            f"variable {state.input} is the input {state.input} and the output {state.output}, "
-            f"to be fed back; it begins with {start}"
+            f"variable {state.input} became the input {state.input} and the output "
+            f"{state.output}; feed the output back to the input, starting with {start}"
         )
     check_integers(model, target)
     note_size(model, target, work)
@@ -58,7 +58,7 @@ def _read_graph(model: Model, dims: Mapping[str, int]) -> LiteGraph:
     ):
         if {spec.name for spec in specs} != found.keys() or "" in found:
             raise PassRefused(
-                "the file does not name every input and output",
+                "not every input and output of the file has a name",
                 hint="export it with a signature that names them",
             )
     sizes: dict[str, list[int]] = {}
@@ -70,8 +70,7 @@ def _read_graph(model: Model, dims: Mapping[str, int]) -> LiteGraph:
             name = spec.dimension(axis)
             if name not in dims:
                 raise PassRefused(
-                    f"input {spec.name} {shape} is meant to be resized, and nobody says to which "
-                    "size",
+                    f"input {spec.name} {shape} must be resized, but its size is not given",
                     hint=f"give samples, or --dims {name}=SIZE",
                 )
             shape[axis] = dims[name]

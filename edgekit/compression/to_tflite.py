@@ -37,7 +37,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
             are larger than one file can hold, or too small to be stored in fewer bits.
     """
     if is_large(load_structure(model.path)):
-        raise PassRefused("over 2 GiB, more than one .tflite file can hold")
+        raise PassRefused("the model is larger than 2 GiB, the limit of a .tflite file")
     dims = infer_sums(model, dict(settings.dims))
     _check_sizes(model, dims, work.feeding)
     proto = load(model.path)
@@ -114,6 +114,7 @@ def _check_sizes(model: Model, dims: dict[str, int], feeding: Feeding) -> None:
     for spec, _, name in feeding.iter_free_axes(model.signature):
         if name not in dims:
             raise PassRefused(
-                f"input {spec}: a .tflite file has fixed sizes, and nobody says that of {name}",
+                f"input {spec}: a .tflite file has fixed sizes, but the size of {name} is not "
+                "given",
                 hint=f"give samples, --dims {name}=SIZE, or [model] dims in edgekit.toml",
             )

@@ -41,9 +41,9 @@ class InputTable(_Table):
     @model_validator(mode="after")
     def _check(self) -> InputTable:
         if self.constant is not None and (self.output is not None or self.batch_axis is not None):
-            raise ValueError("a constant has neither 'from' nor 'batch_axis'")
+            raise ValueError("'constant' excludes 'from' and 'batch_axis'")
         if self.output is None and "initial" in self.model_fields_set:
-            raise ValueError("'initial' goes with 'from'")
+            raise ValueError("'initial' needs 'from'")
         return self
 
 

@@ -78,4 +78,4 @@ def _check_values(table: dict[str, Any], where: str, hint: str) -> None:
         elif isinstance(value, list):
             waiting += [(each, depth + 1) for each in value]
         elif isinstance(value, str) and "\0" in value:
-            raise UserError(f"{where}: a text holds a NUL character", hint=hint)
+            raise UserError(f"{where}: a string contains a NUL character", hint=hint)

@@ -48,7 +48,9 @@ def check_model_file(path: Path) -> None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path}: a pipe or device, not a file", hint="save it as a file first")
+        raise UserError(
+            f"{path}: a pipe or device, not a file", hint="save the model as a file first"
+        )
     if not found.st_size:
         raise UserError(f"{path}: the file is empty")
 
@@ -84,8 +86,8 @@ def check_fed_sizes(model: Model, dims: Mapping[str, int]) -> None:
         needed = math.prod(sizes) * np.dtype(spec.dtype).itemsize
         if needed > _MOST_INPUT_BYTES:
             raise UserError(
-                f"{model.display_name}: the sizes of the input {spec} come to "
-                f"{needed >> 20:,} MiB, more "
-                f"than the {_MOST_INPUT_BYTES >> 20:,} MiB that are fed at once",
-                hint="state the sizes it is run with, or leave them free",
+                f"{model.display_name}: the input {spec} takes {needed >> 20:,} MiB, more than "
+                f"the limit of {_MOST_INPUT_BYTES >> 20:,} MiB",
+                hint="check the sizes; export the model with the sizes you use, or with dynamic "
+                "ones",
             )

@@ -151,7 +151,7 @@ def _find_sequence_column(table: Table, signature: Signature, source: str) -> Co
         raise UserError(
             f"{source}: {SEQUENCE}: must be one integer per sample, not {column.dtype} "
             f"{list(column.shape)}",
-            hint="the same number for all steps of a sequence, another for the next one",
+            hint="give all steps of a sequence the same number, and each sequence another one",
         )
     with open_columns([column]) as opened:
         numbers = opened[SEQUENCE].read(0, column.shape[0])
@@ -159,7 +159,8 @@ def _find_sequence_column(table: Table, signature: Signature, source: str) -> Co
     again, counts = np.unique(starts, return_counts=True)
     if (counts > 1).any():
         raise UserError(
-            f"{source}: {SEQUENCE}: the rows of sequence {int(again[counts > 1][0])} are apart",
+            f"{source}: {SEQUENCE}: the rows of sequence {int(again[counts > 1][0])} are not "
+            "contiguous",
             hint="store the steps of a sequence one after the other",
         )
     return column
@@ -196,10 +197,11 @@ def _bind(
         return replace(found, axis=_find_sample_axis(found, spec, signature, feeding))
     inputs = [n for n in by_name if not _is_reserved(n)]
     raise UserError(
-        f"{table.source}: no array for the model input {spec.name!r}; it has {_join_names(inputs)}",
-        hint="name each array as the model input it feeds; a single input may be called x. "
+        f"{table.source}: no array for the model input {spec.name!r}; arrays found: "
+        f"{_join_names(inputs)}",
+        hint="name each array after its model input; a single input may be called x. "
         f"[model.inputs.{spec.name}] in edgekit.toml can make it a constant (constant = VALUE) or "
-        'an output of the run before (from = "OUTPUT")',
+        'an output of the previous run (from = "OUTPUT")',
     )
 
 
@@ -237,7 +239,7 @@ def _find_label_column(table: Table, source: str) -> Column:
         raise UserError(
             f"{source}: {label.name}: labels must be one integer per sample, "
             f"not {label.dtype} {list(label.shape)}",
-            hint="one-hot labels: pass their argmax",
+            hint="for one-hot labels, store their argmax",
         )
     return label
 
@@ -248,7 +250,7 @@ def _check_counts(columns: tuple[Column, ...], source: str) -> None:
         told = ", ".join(f"{name} {n}" for name, n in counts.items())
         raise UserError(f"{source}: arrays differ in their number of samples: {told}")
     if not next(iter(counts.values())):
-        raise UserError(f"{source}: holds no samples")
+        raise UserError(f"{source}: has no samples")
 
 
 def _check_fits(
@@ -257,7 +259,7 @@ def _check_fits(
     shape = column.shape[1:]
     if not spec.shape and shape:
         raise UserError(
-            f"the model input {spec} has no axis for samples, or the file does not tell its shape",
+            f"the model input {spec} has no sample axis, or its shape is unknown",
             hint="export the model with a shape for each input, the batch first",
         )
     if preprocess and np.dtype(spec.dtype).kind == "f":
@@ -297,8 +299,8 @@ def _get_layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...
     if len(shape) == 3 and len(wanted) == 3 and shape[2] == wanted[0]:
         return 'channels come last in the data: set [data.preprocess] layout = "NCHW"'
     return (
-        "first axis = samples; the rest must be the model input without its axis of samples "
-        "(the first, or batch_axis under [model.inputs.NAME] in edgekit.toml)"
+        "the first axis is the sample axis; the other axes must be those of the model input "
+        "without its sample axis (the first, or batch_axis in [model.inputs.NAME] of edgekit.toml)"
     )
 
 
@@ -317,9 +319,9 @@ def _check_finite(column: Column, source: str) -> None:
             good = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
             if not good.all():
                 raise UserError(
-                    f"{source}: {column.name}: sample {start + int(np.argmin(good))} holds NaN "
-                    "or infinite values",
-                    hint="remove or mend these samples",
+                    f"{source}: {column.name}: sample {start + int(np.argmin(good))} has NaN or "
+                    "infinite values",
+                    hint="remove or fix these samples",
                 )
 
 
@@ -330,8 +332,8 @@ def _list_notes(
     source: str,
 ) -> list[str]:
     return [
-        f"{source}: {column.name} is {column.dtype} and is fed to a {spec.dtype} input unscaled; "
-        "set [data.preprocess] mean and std if the model wants otherwise"
+        f"{source}: {column.name} is {column.dtype} and is fed to a {spec.dtype} input without "
+        "scaling; if the model expects scaled values, set [data.preprocess] mean and std"
         for column, spec in zip(columns, rows, strict=True)
         if not is_scaled(preprocess) and column.dtype == "uint8" and spec.dtype.startswith("float")
     ]
@@ -348,12 +350,12 @@ def _iter_unused_notes(
             continue
         if column.name in feeding.constants:
             yield (
-                f"{table.source}: the array {column.name} is not used: edgekit.toml makes this "
-                "input a constant"
+                f"{table.source}: the array {column.name} is not used, as edgekit.toml makes "
+                "this input a constant"
             )
             continue
         near = did_you_mean(column.name, [*free, *LABELS, SEQUENCE])
-        yield f"{table.source}: the array {column.name} feeds no input and is not used{near}"
+        yield f"{table.source}: the array {column.name} matches no input and is not used{near}"
 
 
 def _is_reserved(name: str) -> bool:

@@ -71,7 +71,7 @@ def decode_folder(
     rows = _select_spread(list(_iter_image_rows(source, path)), how.most)
     if not rows:
         raise UserError(
-            f"{source}: holds neither .npy files nor images",
+            f"{source}: contains neither .npy files nor images",
             hint="images need a labels.csv (file,label) or one subfolder per class",
         )
     files, labels = [file for file, _ in rows], [label for _, label in rows]
@@ -136,7 +136,7 @@ def _iter_listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[
                 image, label = path / row["file"], int(row["label"])
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(
-                    f"{table}: line {line}: needs the columns file and label (an integer)"
+                    f"{table}: line {line}: the columns file and label (an integer) are needed"
                 ) from error
             if not image.is_file():
                 raise UserError(f"{table}: line {line}: no image {row['file']} in {source}")

@@ -159,8 +159,8 @@ def build_feeding(
             )
     if len(constants) + len(states) == len(specs):
         raise UserError(
-            "edgekit.toml: model.inputs: every input is a constant or a state; at least one "
-            "input must be fed with samples"
+            "edgekit.toml: model.inputs: every input is a constant or a state; at least one must "
+            "come from the samples"
         )
     return Feeding(axes=axes, constants=constants, states=states, dims=dims)
 
@@ -201,7 +201,9 @@ def _read_constant(spec: TensorSpec, given: ScalarOrList, folder: Path, where: s
         for dim, size in zip(spec.shape, value.shape, strict=True)
     )
     if not fits:
-        raise UserError(f"{where}.constant: has shape {list(value.shape)}, but the input is {spec}")
+        raise UserError(
+            f"{where}.constant: its shape is {list(value.shape)}, but the input is {spec}"
+        )
     return _cast(value, spec, f"{where}.constant")
 
 
@@ -222,7 +224,7 @@ def _read_initial(
     )
     if not fits:
         raise UserError(
-            f"{where}.initial: has shape {list(value.shape)}, but one sample of the input is "
+            f"{where}.initial: its shape is {list(value.shape)}, but one sample of the input is "
             f"[{', '.join(map(str, kept))}]"
         )
     return _cast(value, spec, f"{where}.initial")

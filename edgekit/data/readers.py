@@ -119,7 +119,7 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
                     seal_files(seal, [unpacked])
                 columns.append(_describe_column(name, unpacked, where))
     if not columns:
-        raise UserError(f"{source}: holds no arrays")
+        raise UserError(f"{source}: contains no arrays")
     return Table(source=source, columns=tuple(columns), digest=digest)
 
 
@@ -157,9 +157,9 @@ def _describe_column(name: str, path: Path, where: str, *, start: int = 0) -> Co
         rows = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         file.seek(0, 2)
         if file.tell() < offset + rows:
-            raise UserError(f"{where}: the array is cut short")
+            raise UserError(f"{where}: the array is truncated")
     if not shape:
-        raise UserError(f"{where}: a single value, not one entry per sample")
+        raise UserError(f"{where}: a single value instead of one entry per sample")
     return Column(name, str(path.resolve()), offset, dtype.name, shape)
 
 
@@ -177,7 +177,7 @@ def read_array(path: Path, where: str) -> NDArray[Any]:
     except OSError as error:
         raise UserError(f"{where}: {path}: cannot be read: {error.strerror}") from error
     if len(data) < wanted:
-        raise UserError(f"{where}: {path}: the array is cut short")
+        raise UserError(f"{where}: {path}: the array is truncated")
     return np.frombuffer(data, dtype).reshape(shape)
 
 
@@ -193,9 +193,11 @@ def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
         raise UserError(f"{where}: not a numpy array: {error}") from error
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > _MOST_BYTES:
-        raise UserError(f"{where}: not a numpy array: its shape cannot be {list(shape)}")
+        raise UserError(f"{where}: not a numpy array: invalid shape {list(shape)}")
     if dtype.hasobject or dtype.fields or dtype.kind not in "biuf":
-        raise UserError(f"{where}: holds {dtype}, not numbers", hint="store plain numeric arrays")
+        raise UserError(
+            f"{where}: contains {dtype}, not numbers", hint="store plain numeric arrays"
+        )
     if in_fortran and len(shape) > 1:
         raise UserError(f"{where}: stored in Fortran order", hint="numpy.ascontiguousarray(array)")
     if dtype.byteorder == ">":
@@ -242,9 +244,9 @@ def _to_numeric_array(value: object, where: str) -> NDArray[Any]:
     except ValueError as error:
         raise UserError(f"{where}: not an array: {error}") from error
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{where}: holds {array.dtype}, not numbers")
+        raise UserError(f"{where}: contains {array.dtype}, not numbers")
     if not array.ndim:
-        raise UserError(f"{where}: a single value, not one entry per sample")
+        raise UserError(f"{where}: a single value instead of one entry per sample")
     return array
 
 

@@ -87,8 +87,8 @@ def add_states(
         raise UserError(error.failure.message, hint=error.failure.hint) from error
     if not made.columns[0].shape[0]:
         raise UserError(
-            f"{dataset.source}: no step has states of the requested sizes",
-            hint="the sequences are too short: give smaller sizes with --dims",
+            f"{dataset.source}: at no step do the states have the requested sizes",
+            hint="the sequences are too short; give smaller sizes with --dims",
         )
     write_atomic(str(folder / _INDEX), json.dumps(encode(made)).encode())
     seal_files(folder / _SEAL, _list_sealed_files(folder, made))

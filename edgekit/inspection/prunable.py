@@ -148,7 +148,7 @@ def _explain_refusal(channels: Channels, fixed: Sequence[FixedReason]) -> str:
         return f"{QUANTIZED_ALREADY}: its weights are stored as integers"
     if not fixed:
         inside = describe_inner_layers(channels.walk.index)
-        return inside or "no layer makes channels by a stored weight"
+        return inside or "no layer has stored weights"
     return f"{fixed[0].example}: {fixed[0].reason}"
 
 

@@ -75,13 +75,13 @@ def inspect(
     profile = load_profile(device) if device else None
     sizes = with_dims(project, model, dims or {}).model.dims
     found, unread = None, ""
-    tick("counting operations", 0, 0)
+    tick("counting MACs", 0, 0)
     if model.format == "onnx":
         found = compute_cost(load_for_shapes(model.path), sizes)
     else:
         graph, unread = _read_lite_graph(model.path)
         found = compute_lite_cost(graph) if graph else None
-    tick("looking for what can be pruned" if structure else "looking at operators", 0, 0)
+    tick("finding prunable parts" if structure else "checking operators", 0, 0)
     return Inspection(
         model=model,
         bytes=model.bytes,
@@ -138,7 +138,10 @@ def _iter_conversion_obstacles(
 ) -> Iterator[Obstacle]:
     """Find the obstacles of a conversion to TFLite by trying it; free dimensions count as 1."""
     if is_large(load_structure(model.path)):
-        yield Obstacle(what="over 2 GiB, more than a .tflite file can hold", fix="a smaller model")
+        yield Obstacle(
+            what="the model is larger than 2 GiB, the limit of a .tflite file",
+            fix="use a smaller model, or a device with onnxruntime",
+        )
         return
     try:
         with refuse_bad_sizes(model, dims):

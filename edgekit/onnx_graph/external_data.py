@@ -78,17 +78,17 @@ def _check_file(path: Path, tensor: TensorProto) -> Path:
     file = path.parent / location
     if not _is_inside(path, location):
         raise UserError(
-            f"{path}: tensor {tensor.name!r} points outside the model's folder: {location!r}"
+            f"{path}: tensor {tensor.name!r} refers to {location!r}, outside the model's folder"
         )
     if not file.is_file():
         raise UserError(
             f"{path}: external data {location!r} of tensor {tensor.name!r} is missing",
-            hint=f"put it beside {path.name}",
+            hint=f"put the file into the folder of {path.name}",
         )
     offset, length = _read_range(path, tensor)
     end = offset + (length or count_plain_bytes(tensor))
     if file.stat().st_size < end:
-        raise UserError(f"{path}: external data {location!r} is cut short (needs {end} bytes)")
+        raise UserError(f"{path}: external data {location!r} is truncated, {end} bytes needed")
     return file
 
 

@@ -37,13 +37,13 @@ MAX_BYTES = (1 << 31) - 1
 _LEAST_OUTSIDE = 1024
 _MOST_SHAPE_ENTRIES = 1024
 _OTHER_FILES = {
-    b"pk\x03\x04": "it is a zip archive: unpack it and give the model in it; models of Keras and "
-    "torch are archives as well and need their endings (.keras, .pt2, .pt)",
+    b"pk\x03\x04": "it is a zip archive: unpack it and give the model inside; archives of Keras "
+    "and torch need the file extension .keras, .pt2 or .pt",
     b"\x1f\x8b": "it is compressed by gzip: unpack it first (gunzip)",
-    b"version https://git-lfs": "it is a pointer of Git LFS: 'git lfs pull' fetches the model",
+    b"version https://git-lfs": "it is a Git LFS pointer: get the model with 'git lfs pull'",
     b"<": "it is a web page or XML: check where it was downloaded from",
-    b"{": "it is JSON text, no model",
-    b"\x89hdf": "it is an HDF5 file; those of Keras need their ending (.h5)",
+    b"{": "it is JSON text, not a model",
+    b"\x89hdf": "it is an HDF5 file; Keras models need the file extension .h5",
 }
 _PAGE = 4096  # so that a runtime can map the data
 
@@ -74,8 +74,8 @@ def read_onnx(path: Path) -> Model:
         open_session(path)
     except Exception as error:
         raise UserError(
-            f"{path}: onnxruntime {ort.__version__} refuses the model: {_format_error(error)}",
-            hint="operators of another library, or types that the operators do not take",
+            f"{path}: onnxruntime {ort.__version__} rejects the model: {_format_error(error)}",
+            hint="the model may use custom operators, or types that its operators do not support",
         ) from error
     return_freed_memory()
     return Model(path=path, format="onnx", digest=digest, signature=found, beside=tuple(beside))
@@ -122,7 +122,7 @@ def _get_advice(path: Path) -> str:
     for beginning, advice in _OTHER_FILES.items():
         if head.startswith(beginning):
             return advice
-    return "check the file's size against its source"
+    return "compare the file size with its source"
 
 
 def _parse(path: Path) -> ModelProto:
@@ -130,13 +130,13 @@ def _parse(path: Path) -> ModelProto:
         proto = onnx.load(str(path), format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise UserError(
-            f"{path}: not an ONNX model, or cut short",
+            f"{path}: not an ONNX model, or truncated",
             hint=_get_advice(path),
         ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not proto.graph.output or not proto.opset_import:
-        raise UserError(f"{path}: not an ONNX model, or cut short (no graph with outputs)")
+        raise UserError(f"{path}: not an ONNX model, or truncated (no graph with outputs)")
     refuse_too_many_nodes(proto.graph, where=str(path))
     return proto
 
@@ -266,10 +266,10 @@ def read_signature(proto: ModelProto) -> Signature:
 def _to_spec(value: ValueInfoProto) -> TensorSpec:
     if not value.type.HasField("tensor_type"):
         kind = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
-        raise UserError(f"{value.name}: a {kind}, not a tensor; such models are not supported")
+        raise UserError(f"{value.name}: a {kind}; only tensors are supported")
     tensor = value.type.tensor_type
     if tensor.elem_type not in helper.get_all_tensor_dtypes():
-        raise UserError(f"{value.name}: elements of a type that ONNX has not: {tensor.elem_type}")
+        raise UserError(f"{value.name}: unknown element type {tensor.elem_type}")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     shape = tuple(
         d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim
@@ -323,7 +323,7 @@ def _check_opsets(path: Path, proto: ModelProto) -> None:
             hint="export with a lower opset_version, or upgrade onnx and onnxruntime",
         )
     if not version:
-        raise UserError(f"{path}: says no opset for the standard operators")
+        raise UserError(f"{path}: no opset version for the standard operators")
 
 
 def get_opset(proto: ModelProto) -> int:

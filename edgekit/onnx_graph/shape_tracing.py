@@ -89,8 +89,8 @@ def observe_values(
         first, free, integer = hollow
         return runner.compare_runs(first, runner.run_again(free, integer))
     raise PassRefused(
-        f"the model runs on no made-up input: {failed}",
-        hint="give calibration data, whose shapes are taken instead",
+        f"the model fails on every random input that was tried: {failed}",
+        hint="give calibration data with --data; its shapes are used instead",
     )
 
 
@@ -119,7 +119,7 @@ class _Runner:
         try:
             self.session: ort.InferenceSession = open_instrumented(proto, additions)
         except UserError as error:
-            raise PassRefused(f"{error.message}, so that nothing can be cut out") from error
+            raise PassRefused(f"{error.message}, so no channels can be removed") from error
 
     def run(self, how: _InputSettings) -> tuple[dict[str, tuple[int, ...]], Values]:
         """Return the shapes of all values, and the small integer values."""

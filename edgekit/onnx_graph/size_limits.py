@@ -30,8 +30,8 @@ def refuse_too_many_nodes(graph: GraphProto, *, where: str) -> None:
             raise UserError(
                 f"{where}: more than {MOST_NODES:,} nodes or {MOST_INNER_GRAPHS:,} branches and "
                 "loop bodies",
-                hint="export loops as Loop or Scan instead of unrolled, and constant conditions "
-                "as constants",
+                hint="export loops as Loop or Scan operators instead of unrolling them, and "
+                "evaluate constant conditions before export",
             )
         for node in found.node:
             for attribute in node.attribute:

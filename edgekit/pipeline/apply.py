@@ -124,7 +124,7 @@ def apply(
         whole = embed_external_data(model, store)
         made = _run_pass(set_free_dims(step, model, feeding, sizes), whole, work, store)
         if made.model.beside:
-            raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
+            raise PassRefused("the result is larger than 2 GiB, the limit of one file")
         layers = read_layers(scratch)
         tick("timing", 0, 0)
         slower = made.agreement and describe_slowdown(
@@ -201,13 +201,13 @@ def _check_out(out: Path, inputs: Iterator[Path]) -> None:
             command.
     """
     if not out.parent.is_dir():
-        raise UserError(f"{out}: no folder {out.parent}", hint="make it first")
+        raise UserError(f"{out}: no folder {out.parent}", hint="create the folder first")
     try:
         mode = out.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
-        raise UserError(f"{out}: there is something else than a regular file, which stays")
+        raise UserError(f"{out}: exists and is not a regular file, so it is not replaced")
     for read in inputs:
         if read.exists() and (read.samefile(out) or read.resolve() in out.resolve().parents):
             raise UserError(f"{out}: the command reads it, so it is not replaced")

@@ -99,8 +99,8 @@ def open_subject(
     if target.suffix == SUFFIX or (target.is_dir() and not is_saved_model(target)):
         if dims:
             raise UserError(
-                "--dims: a bundle is timed with its own samples, which have their sizes",
-                hint="give the model file instead, or leave --dims out",
+                "--dims: not possible for a bundle, whose golden samples have fixed sizes",
+                hint="give the model file instead, or omit --dims",
             )
         with tempfile.TemporaryDirectory() as scratch:
             yield _open_bundle_subject(
@@ -291,7 +291,7 @@ def _iter_notes(subject: Subject, facts: DeviceFacts) -> Iterator[str]:
     if profile and profile.hardware.arch != facts.machine:
         yield (
             f"this machine is {facts.machine}, the bundle is for {profile.hardware.arch} "
-            f"({profile.name}): its figures say nothing of that device"
+            f"({profile.name}): its results do not apply to that device"
         )
     if subject.inputs is None:
-        yield "timed with inputs made from the signature; --eval times with real samples"
+        yield "timed with random inputs; give --eval to time with real samples"

@@ -184,7 +184,7 @@ def compare_with_original(
     tallies = [m.tally for m in candidate.measurements if m.tally]
     reference = baseline.get_measurement(HOST)
     if reference is None or reference.tally is None or not tallies:
-        raise EdgekitError(f"{candidate.recipe.name} or the original was not scored")
+        raise EdgekitError(f"no accuracy was measured for {candidate.recipe.name} or the original")
     return compare(
         reference.tally,
         tallies[-1],
@@ -195,7 +195,10 @@ def compare_with_original(
 
 def _iter_stale_notes(intake: BuildInputs) -> Iterator[str]:
     if (intake.out / MANIFEST).exists():
-        yield f"{intake.out} still holds the bundle of an earlier build, which push would send"
+        yield (
+            f"{intake.out} still contains the bundle of an earlier build, which 'edgekit push' "
+            "would install"
+        )
 
 
 def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
@@ -205,17 +208,20 @@ def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
     splits = [s for s in (intake.evaluation, intake.calibration) if s is not None]
     yield from dict.fromkeys(note for split in splits for note in split.notes)
     if len(splits) > len({split.digest for split in splits}):
-        yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
+        yield (
+            "calibration and evaluation use the same samples, so the accuracy of quantized "
+            "candidates is too optimistic"
+        )
     if any(r.reason.startswith(QUANTIZED_ALREADY) for r in found.rejected):
-        yield f"{QUANTIZED_ALREADY}: it was not compressed further"
+        yield f"{QUANTIZED_ALREADY}; it was not compressed further"
     yield from _iter_litert_notes(intake, found)
     host = found.baseline.get_measurement(HOST)
     common = count_most_common_label(intake.evaluation)
     if host and host.tally and intake.metric != "top5" and host.tally.correct <= common:
         yield (
-            f"the original is right on {host.tally.correct} of {host.tally.n} samples, no better "
-            f"than always giving the most common label ({common}): check [data.preprocess] and "
-            "the labels"
+            f"the original predicts {host.tally.correct} of {host.tally.n} samples correctly, no "
+            f"better than always predicting the most common label ({common}); check "
+            "[data.preprocess] and the labels"
         )
 
 
@@ -223,15 +229,15 @@ def _iter_litert_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
     lite = [c for c in found.candidates if c.model.format == "tflite"]
     if lite and get_lite_target(intake.profile) == "tflite-runtime" and intake.on is None:
         yield (
-            f"{intake.profile.name} runs tflite-runtime; here its files were judged with "
-            f"ai-edge-litert, and speed and memory are those of this machine"
+            f"{intake.profile.name} runs tflite-runtime, but here its files were scored with "
+            "ai-edge-litert, and speed and memory are those of this machine"
         )
 
 
 def _make_baseline(shop: BuildRunner) -> Candidate:
     made = shop.make(make_original(shop.intake.seed))
     if isinstance(made, Rejection):
-        raise EdgekitError(f"the original was rejected: {made.reason}")
+        raise EdgekitError(f"the original cannot be measured: {made.reason}")
     try:
         scored = shop.score(made, HOST)
         return _judge_candidate(shop.intake, scored, scored)
@@ -305,7 +311,7 @@ def _list_obstacles(intake: BuildInputs, candidate: Candidate) -> tuple[str, ...
     if candidate.recipe.steps:
         return ()
     return tuple(
-        f"{o.what}: the reference, measured on the host" for o in intake.runtimes.obstacles
+        f"{o.what}; used as reference only, measured on the host" for o in intake.runtimes.obstacles
     )
 
 
@@ -352,4 +358,4 @@ def _compute_verdict(intake: BuildInputs, candidate: Candidate, compared: Compar
 
 def _iter_packing_obstacles(candidate: Candidate) -> Iterator[str]:
     if candidate.model.beside:
-        yield "over 2 GiB, more than one file can hold (protobuf): measured here, cannot be packed"
+        yield "larger than 2 GiB, the limit of one protobuf file: measured, but cannot be packed"

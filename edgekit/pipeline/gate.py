@@ -42,7 +42,7 @@ def judge(
     budget = limits.budget
     times = device.times if device else None
     rss = device.peak_rss_bytes if device else None
-    doubts = f"in doubt: {', '.join(times.doubts)}" if times and times.doubts else ""
+    doubts = f"unreliable: {', '.join(times.doubts)}" if times and times.doubts else ""
     lines = [
         _check_budget("model_mib", budget.model_mib, host.model_bytes / MIB),
         _check_budget("transfer_mib", budget.transfer_mib, host.update_bytes / MIB),
@@ -61,7 +61,7 @@ def _check_budget(
     if limit is None:
         return None
     if measured is None:
-        why = "no device measured it (--on HOST)"
+        why = "not measured on a device (use --on HOST)"
         return Check(name=name, limit=limit, measured=None, outcome="unmeasured", note=why)
     outcome = _to_outcome(measured <= limit)
     return Check(name=name, limit=limit, measured=measured, outcome=outcome, note=note)

@@ -63,7 +63,7 @@ def init_project(
     """
     target = folder / FILE_NAME
     if target.exists():
-        raise UserError(f"{target}: exists already", hint="edit it, or remove it first")
+        raise UserError(f"{target}: exists already", hint="edit the file, or remove it first")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     path = model_path or _find_only_model(folder)
@@ -81,11 +81,11 @@ def init_project(
     )
     validate(Project, tomllib.loads(text), where=str(target))
     missing = {"[data] calibration": calibration, "[data] evaluation": evaluation}
-    points = [f"{key}: no file found by its name" for key, found in missing.items() if not found]
+    points = [f"{key}: no data file was found" for key, found in missing.items() if not found]
     if evaluation and not _has_labels(folder, evaluation):
         points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
     points += [f"[data.preprocess]: {guess.trouble}"] if guess.trouble else []
-    points += [f"[model.inputs] {name}: the value that it is always fed" for name in scalars]
+    points += [f"[model.inputs] {name}: its constant value" for name in scalars]
     write_atomic(str(target), text.encode())
     return InitResult(path=target, text=text, open_points=tuple(points))
 
@@ -98,8 +98,8 @@ def _find_only_model(folder: Path) -> Path:
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise UserError(
-            f"{folder.resolve()}: {len(found)} model files ({names})",
-            hint="name one: edgekit init MODEL",
+            f"{folder.resolve()}: contains {len(found)} model files ({names})",
+            hint="choose one: edgekit init MODEL",
         )
     return found[0]
 
@@ -239,10 +239,11 @@ def _format_project(
         f"\n[model]\npath = {_quote(str(table.path))}\n",
         "trust_pickle = true\n" if table.trust_pickle else "",
         "\n[data]\n",
-        _format_setting("calibration", calibration, "unlabeled samples, a few hundred will do"),
-        _format_setting("evaluation", evaluation, "labeled samples that the model has not seen"),
+        _format_setting("calibration", calibration, "unlabeled samples; a few hundred are enough"),
+        _format_setting("evaluation", evaluation, "labeled samples that were not used in training"),
         f'metric = "{choose_default_metric(model.signature, None)}"  # top1, top5 or binary\n',
-        "\n# What float inputs go through: (x * scale - mean) / std, then the model's layout.\n",
+        "\n# Preprocessing of float inputs: (x * scale - mean) / std, then the layout of the "
+        "model.\n",
         _format_preprocessing(guess),
         '\n[build]\n# device = "tablet"  # edgekit devices lists them\n',
     ]
@@ -264,12 +265,18 @@ def _list_scalar_inputs(model: Model) -> list[str]:
 
 def _format_inputs(pairs: Mapping[str, str], scalars: Sequence[str]) -> str:
     """Format the settings of inputs that are not rows of samples."""
-    lines = [] if not (pairs or scalars) else ["\n# Inputs that are no rows of samples.\n"]
+    lines = (
+        []
+        if not (pairs or scalars)
+        else ["\n# Inputs that are not samples: states and constants.\n"]
+    )
     for name, output in pairs.items():
-        lines.append(f"[model.inputs.{_quote(name)}]  # a state: zeros where a sequence begins\n")
+        lines.append(
+            f"[model.inputs.{_quote(name)}]  # a state: zeros at the start of a sequence\n"
+        )
         lines.append(f"from = {_quote(output)}\n")
     for name in scalars:
-        lines.append(f"# [model.inputs.{_quote(name)}]\n# constant = 0  # in every run\n")
+        lines.append(f"# [model.inputs.{_quote(name)}]\n# constant = 0  # the same in every run\n")
     return "".join(lines)
 
 

@@ -120,7 +120,9 @@ class DevicePlace:
             DeviceError: The model does not fit one file, or no runtime is available for it.
         """
         if model.beside:
-            raise DeviceError(f"{model.path.name} is over 2 GiB: not sent", kind="model_failed")
+            raise DeviceError(
+                f"{model.path.name} is larger than 2 GiB and was not sent", kind="model_failed"
+            )
         ready = self.runtime(get_runtime(model))
         path = stage_file(self.agent, model.path, self.progress)
         return ModelRef(path, ready.name, self.threads, ready.site)

@@ -42,13 +42,13 @@ class Scaling:
     std: tuple[float, ...] = (1.0,)
 
 
-RAW = Scaling(name="bytes as they are")
+RAW = Scaling(name="no scaling")
 SCALINGS = (
     RAW,
     Scaling(name="0 to 1", scale=1 / 255),
     Scaling(name="-1 to 1", mean=(127.5,), std=(127.5,)),
     Scaling(
-        name="mean and deviation of ImageNet",
+        name="mean and standard deviation of ImageNet",
         scale=1 / 255,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -69,7 +69,7 @@ class Trial:
         return int(self.hits.sum())
 
     def __str__(self) -> str:
-        return f"{self.scaling.name}: {self.correct} of {len(self.hits)} right"
+        return f"{self.scaling.name}: {self.correct} of {len(self.hits)} correct"
 
 
 def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
@@ -109,7 +109,7 @@ def try_scalings(
             model, [_scale(part, scaling) for part in parts], metric, output
         ):
             hits += right
-            tick("trying scalings of the pixels", before + len(hits), total)
+            tick("trying pixel scalings", before + len(hits), total)
         tried.append(Trial(scaling=scaling, hits=np.array(hits)))
     return tried
 
@@ -159,9 +159,9 @@ def refuse_unscaled(
         return
     raw, name = tried[0], dataset.samples.columns[0].name
     raise UserError(
-        f"{dataset.source}: bytes (uint8) go into the float input {name} unscaled: the model is "
-        f"right on {raw.correct} of {len(raw.hits)} samples, and on {best.correct} when they are "
-        f"scaled ({best.scaling.name})",
+        f"{dataset.source}: bytes (uint8) are fed to the float input {name} without scaling; the "
+        f"model then predicts {raw.correct} of {len(raw.hits)} samples correctly, and "
+        f"{best.correct} with scaling ({best.scaling.name})",
         hint="add to edgekit.toml:\n\n" + format_toml(set_scaling(best.scaling, settings)),
     )
 

@@ -108,7 +108,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
     profile = load_profile(_choose_device(request, project))
     signer = get_signer(project.release)
     store = Store(get_default_root())
-    _check_writable(store.root, hint="EDGEKIT_CACHE names another folder for the cache")
+    _check_writable(store.root, hint="set EDGEKIT_CACHE to use another folder for the cache")
     model = find_model(
         request.folder, request.model, project, trusted=request.trust_pickle, tick=tick
     )
@@ -297,13 +297,13 @@ def _check_writable(folder: Path, *, hint: str) -> None:
 
 def _check_out(out: Path, model: Model, device: str) -> None:
     """Check that the build may write to ``out`` and replaces nothing but an older build."""
-    _check_writable(out, hint="--out names another folder")
+    _check_writable(out, hint="choose another folder with --out")
     names = (*BUILT_FILES, f"{device}{SUFFIX}")
     held = [name for name in names if (out / name).exists()]
     taken = bool(held) and not (out / RESULTS).exists()
     if taken or model.path.resolve() in [(out / name).resolve() for name in held]:
         raise UserError(
-            f"{out}: the build would replace {', '.join(held)} there",
+            f"{out}: the build would replace {', '.join(held)}, which edgekit did not write",
             hint="choose another folder with --out",
         )
 

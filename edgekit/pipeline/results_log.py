@@ -142,7 +142,7 @@ def _read_last_build(text: str, path: Path) -> list[Line]:
     raw = text.splitlines()
     starts = [number for number, line in enumerate(raw) if _is_build_line(line)]
     if not starts:
-        raise UserError(f"{path}: no build begins in this file", hint=_HINT)
+        raise UserError(f"{path}: the file contains no build", hint=_HINT)
     lines: list[Line] = []
     for number in range(starts[-1], len(raw)):
         if not raw[number].strip():

@@ -98,7 +98,7 @@ class BuildRunner:
             with self.intake.store.scratch() as scratch:
                 made = self._run(recipe, scratch)
             if made.model.beside and recipe.steps:
-                raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
+                raise PassRefused("the result is larger than 2 GiB, the limit of one file")
         except PassRefused as refusal:
             self._remember_refusal(key, refusal)
             return Rejection(recipe=recipe, reason=str(refusal), least_bytes=refusal.least_bytes)

@@ -69,7 +69,7 @@ class _Progress:
         begin, end = said.part.start, said.part.start + said.part.tally.n
         if begin != self.next_sample or end > self.total:
             raise DeviceError(
-                f"the agent's answer is wrong: a tally of samples {begin} to {end} instead of "
+                f"invalid answer of the agent: results of samples {begin} to {end} instead of "
                 f"{self.next_sample} to {self.total} at most"
             )
         self.add(said.part.tally)

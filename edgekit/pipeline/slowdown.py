@@ -45,5 +45,8 @@ def describe_slowdown(
         load = import_runtime(get_runtime(after))
         runs = [functools.partial(load(str(m.path), 1).run, feed) for m in (before, after)]
         if (ratio := measure_slowdown(runs[0], runs[1], tick)) > 1:
-            return f"on this machine it takes {ratio:.2f} times as long as before, one thread"
+            return (
+                f"on this machine the result takes {ratio:.2f} times as long as the original "
+                "(one thread)"
+            )
     return ""

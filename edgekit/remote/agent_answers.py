@@ -114,14 +114,14 @@ def parse_line(line: bytes) -> dict[str, Any]:
         ValueError: the line is not such an object, or it is nested too deeply.
     """
     if line.count(b"[") + line.count(b"{") > _MOST_CONTAINERS:
-        raise ValueError("too many arrays and objects")
+        raise ValueError("it contains too many arrays and objects")
     try:
         value = strictjson.loads(line)
         if not isinstance(value, dict):
-            raise ValueError("not an object")
+            raise ValueError("it is not a JSON object")
         return {escape_text(key[:_LONGEST_KEY]): _clean(v, key) for key, v in value.items()}
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def _clean(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any JSON value
@@ -167,9 +167,9 @@ def read_progress(value: object) -> StageProgress:
         ValueError: a field is missing, unknown, of another type or out of range.
     """
     said = decode(StageProgress, value)
-    _check(said.done >= 0 and said.total >= 0, "progress: a negative count")
+    _check(said.done >= 0 and said.total >= 0, "progress: the count is negative")
     if said.part is not None:
-        _check(said.part.start >= 0, "progress: a tally of negative samples")
+        _check(said.part.start >= 0, "progress: the sample count is negative")
         _check_record(said.part.tally)
     return replace(said, stage=said.stage[:_LONGEST_STAGE])
 
@@ -230,52 +230,57 @@ def _(facts: DeviceFacts) -> None:
 
 @check_fields.register
 def _(latency: Latency) -> None:
-    _check(bool(latency.values_ms), "no latencies")
-    _check(all(0 <= v <= 1e9 for v in latency.values_ms), "an impossible latency")
-    _check(0 <= latency.load_ms <= 1e9, "an impossible time to load")
+    _check(bool(latency.values_ms), "the latencies are missing")
+    _check(all(0 <= v <= 1e9 for v in latency.values_ms), "a latency is out of range")
+    _check(0 <= latency.load_ms <= 1e9, "the load time is out of range")
     _check_counts(latency.threads, latency.warmup_runs)
 
 
 @check_fields.register
 def _(report: Report) -> None:
     _check_counts(report.peak_rss_bytes, report.runtime_rss_bytes)
-    _check(report.energy_mj is None or 0 <= report.energy_mj <= 1e12, "an impossible energy")
+    _check(report.energy_mj is None or 0 <= report.energy_mj <= 1e12, "the energy is out of range")
 
 
 @check_fields.register
 def _(tally: Tally) -> None:
-    _check(0 <= tally.correct <= tally.n == len(tally.predictions), "counts that do not add up")
+    _check(0 <= tally.correct <= tally.n == len(tally.predictions), "the counts are inconsistent")
     digits = re.fullmatch(r"[0-9a-f]*", tally.hits) is not None
-    _check(digits and len(tally.hits) == 2 * ((tally.n + 7) // 8), "hits: not a bitmap")
+    _check(digits and len(tally.hits) == 2 * ((tally.n + 7) // 8), "hits: not a valid bitmap")
     hits = int(tally.hits or "0", 16)
-    _check(hits.bit_count() == tally.correct, "counts that do not add up")
+    _check(hits.bit_count() == tally.correct, "the counts are inconsistent")
 
 
 @check_fields.register
 def _(health: Health) -> None:
-    _check(0 <= health.relative_error <= 1e12, "an impossible error")
+    _check(0 <= health.relative_error <= 1e12, "the relative error is out of range")
 
 
 def _check_counts(*counts: int | None) -> None:
-    _check(all(c is None or c >= 0 for c in counts), "a negative count")
+    _check(all(c is None or c >= 0 for c in counts), "a count is negative")
 
 
 _Fits = Callable[[Any, Any], None]
 
 
 def _check_plan(plan: Plan, job: PlanJob) -> None:
-    _check(len(plan.present) == len(job.blobs), "a plan of other files")
+    _check(len(plan.present) == len(job.blobs), "the install plan lists other files")
     held: Iterable[tuple[int, Any]] = zip(plan.present, job.blobs, strict=True)
-    _check(all(-1 <= at <= blob.wire_size for at, blob in held), "a plan of other sizes")
+    _check(
+        all(-1 <= at <= blob.wire_size for at, blob in held), "the install plan lists other sizes"
+    )
 
 
 def _check_tally(tally: Tally, job: ScoreJob) -> None:
-    _check(tally.metric == job.metric, f"a tally of {tally.metric}")
-    _check(tally.n == _count_samples(job), f"a tally of {tally.n} samples")
+    _check(tally.metric == job.metric, f"the metric is {tally.metric}")
+    _check(tally.n == _count_samples(job), f"the result covers {tally.n} samples")
 
 
 def _check_report(report: Report, job: BenchJob) -> None:
-    _check(len(report.latency.values_ms) <= max(job.max_runs, job.min_runs), "too many runs")
+    _check(
+        len(report.latency.values_ms) <= max(job.max_runs, job.min_runs),
+        "it contains too many runs",
+    )
 
 
 _FITS: dict[type, _Fits] = {

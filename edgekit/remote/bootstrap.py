@@ -24,7 +24,7 @@ def main(home: str, rule: str, digest: str, size: int) -> int:
         agent = find_agent(path, digest) or receive_agent(folder, path, digest, size)
         file = write_unnamed(agent)
     except OSError as error:
-        say({"error": f"cannot make edgekit's home {folder}: {error.strerror}"})
+        say({"error": f"cannot create edgekit's folder {folder}: {error.strerror}"})
         return 1
     except ValueError as error:
         say({"error": str(error)})
@@ -48,8 +48,8 @@ def check_rule(folder: Path, home: str, rule: str) -> None:
     inside = os.path.commonpath([top, os.path.realpath(folder)]) == top
     if rule == "inside" and home and not os.environ.get("EDGEKIT_HOME") and not inside:
         raise ValueError(
-            f"the profile's home {folder} is outside the user's home {top}: "
-            f"--home {folder} says that it is meant"
+            f"the profile's folder {folder} is outside the user's home {top}; to use it, give "
+            f"--home {folder}"
         )
 
 
@@ -65,7 +65,7 @@ def claim_home(folder: Path) -> None:
         (folder / ".edgekit-home").write_text("edgekit keeps its files here\n")
     elif ".edgekit-home" not in names and not any(folder.glob("agent/edgekit_agent-*.pyz")):
         raise ValueError(
-            f"{folder} holds {min(names)!r}, which is not edgekit's: nothing was changed there"
+            f"{folder} contains {min(names)!r}, which edgekit did not write; nothing was changed"
         )
 
 
@@ -98,7 +98,7 @@ def receive(size: int) -> bytes:
     while len(data) < size:
         chunk = os.read(0, min(65536, size - len(data)))
         if not chunk:
-            raise ValueError("the agent did not arrive whole")
+            raise ValueError("the transfer of the agent was incomplete")
         data += chunk
     return bytes(data)
 
@@ -120,7 +120,7 @@ def receive_agent(folder: Path, path: Path, digest: str, size: int) -> bytes:
     say({"send": size})
     data = receive(size)
     if hashlib.sha256(data).hexdigest() != digest:
-        raise ValueError("the agent arrived damaged")
+        raise ValueError("the agent was damaged in transfer")
     if is_writable:
         install_agent(path, data)
     return data

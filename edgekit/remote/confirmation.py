@@ -76,8 +76,8 @@ def confirm(
             return
         time.sleep(_POLL_S)
     raise DeviceError(
-        f"{session.name}: {release} was neither confirmed by the app nor rolled back by the device",
-        hint="see 'edgekit status HOST --log'; 'edgekit rollback HOST' goes back",
+        f"{session.name}: the app did not confirm {release}, and the device did not roll back",
+        hint="see 'edgekit status HOST --log'; to roll back: edgekit rollback HOST",
     )
 
 
@@ -119,9 +119,9 @@ def _ask_twice(session: Session, job: object, result: type[R]) -> R:
 
 def _make_unknown_state_error(host: str, error: DeviceError, watch: Watch) -> UnknownStateError:
     return UnknownStateError(
-        f"{error.message}; it serves {watch.release} if that was confirmed, else it goes back "
-        f"to {watch.previous} within {watch.seconds:g} s",
-        hint=f"when it can be reached, 'edgekit status {host}' tells",
+        f"{error.message}; if the release was confirmed, the device serves {watch.release}; "
+        f"otherwise it rolls back to {watch.previous} within {watch.seconds:g} s",
+        hint=f"check with 'edgekit status {host}' when the device can be reached",
         transient=True,
     )
 
@@ -130,8 +130,9 @@ def _check_served(host: str, state: Status, release: str) -> None:
     if state.current is None or state.current.name != release:
         served = state.current.name if state.current else "nothing"
         raise DeviceError(
-            f"{host}: the app did not confirm {release} in time: the device went back to {served}",
-            hint=f"the app confirms by writing {release} to the file 'confirmed' in edgekit's "
+            f"{host}: the app did not confirm {release} in time; the device rolled back to "
+            f"{served}",
+            hint=f"to confirm, the app writes {release} to the file 'confirmed' in edgekit's "
             "folder on the device",
             kind=_WENT_BACK,
         )

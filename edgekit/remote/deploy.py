@@ -268,11 +268,11 @@ def _describe_own_runtime(facts: DeviceFacts, runtime: str) -> str:
 
 def _make_noexec_error(session: Session, facts: DeviceFacts, runtime: RuntimeName) -> DeviceError:
     return DeviceError(
-        f"{session.name}: no usable {runtime} there{_describe_own_runtime(facts, runtime)}, "
-        f"and none can be brought: edgekit's home {session.home} "
-        f"is mounted noexec: no library loads from there",
-        hint="choose a home elsewhere (--home), mount it without noexec, or install the runtime "
-        "in the device's own Python",
+        f"{session.name}: no usable {runtime} there{_describe_own_runtime(facts, runtime)}, and "
+        f"none can be installed: edgekit's folder {session.home} is mounted noexec, so no "
+        "library can be loaded from it",
+        hint="choose another folder (--home), mount it without noexec, or install the runtime in "
+        "the device's own Python",
         kind="noexec",
     )
 
@@ -281,9 +281,12 @@ def _make_broken_runtime_error(
     host: str, facts: DeviceFacts, site: str, provided: frozenset[str]
 ) -> DeviceError:
     there = [r for r in facts.runtimes if r.site == site]
-    why = next((r.detail for r in there if r.detail), "it is not found where it was unpacked")
+    why = next(
+        (r.detail for r in there if r.detail),
+        "Python does not find it in the folder where it was unpacked",
+    )
     packages = " ".join(f"python3-{name}" for name in sorted(provided))
-    hint = f"no wheel of it exists for this device: apt install {packages}" if packages else ""
+    hint = f"no wheel of it exists for this device; apt install {packages}" if packages else ""
     return DeviceError(f"{host}: the runtime sent to {site} does not work: {why}", hint=hint)
 
 
@@ -302,9 +305,9 @@ def check_machine(host: str, facts: DeviceFacts, profile: DeviceProfile) -> None
     if userland(facts) != profile.hardware.arch:
         raise DeviceError(
             f"{host}: wrong architecture: the device is {userland(facts)} "
-            f"({facts.cpu or 'unknown processor'}), the profile {profile.name} is "
+            f"({facts.cpu or 'unknown processor'}), the profile {profile.name} is for "
             f"{profile.hardware.arch}",
-            hint="choose a profile of this device, or a device of this profile",
+            hint="build for the profile of this device, or push to a device of this profile",
         )
 
 

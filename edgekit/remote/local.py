@@ -85,7 +85,7 @@ class LocalStream:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise DeviceError("local: the command takes no more input", transient=True) from error
+            raise DeviceError("local: the command closed its input", transient=True) from error
 
     def has_output(self) -> bool:
         """Return whether output, or its end, can be read now."""

@@ -218,7 +218,8 @@ class Session:
         if said.error is not None:
             raise DeviceError(
                 f"{self.name}: {said.error}",
-                hint="free or mount it, or choose another folder: --home, EDGEKIT_HOME on the "
+                hint="free some space or mount it, or choose another folder: --home, "
+                "EDGEKIT_HOME on the "
                 "device, or connection.home in your profile of the device",
             )
         return stream, said
@@ -265,7 +266,7 @@ class Session:
             if said is not None:
                 return said
             noise += len(line)
-        raise DeviceError(f"{self.name}: its login scripts print too much to hear the agent")
+        raise DeviceError(f"{self.name}: the login scripts print too much before the agent answers")
 
     def _send(
         self,
@@ -312,7 +313,7 @@ class Session:
         self.bytes_sent += len(data)
 
     def _make_stall_error(self) -> DeviceError:
-        return DeviceError(f"{self.name}: took no byte for {STALL_S:g} s", transient=True)
+        return DeviceError(f"{self.name}: no data accepted for {STALL_S:g} s", transient=True)
 
     def _read(
         self, stream: Stream, silence_s: float, watch: LimitTracker, progress: Progress | None
@@ -346,17 +347,17 @@ class Session:
         try:
             return stream.readline(min(silence_s, left_s), watch.bounds.line_bytes)
         except LineTooLong as error:
-            raise DeviceError(f"{self.name}: the agent sends {error}") from error
+            raise DeviceError(f"{self.name}: the agent sent {error}") from error
         except TimeoutError as error:
             if left_s < silence_s:
                 raise self._timeout_error(watch) from error
             raise DeviceError(
-                f"{self.name}: the agent said nothing for {silence_s:g} s", transient=True
+                f"{self.name}: no answer of the agent for {silence_s:g} s", transient=True
             ) from error
 
     def _timeout_error(self, watch: LimitTracker) -> DeviceError:
         limit = format_duration(watch.bounds.total_s)
-        return DeviceError(f"{self.name}: not done within {limit}", transient=True)
+        return DeviceError(f"{self.name}: not finished within {limit}", transient=True)
 
     def _decode_result(self, result: type[R], answer: dict[str, Any], job: object) -> R:
         try:
@@ -374,11 +375,11 @@ class Session:
         )
 
     def _make_wrong_answer_error(self, error: ValueError) -> DeviceError:
-        return DeviceError(f"{self.name}: the agent's answer is wrong: {error}")
+        return DeviceError(f"{self.name}: invalid answer of the agent: {error}")
 
     def _make_garbled_error(self, line: bytes) -> DeviceError:
         text = line[:100].decode(errors="replace").strip()
-        return DeviceError(f"{self.name}: the agent said what nobody understands: {text!r}")
+        return DeviceError(f"{self.name}: the answer is not from the agent: {text!r}")
 
     def _make_ended_error(self, stream: Stream) -> DeviceError:
         try:
@@ -388,7 +389,11 @@ class Session:
         how = f"with status {status}" if status >= 0 else f"by {signal_name(-status)}"
         tail = stream.stderr_tail().splitlines()
         why = f": {tail[-1]}" if tail else ""
-        hint = "SIGKILL is often the kernel: out of memory" if status == -signal.SIGKILL else ""
+        hint = (
+            "SIGKILL usually means that the device ran out of memory"
+            if status == -signal.SIGKILL
+            else ""
+        )
         return DeviceError(
             f"{self.name}: the agent ended {how}{why}", hint=hint, transient=status < 0
         )

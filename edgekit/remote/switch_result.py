@@ -46,7 +46,9 @@ def switch(
         return _ask_again(session, wanted, error, progress)
     if _is_serving(after, wanted):
         return after
-    wrong = DeviceError(f"{session.name}: it answers that it serves {_get_current_name(after)}")
+    wrong = DeviceError(
+        f"{session.name}: the device reports that it serves {_get_current_name(after)}"
+    )
     return _ask_again(session, wanted, wrong, progress)
 
 
@@ -69,7 +71,7 @@ def _ask_again(
         UnknownStateError: the device could not be asked.
     """
     if progress is not None:
-        progress(StageProgress(f"{lost.message}; asking again"))
+        progress(StageProgress(f"{lost.message}; reconnecting"))
     try:
         session.reconnect()
         job = StatusJob(home=session.home, check=wanted, wait_s=SETTLED_S)
@@ -78,15 +80,16 @@ def _ask_again(
         if error.kind in ("corrupt", "unhealthy"):
             raise error from lost
         raise UnknownStateError(
-            f"{lost.message}; whether it serves {wanted} is unknown: asked again, "
-            f"{error.message.removeprefix(f'{session.name}: ')}",
-            hint=f"when it can be reached, 'edgekit status {session.name}' tells",
+            f"{lost.message}; it is unknown whether the device serves {wanted}, as the second "
+            f"attempt failed: {error.message.removeprefix(f'{session.name}: ')}",
+            hint=f"check with 'edgekit status {session.name}' when the device can be reached",
             transient=True,
         ) from lost
     if _is_serving(after, wanted):
         return after
     raise DeviceError(
-        f"{lost.message}; asked again, it serves {_get_current_name(after)}, not {wanted}",
+        f"{lost.message}; after reconnecting, the device serves {_get_current_name(after)}, not "
+        f"{wanted}",
         hint=lost.hint,
         transient=lost.transient,
         kind=lost.kind,

@@ -128,5 +128,5 @@ def revoke_key(session: Session, text: str) -> Trust:
 def _ask(session: Session, job: TrustJob | UntrustJob) -> Trust:
     trust = session.ask(job, Trust)
     if not all(is_public_key(key.public) for key in (*trust.keys, *trust.revoked)):
-        raise DeviceError(f"{session.name}: its list of trusted keys holds an invalid key")
+        raise DeviceError(f"{session.name}: its list of trusted keys contains an invalid key")
     return trust

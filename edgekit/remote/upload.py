@@ -88,7 +88,7 @@ def send(
                 if packed is None or error.kind != CANNOT_EXPAND:
                     raise
                 if progress is not None:
-                    progress(StageProgress(f"{error.message}; deflated instead"))
+                    progress(StageProgress(f"{error.message}; sent with deflate instead"))
                 _send_missing(session, [_deflate(p, Path(scratch)) for p in missing], progress)
     return {digest: f"{session.home}/objects/{digest}" for digest in sources}
 

@@ -47,7 +47,7 @@ def read_wheel(path: Path, python: DevicePython) -> Wheel:
         ) from error
     if not tags & python.tags():
         raise DeviceError(
-            f"{path.name} does not run on Python {python.version} for {python.arch} "
+            f"the wheel {path.name} does not run on Python {python.version} for {python.arch} "
             f"with glibc {'.'.join(map(str, python.glibc))}"
         )
     return Wheel(path=path, name=name, version=version, requires=requires)

@@ -116,7 +116,7 @@ def list_candidates(
     if python.arch not in NUMPY_ARCHES:
         raise DeviceError(
             f"onnxruntime has no wheels for {python.arch}",
-            hint="install it on the device yourself, or build for litert",
+            hint="install it on the device yourself, or build with --runtime litert",
         )
     return _request_with_numpy("onnxruntime", spec, tested_version)
 
@@ -147,7 +147,8 @@ def _litert_candidates(
     if old and TFLITE in packages:
         return (_request_tflite(python),)
     hint = (
-        f"litert's version '==2.14.*' in the profile means {TFLITE} {TFLITE_VERSION}, which has one"
+        f"set litert's version to '==2.14.*' in the profile to use {TFLITE} {TFLITE_VERSION}, "
+        "which has a wheel"
         if old and TFLITE not in packages
         else f"{LITERT} needs Python 3.10 and 64-bit userland, {TFLITE} Python 3.9 to 3.11"
     )
@@ -289,7 +290,7 @@ def _download(
 
 def _pip_error(requirement: str, python: DevicePython, stderr: str) -> DeviceError:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["it said nothing"]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no error message"]
     return DeviceError(
         f"cannot fetch {requirement} for Python {python.version} on {python.arch} "
         f"(glibc {'.'.join(map(str, python.glibc))}): pip: {errors[-1].removeprefix('ERROR: ')}",

@@ -24,7 +24,7 @@ REPORT = "report.html"
 _NOT_MEASURED = "not measured"
 _LABELS = {
     "model_mib": "Model size",
-    "transfer_mib": "Transfer size",
+    "transfer_mib": "Download size",
     "peak_rss_mib": "Peak memory",
     "latency_p95_ms": "Latency, 95th percentile",
     "accuracy_drop_points": "Accuracy drop",
@@ -231,8 +231,8 @@ def _choose_headline(judged: Row | None) -> tuple[Literal["holds", "open", "fail
     }
     still_open = [f"{count} {what}" for what, count in counts.items() if count]
     if still_open:
-        return "open", f"Nothing fails; of {len(verdict.checks)} checks {', '.join(still_open)}"
-    return "holds", "Passes, every check holds"
+        return "open", f"No check fails; of {len(verdict.checks)} checks {', '.join(still_open)}"
+    return "holds", "Passes; every check holds"
 
 
 def _collect_limits(rows: tuple[Row, ...], manifest: Manifest | None) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Formatting of tables and sizes as plain text."""
+"""Formatting of tables, sizes and accuracies as plain text."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ def format_size(count: int | None) -> str:
     if count < 1 << 10:
         return f"{count} B"
     return f"{count / (1 << 10):.1f} KiB" if count < _MIB else f"{count / _MIB:.1f} MiB"
+
+
+def format_accuracy(correct: int, n: int) -> str:
+    """Format an accuracy with its counts: 98.87 % (788/797)."""
+    return f"{100 * correct / n:.2f} % ({correct}/{n})" if n else f"- ({correct}/{n})"

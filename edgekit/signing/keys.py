@@ -82,12 +82,12 @@ def make_key(name: str = DEFAULT_NAME) -> OwnKey:
         _write_new(path.with_suffix(_PUBLIC_SUFFIX), f"{public} {name}\n".encode(), 0o644)
     except FileExistsError as error:
         raise UserError(
-            f"a key named {name} exists already: {path}", hint="give the new one another name"
+            f"a key named {name} exists already: {path}", hint="choose another name"
         ) from error
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be written: {reason(error)}",
-            hint="EDGEKIT_CONFIG names another folder for keys",
+            hint="set EDGEKIT_CONFIG to use another folder for keys",
         ) from error
     return OwnKey(name=name, public=public, path=path)
 
@@ -117,10 +117,10 @@ def find_signing_key(name: str | None) -> OwnKey | None:
     if name is None:
         return None
     if path.with_suffix(_REVOKED_SUFFIX).exists():
-        raise UserError(f"key {name} was revoked", hint="edgekit keys new NAME makes another one")
+        raise UserError(f"key {name} was revoked", hint="create another one: edgekit keys new NAME")
     near = did_you_mean(name, [key.name for key in read_own_keys()])
     raise UserError(
-        f"no key named {name} in {path.parent}{near}", hint=f"edgekit keys new {name} makes it"
+        f"no key named {name} in {path.parent}{near}", hint=f"create it: edgekit keys new {name}"
     )
 
 
@@ -151,7 +151,7 @@ def find_public_key(text: str | None) -> TrustedKey:
         return _read_public(Path(text))
     key = find_signing_key(text or DEFAULT_NAME)
     if key is None:
-        raise UserError("there is no key yet", hint="edgekit keys new makes one")
+        raise UserError("there is no key yet", hint="create one: edgekit keys new")
     return key.get_trusted_key()
 
 
@@ -163,7 +163,8 @@ def _read_public(path: Path) -> TrustedKey:
         raise UserError(f"{path}: cannot be read: {reason(error)}") from error
     if not words or not is_public_key(words[0]):
         raise UserError(
-            f"{path}: not a public key of edgekit", hint="give the .pub file of 'edgekit keys new'"
+            f"{path}: not a public key of edgekit",
+            hint="give a .pub file that 'edgekit keys new' wrote",
         )
     name = words[1] if len(words) > 1 and _NAME.fullmatch(words[1]) else ""
     return _check_usable(TrustedKey(words[0], name), str(path))
@@ -171,14 +172,14 @@ def _read_public(path: Path) -> TrustedKey:
 
 def _check_usable(key: TrustedKey, where: str) -> TrustedKey:
     if not is_usable_key(bytes.fromhex(key.public)):
-        raise UserError(f"{where}: not an Ed25519 public key: anybody could sign for it")
+        raise UserError(f"{where}: not a secure Ed25519 public key, as anybody could sign for it")
     return key
 
 
 def _get_key_path(name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"not a key name: {name!r}", hint="lower-case letters, digits, - and _, at most 63"
+            f"not a key name: {name!r}", hint="use at most 63 lower-case letters, digits, - and _"
         )
     return get_keys_folder() / f"{name}{_SUFFIX}"
 
@@ -202,9 +203,9 @@ def _read_private(path: Path) -> Ed25519PrivateKey:
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(f"{path}: not a private key: {reason(error)}") from error
     if mode & 0o077:
-        raise UserError(f"{path}: others can read this private key", hint=f"chmod 600 {path}")
+        raise UserError(f"{path}: other users can read this private key", hint=f"chmod 600 {path}")
     if not isinstance(key, Ed25519PrivateKey):
-        raise UserError(f"{path}: not an Ed25519 key", hint="edgekit keys new makes one")
+        raise UserError(f"{path}: not an Ed25519 key", hint="create one: edgekit keys new")
     return key
 
 

@@ -117,8 +117,8 @@ def _own_trusted(trust: Trust, request: str) -> OwnKey:
     own = [key for key in read_own_keys() if not key.is_revoked and key.public in trusted]
     if not own:
         raise UserError(
-            f"{request}: no key of yours is trusted by the device",
-            hint="run it where the key is that the device trusts",
+            f"{request}: the device trusts none of your keys",
+            hint="run the command on a machine that has a key the device trusts",
         )
     return own[0]
 

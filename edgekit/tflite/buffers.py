@@ -40,7 +40,7 @@ def decode_constant(raw: memoryview, dtype: str, shape: Shape) -> Array:
     """
     wanted = count_stored_bytes(dtype, shape)
     if len(raw) != wanted:
-        raise UserError(f"{len(raw)} bytes stored where {dtype}{list(shape)} takes {wanted}")
+        raise UserError(f"{len(raw)} bytes stored, but {dtype}{list(shape)} needs {wanted}")
     if dtype in BITS:
         return _unpack(np.frombuffer(raw, np.uint8), dtype, math.prod(shape)).reshape(shape)
     values: Array = np.frombuffer(raw, np.dtype(dtype).newbyteorder("<"))

@@ -72,7 +72,7 @@ def dequantize_constant(tensor: Tensor) -> Array:
         ValueError: The tensor is no quantized constant.
     """
     if tensor.data is None or tensor.quantization is None:
-        raise ValueError(f"{tensor.name}: no stored integers under a scale")
+        raise ValueError(f"{tensor.name}: not stored as quantized integers")
     given, rank = tensor.quantization, tensor.data.ndim
     zero_points = broadcast_along_axis(given.zero_points, given.axis, rank)
     scales = broadcast_along_axis(given.scales.astype(np.float64), given.axis, rank)

@@ -45,11 +45,11 @@ def read_lite(data: bytes, shapes: Mapping[int, Shape] | None = None) -> LiteGra
             _File(data=data, model=tables.Model.GetRootAs(data), shapes=shapes or {})
         )
     except _DAMAGE as error:
-        raise _build_damage_error("it ends or points where it should not") from error
+        raise _build_damage_error("it is truncated, or an offset is out of range") from error
 
 
 def _build_damage_error(why: str) -> UserError:
-    return UserError(f"the TFLite file is damaged: {why}", hint="fetch or export it again")
+    return UserError(f"the TFLite file is damaged: {why}", hint="download or export it again")
 
 
 @dataclass(kw_only=True)
@@ -69,7 +69,7 @@ class _File:
         """
         self.read += length
         if self.read > 4 * len(self.data) + 65536:
-            raise _build_damage_error("it claims more parts than its size allows")
+            raise _build_damage_error("it declares more parts than its size allows")
         return [get(i) for i in range(length)]
 
     def read_buffer(self, number: int) -> memoryview:
@@ -83,7 +83,7 @@ class _File:
         if start <= 1:
             return memoryview(b"")
         if start + size > len(self.data):
-            raise _build_damage_error(f"buffer {number} lies behind its end")
+            raise _build_damage_error(f"buffer {number} is outside the file")
         return memoryview(self.data)[start : start + size]
 
 
@@ -92,7 +92,7 @@ def _read_model(file: _File) -> LiteGraph:
         raise UserError(f"TFLite schema version {file.model.Version()} is not supported")
     subgraphs = file.read_elements(file.model.SubgraphsLength(), file.model.Subgraphs)
     if not subgraphs:
-        raise _build_damage_error("it holds no graph")
+        raise _build_damage_error("it contains no graph")
     codes = file.read_elements(file.model.OperatorCodesLength(), file.model.OperatorCodes)
     kinds = [_read_kind(code) for code in codes]
     graph, *inner = (_read_graph(file, one, kinds, main=i == 0) for i, one in enumerate(subgraphs))
@@ -139,7 +139,7 @@ def _read_tensor(file: _File, table: Any, index: int) -> Tensor:  # noqa: ANN401
     if table.Sparsity() is not None:
         raise UserError(f"tensor {name} is sparse", hint="export the model with dense weights")
     if table._tab.Offset(_EXTERNAL_BUFFER):
-        raise UserError(f"the values of tensor {name} lie in another file")
+        raise UserError(f"the values of tensor {name} are stored in another file")
     shape = _read_shape(file, table)
     tensor = Tensor(
         name=name,
@@ -180,7 +180,7 @@ def _read_quantization(table: Any, name: str, shape: Shape) -> Quantization | No
     zeros = table.ZeroPointAsNumpy() if table.ZeroPointLength() else np.zeros(1, np.int64)
     axis = table.QuantizedDimension() if len(scales) > 1 else 0
     if len(scales) > 1 and (axis not in range(len(shape)) or shape[axis] not in (-1, len(scales))):
-        raise _build_damage_error(f"the scales of tensor {name} don't fit its shape")
+        raise _build_damage_error(f"the scales of tensor {name} do not match its shape")
     zero_points = np.broadcast_to(zeros, scales.shape).astype(np.int64)
     return Quantization(scales=scales, zero_points=zero_points, axis=axis)
 
@@ -218,14 +218,14 @@ def _check_options(kind: str, union: int, number: int) -> None:
     """Refuse options of another operator: LiteRT ignores them, so its output is undefined."""
     place, own = find_union(kind)
     if place is not None and (place, own) != (union, number):
-        raise _build_damage_error(f"the options of {kind} are those of another operator")
+        raise _build_damage_error(f"the options of {kind} belong to another operator")
 
 
 def _read_custom_options(file: _File, table: Any) -> bytes:  # noqa: ANN401 - generated types
     start, size = table.LargeCustomOptionsOffset(), table.LargeCustomOptionsSize()
     if start > 1:
         if start + size > len(file.data):
-            raise _build_damage_error("options of an operator lie behind its end")
+            raise _build_damage_error("the options of an operator are outside the file")
         return file.data[start : start + size]
     length = table.CustomOptionsLength()
     return bytes(table.CustomOptionsAsNumpy()) if length else b""

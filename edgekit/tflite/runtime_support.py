@@ -67,7 +67,9 @@ def _iter_conflicts(op: Op) -> Iterator[str]:
         yield f"{place}: version {version} is needed, tflite-runtime 2.14 has {highest}"
     use = OpUse(op)
     if op.kind == "FULLY_CONNECTED" and use.type(0) in _INTEGERS and use.scales(1) > 1:
-        yield f"{place}: tflite-runtime 2.14 knows one scale for the weights, not one per channel"
+        yield (
+            f"{place}: tflite-runtime 2.14 supports one scale for the weights, not one per channel"
+        )
     tensors = [t for t in (*op.inputs, *op.outputs) if t is not None]
     for dtype in dict.fromkeys(t.dtype for t in tensors if t.dtype in _LATER_TYPES):
         yield f"{place}: tflite-runtime 2.14 has no type {dtype}"

@@ -151,7 +151,7 @@ def _to_word(name: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an optio
     if isinstance(value, bytes):
         return value.decode()
     if not isinstance(value, (bool, int, float, str, list)):
-        raise UserError(f"{name}: {key} is not understood", hint="the file is too new")
+        raise UserError(f"{name}: unknown value of {key}", hint="the file is too new")
     if isinstance(value, int) and not isinstance(value, bool) and key in _ENUM_NAMES:
         return _ENUM_NAMES[key][value]
     return value

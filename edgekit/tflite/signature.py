@@ -15,8 +15,8 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import sha256_of
 from edgekit_agent.runtimes import Tensor, import_runtime
 
-_LACKS = "fetch or export it again, without operators that LiteRT lacks"
-_REFUSED = "fetch or export it again; inputs that are to be resized may need sizes in the file"
+_LACKS = "download or export it again, without operators that LiteRT lacks"
+_REFUSED = "download or export it again; inputs that are resized may need sizes in the file"
 # Parts of LiteRT's messages on operators without a kernel.
 _MISSING = ("unresolved custom op", "Didn't find op", "Select TensorFlow op", "Op builtin_code out")
 
@@ -38,7 +38,7 @@ def read_tflite(path: Path) -> Model:
         lacks = any(words in str(error) for words in _MISSING)
         raise UserError(_format_refusal(path, error), hint=_LACKS if lacks else _REFUSED) from error
     except Exception as error:
-        raise UserError(f"{path}: LiteRT refuses the file: {first_line(error)}") from error
+        raise UserError(f"{path}: LiteRT rejects the file: {first_line(error)}") from error
     signature = Signature(inputs=_to_specs(loaded.inputs), outputs=_to_specs(loaded.outputs))
     return Model(path=path, format="tflite", digest=sha256_of(str(path)), signature=signature)
 
@@ -67,7 +67,7 @@ def read_shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, 
     for details in made.get_input_details():
         if details["name"] in sizes:
             made.resize_tensor_input(details["index"], list(sizes[details["name"]]), strict=False)
-    told = f"{path}: LiteRT takes no inputs " + ", ".join(
+    told = f"{path}: LiteRT cannot process inputs " + ", ".join(
         f"{name} {list(shape)}" for name, shape in sizes.items()
     )
     try:
@@ -84,7 +84,7 @@ def read_shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, 
 def _format_refusal(path: Path, error: AgentError) -> str:
     """Format LiteRT's refusal as one line that names the path once."""
     said = first_line(error).replace(f" cannot load {path}: ", ": ")
-    return f"{path}: LiteRT refuses the file: {said}"
+    return f"{path}: LiteRT rejects the file: {said}"
 
 
 @contextmanager

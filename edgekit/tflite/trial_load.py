@@ -44,12 +44,12 @@ def try_tflite(path: Path, store: Store) -> None:
         return
     status = _open_in_child(path)
     if status is None:
-        raise UserError(f"{path}: LiteRT does not open it within {TRIAL_TIMEOUT_S:g} s")
+        raise UserError(f"{path}: LiteRT did not open the file within {TRIAL_TIMEOUT_S:g} s")
     if status < 0:
         signal_name = _get_signal_name(-status)
         raise UserError(
             f"{path}: LiteRT {runtime} crashes when it opens the file ({signal_name})",
-            hint="the file is damaged: fetch or export it again",
+            hint="the file is damaged; download or export it again",
         )
     if status == 0:
         store.remember(_OPENED, key, {"opened": True})

@@ -179,7 +179,7 @@ def _write_buffer(file: _File, tensor: Tensor) -> int:
     b = file.builder
     if count_stored_bytes(tensor.dtype, tensor.shape) + b.Offset() > _LIMIT_BYTES:
         raise UserError(
-            "the model is over 2 GiB, more than a TFLite file can hold",
+            "the model is larger than 2 GiB, the limit of a TFLite file",
             hint="store its weights in fewer bits",
         )
     raw = encode_constant(tensor)

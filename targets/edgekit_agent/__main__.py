@@ -114,7 +114,7 @@ def _run(
         "status": lambda: status(job, ask_health),
     }
     if kind not in handlers:
-        raise AgentError("bad_job", f"nobody here does {kind} jobs")
+        raise AgentError("bad_job", f"unknown kind of job: {kind}")
     return encode(handlers[kind]())
 
 

@@ -10,16 +10,22 @@ from typing import Dict, Tuple
 from edgekit_agent.results import Failure
 
 _ERRNO: Dict[int, Tuple[str, str]] = {
-    errno.ENOSPC: ("no_space", "free some disk space on the device, then run the same again"),
+    errno.ENOSPC: ("no_space", "free some disk space on the device, then run the command again"),
     errno.EDQUOT: ("no_space", "the user's disk quota is used up"),
-    errno.EFBIG: ("no_space", "a file size limit (ulimit -f, or the file system's own) was met"),
-    errno.EROFS: ("read_only", "the file system is mounted read-only; choose another home"),
-    errno.EACCES: ("permission", "let the user that runs the agent own this folder"),
-    errno.EPERM: ("permission", "let the user that runs the agent own this folder"),
+    errno.EFBIG: (
+        "no_space",
+        "a file size limit was exceeded (ulimit -f, or that of the file system)",
+    ),
+    errno.EROFS: (
+        "read_only",
+        "the file system is mounted read-only; choose another folder (--home)",
+    ),
+    errno.EACCES: ("permission", "make the login user the owner of this folder"),
+    errno.EPERM: ("permission", "make the login user the owner of this folder"),
     errno.ENOENT: ("missing_file", ""),
     errno.ENOTDIR: ("missing_file", ""),
-    errno.EISDIR: ("missing_file", "a file is expected where a folder stands"),
-    errno.EIO: ("disk_failed", "the device's storage reports an error; see dmesg there"),
+    errno.EISDIR: ("missing_file", "there is a folder where a file is expected"),
+    errno.EIO: ("disk_failed", "the device's storage reports an error; see dmesg on the device"),
 }
 
 

@@ -30,7 +30,7 @@ def loads(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
             parse_int=_parse_int,
         )
     except RecursionError as error:
-        raise ValueError("values are nested too deeply") from error
+        raise ValueError("the values are nested too deeply") from error
 
 
 def load(file: BinaryIO, most_bytes: int) -> Any:  # noqa: ANN401 - any JSON value

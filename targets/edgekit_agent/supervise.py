@@ -33,10 +33,11 @@ _STDERR_TAIL = 2000
 _READ_BYTES = 1 << 16
 
 _SIGNAL_HINTS: Dict[int, str] = {
-    signal.SIGILL: "the runtime was built for a newer cpu than this one; use another version",
+    signal.SIGILL: "the runtime was built for a newer CPU; use another version",
     signal.SIGSEGV: "the runtime crashed; try another version of it",
-    signal.SIGBUS: "the runtime crashed; a file it mapped may be cut short or its disk failing",
-    signal.SIGABRT: "the runtime gave up",
+    signal.SIGBUS: "the runtime crashed; a file that it mapped may be truncated, or the disk is "
+    "failing",
+    signal.SIGABRT: "the runtime aborted",
 }
 
 
@@ -132,8 +133,9 @@ class _Relay:
         if left <= 0:
             raise AgentError(
                 "too_slow",
-                f"not done after {self._seconds:g} s, and ended",
-                hint="the device is busy or the model too large for it; nothing was switched",
+                f"stopped, as it did not finish within {self._seconds:g} s",
+                hint="the device is busy, or the model is too large for it; the device still "
+                "serves the previous release",
             )
         return left * 1000
 
@@ -175,13 +177,13 @@ def _to_agent_error(failure: Failure) -> AgentError:
 
 def _make_death_error(status: int, stderr: str) -> AgentError:
     last = " / ".join(line.strip() for line in stderr.strip().splitlines()[-3:])
-    tail = f"; its last words: {last}" if last else ""
+    tail = f"; its last output: {last}" if last else ""
     if status >= 0:
         return AgentError("internal", f"the worker ended with status {status}{tail}")
     name = signal.Signals(-status).name
     return AgentError(
         "killed",
-        f"the process that handled the model was killed by {name}{tail}",
+        f"the process that ran the model was killed by {name}{tail}",
         hint=_make_memory_hint() if -status == signal.SIGKILL else _SIGNAL_HINTS.get(-status, ""),
         transient=-status in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT),
     )
@@ -191,4 +193,4 @@ def _make_memory_hint() -> str:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
     free = available_bytes()
     now = f", {free >> 20} MiB are free now" if free is not None else ""
-    return f"probably out of memory: it had reached {peak} MiB{now}; try a smaller model"
+    return f"probably out of memory: it used {peak} MiB{now}; try a smaller model"

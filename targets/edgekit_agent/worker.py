@@ -50,7 +50,7 @@ def run_worker(most_bytes: Optional[int] = None) -> None:
 
 def _run_job(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - one of JOBS
     if kind not in _HANDLERS:
-        raise AgentError("bad_job", f"a worker does not do {kind} jobs")
+        raise AgentError("bad_job", f"unknown kind of worker job: {kind}")
     site = job.site if kind == "expand" else job.model.site
     if site is not None:
         sys.path.insert(0, os.path.expanduser(site))
@@ -61,7 +61,7 @@ def _run_job(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - o
         raise AgentError(
             "missing_runtime",
             f"cannot {'expand' if kind == 'expand' else 'run'} models here: {error}",
-            hint="numpy and a runtime are needed; 'edgekit push' brings them along",
+            hint="numpy and a runtime are needed; 'edgekit push' installs them",
         ) from error
 
 

@@ -47,8 +47,8 @@ def test_an_output_that_is_not_finite_names_the_sample(agent, model_ref, samples
         ("f1", None, LABELS, "known: top1, top5, binary"),
         ("top1", None, LABELS + 1, "label 3 of sample 0"),
         ("top1", None, LABELS + 0.5, "labels must be integers"),
-        ("top1", None, np.zeros((5, 2), int), "one label a sample"),
-        ("binary", None, LABELS * 0, "binary scores one value"),
+        ("top1", None, np.zeros((5, 2), int), "one label per sample"),
+        ("binary", None, LABELS * 0, "metric binary needs one output value"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(agent, model_ref, samples, metric, output, label, told):
@@ -88,7 +88,7 @@ def test_the_first_sample_is_the_most_significant_bit():
 
 
 def test_a_bitmap_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="no bitmap of 9 samples"):
+    with pytest.raises(ValueError, match="not a bitmap of 9 samples"):
         hits_from_hex("ff", 9)
 
 

@@ -126,7 +126,7 @@ def test_a_user_who_does_not_linger_has_no_unit(system, home, config):
     system.start_systemd(lingers=False, config=config)
     start = system.prepare(home)
     assert (start.by, "loginctl enable-linger" in start.problem) == ("", True)
-    assert "no cron" in start.problem
+    assert "no running cron" in start.problem
     assert not config.exists()
 
 
@@ -224,7 +224,7 @@ def test_a_refused_crontab_promises_nothing(system, home):
 def test_a_line_that_was_not_kept_promises_nothing(system, home):
     system.start_cron()
     system.program("crontab", '#!/bin/sh\n[ "$1" = - ] && cat >/dev/null\nexit 0\n')
-    assert "was not kept" in system.prepare(home).problem
+    assert "did not save the line" in system.prepare(home).problem
 
 
 def test_a_backslash_in_the_path_promises_nothing(system, tmp_path):
@@ -237,13 +237,13 @@ def test_a_backslash_in_the_path_promises_nothing(system, tmp_path):
 def test_a_cron_without_a_daemon_or_of_busybox_promises_nothing(system, home):
     system.start_cron()
     (system.root / "proc/1/comm").write_text("init\n")
-    assert "no cron" in system.prepare(home).problem
+    assert "no running cron" in system.prepare(home).problem
     system.start_cron()
     (system.bin / "busybox").write_text("")
     (system.bin / "busybox").chmod(0o755)
     (system.bin / "crontab").unlink()
     (system.bin / "crontab").symlink_to("busybox")
-    assert "no cron" in system.prepare(home).problem
+    assert "no running cron" in system.prepare(home).problem
 
 
 # --- both ----------------------------------------------------------------------------------

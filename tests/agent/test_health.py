@@ -29,7 +29,7 @@ def test_the_error_is_relative_to_the_output(ask):
     assert health.relative_error == pytest.approx(0.05 / 1.05, rel=1e-4)
     health = ask("echo", 0.01, input_x=ROWS, output_y=ROWS * 1.05)
     assert not health.healthy
-    assert "output y is off by 0.0476" in health.detail
+    assert "output y has a relative RMS error of 0.0476" in health.detail
 
 
 def test_one_bad_canary_among_many_is_seen(ask):
@@ -54,7 +54,7 @@ def test_what_was_not_finite_on_the_host_must_be_the_same_here(ask):
     assert not ask("log", input_x=rows, output_y=expected * 1.5).healthy
     assert ask("log", input_x=rows, output_y=np.where(expected == -np.inf, 3, expected)).detail
     health = ask("log", 1e8, input_x=rows, output_y=-expected)
-    assert health.detail.startswith("output y is another where it was not finite")
+    assert health.detail.startswith("output y differs where the expected output is not finite")
     expected[1, 0] = np.nan
     assert not ask("log", 1e8, input_x=rows, output_y=expected).healthy
 
@@ -72,9 +72,12 @@ def test_outputs_that_are_all_zero_are_compared_as_they_are(ask):
 
 
 def test_canaries_of_another_model_are_refused(ask):
-    assert "not this model's canaries: a, x" in ask("echo", input_a=ROWS, output_y=ROWS).message
-    assert "canaries: z" in ask("echo", input_x=ROWS, output_z=ROWS).message
-    assert "output:NAME arrays are missing" in ask("echo", input_x=ROWS).message
+    assert (
+        "these golden samples belong to another model; the model lacks a, x"
+        in ask("echo", input_a=ROWS, output_y=ROWS).message
+    )
+    assert "the model lacks z" in ask("echo", input_x=ROWS, output_z=ROWS).message
+    assert "the arrays output:NAME are missing" in ask("echo", input_x=ROWS).message
 
 
 def test_a_file_that_holds_no_canaries_is_refused(agent, model_ref, tmp_path):

@@ -221,7 +221,7 @@ def test_an_unhealthy_release_is_removed_and_nothing_is_switched(
     files = deliver(home, bundle("two", canary_outputs=np.full((2, 3), 9, np.float32)))
     failure = agent.ask(install_job(home, "two", files), Status)
     assert failure.kind == "unhealthy"
-    assert "output y is off by" in failure.message
+    assert "output y has a relative RMS error of" in failure.message
     assert served(home) == "one"
     assert names(home / "releases") == ["one"]
 

@@ -124,7 +124,7 @@ def test_what_a_runtime_prints_does_not_break_the_conversation(agent, models, tm
 
 
 @pytest.mark.parametrize(
-    ("number", "hint"), [(signal.SIGKILL, "out of memory"), (signal.SIGILL, "newer cpu")]
+    ("number", "hint"), [(signal.SIGKILL, "out of memory"), (signal.SIGILL, "newer CPU")]
 )
 def test_a_killed_worker_is_told_of_and_the_agent_goes_on(agent, model_ref, number, hint):
     agent.send(BenchJob(model_ref("echo"), **LONG))

@@ -149,7 +149,7 @@ def test_missing_space_is_told_before_a_byte_is_read(agent, blob, tmp_path):
     agent.send(ReceiveJob(str(tmp_path), (huge,), (0,)))
     failure = agent.answer(ReceiveResult)
     assert failure.kind == "no_space"
-    assert "MiB of disk space are missing" in failure.message
+    assert "MiB of disk space missing" in failure.message
 
 
 def test_a_file_that_cannot_grow_is_told_of(start_agent, blob, tmp_path):

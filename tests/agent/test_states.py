@@ -109,7 +109,7 @@ def test_samples_with_states_survive_the_wire(stepped):
         ({"constants": ()}, "the model's inputs are h, rate, x"),
         ({"axis": 5}, "has no axis 5"),
         ({"output": "none"}, "no output none for h"),
-        ({"output": "y"}, "which it is fed to"),
+        ({"output": "y"}, "that it is fed to"),
     ],
 )
 def test_states_that_do_not_belong_to_the_model_are_bad_jobs(stepped, change, says):

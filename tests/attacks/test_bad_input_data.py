@@ -33,8 +33,8 @@ def refused_build(project, *arguments, says):
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"pixels": X, "label": LABEL}, "no array for the model input 'x'; it has pixels"),
-        ({"label": LABEL}, "no array for the model input 'x'; it has none"),
+        ({"pixels": X, "label": LABEL}, "no array for the model input 'x'; arrays found: pixels"),
+        ({"label": LABEL}, "no array for the model input 'x'; arrays found: none"),
         ({"x": X[:, :3], "label": LABEL}, "x: samples of shape [3] do not fit the model input"),
         ({"x": X[:, :, None], "label": LABEL}, "x: samples of shape [4, 1] do not fit"),
         ({"x": np.float32(1), "label": LABEL}, "x: a single value"),
@@ -43,19 +43,19 @@ def refused_build(project, *arguments, says):
         ({"x": X.astype("U8"), "label": LABEL}, "x: holds <U8, not numbers"),
         ({"x": X.astype(np.int64), "label": LABEL}, "x: int64 cannot be fed to a float32 input"),
         ({"x": X[:30], "label": LABEL}, "arrays differ in their number of samples"),
-        ({"x": X[:0], "label": LABEL[:0]}, "holds no samples"),
-        ({"x": spoilt(7, np.nan), "label": LABEL}, "x: sample 7 holds NaN or infinite values"),
-        ({"x": spoilt(9, np.inf), "label": LABEL}, "x: sample 9 holds NaN or infinite values"),
-        ({"x": spoilt(0, -np.inf), "label": LABEL}, "x: sample 0 holds NaN or infinite values"),
+        ({"x": X[:0], "label": LABEL[:0]}, "has no samples"),
+        ({"x": spoilt(7, np.nan), "label": LABEL}, "x: sample 7 has NaN or infinite values"),
+        ({"x": spoilt(9, np.inf), "label": LABEL}, "x: sample 9 has NaN or infinite values"),
+        ({"x": spoilt(0, -np.inf), "label": LABEL}, "x: sample 0 has NaN or infinite values"),
         ({"x": X}, "eval.npz: no labels"),
         ({"x": X, "label": LABEL.astype(np.float32)}, "labels must be one integer per sample"),
         ({"x": X, "label": np.eye(3, dtype=int)[LABEL]}, "labels must be one integer per sample"),
-        ({"x": X, "label": LABEL + 1}, "not below 3, the number of classes"),
-        ({"x": X, "label": LABEL - 5}, "not below 3, the number of classes"),
+        ({"x": X, "label": LABEL + 1}, "must be less than 3, the number of classes"),
+        ({"x": X, "label": LABEL - 5}, "must be less than 3, the number of classes"),
         ({"x": X, "label": LABEL, "slice_a": LABEL[:5]}, "slice_a 5"),
         ({"x": np.asfortranarray(X), "label": LABEL}, "x: stored in Fortran order"),
         ({"x": X.astype(">f4"), "label": LABEL}, "x: stored big-endian"),
-        ({}, "holds no arrays"),
+        ({}, "contains no arrays"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value[:40],
 )
@@ -70,7 +70,7 @@ def test_evaluation_data_that_does_not_fit(tiny, arrays, says):
         ({"pixels": X}, "no array for the model input 'x'"),
         ({"x": X[:, :3]}, "calib.npz: x: samples of shape [3] do not fit"),
         ({"x": spoilt(3, np.nan)}, "calib.npz: x: sample 3 holds NaN"),
-        ({"x": X[:0]}, "calib.npz: holds no samples"),
+        ({"x": X[:0]}, "calib.npz: has no samples"),
     ],
     ids=["name", "shape", "nan", "none"],
 )
@@ -90,7 +90,7 @@ def test_objects_in_an_archive_are_never_unpickled(tiny):
         "more": {"x": X, "label": LABEL, "more": np.array([Trap()] * 40, object)},
     }.items():
         np.savez(tiny / "eval.npz", allow_pickle=True, **arrays)
-        refused_build(tiny, says=f"{name}: holds object, not numbers")
+        refused_build(tiny, says=f"{name}: contains object, not numbers")
     assert not (tiny / "sprung").exists()
 
 
@@ -172,7 +172,7 @@ def test_data_that_is_not_there(tiny):
     refused_build(tiny, "--data", "none.npz", says="none.npz: no such file or folder")
     refused_build(tiny, "--eval", "no_module:f", says="no_module:f: ModuleNotFoundError")
     (tiny / "empty").mkdir()
-    refused_build(tiny, "--eval", "empty", says="empty: holds neither .npy files nor images")
+    refused_build(tiny, "--eval", "empty", says="empty: contains neither .npy files nor images")
     (tiny / "eval.npz").write_text("label,x\n1,2\n")
     refused_build(tiny, says="eval.npz: not an .npz file")
 
@@ -185,7 +185,9 @@ def test_no_evaluation_data_at_all(tiny):
 
 
 def test_a_metric_that_the_output_cannot_have(tiny):
-    refused_build(tiny, "--metric", "binary", says="binary scores one value, the output has 3")
+    refused_build(
+        tiny, "--metric", "binary", says="metric binary needs one output value, the output has 3"
+    )
 
 
 def test_preprocessing_that_does_not_fit_the_channels(tiny):
@@ -240,6 +242,5 @@ def test_bad_data_end_a_real_process_with_2_and_no_traceback(tiny):
     # On a busy machine lines that tell how far it is may stand before the message.
     assert "Traceback" not in done.err
     assert done.err.endswith(
-        "edgekit: eval.npz: x: sample 7 holds NaN or infinite values\n"
-        "  remove or mend these samples\n"
+        "edgekit: eval.npz: x: sample 7 has NaN or infinite values\n  remove or fix these samples\n"
     )

@@ -33,11 +33,11 @@ def refused_everywhere(project, model, says):
     ("content", "says"),
     [
         (b"", "the file is empty"),
-        (b"not a model at all\n", "not an ONNX model, or cut short"),
-        (PNG, "not an ONNX model, or cut short"),
-        (b"\x1c\x00\x00\x00TFL3", "LiteRT refuses the file"),
-        (b"\x00" * 4096, "not an ONNX model, or cut short"),
-        (b"PK\x03\x04" + bytes(100), "not an ONNX model, or cut short"),
+        (b"not a model at all\n", "not an ONNX model, or truncated"),
+        (PNG, "not an ONNX model, or truncated"),
+        (b"\x1c\x00\x00\x00TFL3", "LiteRT rejects the file"),
+        (b"\x00" * 4096, "not an ONNX model, or truncated"),
+        (b"PK\x03\x04" + bytes(100), "not an ONNX model, or truncated"),
     ],
     ids=["empty", "text", "png", "tflite-head", "zeros", "zip"],
 )
@@ -54,7 +54,7 @@ def test_a_file_that_is_no_model(tiny, content, says):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"<!DOCTYPE html><html>404</html>", "it is a web page"),
         (b'{"layers": []}', "it is JSON text"),
-        (b"\x0a\x7f", "check the file's size against its source"),
+        (b"\x0a\x7f", "compare the file size with its source"),
     ],
     ids=["zip", "gzip", "lfs", "html", "json", "cut"],
 )
@@ -144,7 +144,7 @@ def test_an_element_type_that_onnx_does_not_have(tiny, side, number):
     (value,) = getattr(model.graph, side)
     value.type.tensor_type.elem_type = number
     onnx.save(model, tiny / "model.onnx")
-    says = f"model.onnx: {value.name}: elements of a type that ONNX has not: {number}"
+    says = f"model.onnx: {value.name}: unknown element type {number}"
     refused_everywhere(tiny, tiny / "model.onnx", says)
 
 
@@ -209,10 +209,10 @@ def test_external_data_that_is_missing(tiny):
 @pytest.mark.parametrize(
     ("offset", "length", "says"),
     [
-        (0, 48, "external data 'weights.bin' is cut short (needs 48 bytes)"),
-        (16, 48, "external data 'weights.bin' is cut short (needs 64 bytes)"),
-        (100, None, "external data 'weights.bin' is cut short (needs 148 bytes)"),
-        (0, None, "external data 'weights.bin' is cut short (needs 48 bytes)"),
+        (0, 48, "external data 'weights.bin' is truncated, 48 bytes needed"),
+        (16, 48, "external data 'weights.bin' is truncated, 64 bytes needed"),
+        (100, None, "external data 'weights.bin' is truncated, 148 bytes needed"),
+        (0, None, "external data 'weights.bin' is truncated, 48 bytes needed"),
         (-8, 48, "external data 'weights.bin': a negative offset or length"),
         ("x", 48, "external data 'weights.bin': invalid literal"),
         (0, "y", "external data 'weights.bin': invalid literal"),
@@ -296,5 +296,5 @@ def test_a_runtime_that_the_device_does_not_have(tiny):
 
 def test_the_whole_model_is_no_bad_input(tiny):
     done = edgekit("inspect", DIGITS / "model.onnx", "--device", PROFILE)
-    stages = ["reading the model", "counting operations", "looking at operators"]
+    stages = ["reading the model", "counting MACs", "checking operators"]
     assert (done.code, done.err.splitlines()) == (0, stages)

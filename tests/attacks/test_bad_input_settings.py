@@ -157,7 +157,9 @@ def test_a_cache_that_cannot_be_written_to(tiny, monkeypatch):
 
 
 def test_a_build_never_takes_the_place_of_the_users_own_files(tiny):
-    done = refused_build(tiny, "--out", tiny, says="the build would replace model.onnx there")
+    done = refused_build(
+        tiny, "--out", tiny, says="the build would replace model.onnx, which edgekit did not write"
+    )
     assert "--out" in done.err
     (tiny / "kept").mkdir()
     (tiny / "kept" / "manifest.json").write_text("{}")
@@ -201,10 +203,10 @@ def test_a_report_of_what_is_no_build(tiny):
         refused("report", tiny / "model.onnx", says="not a build folder")
     (tiny / "results.jsonl").write_text(json.dumps({"kind": "candidate"}) + "\n")
     with untouched(tiny):
-        refused("report", tiny, says="no build begins in this file")
+        refused("report", tiny, says="the file contains no build")
     (tiny / "results.jsonl").write_text("\n")
     with untouched(tiny):
-        refused("report", tiny, says="no build begins in this file")
+        refused("report", tiny, says="the file contains no build")
 
 
 def test_an_output_that_nobody_can_take_ends_with_2(workplace):

@@ -192,18 +192,18 @@ def test_golden_samples_that_unpack_to_gibibytes_are_not_sent(workplace):
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))
     done = edgekit("push", bundle.path, "local")
     assert done.code == 2, done.err
-    assert "canaries.npz: no golden samples: unpacks to " in done.err
+    assert "canaries.npz: not valid golden samples: expands to " in done.err
 
 
 def test_golden_samples_that_unpack_to_gibibytes_are_refused(ask, tmp_path):
-    with pytest.raises(AgentError, match="unpacks to 6442450944 bytes") as caught:
+    with pytest.raises(AgentError, match="expands to 6442450944 bytes") as caught:
         ask(ECHO, Limits(), golden(tmp_path / "bomb.npz", 3 * GIB))
     assert caught.value.failure.kind == "bad_job"
 
 
 def test_a_health_check_ends_after_its_time(ask):
     started = time.monotonic()
-    with pytest.raises(AgentError, match="not done after 3 s") as caught:
+    with pytest.raises(AgentError, match="did not finish within 3 s") as caught:
         ask(ENDLESS, Limits(seconds=3.0))
     assert caught.value.failure.kind == "too_slow"
     assert time.monotonic() - started < 30

@@ -73,7 +73,7 @@ def test_a_device_alone_does_not_make_a_mistake_of_the_user(hostile, sshd, tmp_p
     np.savez(tmp_path / "eval.npz", x=np.zeros((2, 64), np.float32), label=np.array([1, 9]))
     done = edgekit("bench", bundle.path, "good", "--eval", tmp_path / "eval.npz")
     assert done.returncode == ExitCode.BAD_REQUEST
-    assert "edgekit: good: label 9 of sample 1 is not below 8" in done.stderr
+    assert "edgekit: good: label 9 of sample 1 must be less than 8" in done.stderr
 
 
 def ended(capsys, **ends):

@@ -83,7 +83,7 @@ def test_the_previous_release_can_be_served_again_whatever_its_version(
 @pytest.mark.parametrize("ask", [read_keys, lambda session: revoke_key(session, "k")])
 def test_a_device_that_names_keys_that_are_none_costs_its_own_turn(ask):
     session = Session(HostileTransport("keys that are none"))
-    with pytest.raises(DeviceError, match="its list of trusted keys holds an invalid key"):
+    with pytest.raises(DeviceError, match="its list of trusted keys contains an invalid key"):
         ask(session)
     session.close()
 
@@ -94,7 +94,7 @@ def test_the_commands_tell_of_keys_and_refuse_with_exit_code_4(tmp_path, monkeyp
     assert edgekit("keys", "new").code == 0
     assert edgekit("keys", "new").code == 2
     bundle = make_signed(tmp_path / "b", find_signing_key(None))
-    assert "takes releases signed with default" in edgekit("keys", "trust", "local").out
+    assert "accepts releases signed with default" in edgekit("keys", "trust", "local").out
     assert edgekit("push", bundle.path, "local").code == 0
     write_bundle(
         tmp_path / "m.edgekit",

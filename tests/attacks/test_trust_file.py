@@ -138,7 +138,7 @@ def test_revocations_are_never_forgotten_without_a_word(device, tmp_path):
     assert (names(trust.keys), trust.revoked) == ({"owner"}, ())
     assert actions(device)[-2:] == ["replace keys", "trust"]
     log = edgekit("status", "local", "--log").out
-    assert "revoked keys, versions and the time are forgotten" in log
+    assert "revoked keys, versions and the time were forgotten" in log
 
 
 def test_replacing_what_is_whole_forgets_nothing(device):
@@ -154,7 +154,7 @@ def test_a_damaged_file_keeps_the_rest_going(device, tmp_path):
     damage(device, TRUST, COPY)
     state = device.status()
     assert (state.current.version, state.trust) == (6, None)
-    assert "until 'edgekit keys trust --replace'" in edgekit("status", "local").out
+    assert "until you run 'edgekit keys trust --replace'" in edgekit("status", "local").out
     with pytest.raises(DeviceError) as caught:
         device.push(make_bundle(tmp_path / "evil", seed=2, width=8))
     assert caught.value.kind == "damaged_trust"
@@ -179,7 +179,7 @@ def test_the_owner_of_a_trusted_key_lets_a_device_take_unsigned_releases_again(d
     assert caught.value.kind == "unsigned"
     done = edgekit("keys", "untrust", "local")
     assert done.code == 0, done.err
-    assert "trusts no key and takes every release, revoked: stolen" in done.out
+    assert "trusts no key; accepts every release, revoked: stolen" in done.out
     assert device.push(bundle).health.healthy
     assert edgekit("keys", "untrust", "local").out == done.out  # nothing is left to be done
     lines = [line for line in read_last_lines(home(device), 50) if line.action == "untrust"]
@@ -224,7 +224,7 @@ def test_a_permission_is_valid_once(device):
 def test_a_user_without_a_trusted_key_is_told(device, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "of somebody else"))
     done = edgekit("keys", "untrust", "local")
-    assert (done.code, "no key of yours is trusted by the device" in done.err) == (4, True)
+    assert (done.code, "the device trusts none of your keys" in done.err) == (4, True)
     assert try_read_trust(home(device)).wants_signature()
 
 

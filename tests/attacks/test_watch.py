@@ -72,7 +72,7 @@ def test_pushing_an_unconfirmed_release_again_confirms_it(device, first, unconfi
     new = unconfirmed(600.0)
     other = make_bundle(tmp_path / "other", seed=77, width=8)
     before = device.files()
-    with pytest.raises(DeviceError, match="waits for its confirmation") as caught:
+    with pytest.raises(DeviceError, match="must be confirmed within") as caught:
         device.push(other)
     assert (caught.value.kind, caught.value.transient) == ("busy", True)
     assert {n: c for n, c in device.files().items() if n.startswith(("rel", "cur", "prev"))} == {
@@ -86,7 +86,7 @@ def test_pushing_an_unconfirmed_release_again_confirms_it(device, first, unconfi
 
 def test_the_app_confirms_by_a_file(device, first, unconfirmed):
     new = unconfirmed(600.0)
-    assert f"{new} waits for its confirmation" in edgekit("status", "local").out
+    assert f"{new} is not confirmed yet" in edgekit("status", "local").out
     (device.home / "confirmed").write_text(f"{first}\n")  # of another release
     time.sleep(1.5)
     assert device.status().watch.release == new
@@ -146,7 +146,7 @@ def test_the_push_waits_for_the_app_and_tells_if_it_does_not_confirm(device, fir
     bundle = make_bundle(tmp_path / "next", seed=1, width=8)
     done = edgekit("push", bundle.path, "local", "--watch", "3", "--app-confirms")
     assert (done.code, done.out) == (4, "")
-    assert f"the device went back to {first}" in done.err
+    assert f"the device rolled back to {first}" in done.err
     assert served(device)[0] == first
 
 

@@ -112,7 +112,7 @@ def test_a_failure_to_confirm_leaves_the_outcome_open(device, first, tmp_path):
             return ask(job, result, **more)
 
         session.ask = fail
-        with pytest.raises(UnknownStateError, match=f"goes back to {first} within 600 s"):
+        with pytest.raises(UnknownStateError, match=f"rolls back to {first} within 600 s"):
             push(bundle, session, cache=device.cache, watch=WatchTerms(seconds=600.0))
     assert served(device)[0] != first
 
@@ -121,8 +121,8 @@ def test_where_neither_is_there_the_push_says_so(device, first, tmp_path, monkey
     monkeypatch.setenv("PATH", f"{Path(os.sys.executable).parent}:/nowhere")
     bundle = make_bundle(tmp_path / "next", seed=1, width=8)
     done = edgekit("push", bundle.path, "local", "--watch", "60")
-    assert (done.code, "does not go back by itself" in done.out) == (0, True), done.out
-    assert "no cron that knows @reboot runs" in done.out
+    assert (done.code, "does not roll back by itself" in done.out) == (0, True), done.out
+    assert "no running cron supports @reboot" in done.out
 
 
 def test_a_watch_of_an_earlier_version_is_read(device, first, unconfirmed):

@@ -12,7 +12,7 @@ FINE = Outcome(
     model="m", step="quantize-static", status="ok", size_ratio=0.3, said=0.1, output="y",
     error=0.15, time_ratio=0.9,
 )  # fmt: skip
-LOSS = "much of the outputs is lost; error relative to their own size on 4 samples: y 0.4"
+LOSS = "outputs have a large relative error on the samples: y 0.4; give more samples"
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ LOSS = "much of the outputs is lost; error relative to their own size on 4 sampl
         ({"said": 0.4, "error": 0.5}, "y has the error 0.5, and no note warns of it"),
         ({"said": 0.4, "error": 0.5, "notes": (LOSS,)}, ""),
         ({"time_ratio": 1.3}, "takes 1.30 times as long, and no note says so"),
-        ({"time_ratio": 1.3, "notes": ("on this machine it takes 1.24 times as long",)}, ""),
+        ({"time_ratio": 1.3, "notes": ("on this machine the file takes 1.24 times as long",)}, ""),
         ({"status": "exit 1", "text": "KeyError: 'x'"}, "exit 1: KeyError: 'x'"),
         ({"status": "refused", "text": "why"}, ""),
     ],

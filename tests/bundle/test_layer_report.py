@@ -43,7 +43,7 @@ def test_a_pass_that_leaves_no_record_has_none(tmp_path):
 def test_a_damaged_record_is_the_fault_of_the_pass(tmp_path, damage):
     (tmp_path / LAYERS).write_text(damage)
 
-    with pytest.raises(PassError, match=r"layers\.json: not a record of layers"):
+    with pytest.raises(PassError, match=r"layers\.json: not a valid layer report"):
         read_layers(tmp_path)
 
 

@@ -119,7 +119,7 @@ def test_a_damaged_packed_model_is_named(tmp_path):
 
 def test_a_changed_or_missing_file_is_named(lay):
     changed = open_bundle(lay(CONTENTS | {"model.onnx": b"other", MANIFEST: text(manifest())}))
-    with pytest.raises(UserError, match=r"model\.onnx is not what the manifest says"):
+    with pytest.raises(UserError, match=r"model\.onnx does not match the manifest"):
         changed.check()
 
 
@@ -144,7 +144,7 @@ def test_a_file_name_that_leaves_the_bundle_is_refused(lay, name):
         (lambda m: m.update(extra=1), "extra"),
         (lambda m: m.update(schema_version=2), "schema_version"),
         (lambda m: m["profile"].pop("hardware"), r"profile\.hardware"),
-        (lambda m: m.update(model="other.onnx"), r"no digest of other\.onnx"),
+        (lambda m: m.update(model="other.onnx"), r"the digest of other\.onnx is missing"),
     ],
 )
 def test_a_wrong_manifest_is_refused_with_the_field(lay, edit, complaint):

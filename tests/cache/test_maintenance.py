@@ -108,7 +108,7 @@ def test_nothing_is_removed_under_a_running_build(store):
         done = edgekit("cache", "--clear")
         build.stdin.close()
     assert (done.code, done.out) == (2, "")
-    assert "another edgekit command uses the cache" in done.err
+    assert "another edgekit command is using the cache" in done.err
     assert one.exists()
     assert edgekit("cache", "--clear").code == 0
     assert not one.exists()

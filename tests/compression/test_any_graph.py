@@ -108,7 +108,7 @@ def test_convolutions_alone_are_nothing_for_dynamic_quantization(tmp_path):
 def test_a_quantized_model_is_not_quantized_again(tmp_path, recipe):
     source, data = source_of(QUANTIZABLE["gemm without bias"], tmp_path)
     quantized = apply("quantize-static", source, tmp_path, data)
-    with pytest.raises(PassRefused, match=r"^the model is quantized already"):
+    with pytest.raises(PassRefused, match=r"^the model is already quantized"):
         apply_all(RECIPES[recipe], quantized, tmp_path, data)
 
 

@@ -91,8 +91,7 @@ def test_a_constant_input_drops_the_branch_that_never_runs(tmp_path, name, most,
     assert made.bytes < most * source.bytes
     assert made.signature.inputs == source.signature.inputs
     assert (
-        f"input sr is fixed at {rate} in the file, as edgekit.toml says: the file ignores other "
-        "values"
+        f"input sr is fixed to {rate} (from edgekit.toml); the file ignores other values"
     ) in found.notes
     exact, told = (run(each, x=x, sr=np.array(rate))[0] for each in (source, made))
     assert np.abs(told - exact).max() < 0.3 * np.abs(exact).max()

@@ -71,12 +71,12 @@ def test_a_crash_and_an_untrue_refusal_are_found(tmp_path, monkeypatch, function
 
 def refuse_by_shape(source, settings, work):
     raise PassRefused(
-        "nothing to prune: w (Conv, 64 x 64) is too small: 4096 entries, less than 99"
+        "nothing to prune: w (Conv, 64 x 64) is too small: 4096 entries, fewer than 99"
     )
 
 
 def refuse_all(source, settings, work):
-    raise PassRefused("nothing to quantize: the model stores no float weights of layers")
+    raise PassRefused("nothing to quantize: no layer has stored float weights")
 
 
 @pytest.mark.parametrize("function", ["refuse_by_shape", "refuse_all"])

@@ -54,7 +54,7 @@ def test_a_state_of_a_size_on_purpose_is_filled_up_and_masked(tmp_path):
     assert found.model.signature.inputs[1].shape == (1, 32, 8)
     assert found.model.signature.inputs[2].shape == (1, 33)  # past + 1
     assert (
-        "pad shorter states with zeros, and mask the padding by input attention_mask"
+        "pad shorter states with zeros, and mask the padding with the input attention_mask"
         in found.notes[1]
     )
     given = fed(count=1)
@@ -71,8 +71,8 @@ def test_a_size_that_samples_give_is_told(tmp_path):
     found = made(decoder(tmp_path), tmp_path, samples(tmp_path, **fed()), past=12)
 
     assert found.notes[0] == (
-        "the file accepts inputs of one size: past = 12, past + 1 = 13; "
-        "--dims NAME=SIZE sets another size"
+        "the file has fixed input sizes: past = 12, past + 1 = 13; "
+        "set other sizes with --dims NAME=SIZE"
     )
     assert found.agreement.samples == 16
 
@@ -91,7 +91,7 @@ def test_samples_of_another_size_do_not_keep_a_size_on_purpose_away(tmp_path):
     found = made(decoder(tmp_path, mask=False), tmp_path, data, past=32)
 
     assert found.agreement.samples == 0
-    assert "compared on made-up inputs: the samples have other sizes than the file" in found.notes
+    assert "compared on random inputs, as the samples have other sizes than the file" in found.notes
 
 
 def test_a_model_of_fixed_sizes_has_nothing_to_tell(tmp_path):

@@ -76,7 +76,7 @@ def test_a_value_in_words_becomes_one_of_the_settings_type(everything, pair, val
         ("widths=4", "widths: must be NAME:VALUE"),
         ("table=a:x", "table: must be NAME:VALUE,..., each value a whole number or none"),
         ("nothing=1", "nothing: unknown setting of all"),
-        ("bits", "'bits': not key=value"),
+        ("bits", "'bits': expected KEY=VALUE"),
     ],
 )
 def test_a_value_that_is_none_is_refused_with_all_that_is_allowed(everything, pair, says):
@@ -152,14 +152,14 @@ def test_a_table_in_a_recipe_file_may_name_any_layer(tmp_path, everything):
         ("percentile = 99", "percentile = inf", "step 2: percentile: must be a number"),
         ("percentile = 99", "percentiles = 99", "step 2: percentiles: unknown setting"),
         ('"quantize-static"', '"quantize-statis"', "step 2: no pass named 'quantize-statis'"),
-        ('pass = "quantize-static"', "", "step 2: pass: names no pass"),
-        ('"three bits"', "3", "name: must be a line of text"),
-        ('"three bits"', '"a\\nb"', "name: must be a line of text"),
+        ('pass = "quantize-static"', "", "step 2: pass: missing or not a name"),
+        ('"three bits"', "3", "name: must be one line of text"),
+        ('"three bits"', '"a\\nb"', "name: must be one line of text"),
         ("name =", "title =", "title: unknown key"),
         ("[[step]]", "[[steps]]", "steps: unknown key"),
         ("bits = 3", "bits = ", "not TOML"),
-        (RECIPE, "", "holds no [[step]]"),
-        (RECIPE, "step = 3", "holds no [[step]]"),
+        (RECIPE, "", "no [[step]] table"),
+        (RECIPE, "step = 3", "no [[step]] table"),
     ],
 )
 def test_a_mistake_in_a_recipe_file_is_named_with_its_place(tmp_path, old, new, says):

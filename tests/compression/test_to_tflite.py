@@ -85,7 +85,7 @@ def test_outputs_that_are_equal_keep_their_order(tmp_path):
 
 
 def test_a_free_dimension_that_nobody_gave_a_size_is_refused_by_name(tmp_path):
-    with pytest.raises(PassRefused, match="fixed sizes, and nobody says that of L") as caught:
+    with pytest.raises(PassRefused, match="fixed sizes, but the size of L is not given") as caught:
         apply("to-tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
     assert "--dims L=SIZE" in caught.value.hint
 
@@ -307,19 +307,18 @@ def test_a_constant_input_decides_the_branch_and_stays_in_the_signature(tmp_path
         answers(found.model, x=x, sr=constant)["y"], run(source, x=x, sr=constant)[0], rtol=1e-5
     )
     assert (
-        f"input sr is fixed at {rate} in the file, as edgekit.toml says: the file ignores other "
-        "values"
+        f"input sr is fixed to {rate} (from edgekit.toml); the file ignores other values"
     ) in found.notes
 
 
 def test_a_branch_that_only_the_input_data_decide_is_refused(tmp_path):
     with pytest.raises(
-        PassRefused, match="takes a branch that only the input data decide"
+        PassRefused, match="has a condition that depends on the input data"
     ) as refused:
         apply("to-tflite", write(tmp_path, model_by_rate()), tmp_path)
     assert refused.value.hint == (
-        "if sr is the same in every run, say so in edgekit.toml: "
-        '[model.inputs."sr"] constant = VALUE; or run this model with onnxruntime'
+        "if sr is the same in every run, set it in edgekit.toml: "
+        '[model.inputs."sr"] constant = VALUE; otherwise run this model with onnxruntime'
     )
 
 
@@ -332,7 +331,7 @@ def test_constants_are_suggested_only_where_small_inputs_decide_the_branch(tmp_p
         " c = And(p, b) y = If(c) <then_branch = t () => (float[1,4] t_y) { t_y = Relu(x) },"
         " else_branch = e () => (float[1,4] e_y) { e_y = Tanh(x) }> }",
     )
-    with pytest.raises(PassRefused, match="takes a branch") as refused:
+    with pytest.raises(PassRefused, match="has a condition") as refused:
         apply("to-tflite", source, tmp_path)
     assert ("if a, b are the same in every run" in refused.value.hint) == (count == 8)
 
@@ -344,4 +343,4 @@ def test_a_constant_input_of_a_graph_that_needs_no_folding_is_still_read(tmp_pat
 
     x = uniform(1, 4)
     np.testing.assert_allclose(answers(found.model, x=x, k=np.float32(3))["y"], 3 * x, rtol=1e-6)
-    assert not [note for note in found.notes if "is fixed at" in note]
+    assert not [note for note in found.notes if "is fixed to" in note]

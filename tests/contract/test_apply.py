@@ -61,7 +61,7 @@ def test_a_pass_that_finds_nothing_writes_the_same_model_and_says_so(tiny):
     assert edgekit("apply", "clean", "-C", tiny, "model.onnx", "-o", "a.onnx").code == 0
     again = edgekit("apply", "clean", "-C", tiny, "a.onnx", "-o", "b.onnx")
 
-    assert "nothing to do: the file is the same" in again.out
+    assert "nothing to change: the output file is identical to the input" in again.out
     assert (tiny / "a.onnx").read_bytes() == (tiny / "b.onnx").read_bytes()
 
 
@@ -91,9 +91,9 @@ def test_without_samples_a_pass_that_needs_none_runs_and_its_error_is_not_made_u
         (["clean", "model.onnx", "-o", "model.onnx"], "the command reads it"),
         (["clean", "model.onnx", "-o", "./../tiny/model.onnx"], "the command reads it"),
         (["clean", "model.onnx", "-o", "hard.onnx"], "the command reads it"),
-        (["clean", "model.onnx", "-o", "link.onnx"], "something else than a regular file"),
-        (["clean", "model.onnx", "-o", "folder"], "something else than a regular file"),
-        (["clean", "model.onnx", "-o", "pipe"], "something else than a regular file"),
+        (["clean", "model.onnx", "-o", "link.onnx"], "exists and is not a regular file"),
+        (["clean", "model.onnx", "-o", "folder"], "exists and is not a regular file"),
+        (["clean", "model.onnx", "-o", "pipe"], "exists and is not a regular file"),
         (["clean", "model.onnx", "-o", "calib.npz"], "the command reads it"),
         (["clean", "model.onnx", "-o", "edgekit.toml"], "the command reads it"),
         (["clean", "eval.npz", "-o", "o.onnx"], "eval.npz: not an ONNX model"),
@@ -124,7 +124,7 @@ def test_samples_are_asked_for_where_a_pass_needs_them(tiny):
 def test_a_pass_that_does_not_apply_says_why_and_ends_with_2(tiny):
     assert edgekit("apply", "quantize-static", "-C", tiny, "model.onnx", "-o", "q.onnx").code == 0
     refused(
-        "apply", "quantize-static", "-C", tiny, "q.onnx", "-o", "r.onnx", says="quantized already"
+        "apply", "quantize-static", "-C", tiny, "q.onnx", "-o", "r.onnx", says="already quantized"
     )
     assert not (tiny / "r.onnx").exists()
 
@@ -170,7 +170,7 @@ def test_a_pass_that_breaks_its_promise_ends_with_1_and_leaves_nothing(tiny, tab
     done = edgekit("apply", "idle", "-C", tiny, "model.onnx", "-o", "o.onnx")
 
     assert (done.code, done.out) == (1, "")
-    assert "edgekit: idle: promised another file: it is unchanged" in done.err
+    assert "edgekit: idle: the output file is identical to the input" in done.err
     assert not (tiny / "o.onnx").exists()
 
 
@@ -194,12 +194,12 @@ def test_what_layers_cost_stays_with_a_candidate_and_is_in_the_report(tiny, tabl
     told = [line["layers"] for line in lines if line.get("name") == "telling"]
     assert [[c["layer"] for c in costs] for costs in told] == [["cheap<b>", "dear", "middling"]] * 2
     page = (out / "report.html").read_text()
-    section = page.partition("Which layer costs what")[2]
+    section = page.partition("Cost of each layer")[2]
     assert section.index("dear") < section.index("middling") < section.index("cheap&lt;b&gt;")
     assert "cheap<b>" not in page
     assert '<td class="n">92.3</td>' in section, "dear has 0.25 of 0.271 nats"
     assert section.count("64 -&gt; 48 channels") == 1
-    assert "What became of it" in section
+    assert "Remarks" in section
 
 
 def test_passes_lists_every_pass_with_what_it_takes():
@@ -231,6 +231,6 @@ def test_each_output_has_its_error_and_the_worst_comes_first(tmp_path):
     assert list(errors) == ["mask", "state"]
     assert facts["relative_error"] == errors["mask"] > errors["state"] > 0
     lines = [line.strip() for line in told.out.splitlines()]
-    where = "10 samples that the pass has not seen"
-    at = lines.index(f"relative output error {errors['mask']:.3g} on {where}, the worst first:")
+    where = "10 held-out samples"
+    at = lines.index(f"relative output error {errors['mask']:.3g} on {where}, largest first:")
     assert lines[at + 1 : at + 3] == [f"{n} {error:.3g}" for n, error in errors.items()]

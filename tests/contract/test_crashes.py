@@ -105,7 +105,9 @@ def test_a_crash_in_a_build_rejects_its_candidate_alone(tiny, monkeypatch, crash
     assert "Traceback" in report.read_text()
 
     text = edgekit("build", "-C", tiny).out
-    assert re.search(r"int8-dynamic: not made: failed: .*\n  a fault of edgekit: .*\.txt", text)
+    assert re.search(
+        r"int8-dynamic: no candidate: failed: .*\n  this is a bug in edgekit; .*\.txt", text
+    )
     assert str(report) in (tiny / "build" / "tablet-x86" / "report.html").read_text()
 
 

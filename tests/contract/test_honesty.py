@@ -28,7 +28,7 @@ def test_a_machine_of_another_architecture_measures_nothing_for_a_device(tiny):
 
 def test_the_same_samples_for_calibration_and_evaluation_are_noticed(digits):
     built = facts("build", "-C", digits, "--data", "eval.npz")
-    assert any("calibration and evaluation are the same samples" in n for n in built["notes"])
+    assert any("calibration and evaluation use the same samples" in n for n in built["notes"])
 
 
 def test_an_original_that_is_no_better_than_guessing_is_noticed(digits):
@@ -38,7 +38,9 @@ def test_an_original_that_is_no_better_than_guessing_is_noticed(digits):
     with (digits / FILE_NAME).open("a") as file:
         file.write("\n[data.preprocess]\nscale = 0.0\n")
     built = facts("build", "-C", digits)
-    assert any("no better than always giving the most common label" in n for n in built["notes"])
+    assert any(
+        "no better than always predicting the most common label" in n for n in built["notes"]
+    )
 
 
 def test_bytes_that_are_fed_to_floats_unscaled_are_noticed(digits):
@@ -48,7 +50,9 @@ def test_bytes_that_are_fed_to_floats_unscaled_are_noticed(digits):
         arrays[name] = arrays[name].astype(np.uint8)
         np.savez(digits / f"{split}.npz", **arrays)
     built = facts("build", "-C", digits)
-    assert sum("uint8 and is fed to a float32 input unscaled" in n for n in built["notes"]) == 2
+    assert (
+        sum("uint8 and is fed to a float32 input without scaling" in n for n in built["notes"]) == 2
+    )
 
 
 def test_few_samples_prove_nothing_and_the_line_says_how_many_could(digits):
@@ -74,7 +78,7 @@ def test_a_failed_build_says_that_an_older_bundle_is_still_there(built, digits):
     profile.write_text(text)
     done = edgekit("build", "-C", digits, "--device", "tight.toml")
     assert done.code == 3
-    assert "still holds the bundle of an earlier build" in done.out
+    assert "still contains the bundle of an earlier build" in done.out
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -86,7 +86,7 @@ def test_the_bundle_says_which_runtime_the_chosen_file_is_for(both):
     assert bundle.manifest.runtime.name == chosen["runtime"]
     assert bundle.manifest.model == f"model.{chosen['format']}"
     page = (project / "build" / PROFILE / "report.html").read_text()
-    assert "Both runtimes, side by side" in page
+    assert "Comparison of the runtimes" in page
 
 
 def test_the_terminal_shows_the_two_forms_of_a_recipe_in_one_line(both, monkeypatch, shared_cache):
@@ -105,7 +105,7 @@ def test_a_device_that_runs_tflite_alone_gets_a_twin_of_an_onnx_model(workplace)
     facts = json.loads(done.out)
     candidates = {c["name"]: c for c in facts["candidates"]}
     assert candidates["original"]["passes"] is False
-    assert "the reference" in candidates["original"]["verdict"]["reasons"][0]
+    assert "used as reference only" in candidates["original"]["verdict"]["reasons"][0]
     assert {c["runtime"] for n, c in candidates.items() if n != "original"} == {"litert"}
     assert any("tflite-runtime" in note for note in facts["notes"])
     bundle = open_bundle(project / "build" / "beaglebone-black")
@@ -156,7 +156,7 @@ def test_a_file_goes_over_by_hand_and_comes_back(tiny):
 
 def test_a_recipe_that_ends_in_a_file_the_device_does_not_run_is_refused(tiny):
     how = ("--device", "beaglebone-black", "--runtime", "auto", "--step", "quantize-static")
-    refused("build", "-C", tiny, *how, says="the pass tflite")
+    refused("build", "-C", tiny, *how, says="edgekit apply to-tflite")
     refused("build", "-C", tiny, "--step", "to-tflite", says="onnxruntime do not run")
 
 
@@ -172,5 +172,5 @@ def test_a_build_with_another_constant_makes_another_tflite_file(workplace):
         )
         assert done.code in (0, 3), done.err
         (candidate,) = (c for c in json.loads(done.out)["candidates"] if c["name"] == "to-tflite")
-        assert any(f"input sr is fixed at {rate}" in note for note in candidate["notes"])
+        assert any(f"input sr is fixed to {rate}" in note for note in candidate["notes"])
         assert not candidate["verdict"]["reasons"], candidate["verdict"]

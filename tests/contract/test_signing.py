@@ -26,7 +26,11 @@ def build(project):
 
 def test_without_a_key_the_build_says_that_its_bundle_is_not_signed(tiny):
     done = build(tiny)
-    assert (done.code, "not signed: 'edgekit keys new' makes a key" in done.out) == (0, True)
+    assert (
+        done.code,
+        "not signed; devices with a trusted key refuse it ('edgekit keys new' creates a key)"
+        in done.out,
+    ) == (0, True)
     assert open_bundle(tiny / "build" / PROFILE).signature is None
 
 
@@ -78,7 +82,7 @@ def test_a_wrong_release_table_is_told_before_the_work(tiny, table, says):
 @pytest.mark.parametrize(
     ("content", "mode", "says"),
     [
-        (None, 0o644, "others can read this private key"),
+        (None, 0o644, "other users can read this private key"),
         (b"", 0o600, "not a private key"),
         (b"\xff" * 100_000, 0o600, "not a private key"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", 0o600, "not a private"),

@@ -92,11 +92,22 @@ def test_a_pickle_is_not_opened_without_trust_and_its_code_does_not_run(project)
         (project / f"bad.{suffix}").write_bytes(pickle.dumps(Harm()))
     with untouched(project):
         for suffix in ("pkl", "joblib", "pt", "pth", "pt2"):
-            done = refused("inspect", "-C", project, f"bad.{suffix}", says="runs code that it")
+            done = refused(
+                "inspect", "-C", project, f"bad.{suffix}", says="contains Python pickles"
+            )
             assert "--trust-pickle" in done.err
-        refused("build", "-C", project, "bad.pkl", says="runs code that it carries")
-        refused("bench", "-C", project, "bad.pkl", "local", says="runs code that it carries")
-        refused("apply", "clean", "-C", project, "bad.pkl", "-o", "o.onnx", says="runs code")
+        refused("build", "-C", project, "bad.pkl", says="contains Python pickles")
+        refused("bench", "-C", project, "bad.pkl", "local", says="contains Python pickles")
+        refused(
+            "apply",
+            "clean",
+            "-C",
+            project,
+            "bad.pkl",
+            "-o",
+            "o.onnx",
+            says="contains Python pickles",
+        )
 
 
 def test_a_torch_function_is_built_and_what_it_prints_stays_out_of_the_json(tiny):

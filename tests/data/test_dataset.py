@@ -214,11 +214,11 @@ def test_a_damaged_image_is_named(tmp_path, opened, damage):
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        (b"name,label\na.png,1\n", "line 2: needs the columns"),
-        (b"file,label\na.png,cat\n", "line 2: needs the columns"),
+        (b"name,label\na.png,1\n", "line 2: the columns"),
+        (b"file,label\na.png,cat\n", "line 2: the columns"),
         (b"file,label\nb.png,1\n", r"line 2: no image b\.png"),
         (b"file,label\n\xff\xfe.png,1\n", "cannot be read"),
-        (b"", "holds neither"),
+        (b"", "contains neither"),
     ],
 )
 def test_a_wrong_table_of_labels_is_refused_with_its_line(tmp_path, opened, table, complaint):
@@ -235,8 +235,8 @@ def test_an_array_that_feeds_nothing_is_told_with_the_name_it_is_like(tmp_path, 
         sequnce=LABEL, weather=X[:, 0],
     )  # fmt: skip
     assert opened("d.npz").notes == (
-        "d.npz: the array sequnce feeds no input and is not used; did you mean 'sequence'?",
-        "d.npz: the array weather feeds no input and is not used",
+        "d.npz: the array sequnce matches no input and is not used; did you mean 'sequence'?",
+        "d.npz: the array weather matches no input and is not used",
     )
 
 
@@ -256,7 +256,7 @@ def test_an_array_of_an_input_that_is_a_constant_is_told(tmp_path, opened):
     np.savez(tmp_path / "d.npz", features=X, label=LABEL, rate=LABEL)
     made = opened("d.npz", wanted, feeding=Feeding(constants={"rate": np.array(16000)}))
     assert made.notes == (
-        "d.npz: the array rate is not used: edgekit.toml makes this input a constant",
+        "d.npz: the array rate is not used, as edgekit.toml makes this input a constant",
     )
 
 

@@ -129,7 +129,7 @@ def test_a_state_begins_with_zeros_a_number_or_a_file(tmp_path):
         ("[model.inputs.rate]\nconstant = inf", "constant"),
         ("[model.inputs.rate]\nconstant = nan", "constant"),
         (f"[model.inputs.rate]\nconstant = {10**30}", "constant"),
-        ("[model.inputs.rate]\nconstant = [1]", "has shape [1], but the input is rate int64 []"),
+        ("[model.inputs.rate]\nconstant = [1]", "its shape is [1], but the input is rate int64 []"),
         ("[model.inputs.rate]\nconstant = []", "constant"),
         ('[model.inputs.rate]\nconstant = [1, "a"]', "not an array of numbers"),
         ("[model.inputs.rate]\nconstant = [[1], [2, 3]]", "not an array of numbers"),
@@ -140,11 +140,11 @@ def test_a_state_begins_with_zeros_a_number_or_a_file(tmp_path):
         ('[model.inputs.rate]\nconstant = "."', "cannot be read: Is a directory"),
         ('[model.inputs.rate]\nconstant = "edgekit.toml"', "not a numpy array"),
         ('[model.inputs.rate]\nconstant = "text.npy"', "not numbers"),
-        ('[model.inputs.rate]\nconstant = "huge.npy"', "its shape cannot be"),
-        ('[model.inputs.rate]\nconstant = "cut.npy"', "the array is cut short"),
-        ("[model.inputs.rate]\nconstant = 1\nbatch_axis = 0", "a constant has neither"),
-        ('[model.inputs.rate]\nconstant = 1\nfrom = "y"', "a constant has neither"),
-        ("[model.inputs.state]\ninitial = 1", "'initial' goes with 'from'"),
+        ('[model.inputs.rate]\nconstant = "huge.npy"', "invalid shape"),
+        ('[model.inputs.rate]\nconstant = "cut.npy"', "the array is truncated"),
+        ("[model.inputs.rate]\nconstant = 1\nbatch_axis = 0", "'constant' excludes"),
+        ('[model.inputs.rate]\nconstant = 1\nfrom = "y"', "'constant' excludes"),
+        ("[model.inputs.state]\ninitial = 1", "'initial' needs 'from'"),
         ("[model.inputs.state]\nbatch_axis = 3", "has no axis 3"),
         ("[model.inputs.state]\nbatch_axis = -1", "batch_axis"),
         ("[model.inputs.state]\nbatch_axis = 99999999999999999999", "batch_axis"),
@@ -179,7 +179,7 @@ def test_what_edgekit_toml_cannot_mean_is_refused_in_one_line(tmp_path, text, sa
 
 def test_one_input_at_least_is_fed_with_samples(tmp_path):
     one = Signature(inputs=(spec("h", 1, 4),), outputs=(spec("hn", 1, 4),))
-    with pytest.raises(UserError, match="at least one input must be fed"):
+    with pytest.raises(UserError, match="at least one must come from the samples"):
         told(tmp_path, '[model.inputs.h]\nfrom = "hn"', one)
 
 
@@ -216,7 +216,7 @@ def test_init_proposes_states_and_asks_for_constants(tmp_path, monkeypatch):
 
     assert load_project(tmp_path).model.inputs["state"].output == "state_out"
     assert '# [model.inputs."rate"]\n# constant = 0' in started.text
-    assert "[model.inputs] rate: the value that it is always fed" in started.open_points
+    assert "[model.inputs] rate: its constant value" in started.open_points
 
 
 def test_an_input_that_nothing_feeds_is_refused_with_the_ways_to_feed_it(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def test_calibration_states_are_those_of_feeding_by_hand(tmp_path):
 
     assert np.array_equal(found["x"], x)
     assert np.array_equal(found["state"], states)
-    assert not found["state"][[0, 11, 20, 34]].any(), "zeros where a sequence begins"
+    assert not found["state"][[0, 11, 20, 34]].any(), "zeros at the start of a sequence"
 
 
 def test_without_sequences_the_split_is_one(tmp_path):
@@ -183,7 +183,7 @@ def test_a_length_that_no_sequence_has_is_refused(tmp_path):
     growing_data(tmp_path, path)
     refused(
         "apply", "clean", path, "-o", tmp_path / "o.onnx", "-C", tmp_path, "--data", "steps.npz",
-        "--dims", "past=50", says="no step has states of the requested sizes",
+        "--dims", "past=50", says="at no step do the states have the requested sizes",
     )  # fmt: skip
 
 
@@ -300,7 +300,7 @@ def test_timing_without_samples_feeds_the_constants(tmp_path):
     [
         ({"sequence": SEQUENCE[:, None]}, "sequence: must be one integer per sample"),
         ({"sequence": SEQUENCE * 1.0}, "sequence: must be one integer per sample"),
-        ({"sequence": np.arange(40) % 2}, "the rows of sequence 0 are apart"),
+        ({"sequence": np.arange(40) % 2}, "the rows of sequence 0 are not contiguous"),
         ({"sequence": SEQUENCE[:30]}, "differ in their number of samples"),
         ({"state": np.zeros((40, 3, 6), "f")}, "do not fit the model input state"),
         ({"state": np.full((40, 2, 6), np.nan, "f")}, "holds NaN or infinite"),

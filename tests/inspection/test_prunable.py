@@ -75,7 +75,7 @@ def test_heads_are_whole_and_counted_at_the_sizes_that_are_given(tmp_path):
     ("text", "weights", "why"),
     [
         ("g (float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }", {"w": normal(4, 3)}, "y"),
-        ("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }", {}, "no layer makes channels"),
+        ("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }", {}, "no layer has stored weights"),
         (
             "g (float[N,4] x, bool c) => (float[N,3] y) { y = If(c)"
             " <then_branch = t () => (float[N,3] p) { p = MatMul(x, w) },"
@@ -108,7 +108,7 @@ def test_a_quantized_model_says_so(tmp_path):
     found = looked(tmp_path, text, {"w": np.ones((4, 3), np.int8)})
 
     assert found.parts == ()
-    assert found.refused.startswith("the model is quantized already")
+    assert found.refused.startswith("the model is already quantized")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_layers_that_differ_by_a_number_are_one_row_and_reasons_alike_one_line(t
 
     shown = format_inspection(inspect(source.path, device=None, folder=tmp_path, structure=True))
 
-    assert "c0 and 3 alike" in shown
+    assert "c0 and 3 similar" in shown
     kept = [line for line in shown.splitlines() if "keeps its channels" in line]
     assert len(kept) == 1
     assert kept[0].endswith(", and so does 1 more layer.")

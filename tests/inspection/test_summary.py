@@ -127,7 +127,7 @@ def test_a_device_that_cannot_run_the_opset_says_what_to_do(tmp_path):
     )
 
     assert [o.what for o in found.obstacles] == [
-        "opset 17 is above 13, the device's onnxruntime ceiling",
+        "opset 17 is above 13, the limit of the device's onnxruntime",
         "operator Gemm (1 nodes) is not allowed by the device profile",
     ]
     assert all(o.fix for o in found.obstacles)
@@ -229,7 +229,7 @@ def test_what_litert_says_of_itself_does_not_reach_the_terminal(tmp_path):
 def test_a_constant_of_edgekit_toml_decides_what_crosses_over(tmp_path):
     source = write(tmp_path, model_by_rate())
     found = inspect(source.path, device="beaglebone-black", folder=tmp_path)
-    assert "takes a branch that only the input data decide" in found.obstacles[0].what
+    assert "has a condition that depends on the input data" in found.obstacles[0].what
 
     (tmp_path / "edgekit.toml").write_text(
         "[model.inputs.sr]\nconstant = 16000\n[model.inputs.of_another]\nconstant = 1\n"

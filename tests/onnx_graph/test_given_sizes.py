@@ -90,7 +90,7 @@ def test_tflite_takes_the_sizes_that_are_given(tmp_path):
         ("H=" + "9" * 5000, "not NAME=SIZE"),
         ("H=4294967296", "not NAME=SIZE"),
         ("W=3", "has no free dimension 'W'"),
-        ("H=2147483647", "come to"),
+        ("H=2147483647", "more than the limit of"),
     ],
 )
 def test_a_size_that_is_none_is_refused(tmp_path, given, says):
@@ -100,12 +100,19 @@ def test_a_size_that_is_none_is_refused(tmp_path, given, says):
 
 def test_one_dimension_has_one_size(tmp_path):
     path = model(tmp_path, NET, weights=WEIGHTS).path
-    refused("inspect", path, "--dims", "H=3", "--dims", "H=4", says="H has two sizes, 3 and 4")
+    refused("inspect", path, "--dims", "H=3", "--dims", "H=4", says="H is given twice, as 3 and 4")
 
 
 def test_a_bundle_has_its_sizes(tmp_path):
     (tmp_path / "bundle").mkdir()
-    refused("bench", tmp_path / "bundle", "local", "--dims", "H=3", says="--dims: a bundle")
+    refused(
+        "bench",
+        tmp_path / "bundle",
+        "local",
+        "--dims",
+        "H=3",
+        says="--dims: not possible for a bundle",
+    )
 
 
 def test_a_border_that_is_mirrored_is_no_reason_to_find_nothing_prunable(tmp_path):
@@ -121,5 +128,5 @@ def test_a_border_that_is_mirrored_is_no_reason_to_find_nothing_prunable(tmp_pat
 
     assert [part.groups for part in found.parts] == [32]
     assert asked.sizes == {"x": (1, 16000)}
-    with pytest.raises(UserError, match="come to"):
+    with pytest.raises(UserError, match="more than the limit of"):
         looked(tmp_path, path, T=1 << 30)

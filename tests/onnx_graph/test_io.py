@@ -50,7 +50,7 @@ def test_other_external_data_are_another_model(tmp_path):
     ("damage", "complaint"),
     [
         (lambda f: (f / "weights.bin").unlink(), "is missing"),
-        (lambda f: (f / "weights.bin").write_bytes(b"short"), "cut short"),
+        (lambda f: (f / "weights.bin").write_bytes(b"short"), "truncated"),
     ],
 )
 def test_external_data_that_are_not_there_are_named(tmp_path, damage, complaint):
@@ -121,7 +121,7 @@ def test_inputs_that_are_no_tensors_are_refused(tmp_path):
 
 def test_operators_of_a_library_that_is_not_here_are_refused(tmp_path):
     text = "g (float[2] x) => (float[2] y) { y = acme.Magic(x) }"
-    with pytest.raises(UserError, match="refuses the model"):
+    with pytest.raises(UserError, match="rejects the model"):
         write(tmp_path, proto(text, imports=', "acme" : 1'))
 
 

@@ -96,7 +96,7 @@ def test_the_original_runs_where_its_file_states_an_input_of_nothing(tmp_path):
 
     assert run(found.path, normal(2, 3, 8, 8)).shape == (2, 10)
     assert found.display_name == str(path)
-    assert found.origin.notes == ("input dimensions that the file states as 0 are free",)
+    assert found.origin.notes == ("input dimensions of size 0 in the file are treated as free",)
 
 
 def test_a_stored_tensor_may_be_empty(tmp_path):
@@ -125,7 +125,7 @@ def test_a_size_that_no_memory_holds_is_refused(tmp_path, axis, size):
     path = stated(tmp_path, {("x", axis): size})
     store = Store(tmp_path / "store")
 
-    with pytest.raises(UserError, match=r"the sizes of the input x float32 \[.*\] come to"):
+    with pytest.raises(UserError, match=r"the input x float32 \[.*\] takes"):
         open_model(path, folder=tmp_path, store=store, trusted=False, tick=ignore_progress)
 
 

@@ -54,7 +54,7 @@ def test_the_hosts_latency_and_memory_never_count_for_a_device():
         "accuracy_drop_points": "holds",
     }
     assert found.passes
-    assert "unmeasured (limit 10); no device measured it" in str(found.checks[3])
+    assert "not measured (limit 10); not measured on a device" in str(found.checks[3])
 
 
 def test_a_device_that_is_too_slow_fails_and_the_line_says_by_how_much():
@@ -69,7 +69,7 @@ def test_a_limit_that_is_met_exactly_holds():
     found = verdict(ALL, host=measured(mib=2.0), right=890)
 
     assert found.passes
-    assert "0 to spare" in str(found.checks[0])
+    assert "0 below the limit" in str(found.checks[0])
 
 
 def test_a_limit_that_the_profile_does_not_set_makes_no_line():

@@ -1,4 +1,4 @@
-"""Models that want their pixels scaled are not fed bytes as they are."""
+"""Models that want their pixels scaled are not fed no scaling."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def image_folder(folder, name="val", side=SIZE):
         Image.fromarray(picture).resize((side, side)).save(place / f"{i}.png")
 
 
-SCALED = [name for name in BY_NAME if name != "bytes as they are"]
+SCALED = [name for name in BY_NAME if name != "no scaling"]
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -80,7 +80,7 @@ def test_init_writes_the_scaling_and_the_layout_of_an_image_folder(tmp_path, nam
     assert found.layout == ("NCHW" if first else "NHWC")
     assert (found.resize, found.crop) == (None, None)
     assert found == set_scaling(BY_NAME[name], found)
-    assert f"# {name}: {COUNT} of {COUNT} right" in started.text
+    assert f"# {name}: {COUNT} of {COUNT} correct" in started.text
     assert not any("preprocess" in point for point in started.open_points)
 
 
@@ -96,13 +96,13 @@ def test_init_says_the_size_where_the_images_have_another(tmp_path):
 
 
 def test_init_leaves_a_model_of_raw_bytes_alone(tmp_path):
-    classifier(tmp_path, BY_NAME["bytes as they are"], first=False)
+    classifier(tmp_path, BY_NAME["no scaling"], first=False)
     image_folder(tmp_path)
 
     text = init_project(tmp_path, None).text
 
     assert load_project(tmp_path).data.preprocess is None
-    assert f"bytes as they are: {COUNT} of {COUNT} right" in text
+    assert f"no scaling:  {COUNT} of {COUNT} correct" in text
 
 
 def test_init_says_why_it_could_not_try(tmp_path):
@@ -141,7 +141,7 @@ def check(folder, source, opened, settings=None, told=lambda *_: None):
 def test_bytes_for_a_model_that_is_clearly_better_with_scaled_ones_are_refused(tmp_path, name):
     source, opened = dataset(tmp_path, BY_NAME[name])
 
-    with pytest.raises(UserError, match=f"right on {COUNT // 3} of {COUNT} samples") as caught:
+    with pytest.raises(UserError, match=f"predicts {COUNT // 3} of {COUNT} samples") as caught:
         check(tmp_path, source, opened)
 
     pasted = caught.value.hint.partition("\n\n")[2]
@@ -160,7 +160,7 @@ def test_what_the_project_says_already_stays_in_the_better_setting(tmp_path):
 
 
 def test_a_model_of_raw_bytes_is_let_through_and_asked_once(tmp_path):
-    source, opened = dataset(tmp_path, BY_NAME["bytes as they are"])
+    source, opened = dataset(tmp_path, BY_NAME["no scaling"])
     told = []
 
     check(tmp_path, source, opened, told=lambda *t: told.append(t))
@@ -207,7 +207,7 @@ def test_a_build_with_unscaled_bytes_ends_with_the_table_to_paste(tmp_path):
     np.savez(tmp_path / "eval.npz", x=x, label=labels)
 
     asked = ("build", path, "--device", PROFILE, "-C", tmp_path, "--eval", "eval.npz")
-    done = refused(*asked, says="unscaled: the model is right on")
+    done = refused(*asked, says="without scaling; the model then predicts")
 
     assert "[data.preprocess]\nmean = 127.5\nstd = 127.5" in done.err
     assert not (tmp_path / "build").exists()

@@ -1,4 +1,4 @@
-"""Models that are quantized already, and candidates that the profile does not allow."""
+"""Models that are already quantized, and candidates that the profile does not allow."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_a_quantized_model_is_measured_and_packed_as_it_is_and_one_note_says_so(
     assert outcome.found.chosen is outcome.found.baseline
     assert outcome.manifest.file("model.onnx").digest == source.digest
     notes = encode_build(outcome)["notes"]
-    assert len([note for note in notes if "quantized already" in note]) == 1
-    assert format_build(outcome).count("quantized already") == 1
+    assert len([note for note in notes if "already quantized" in note]) == 1
+    assert format_build(outcome).count("already quantized") == 1
 
 
 def test_a_candidate_with_an_operator_that_the_profile_forbids_is_rejected(folder):

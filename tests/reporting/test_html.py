@@ -46,7 +46,7 @@ def test_the_verdict_comes_first_with_every_check(tmp_path):
     words, _, _ = page(build_folder(tmp_path))
     top = words[: words.index("Candidates")]
 
-    assert "Nothing fails; of 4 checks 1 not measured" in top
+    assert "No check fails; of 4 checks 1 not measured" in top
     assert "tablet-x86" in top
     assert "static-int8" in top
     assert "Accuracy drop points 1 0.5000" in top
@@ -60,7 +60,7 @@ def test_a_build_whose_checks_all_hold_says_so(tmp_path):
 
     words, _, _ = page(build_folder(tmp_path, lines))
 
-    assert "Passes, every check holds" in words
+    assert "Passes; every check holds" in words
 
 
 def test_a_candidate_packed_although_it_fails_is_not_praised(tmp_path):
@@ -78,10 +78,10 @@ def test_every_candidate_shows_its_figures(tmp_path):
     assert "original" in words
     assert "39.5 KiB" in words
     assert "13.1 KiB" in words
-    assert "98.87 % 788 of 797" in words
-    assert "98.75 % 787 of 797" in words
+    assert "98.87 % 788/797" in words
+    assert "98.75 % 787/797" in words
     assert "0.125 −0.250 to 0.500" in words
-    assert "24 of 797 flipped" in words
+    assert "24 of 797 predictions changed" in words
     assert "not proven: needs about 2,480 samples" in words
     assert "throttled" in words
     assert "slower than the original in this runtime" in words
@@ -108,7 +108,7 @@ def test_provenance_names_digests_settings_seed_versions_and_machine(tmp_path):
     assert "seed 11" in words
     assert "onnx 1.23.2" in words
     assert "avx2, avx512_vnni" in words
-    assert "governor not known" in words
+    assert "governor unknown" in words
 
 
 def test_a_device_measurement_goes_before_that_of_the_host_and_is_named(tmp_path):
@@ -119,10 +119,10 @@ def test_a_device_measurement_goes_before_that_of_the_host_and_is_named(tmp_path
 
     words, _, _ = page(build_folder(tmp_path, lines))
 
-    assert "97.87 % 780 of 797" in words
+    assert "97.87 % 780/797" in words
     assert "device ward-3" in words
     assert "build host" in words
-    assert "latency, median of the quietest process, ms, device ward-3" in words
+    assert "latency, p50 of the fastest process, ms, device ward-3" in words
 
 
 def test_a_missing_figure_says_not_measured_and_is_never_zero(tmp_path):
@@ -134,7 +134,7 @@ def test_a_missing_figure_says_not_measured_and_is_never_zero(tmp_path):
     ]
 
     words, _, _ = page(build_folder(tmp_path, lines, packed=None))
-    row = words[words.index("B cleaned") : words.index("Intervals hold 95 %")]
+    row = words[words.index("B cleaned") : words.index("95 % confidence intervals")]
 
     assert "Latency was not measured." in words
     assert row.count("not measured") == 6
@@ -154,7 +154,7 @@ def test_a_candidate_without_a_transfer_size_draws_no_bar_for_it():
 def test_a_limit_far_away_does_not_squeeze_the_plot(tmp_path):
     words, _, _ = page(build_folder(tmp_path))
 
-    assert "The limit of the model's size, 51,200 KiB, lies off the scale." in words
+    assert "The limit of the model size, 51,200 KiB, is outside the plot." in words
 
 
 def test_the_limit_of_the_device_is_not_drawn_beside_latencies_of_this_machine(tmp_path):

@@ -99,7 +99,7 @@ def test_the_plot_shows_the_latency_that_candidates_are_chosen_by(tmp_path):
 def test_the_manifest_of_an_earlier_build_is_not_taken_for_this_one(tmp_path):
     words, _, _ = page(build_folder(tmp_path, packed="something else"))
 
-    assert "the folder holds no bundle of this build" in words
+    assert "the folder contains no bundle of this build" in words
     assert digest("something else") not in words
 
 
@@ -110,7 +110,7 @@ def test_a_candidate_that_was_packed_without_passing_has_its_manifest_shown(tmp_
 
     words, _, _ = page(build_folder(tmp_path, lines))
 
-    assert "the folder holds no bundle of this build" not in words
+    assert "the folder contains no bundle of this build" not in words
     assert "seed 11" in words
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path):
 
 
 def test_a_file_in_which_no_build_begins_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no build begins in this file"):
+    with pytest.raises(UserError, match="the file contains no build"):
         write_report(build_folder(tmp_path, usual_lines()[1:]))
 
 

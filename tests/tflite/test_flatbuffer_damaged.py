@@ -119,10 +119,10 @@ def old(model, _graph):
     [
         (sparse, "is sparse"),
         (words, "constants of type string are not supported"),
-        (short, r"5 bytes stored where float32\[3, 4\] takes 48"),
+        (short, r"5 bytes stored, but float32\[3, 4\] needs 48"),
         (no_tensor, "there is no tensor 99"),
         (uncomputed, "before it is computed"),
-        (too_many_scales, "don't fit its shape"),
+        (too_many_scales, "do not match its shape"),
         (blocks, "not supported"),
         (unknown, "unknown operator 5000"),
         (old, "schema version 2"),

@@ -338,9 +338,9 @@ def test_weights_of_4_bits_in_blocks_are_read_and_written(function):
 
 def test_what_is_fed_wrongly_is_refused_by_name(function):
     graph = function.GraphFunction(perceptron())
-    with pytest.raises(UserError, match=r"input x is not among those fed: z"):
+    with pytest.raises(UserError, match=r"input x is missing; given are z"):
         graph({"z": 1})
-    with pytest.raises(UserError, match=r"input x is fed with shape \(2, 7\)"):
+    with pytest.raises(UserError, match=r"input x was given shape \(2, 7\)"):
         graph({"x": tiny.normal(2, 7)})
     with pytest.raises(UserError, match="nowhere"):
         graph({"x": tiny.normal(2, 6)}, taps=["nowhere"])

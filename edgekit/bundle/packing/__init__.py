@@ -92,7 +92,7 @@ def pack(data: bytes, tell: Tell = ignore_progress) -> bytes:
     head = _encode_varints([plan.method, plan.size, len(plan.data), len(low), lanes])
     packed = MAGIC + head + plan.data + low + encode_symbols(runs, lanes)
     if unpack(packed, len(data), _make_phase(tell, *_CHECKING)) != data:
-        raise EdgekitError("a packed file does not expand to what it was packed from")
+        raise EdgekitError("a packed file does not expand to the original file")
     return packed
 
 

@@ -93,5 +93,5 @@ def _iter_fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, 
         else:
             raise ValueError("not a protobuf message")
         if reader.at > end:
-            raise ValueError("a field is cut short")
+            raise ValueError("a field is truncated")
         yield tag >> 3, tag & 7, at, reader.at

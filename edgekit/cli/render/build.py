@@ -12,9 +12,9 @@ from edgekit.config.profile import get_runtime
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.noninferiority import Comparison
-from edgekit.reporting.text_tables import format_size, format_table
+from edgekit.reporting.text_tables import format_accuracy, format_size, format_table
 
-_ENCODED = {"packed": "when packed", "raw": "as sent"}
+_ENCODED = {"packed": "to download (packed)", "raw": "to download"}
 
 
 def format_build(outcome: BuildOutcome) -> str:
@@ -29,7 +29,7 @@ def format_build(outcome: BuildOutcome) -> str:
     if found.chosen:
         lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]
     else:
-        lines += ["", f"{intake.profile.name}: nothing holds; nearest is {shown.recipe.name}"]
+        lines += ["", f"{intake.profile.name}: {_format_failure(outcome)}"]
     if shown.verdict:
         strict = " (fails: --strict)" if shown.verdict.strict else ""
         lines += [
@@ -48,10 +48,22 @@ def format_build(outcome: BuildOutcome) -> str:
     return "\n".join(lines)
 
 
+def _format_failure(outcome: BuildOutcome) -> str:
+    """Format which checks no candidate passes, and which candidate is nearest to the limits."""
+    found = outcome.found
+    failing = [
+        {check.name for check in c.verdict.failing_checks} for c in found.candidates if c.verdict
+    ]
+    missed = sorted(set.intersection(*failing)) if failing else []
+    plural = "s" if len(missed) > 1 else ""
+    which = f"meets the limit{plural} {', '.join(missed)}" if missed else "passes every check"
+    return f"no candidate {which}; nearest is {found.nearest.recipe.name}"
+
+
 def _format_signature(outcome: BuildOutcome) -> str:
     signer = outcome.intake.signer
     if signer is None:
-        return "not signed: 'edgekit keys new' makes a key; devices that trust a key refuse it"
+        return "not signed; devices with a trusted key refuse it ('edgekit keys new' creates a key)"
     return (
         f"signed with key {signer.key.name} ({signer.key.id}), valid for {signer.valid_days} days"
     )
@@ -63,7 +75,7 @@ def _iter_rejection_lines(rejected: Sequence[Rejection]) -> Iterator[str]:
     for each in rejected:
         names.setdefault((each.reason, each.hint), []).append(each.recipe.name)
     for (reason, hint), alike in names.items():
-        yield f"{', '.join(alike)}: not made: {reason}"
+        yield f"{', '.join(alike)}: no candidate: {reason}"
         if hint:
             yield f"  {hint}"
 
@@ -88,7 +100,10 @@ def _list_notes(outcome: BuildOutcome) -> list[str]:
     for measured in shown.measurements:
         doubts = measured.times.doubts if measured.times else ()
         if doubts:
-            notes.append(f"latency on {measured.source}: {', '.join(doubts)} (see the report)")
+            notes.append(
+                f"latency on {measured.source} may be unreliable: {', '.join(doubts)} (see the "
+                "report)"
+            )
     return notes
 
 
@@ -127,7 +142,7 @@ def _encode_candidate(outcome: BuildOutcome, candidate: Candidate) -> dict[str, 
 
 
 def _format_candidates(outcome: BuildOutcome) -> str:
-    head = ["candidate", "file", "transfer", "right", "drop", "quiet p50 ms", "p95 ms", "peak RSS"]
+    head = ["candidate", "file", "download", "accuracy", "drop", "p50 ms", "p95 ms", "peak RSS"]
     rows = [[*head, ""]]
     for candidate in outcome.found.candidates:
         for measured in candidate.measurements:
@@ -184,7 +199,7 @@ def _format_candidate(
         f"{candidate.recipe.name} ({measured.source})",
         format_size(measured.model_bytes),
         format_size(measured.update_bytes),
-        f"{tally.correct}/{tally.n}" if tally else "-",
+        format_accuracy(tally.correct, tally.n) if tally else "-",
         f"{compared.drop_points:+.2f}",
         f"{times.quiet_p50_ms:.3g}" if times else "-",
         f"{times.p95_ms:.3g}" if times else "-",

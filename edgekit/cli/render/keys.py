@@ -19,23 +19,23 @@ def format_new_key(key: OwnKey) -> str:
         choice = f" --key {key.name}"
     return (
         f"key {key.name} ({key.id}): {key.path}\n"
-        f"  bundles are signed with it {use}; keep a copy in a safe place\n"
-        f"  then: edgekit keys trust HOST{choice}"
+        f"  bundles are signed with it {use}; keep a copy in a safe place\n  next: edgekit keys "
+        f"trust HOST{choice}"
     )
 
 
 def format_revocation(key: OwnKey) -> str:
     """Format the revocation of an own key and its next step."""
     return (
-        f"key {key.name} ({key.id}) is revoked: nothing is signed with it any more\n"
-        f"  devices go on trusting it until: edgekit keys revoke {key.name} HOST"
+        f"key {key.name} ({key.id}) is revoked: builds are no longer signed with it\n  "
+        f"devices trust it until you run: edgekit keys revoke {key.name} HOST"
     )
 
 
 def format_own_keys(keys: Iterable[OwnKey]) -> str:
     """Format a line for each own key."""
     lines = [f"{key.name} ({key.id}): {'revoked' if key.is_revoked else key.path}" for key in keys]
-    return "\n".join(lines) or "no keys; 'edgekit keys new' makes one"
+    return "\n".join(lines) or "no keys; 'edgekit keys new' creates one"
 
 
 def encode_own_keys(keys: Iterable[OwnKey]) -> list[dict[str, object]]:
@@ -67,10 +67,10 @@ def encode_trust(found: Iterable[tuple[str, Trust]]) -> list[dict[str, object]]:
 def _describe_trust(trust: Trust) -> str:
     if not trust.wants_signature():
         revoked = f", revoked: {_format_keys(trust.revoked)}" if trust.revoked else ""
-        return f"trusts no key and takes every release{revoked}"
+        return f"trusts no key; accepts every release{revoked}"
     if not trust.keys:
-        return f"takes nothing: {_format_keys(trust.revoked)} revoked; trust another key"
-    parts = [f"takes releases signed with {_format_keys(trust.keys)}"]
+        return f"accepts no release: {_format_keys(trust.revoked)} revoked; trust another key"
+    parts = [f"accepts releases signed with {_format_keys(trust.keys)}"]
     if trust.profile:
         parts.append(f"for the device profile {trust.profile}")
     parts.append(f"of version {trust.version} or higher")

@@ -27,7 +27,7 @@ def format_inspection(seen: Inspection) -> str:
         lines += _format_origin(seen.model.origin)
     lines += [f"  input   {spec}" for spec in seen.model.signature.inputs]
     lines += [f"  output  {spec}" for spec in seen.model.signature.outputs]
-    lines += _format_cost(seen, seen.cost) if seen.cost else [f"  not read: {seen.unread}"]
+    lines += _format_cost(seen, seen.cost) if seen.cost else [f"  operators unknown: {seen.unread}"]
     if seen.device:
         lines += _format_obstacles(seen)
     if seen.prunable:
@@ -37,7 +37,7 @@ def format_inspection(seen: Inspection) -> str:
 
 def _format_cost(seen: Inspection, cost: Cost) -> list[str]:
     more = (
-        f" and more: {len(cost.unknown)} nodes of unknown shape or inside If, Loop or Scan"
+        f" (without {len(cost.unknown)} nodes of unknown shape or inside If, Loop or Scan)"
         if cost.unknown
         else ""
     )
@@ -62,8 +62,8 @@ def _format_free_dims(seen: Inspection) -> list[str]:
     if not names:
         return []
     return [
-        f"  free dimensions counted as 1: {', '.join(names)} (--dims {names[0]}=SIZE, or [model] "
-        "dims in edgekit.toml, sets them)"
+        f"  free dimensions counted as 1: {', '.join(names)} (set them with --dims "
+        f"{names[0]}=SIZE, or [model] dims in edgekit.toml)"
     ]
 
 
@@ -72,16 +72,18 @@ def _format_obstacles(seen: Inspection) -> list[str]:
     limit = seen.model_mib_limit
     if not lines and limit is not None and seen.bytes > limit * MIB:
         lines.append(
-            f"  {seen.device}: {format_size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it"
+            f"  {seen.device}: {format_size(seen.bytes)}, the limit is {limit:g} MiB; compress "
+            "it with 'edgekit build'"
         )
     if not lines and seen.cost is None and not seen.custom:
-        return [f"  {seen.device}: has a runtime for it; its operators were not read"]
+        return [f"  {seen.device}: has a runtime for this format; the operators were not checked"]
     if not lines and seen.crosses:
-        return [f"  {seen.device}: runs .tflite alone; every operator can be brought over"]
+        return [f"  {seen.device}: runs .tflite files only; every operator can be converted"]
     if not lines and seen.custom:
         return [
-            f"  {seen.device}: every builtin operator can run there; the runtime there must have "
-            f"{', '.join(seen.custom)} built in, which is custom (the one here has)"
+            f"  {seen.device}: every builtin operator can run there; the custom operators "
+            f"{', '.join(seen.custom)} must be built into the runtime there (they are in the one "
+            "here)"
         ]
     opset = seen.cost is not None and seen.cost.opset is not None
     whole = "every operator and the opset" if opset else "every operator"
@@ -96,18 +98,18 @@ def _iter_prunable_lines(found: PrunableStructure) -> Iterator[str]:
     rows = _build_rows(found)
     yield from format_table([_HEAD, *rows[:_SHOWN_PARTS]]).splitlines()
     if len(rows) > _SHOWN_PARTS:
-        yield f"and more, {len(rows) - _SHOWN_PARTS} in all (--json has them)"
+        yield f"and {len(rows) - _SHOWN_PARTS} more rows (all with --json)"
     yield ""
     inputs = ", ".join(f"{name} {list(shape)}" for name, shape in found.sizes.items())
-    yield f"Counted for the inputs {inputs}: {found.macs:,} MACs."
+    yield f"The model needs {found.macs:,} MACs for the inputs {inputs}."
     most = _format_percent(found.macs - found.least_macs, found.macs)
-    yield f"Pruning can remove at most {most} of them; one group of each row has to stay."
+    yield f"Pruning can remove at most {most} of them, as one group of each row must remain."
     yield from (_format_fixed_reason(reason) for reason in found.fixed[:_SHOWN_REASONS])
     if len(found.fixed) > _SHOWN_REASONS:
-        yield f"{len(found.fixed) - _SHOWN_REASONS} more reasons are in --json."
+        yield f"and {len(found.fixed) - _SHOWN_REASONS} more reasons (all with --json)"
 
 
-_HEAD = ("what can be pruned", "groups", "", "kind", "layers", "MACs", "", "parameters")
+_HEAD = ("prunable part", "groups", "", "kind", "layers", "MACs", "", "parameters")
 
 
 def _build_rows(found: PrunableStructure) -> list[list[str]]:
@@ -120,7 +122,7 @@ def _build_rows(found: PrunableStructure) -> list[list[str]]:
 
 def _build_row(found: PrunableStructure, part: PrunablePart, others: int) -> list[str]:
     return [
-        _shorten(part.name) + (f" and {others} alike" if others else ""),
+        _shorten(part.name) + (f" and {others} similar" if others else ""),
         str(part.groups),
         "" if part.kind == "layers" else f"x {part.width}",
         part.kind,

@@ -13,7 +13,7 @@ from edgekit.pipeline.apply import ApplyResult
 from edgekit.pipeline.benchmark import BenchResult
 from edgekit.printable import escape_text
 from edgekit.remote.deploy import PushReport
-from edgekit.reporting.text_tables import format_size, format_table
+from edgekit.reporting.text_tables import format_accuracy, format_size, format_table
 from edgekit_agent.codec import encode
 from edgekit_agent.releases.provenance import Provenance
 from edgekit_agent.results import AuditLine, DeviceFacts, Health, Release, Status
@@ -28,7 +28,7 @@ def format_apply_result(made: ApplyResult) -> str:
     lines = [
         f"{made.step.name}: {before.path} -> {after.path} in {made.seconds:.1f} s",
         f"  file {format_size(before.bytes)} -> {format_size(after.bytes)}, "
-        f"transfer {format_size(before.transfer_bytes)} -> {format_size(after.transfer_bytes)}",
+        f"download {format_size(before.transfer_bytes)} -> {format_size(after.transfer_bytes)}",
         *_format_mac_change(made),
         f"  {_format_agreement(made)}",
         *(f"  note: {note}" for note in made.notes),
@@ -49,29 +49,29 @@ def _format_mac_change(made: ApplyResult) -> list[str]:
 def _format_agreement(made: ApplyResult) -> str:
     found = made.agreement
     if found is None:
-        return "nothing to do: the file is the same"
+        return "nothing to change: the output file is identical to the input"
     if not found.samples:
         return "output error not measured: no samples (--data CALIB)"
     if found.worst is None:
         return f"output error not measured: no float output on {found.samples} samples"
     told = [f"relative output error {found.worst[1]:.3g} on {_format_sample_count(found)}"]
     if len(found.relative_errors) > 1:
-        told[0] += ", the worst first:"
+        told[0] += ", largest first:"
         each = list(found.relative_errors.items())
         told += [f"    {name} {error:.3g}" for name, error in each[:_SHOWN_OUTPUTS]]
         more = len(each) - _SHOWN_OUTPUTS
-        told += [f"    and {more} more, none of them worse"] if more > 0 else []
+        told += [f"    and {more} more with smaller errors"] if more > 0 else []
     return "\n".join(told)
 
 
 def _format_sample_count(found: Agreement) -> str:
     if found.unseen:
-        return f"{found.unseen} samples that the pass has not seen"
+        return f"{found.unseen} held-out samples"
     return f"{found.samples} samples"
 
 
 def _format_layer_table(costs: Sequence[LayerCost]) -> str:
-    head = ["costliest layers", "operator", "parameters", "width", "bits", "bytes", "KL"]
+    head = ["most sensitive layers", "operator", "parameters", "width", "bits", "bytes", "KL"]
     rows = [
         [
             c.layer,
@@ -85,7 +85,7 @@ def _format_layer_table(costs: Sequence[LayerCost]) -> str:
         for c in costs
     ]
     if any(c.remarks for c in costs):
-        head.append("what became of it")
+        head.append("remarks")
         rows = [[*row, c.remarks] for row, c in zip(rows, costs, strict=True)]
     return format_table([head, *rows])
 
@@ -140,11 +140,12 @@ def _iter_push_lines(r: PushReport) -> Iterator[str]:
     yield (
         f"{r.host}: serves {r.release} ({r.runtime}), "
         f"health {_format_health(r.health)}, sent {format_size(r.sent_bytes)} in {r.seconds:.1f} s"
-        f"{f', before {r.previous}' if r.previous else ''}"
+        f"{f', previous release {r.previous}' if r.previous else ''}"
     )
     if r.watch is not None and not r.watch.after_reboot:
         yield (
-            "  note: if it reboots before a release is confirmed it does not go back by itself: "
+            "  note: if the device reboots before a release is confirmed, it does not roll back "
+            "by itself: "
             f"{escape_text(r.watch.boot_problem)}"
         )
 
@@ -162,15 +163,17 @@ def format_bench_results(results: Iterable[BenchResult]) -> str:
 
 def _iter_bench_lines(result: BenchResult) -> Iterable[str]:
     tally = result.tally
-    right = f", {tally.correct}/{tally.n} right ({tally.metric})" if tally else ""
+    accuracy = (
+        f", accuracy {format_accuracy(tally.correct, tally.n)} ({tally.metric})" if tally else ""
+    )
     yield (
         f"{result.host}: {_format_times(result.times)}, "
         f"peak RSS {format_size(result.peak_rss_bytes)}, "
-        f"load {result.load_ms:.0f} ms{right}; {result.runtime}, {result.threads} threads, "
+        f"load {result.load_ms:.0f} ms{accuracy}; {result.runtime}, {result.threads} threads, "
         f"{result.facts.cpu or result.facts.machine}"
     )
     for doubt in result.times.doubts:
-        yield f"  doubt: {doubt}"
+        yield f"  unreliable: {doubt}"
     for note in result.notes:
         yield f"  note: {note}"
 
@@ -191,9 +194,9 @@ def encode_states(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]
 def format_rollbacks(found: Iterable[tuple[str, Status]]) -> str:
     """Format a line for each host with the release it went back to and the one before."""
     return "\n".join(
-        f"{host}: went back to {_format_release(status.current, status.current_model)}, health "
+        f"{host}: rolled back to {_format_release(status.current, status.current_model)}, health "
         f"{_format_health(status.health)}; "
-        f"before: {_format_release(status.previous, status.previous_model)}"
+        f"previous: {_format_release(status.previous, status.previous_model)}"
         for host, status in found
     )
 
@@ -205,7 +208,7 @@ def format_states(found: Iterable[tuple[str, Status]]) -> str:
         for host, status in found
         for line in (
             f"{host}: serves {_format_release(status.current, status.current_model)}; "
-            f"before: {_format_release(status.previous, status.previous_model)}",
+            f"previous: {_format_release(status.previous, status.previous_model)}",
             *(f"  note: {note}" for note in _iter_state_notes(status)),
             *(f"  {_format_audit_line(line)}" for line in status.log),
         )
@@ -215,12 +218,12 @@ def format_states(found: Iterable[tuple[str, Status]]) -> str:
 def _iter_state_notes(status: Status) -> Iterator[str]:
     if status.watch is not None and status.current and status.watch.release == status.current.name:
         yield (
-            f"{status.watch.release} waits for its confirmation; without it the device goes back "
-            f"to {status.watch.previous}"
+            f"{status.watch.release} is not confirmed yet; without confirmation the device rolls "
+            f"back to {status.watch.previous}"
         )
     if status.trust is None:
         yield (
-            "its file of trusted keys is damaged: it takes no release until "
+            "the device's file of trusted keys is damaged; it accepts no release until you run "
             "'edgekit keys trust --replace'"
         )
 
@@ -238,7 +241,7 @@ def _format_release(release: Release | None, model: Provenance | None) -> str:
     if release is None:
         return "nothing"
     if not release.model:
-        return f"{release.name} (its record is damaged: push it again)"
+        return f"{release.name} (its record is damaged; push it again)"
     runtime = f"{release.runtime} {release.runtime_version}".strip()
     parts = [release.model, *_iter_provenance(model), runtime, f"installed {release.installed_at}"]
     return f"{release.name} ({', '.join(parts)})"
@@ -249,9 +252,11 @@ def _iter_provenance(model: Provenance | None) -> Iterable[str]:
         return
     yield model.recipe
     if model.n and model.correct is not None:
-        right = f"{model.correct}/{model.n} right ({model.metric}, {model.source}"
+        accuracy = (
+            f"accuracy {format_accuracy(model.correct, model.n)} ({model.metric}, {model.source}"
+        )
         drop = f", drop {model.drop_points:+.2f}" if model.drop_points is not None else ""
-        yield f"{right}{drop})"
+        yield f"{accuracy}{drop})"
 
 
 def format_profiles(found: Iterable[DeviceProfile]) -> str:
@@ -284,5 +289,5 @@ def _format_probe(host: str, facts: DeviceFacts) -> str:
         state = "works" if runtime.works else f"does not work: {runtime.detail}"
         lines.append(f"  {runtime.package} {runtime.version}: {state}")
     if not facts.runtimes:
-        lines.append("  no runtime; push brings one")
+        lines.append("  no runtime; 'edgekit push' installs one")
     return "\n".join(lines)

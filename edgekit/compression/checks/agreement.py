@@ -144,10 +144,10 @@ def compare_models(
             if known is None:
                 continue  # a variant that the original refuses
             if isinstance(made, str):
-                raise Disagreement(f"the result fails on {probe.what}: {made}")
+                raise Disagreement(f"the compressed model fails on {probe.what}: {made}")
             tally.add(probe, known, {n: _extract_answer(v, probe) for n, v in made.items()})
     except UserError as error:
-        raise Disagreement(f"the result does not run: {error.message}") from error
+        raise Disagreement(f"the compressed model does not run: {error.message}") from error
     return tally.total()
 
 
@@ -246,7 +246,7 @@ class _Tally:
                 continue
             if not _is_as_finite(was, now):
                 kind = InfiniteOutput if spec.name in self.infinite else Disagreement
-                raise kind(f"{where} is not finite where that of the original is")
+                raise kind(f"{where} is not finite, but the original's is")
             if _is_float(spec):
                 (self.judged if probe.judges else self.seen).add(spec.name, was.rows, now.rows)
             else:

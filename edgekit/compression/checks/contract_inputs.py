@@ -108,7 +108,7 @@ def iter_probes(
         for spec in specs
     }
     if any(halves[name].shape != value.shape for name, value in first[0].items()):
-        yield Probe(what="a sample of half the size", feed=halves)
+        yield Probe(what="a sample cut to half its size", feed=halves)
 
 
 def write_made_up_samples(model: Model, feeding: Feeding, folder: Path) -> Samples:
@@ -124,8 +124,8 @@ def write_made_up_samples(model: Model, feeding: Feeding, folder: Path) -> Sampl
             return _as_samples(probe.feed, folder)
         refused = refused or made
     raise UserError(
-        f"{model.display_name} runs on no made-up input: {refused}",
-        hint="give samples, or sizes of free dimensions (--dims NAME=SIZE)",
+        f"{model.display_name} fails on every random input that was tried: {refused}",
+        hint="give samples with --data, or the sizes of free dimensions (--dims NAME=SIZE)",
     )
 
 
@@ -194,7 +194,7 @@ def _iter_made_up(
             rng = np.random.default_rng(seed)
             told = dict.fromkeys(free, size) | dict(feeding.dims)
             feed = {spec.name: _make_up_value(spec, batch, told, rng) for spec in specs}
-            yield Probe(what="made-up inputs", feed=feed | dict(feeding.constants), batch=batch)
+            yield Probe(what="random inputs", feed=feed | dict(feeding.constants), batch=batch)
 
 
 def _make_up_value(

@@ -68,11 +68,11 @@ def check_signature(before: Signature, after: Signature) -> Iterator[str]:
         ("inputs", before.inputs, after.inputs),
         ("outputs", before.outputs, after.outputs),
     ):
-        found = f"they are {_format_specs(news)}, were {_format_specs(olds)}"
+        found = f"found {_format_specs(news)}, expected {_format_specs(olds)}"
         if [(t.name, t.dtype) for t in olds] != [(t.name, t.dtype) for t in news]:
-            yield f"promised the same {kind}: {found}"
+            yield f"changed the names or types of the {kind}: {found}"
         elif not all(_has_same_shape(a, b) for a, b in zip(olds, news, strict=True)):
-            yield f"promised {kind} of the same shapes: {found}"
+            yield f"changed the shapes of the {kind}: {found}"
 
 
 def _format_specs(specs: tuple[TensorSpec, ...]) -> str:
@@ -98,34 +98,34 @@ def check_store(promise: Promise, before: StorageStats, after: StorageStats) -> 
         after: stored tensors of the result.
     """
     if after.nan and not before.nan:
-        yield f"promised finite values: the stored tensor {after.nan} holds NaN"
+        yield f"the stored tensor {after.nan} contains NaN, and none did before"
     if after.infinite and not (before.infinite or promise.may_fold_infinities):
-        yield f"promised finite values: the stored tensor {after.infinite} holds infinity"
+        yield f"the stored tensor {after.infinite} contains infinity, and none did before"
     if promise.stores and not any(after.bytes_of.get(dtype) for dtype in promise.stores):
         stores = " or ".join(promise.stores)
-        yield f"promised {stores} weights: found none, but {_format_types(after)}"
+        yield f"stored no {stores} weights, but {_format_types(after)}"
     if promise.fewer_float_weights and not _has_freed_weights(promise, before, after):
         yield (
-            f"promised fewer float weights: found {after.weight_bytes + after.shared_bytes} bytes "
-            f"of them, were {before.weight_bytes + before.shared_bytes}"
+            f"did not reduce the float weights: {after.weight_bytes + after.shared_bytes} bytes, "
+            f"before {before.weight_bytes + before.shared_bytes}"
         )
     if promise.sparser and not (promise.sparser <= after.zeros > before.zeros):
         yield (
-            f"promised {100 * promise.sparser:.3g} % of the weights to be zero: found "
-            f"{100 * after.zeros:.3g} %, were {100 * before.zeros:.3g} %"
+            f"set too few weights to zero: {100 * after.zeros:.3g} % instead of "
+            f"{100 * promise.sparser:.3g} %, before {100 * before.zeros:.3g} %"
         )
     limit = _compute_size_limit(promise, before, after)
     if after.file_bytes > limit:
         yield (
-            f"promised a file of at most {limit:.0f} bytes: found {after.file_bytes}, "
-            f"was {before.file_bytes}"
+            f"wrote a file of {after.file_bytes} bytes, more than the limit of {limit:.0f}; "
+            f"before {before.file_bytes}"
         )
 
 
 def check_cost(before: Cost, after: Cost) -> Iterator[str]:
     """Yield a broken promise if the result multiplies no less, where all products are counted."""
     if not (before.unknown or after.unknown) and after.macs >= before.macs:
-        yield f"promised fewer multiply-accumulates: found {after.macs}, were {before.macs}"
+        yield f"did not reduce the MACs: {after.macs}, before {before.macs}"
 
 
 def _format_types(stored: StorageStats) -> str:
@@ -163,22 +163,22 @@ def check_agreement(promise: Promise, found: Agreement, *, asked: bool = False) 
     if judged and found.worst and not found.worst[1] <= limit:
         name, error = found.worst
         yield (
-            f"output {name} differs from the original's by {error:.2g} relative RMS, more than "
-            f"the {limit:g} promised"
+            f"output {name} differs from the original's by {error:.2g} (relative RMS), more than "
+            f"the limit of {limit:g}"
         )
     if promise.exact and found.equal is not None and found.equal < _EQUAL:
-        yield f"promised the same integers: found {100 * found.equal:.0f} % of them equal"
+        yield f"changed integer outputs: only {100 * found.equal:.0f} % of the values are equal"
     for name, correlation in found.correlation.items():
         if correlation < promise.min_correlation:
             yield (
-                f"promised outputs that follow the original's (correlation of at least "
-                f"{promise.min_correlation:g}): found {correlation:.2f} in {name} on "
-                f"{found.samples} samples"
+                f"output {name} no longer follows the original's: their correlation on "
+                f"{found.samples} samples is {correlation:.2f}, less than "
+                f"{promise.min_correlation:g}"
             )
     for name in found.lost if asked else ():
         yield (
-            f"output {name} is off by {found.relative_errors[name]:.2g} of its size on samples: "
-            "its mean alone would be nearer"
+            f"output {name} has a relative error of {found.relative_errors[name]:.2g} on the "
+            "samples, more than a constant output would have"
         )
     for name in found.stuck:
-        yield f"promised outputs that follow the original's: found {name} the same on every sample"
+        yield f"output {name} is the same for every sample, but the original's is not"

@@ -47,7 +47,7 @@ def check_integers(model: Model, made: Path) -> None:
     floats = new.bytes_of.get("float32", 0) - old.bytes_of.get("float32", 0)
     if integers >= _LEAST_BYTES and floats >= _WIDENED * integers:
         raise PassRefused(
-            f"its integer weights cannot be stored in the other format: with float weights the "
+            "the integer weights cannot be stored in the other format; with float weights the "
             f"file has {new.file_bytes:,} bytes instead of {old.file_bytes:,}",
             hint="convert the float model, then quantize the result",
         )
@@ -82,7 +82,7 @@ def _explain_growth(model: Model, made: Path) -> str:
     more = {dtype: size - old.bytes_of.get(dtype, 0) for dtype, size in new.bytes_of.items()}
     dtype = max(more, key=lambda each: more[each], default=None)
     if old.bytes_of.get("float16", 0) > new.bytes_of.get("float16", 0):
-        return "its 16-bit weights became 32-bit ones; the pass float16 stores them in 16 bits"
+        return "its 16-bit weights became 32-bit; the pass float16 stores them in 16 bits again"
     graphs = [stored.file_bytes - sum(stored.bytes_of.values()) for stored in (old, new)]
     if dtype is None or more[dtype] < graphs[1] - graphs[0]:
         return (
@@ -116,7 +116,8 @@ def note_time(model: Model, made: Path, work: Work) -> None:
         seconds = statistics.median(measure_thread_seconds(runs[0]) for _ in range(_TRIES))
         if (ratio - 1) * seconds >= _LEAST_EXTRA:
             work.note(
-                f"on this machine it takes {ratio:.2f} times as long as its source, one thread"
+                f"on this machine the file takes {ratio:.2f} times as long as its source (one "
+                "thread)"
             )
 
 

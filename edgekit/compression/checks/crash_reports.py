@@ -57,10 +57,10 @@ def build_crash(
     reason = _strip_folders(first_line(error))
     message = f"{doing} crashed: {type(error).__name__}{f': {reason}' if reason else ''}"
     parts = (
-        ["What failed", f"  {message}"],
+        ["Failure", f"  {message}"],
         ["Steps", *(f"  {json.dumps(step.as_json())}" for step in steps)],
         ["Versions", *(f"  {line}" for line in _iter_versions(plugin))],
-        ["Model, without weights and names", *(f"  {line}" for line in _describe_model(model))],
+        ["Model (without weights and names)", *(f"  {line}" for line in _describe_model(model))],
         ["Traceback", *_iter_traceback(error)],
     )
     return PassCrash(
@@ -80,7 +80,10 @@ def write_crash(crash: PassCrash, root: Path) -> Path:
 def format_crash_hint(crash: PassCrash, path: Path) -> str:
     """Return one line that asks the user to report a crash."""
     whose = f"the plugin {crash.plugin}" if crash.plugin else "edgekit"
-    return f"a fault of {whose}: please report it with {path} (no weights, no data)"
+    return (
+        f"this is a bug in {whose}; please report it and attach {path} (it contains no weights "
+        "and no data)"
+    )
 
 
 # ---------------------------------------------------------------- parts of the report

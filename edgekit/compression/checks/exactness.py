@@ -75,7 +75,7 @@ def find_departure(
     feeds = {label: feed for label, feed in feeds.items() if label in known}
     found = _run(after, feeds)
     if missing := feeds.keys() - found.keys():
-        raise UserError(f"the result fails on {min(missing)}")
+        raise UserError(f"the converted model fails on {min(missing)}")
     scales = _compute_scales(known.values())
     beyond = [
         Departure(output=name, feed=label, error=error)

@@ -78,8 +78,8 @@ def _choose_steps(samples: Samples, total: int, work: Work) -> list[_Span]:
     if len(sequences) < _SEQUENCES:
         told = _format_count(len(sequences))
         work.note(
-            f"the output error is that of the last steps of {told} and may be larger on others: "
-            f'give at least {_SEQUENCES}, numbered by an array "{SEQUENCE}"'
+            f"the output error was measured on the last steps of {told} and may be larger on other "
+            f'sequences; give at least {_SEQUENCES}, numbered by an array "{SEQUENCE}"'
         )
         return [_Span(start=total - _count(total), end=total)]
     # Sequences differ more than the steps of one: an eighth of them, however long they are.

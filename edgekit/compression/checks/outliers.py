@@ -39,7 +39,10 @@ def _describe_largest(name: str, parts: Sequence[Samples]) -> str | None:
     median = float(np.median([m for m in medians if m] or [0.0]))
     if not median or peak < _FAR * median:
         return None
-    return f"sample {sample} of {name} holds {peak:.2g}, {peak / median:.0e} times the median"
+    return (
+        f"sample {sample} of {name} is an outlier: its largest value, {peak:.2g}, is "
+        f"{peak / median:.0e} times the median"
+    )
 
 
 def _read_sizes(column: Column) -> Iterator[tuple[int, NDArray[np.float64]]]:

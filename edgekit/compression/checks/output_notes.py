@@ -21,9 +21,9 @@ def describe_losses(spec: PassSpec, found: Agreement) -> Iterator[str]:
         return
     if spec.needs_calibration and not found.unseen:
         yield (
-            f"the output error is that of the {found.samples} samples that the pass was fitted "
-            "to; it may be larger on new ones: give at least "
-            f"{spec.holds_out_from} samples, and several batches"
+            f"the output error was measured on the {found.samples} samples that the pass used "
+            f"for calibration and may be larger on others; give at least {spec.holds_out_from} "
+            "samples in several batches"
         )
     yield from _describe_large_errors(spec, found)
     yield from _describe_overfit(found)
@@ -37,8 +37,9 @@ def _describe_overfit(found: Agreement) -> Iterator[str]:
     before = found.seen_errors.get(name, error)
     if error >= _TOLD and error > _TIMES * before:
         yield (
-            f"the result overfits the calibration samples: output {name} has the error "
-            f"{before:.2g} on them and {error:.2g} on {found.unseen} others; give more samples"
+            f"the result overfits the calibration samples: output {name} has an error of "
+            f"{before:.2g} on them and {error:.2g} on {found.unseen} held-out samples; give more "
+            "samples"
         )
 
 
@@ -48,9 +49,9 @@ def _describe_large_errors(spec: PassSpec, found: Agreement) -> Iterator[str]:
     if not lost:
         return
     told = ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if lost[_NAMED:] else "")
-    where = f"{found.unseen} samples that the pass has not seen" if found.unseen else "the samples"
-    stays = f"let more of the model stay ({spec.asks}), or give" if spec.asks else "give"
+    where = f"{found.unseen} held-out samples" if found.unseen else "the samples"
+    stays = f"compress less (setting {spec.asks}), or give" if spec.asks else "give"
     yield (
-        f"much of the outputs is lost; error relative to their own size on {where}: {told}; "
-        f"{stays} more samples, and try the result before you use it"
+        f"outputs have a large relative error on {where}: {told}; {stays} more samples, and test "
+        "the result before you use it"
     )

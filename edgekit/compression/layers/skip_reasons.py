@@ -115,9 +115,9 @@ def explain_no_weights(
         proto, ops=ops, least=least, least_special=least_special, anywhere=anywhere
     )
     if not left and stores_integer_weights(proto):
-        return "the model stores its weights as integers already"
+        return "the model already stores its weights as integers"
     left = left or _find_unmultiplied(proto)
-    return join_reasons(left) if left else "the model stores no float weights of layers"
+    return join_reasons(left) if left else "no layer has stored float weights"
 
 
 def find_large_float_weights(proto: ModelProto) -> dict[str, list[str]]:
@@ -217,11 +217,11 @@ def _explain(index: GraphIndex, node: NodeProto, name: str, scope: _Scope) -> st
     if tensor.data_type != TensorProto.FLOAT:
         return f"is stored as {_FLOATS[tensor.data_type]}"
     if not index.is_finite(name):
-        return "holds values that are not finite"
+        return "has values that are not finite"
     if node.op_type not in scope.ops:
         return f"belongs to {node.op_type}, whose weights this pass does not change"
     if name in index.outputs:
-        return "is an output of the model as well"
+        return "is also an output of the model"
     if node.op_type == "Gather":
         return _explain_table(index, node, tensor)
     is_inner = index.main is not index or name in index.inner_reads
@@ -231,10 +231,10 @@ def _explain(index: GraphIndex, node: NodeProto, name: str, scope: _Scope) -> st
     is_special = is_shared or node.op_type in _RECURRENT or _is_batched(node, tensor)
     least = max(scope.least, scope.least_special if is_special else 0)
     if math.prod(tensor.dims) < least:
-        return f"is too small: {math.prod(tensor.dims)} entries, less than {least}"
+        return f"is too small: {math.prod(tensor.dims)} entries, fewer than {least}"
     if is_shared and not is_inner:
         kinds = " of different kinds" if scope.anywhere else ""
-        return f"is read by {len(index.readers[name])} nodes{kinds}"
+        return f"is shared by {len(index.readers[name])} nodes{kinds}"
     return _explain_form(index, node, tensor)
 
 
@@ -252,23 +252,23 @@ def _explain_form(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> st
         return "multiplies a constant"
     if _is_batched(node, tensor):
         return (
-            "has a batch of matrices, or stands on the left, in a form that this pass does not "
-            "change"
+            "is a batch of matrices or the left operand, in a layout that this pass does not "
+            "support"
         )
     if 1 in (math.prod(tensor.dims[1:]), tensor.dims[0]):
-        return "has one weight for each output channel, and a scale takes as much"
-    return f"is read by {node.op_type} in a form that this pass does not change"
+        return "has one weight for each output channel, and a scale needs as much space"
+    return f"is used by {node.op_type} in a way that this pass does not support"
 
 
 def _explain_table(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
     """Explain why the table of a Gather is no embedding."""
     if not is_row_gather(node):
-        return f"is gathered along axis {read_attribute(node, 'axis', 0)}, not by rows"
+        return f"is gathered along axis {read_attribute(node, 'axis', 0)}, not along axis 0"
     readers = index.readers.get(tensor.name, [])
     others = sorted({reader.op_type for reader in readers if not is_row_gather(reader)})
     if others:
         return f"is also read by {', '.join(others)}"
     if len(tensor.dims) != 2:
-        return f"has {len(tensor.dims)} axes, and an embedding has two"
+        return f"has {len(tensor.dims)} axes; an embedding has two"
     entries = math.prod(tensor.dims)
-    return f"is too small for an embedding: {entries} entries, less than {LEAST_TABLE}"
+    return f"is too small for an embedding: {entries} entries, fewer than {LEAST_TABLE}"

@@ -62,7 +62,7 @@ def factorize_layers(model: Model, settings: LowRank, work: Work) -> Path:
             than can be reached, quantized already, or values that are not finite.
     """
     if work.calibration is None:
-        raise PassRefused("low-rank layers need calibration data")
+        raise PassRefused("low-rank needs calibration data")
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
     batch = get_batch_size(work.calibration, model.signature)
@@ -99,7 +99,7 @@ def _note_unsplit(proto: ModelProto, found: Sequence[str], work: Work) -> None:
     large = find_large_float_weights(proto)
     unchanged = find_unchanged_weights(proto, ops=SPLIT_OPS, taken=found)
     if left := [x for x in unchanged if not set(SPLIT_OPS).isdisjoint(large.get(x.name, ()))]:
-        work.note(f"weights not split: {join_reasons(left)}")
+        work.note(f"weights not factorized: {join_reasons(left)}")
 
 
 def _factorize(
@@ -130,7 +130,7 @@ def _build_cost(row: LayerRanks, picked: int) -> LayerCost:
     """Build the table entry of a layer: rank, parameters, and damage to the outputs."""
     split = row.split
     if picked == row.whole:
-        note = f"whole, rank {split.full}"
+        note = f"not factorized, rank {split.full}"
         return _build_record(split.whole, split.whole.stored.weight.size, 0.0, note)
     rank = row.ranks[picked]
     note = f"rank {rank} of {split.full}"
@@ -143,7 +143,7 @@ def _build_cost(row: LayerRanks, picked: int) -> LayerCost:
 
 def _build_unsplit_cost(whole: SplittableLayer) -> LayerCost:
     """Build the table entry of a selected layer that no rank makes smaller."""
-    note = f"whole, only ranks below {whole.highest:.2f} save anything"
+    note = f"not factorized; only ranks below {whole.highest:.2f} save space"
     return _build_record(whole, whole.stored.weight.size, 0.0, note)
 
 

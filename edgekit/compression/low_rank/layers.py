@@ -122,7 +122,7 @@ def find_layers(index: GraphIndex) -> list[SplittableLayer]:
         raise PassRefused(QUANTIZED_ALREADY)
     if not found:
         reason = explain_no_weights(index.proto, ops=SPLIT_OPS)
-        raise PassRefused(f"no layer can be split: {reason}")
+        raise PassRefused(f"no layer can be factorized: {reason}")
     return found
 
 
@@ -217,7 +217,7 @@ def choose_layers(
     for pattern in patterns:
         if not any(_matches(layer, pattern) for layer in layers):
             raise PassRefused(
-                f"layers: no Conv, Gemm or MatMul is called {pattern!r}", hint=_format_names(layers)
+                f"layers: no Conv, Gemm or MatMul matches {pattern!r}", hint=_format_names(layers)
             )
     meant = [x for x in layers if not patterns or any(_matches(x, p) for p in patterns)]
     gaining = [x for x in meant if x.can_save and x.moment_size <= _MOST_INPUTS]
@@ -243,10 +243,10 @@ def _build_no_gain_error(layers: Sequence[SplittableLayer]) -> PassRefused:
     told = f"the largest, {largest.names[0]} ({sizes})"
     if largest.can_save:
         return PassRefused(
-            f"no layer can be split: {told}, reads {largest.layer.inputs} inputs at once, more "
-            f"than the {_MOST_INPUTS} whose moments are held in memory",
+            f"no layer can be factorized: {told}, has {largest.layer.inputs} inputs, more than "
+            f"the {_MOST_INPUTS} whose second moments fit in memory",
         )
     return PassRefused(
-        f"no layer is smaller as two thin ones: {told}, needs a rank below "
-        f"{largest.highest:.2f} to save parameters and multiply-accumulates",
+        f"factorization makes no layer smaller: {told}, needs a rank below {largest.highest:.2f} "
+        "to save parameters and MACs",
     )

@@ -119,7 +119,7 @@ def choose_ranks(rows: Sequence[LayerRanks], settings: LowRank) -> list[int]:
     if least > settings.keep:
         raise PassRefused(
             f"keep={settings.keep:g} cannot be reached: with rank 1 in each of the {len(rows)} "
-            f"layers, {least:.3f} of the {settings.of} stay"
+            f"layers, {least:.3f} of the {settings.of} remain"
         )
     if settings.allocation == "uniform":
         return [choose_at_most(each, settings.keep) for each in options]

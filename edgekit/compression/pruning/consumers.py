@@ -108,7 +108,7 @@ class Reader:
         for layer in (self.layer, *self.ties):
             moments = layer.moments
             if moments is None:
-                raise ValueError(f"{layer.name}: its inputs were not looked at")
+                raise ValueError(f"{layer.name}: no activations were recorded at its inputs")
             square = moments.square
             if self.has_bias:
                 mean = moments.mean

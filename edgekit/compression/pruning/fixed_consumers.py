@@ -64,7 +64,9 @@ def _build_read(index: GraphIndex, use: Use) -> FixedRead | None:
     if not _is_float(index, name):
         return None
     count = len(index.readers[name])
-    reason = f"it is read by {count} nodes" if count > 1 else f"it belongs to {use.node.op_type}"
+    reason = (
+        f"it is shared by {count} nodes" if count > 1 else f"it is a weight of {use.node.op_type}"
+    )
     return FixedRead(
         name=name,
         labels=use.labels,
@@ -92,7 +94,7 @@ def _iter_transposed_reads(channels: Channels, index: GraphIndex) -> Iterator[Fi
             value=node.input[0],
             axis=-1,
             powers=_compute_powers(index, maker.input[0], perm[-2]),
-            reason=f"it is read by {len(index.readers[maker.input[0]])} nodes",
+            reason=f"it is shared by {len(index.readers[maker.input[0]])} nodes",
         )
 
 

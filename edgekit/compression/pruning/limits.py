@@ -21,16 +21,17 @@ def build_nothing_error(channels: Channels, settings: PruneChannels) -> PassRefu
     """Build the refusal of a model without prunable channels of the requested kinds."""
     kinds = sorted({family.kind for family in channels.families})
     if not settings.kinds:
-        return PassRefused("kinds names nothing that may go", hint=f"there are {', '.join(kinds)}")
+        return PassRefused("kinds is empty", hint=f"kinds of this model: {', '.join(kinds)}")
     if kinds:
         return PassRefused(
-            f"none of the kinds asked for can go: {', '.join(settings.kinds)}",
-            hint=f"there are {', '.join(kinds)}",
+            "the model has nothing of these kinds that can be removed: "
+            f"{', '.join(settings.kinds)}",
+            hint=f"kinds of this model: {', '.join(kinds)}",
         )
     told = [*_list_layers_by_reason(channels), *_describe_recurrent_layers(channels)]
     told.append(describe_inner_layers(channels.walk.index))
-    reasons = "; ".join(filter(None, told)) or "no layer makes any by a stored weight"
-    return PassRefused(f"no channels, heads or neurons can go: {reasons}")
+    reasons = "; ".join(filter(None, told)) or "no layer has stored weights"
+    return PassRefused(f"no channels, heads or neurons can be removed: {reasons}")
 
 
 def _list_layers_by_reason(channels: Channels) -> list[str]:
@@ -51,7 +52,7 @@ def _describe_recurrent_layers(channels: Channels) -> list[str]:
     if not nodes:
         return []
     more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
-    return [f"{describe_node(nodes[0])}{more} (this pass leaves the units of recurrent layers)"]
+    return [f"{describe_node(nodes[0])}{more} (the units of recurrent layers are not pruned)"]
 
 
 def build_too_much_error(
@@ -66,25 +67,25 @@ def build_too_much_error(
     """
     of = "multiply-accumulates" if settings.of == "macs" else f"{settings.of} of a layer"
     return PassRefused(
-        f"at most {100 * reached:.0f} % of the {of} can go, {100 * settings.remove:.0f} % asked: "
-        f"{_explain_limit(channels, settings)}"
+        f"at most {100 * reached:.0f} % of the {of} can be removed, not "
+        f"{100 * settings.remove:.0f} %: {_explain_limit(channels, settings)}"
     )
 
 
 def _explain_limit(channels: Channels, settings: PruneChannels) -> str:
     families = [family for family in channels.families if family.kind in settings.kinds]
     widths = (
-        f"widths stay multiples of align={settings.align}, and {100 * LEAST_SHARE:.0f} % of each "
-        "layer stays"
+        f"widths must be multiples of align={settings.align}, and each layer keeps at least "
+        f"{100 * LEAST_SHARE:.0f} %"
     )
     if settings.of == "units" or _compute_reach(channels, families) >= settings.remove:
         return widths
     if _compute_reach(channels, channels.families) >= settings.remove:
-        return f"only {', '.join(settings.kinds)} may go by kinds"
+        return f"the setting kinds allows {', '.join(settings.kinds)} only"
     makers = {get_node_key(use.node) for use in channels.walk.uses if use.role == "makes"}
     reasons = Counter(fixed.reason for fixed in channels.fixed)
     if not reasons:
-        return "the rest is in layers that need what is left of each width"
+        return "each layer must keep at least one group"
     reason, _ = reasons.most_common(1)[0]
     return f"{len(channels.fixed)} of {len(makers)} layers keep their channels ({reason})"
 

@@ -43,7 +43,7 @@ def _list_branch_costs(plan: Plan) -> list[LayerCost]:
             op="Add",
             parameters=0,
             kl=damage,
-            note=_extend_note(plan.told, "residual layer left out", "as a whole"),
+            note=_extend_note(plan.told, "residual layer removed", "as a whole"),
         )
         for name, damage in plan.branches.items()
     ]

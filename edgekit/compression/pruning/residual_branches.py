@@ -102,7 +102,7 @@ def remove_branches(proto: ModelProto, gone: Collection[Branch]) -> ModelProto:
     instead = {branch.add: branch.kept for branch in gone}
     for branch in gone:
         if branch.add not in index.producer:
-            raise ValueError(f"no sum makes {branch.add}")
+            raise ValueError(f"the model has no sum {branch.add}")
     for name in instead:
         _bypass(index, name, _resolve(instead, name))
     if instead:
@@ -208,7 +208,7 @@ class _BranchFinder:
                 return self._build_branch(adder, kept, branch, nearest)
         common = self.above[sides[0]] & self.above[sides[1]]
         if common and all(self.above[side] & self.layers for side in sides):
-            return "neither side of the sum is what the other is made of"
+            return "neither operand of the sum is computed from the other"
         return None
 
     def _is_ancestor(self, name: str, other: str) -> bool:
@@ -249,7 +249,7 @@ class _BranchFinder:
         total = adder.output[0]
         known = [self.shapes.get(name) for name in (kept, branch, total)]
         if None in known:
-            return "the shapes of the sum's sides are not known"
+            return "the shapes of the operands are unknown"
         if not known[0] == known[1] == known[2]:
             return None  # the branch is broadcast, such as a mask
         beside = self._find_parallel_ancestors(adder, branch)
@@ -259,9 +259,9 @@ class _BranchFinder:
         nodes = self._find_unread_nodes(adder, kept)
         stays = [node for node in makers if id(node) not in nodes]
         if not all(self._has_output_in(node, beside) for node in stays):
-            return "what is made inside it is read elsewhere as well"
+            return "values inside the branch are also used outside it"
         if not any(id(node) in nodes and node.op_type in _LAYERS for node in makers):
-            return "another addend of the same sum needs all its layers"
+            return "another operand of the same sum needs all its layers"
         gone = [node for node in self.index.graph.node if id(node) in nodes]
         return Branch(
             name=_get_name(adder),
@@ -289,12 +289,12 @@ class _BranchFinder:
             if name not in inside:
                 continue
             if name in self.index.outputs:
-                return f"{name} inside it is an output of the model"
+                return f"{name} inside the branch is an output of the model"
             for node in self.readers.get(name, ()):
                 if node is adder or node.op_type in _SHAPE_ONLY:
                     continue
                 if inside.isdisjoint(node.output) and not self._has_output_in(node, beside):
-                    return f"{name} inside it is read by {_get_name(node)} as well"
+                    return f"{name} inside the branch is also read by {_get_name(node)}"
         return None
 
     def _find_unread_nodes(self, adder: NodeProto, kept: str) -> set[int]:

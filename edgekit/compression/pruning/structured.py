@@ -78,7 +78,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         UserError: the score needs TensorFlow, which is missing.
     """
     if work.calibration is None:
-        raise PassRefused("pruning channels needs calibration data")
+        raise PassRefused("prune-channels needs calibration data")
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
     add_zero_biases(proto)
@@ -89,8 +89,8 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     count = sum(part.columns[0].shape[0] for part in seen)
     if settings.repair and count < _LEAST_SAMPLES:
         raise PassRefused(
-            f"{count} sample is too little to refit from; {_LEAST_SAMPLES} are the least, beside "
-            "those held out",
+            f"{count} sample is too few to refit weights; at least {_LEAST_SAMPLES} are needed "
+            "besides the held-out ones",
             hint="give more samples, a larger max_samples, or repair=false",
         )
     job = _Job(
@@ -141,7 +141,9 @@ class _Job:
         """Prune the model; return it, with the costs of each dependency group."""
         plan = self._plan()
         for reader in plan.readers.find_unrepaired(plan.channels, plan.going):
-            self.note(f"{reader.name} lost inputs and was not refitted: {reader.reason}")
+            self.note(
+                f"{reader.name} was not refitted after its inputs were pruned: {reader.reason}"
+            )
         repair = self.settings.repair
         made = cut_and_refit(plan.channels, plan.readers.fitted if repair else [], plan.going)
         if repair:
@@ -243,7 +245,7 @@ class _Job:
             raise build_too_much_error(plan.channels, self.settings, 1 - left / whole)
         told = ""
         if most - left > _OVERSHOT * whole:
-            told = f"{100 * (1 - left / whole):.1f} % of the multiply-accumulates go in all"
+            told = f"{100 * (1 - left / whole):.1f} % of the MACs removed in total"
         return replace(plan, state=state, going=going, told=told)
 
     def _plan_units(self, plan: Plan) -> Plan:

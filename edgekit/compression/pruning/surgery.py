@@ -34,7 +34,7 @@ def remove_groups(channels: Channels, gone: Collection[int]) -> ModelProto:
     flags = channels.make_flags(gone)
     emptied = _find_empty_value(channels, flags)
     if emptied:
-        raise ValueError(f"nothing would be left of {emptied}")
+        raise ValueError(f"{emptied} would become empty")
     made = ModelProto()
     made.CopyFrom(channels.proto)
     if not flags.any():

@@ -63,7 +63,7 @@ def prune_weights(model: Model, settings: PruneWeights, work: Work) -> Path:
             values that are not finite.
     """
     if work.calibration is None:
-        raise PassRefused("pruning needs calibration data")
+        raise PassRefused("prune-weights needs calibration data")
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
     index = GraphIndex(proto)
@@ -113,8 +113,8 @@ def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: PruneWeig
     zeros = sum(int(np.count_nonzero(layer.weight == 0)) for layer in layers)
     if zeros >= settings.sparsity * weights:
         raise PassRefused(
-            f"{100 * zeros / weights:.0f} % of the weights are zero already, and "
-            f"{100 * settings.sparsity:.0f} % are asked for"
+            f"{100 * zeros / weights:.0f} % of the weights are already zero; the setting "
+            f"sparsity asks for {100 * settings.sparsity:.0f} %"
         )
 
 
@@ -127,9 +127,9 @@ def _check_both(settings: PruneWeights) -> None:
     makes = list_levels(settings)[-1]
     if settings.sparsity not in (PruneWeights.sparsity, makes):
         raise PassRefused(
-            f"pattern {settings.pattern} makes {100 * makes:g} % of a layer zero, and sparsity "
-            f"{settings.sparsity:g} is asked for",
-            hint="give one of them",
+            f"pattern {settings.pattern} sets {100 * makes:g} % of a layer to zero, which "
+            f"contradicts sparsity={settings.sparsity:g}",
+            hint="set pattern or sparsity, not both",
         )
 
 
@@ -141,10 +141,10 @@ def _check_pattern(rows: Sequence[LayerSparsities], settings: PruneWeights) -> N
     """
     if all(len(row.levels) == 1 for row in rows):
         first = next((row.layer for row in rows if row.layer.layer), None)
-        inputs = f": {first.name} has {first.matrix.shape[-1]} inputs" if first else ""
+        inputs = f", but {first.name} has {first.matrix.shape[-1]} inputs" if first else ""
         raise PassRefused(
-            f"pattern {settings.pattern} fits no layer, as it wants a multiple of "
-            f"{settings.pattern.partition(':')[2]} inputs for each output{inputs}"
+            f"pattern {settings.pattern} fits no layer: the number of inputs must be a multiple "
+            f"of {settings.pattern.partition(':')[2]}{inputs}"
         )
 
 

@@ -31,7 +31,7 @@ from edgekit.recipe import QuantizeDynamic
 
 _OPSET = 13
 # This pass leaves convolutions in float.
-_LEFT = {"Conv": "quantize-dynamic leaves convolutions in float; quantize-static takes them"}
+_LEFT = {"Conv": "quantize-dynamic does not quantize convolutions; quantize-static does"}
 
 
 def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Path:
@@ -60,7 +60,7 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
         has_convolution = any(node.op_type == "Conv" for node in proto.graph.node)
         raise PassRefused(
             f"nothing to quantize: {reason}",
-            hint="quantize-static takes convolutions" if has_convolution else "",
+            hint="quantize-static also quantizes convolutions" if has_convolution else "",
         )
     told = widen_and_note_float_layers(proto, work, known=_LEFT)
     if left := find_remaining_floats(proto, floats, told):

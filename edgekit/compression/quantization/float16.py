@@ -34,7 +34,7 @@ def store_as_float16(model: Model, settings: Float16, work: Work) -> Path:
     del settings
     source = load(model.path)
     if stores_half(source) and not _stores_large(source):
-        raise PassRefused("the model stores its weights as float16 already")
+        raise PassRefused("the model already stores its weights as float16")
     proto = prepare(source, _OPSET, keep_ties=True)
     if not narrow_weights(proto):
         raise PassRefused(_explain_nothing_large(proto))
@@ -61,5 +61,11 @@ def _explain_nothing_large(proto: ModelProto) -> str:
     entries = math.prod(largest.dims)
     told = f"the largest float32 tensor, {largest.name}, has {entries} entries"
     if entries < LEAST_ENTRIES:
-        return f"nothing to store in 16 bits: {told}, less than the {LEAST_ENTRIES} that pay"
-    return f"nothing to store in 16 bits: {told}, and no large one fits the range of float16"
+        return (
+            f"nothing to store in 16 bits: {told}, fewer than {LEAST_ENTRIES}, the smallest "
+            "that saves space"
+        )
+    return (
+        f"nothing to store in 16 bits: {told}, and the values of no large tensor fit the "
+        "range of float16"
+    )

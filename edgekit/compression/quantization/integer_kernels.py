@@ -201,7 +201,7 @@ def _explain(index: GraphIndex, node: NodeProto, place: int) -> str:
             f"onnxruntime has no integer kernel for {node.op_type} with these attributes and types"
         )
     if place == 0:
-        return "its weight is the first factor, which no integer kernel supports"
+        return "its weight is the left operand, which no integer kernel supports"
     stored = _find_stored(index, node.input[1])
     if node.op_type == "MatMul" and stored is not None and len(stored.dims) > 2:
         return "integer kernels support one weight matrix, not a batch of matrices"
@@ -211,7 +211,7 @@ def _explain(index: GraphIndex, node: NodeProto, place: int) -> str:
     bias = index.producer.get(node.input[2]) if len(node.input) > 2 else None
     if len(node.input) > 2 and node.input[2] and bias is None:
         return "its bias is not a constant"
-    return "onnxruntime found no integer kernel that fits"
+    return "onnxruntime chose no integer kernel for it"
 
 
 def _join_names(names: Sequence[str]) -> str:

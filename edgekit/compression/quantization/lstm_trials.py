@@ -82,7 +82,8 @@ def plan_layers(proto: ModelProto, largest: int, model: Model, work: Work) -> Re
         return RecurrentPlan()
     if is_large(proto):
         work.note(
-            "recurrent layers were not tried with integers one by one: the model is over 2 GiB"
+            "integer recurrent layers were not compared with float ones: the model is larger "
+            "than 2 GiB"
         )
         return RecurrentPlan()
     reference = _open_session(proto)
@@ -98,12 +99,13 @@ def plan_layers(proto: ModelProto, largest: int, model: Model, work: Work) -> Re
         for name in verdict.wide:
             wide.add(name)
             work.note(
-                f"{layer.name}: {_describe_weight(layer, name)} are stored in 16 bits: 8 would "
-                f"change an output by {verdict.wide[name]:.2g} of its size"
+                f"{layer.name}: {_describe_weight(layer, name)} are stored in 16 bits; 8 bits "
+                f"would cause a relative output error of {verdict.wide[name]:.2g}"
             )
     if work.calibration is None and any(layer.has_kernel for layer in layers):
         work.note(
-            "the error of integer LSTMs was not measured; with --data CALIB inexact ones stay float"
+            "the error of integer LSTMs was not measured; give --data CALIB to keep inaccurate "
+            "ones in float"
         )
     return RecurrentPlan(left=frozenset(left), wide=frozenset(wide))
 
@@ -184,8 +186,8 @@ class _Trials:
         rest = math.hypot(*(each for name, each in errors.items() if name not in wide))
         if error > _MOST_ERROR and error > _BETTER * rest:
             reason = (
-                f"rounding its input to 8 bits changes output {output} by {error:.2g} of its "
-                f"size, but float products change it by {rest:.2g} only"
+                f"with 8-bit inputs, output {output} has a relative error of {error:.2g}, "
+                f"and only {rest:.2g} with float inputs"
             )
             return _Verdict(reason=reason, wide=wide)
         return _Verdict(reason=slower, wide=wide if slower else {})

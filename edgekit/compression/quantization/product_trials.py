@@ -71,7 +71,7 @@ class ProductTrials:
         best = self._open_session(static)
         tried = [frozenset(names)] if len(names) > 1 else []
         for number, other in enumerate([*tried, *names]):
-            work.progress("static or dynamic", number, len(names) + len(tried))
+            work.progress("comparing static and dynamic", number, len(names) + len(tried))
             changed = other if isinstance(other, frozenset) else chosen ^ {other}
             session = self._open_session(self.write(changed))
             if (
@@ -82,7 +82,10 @@ class ProductTrials:
         if not chosen:
             return static
         told = [w.node.name or w.node.output[0] for w in products if w.node.output[0] in chosen]
-        work.note(f"quantized at run time, which is faster on this machine: {', '.join(told)}")
+        work.note(
+            "activations quantized at run time, as that is faster on this machine: "
+            f"{', '.join(told)}"
+        )
         return self.write(chosen)
 
     def _list_products(self) -> list[WeightedNode]:

@@ -217,7 +217,9 @@ class Refiner:
             tried[0][label],
             largest=self.largest,
             judging=judging[::every][:_TENSOR_SAMPLES],
-            tick=lambda done, most: self.work.progress("error of each tensor", done, most),
+            tick=lambda done, most: self.work.progress(
+                "measuring the error of each tensor", done, most
+            ),
         )
         costs = find_costs(self.index, placement, candidates.sizes)
         sets = choose_float_layers(self.index, placement, errors, costs)
@@ -238,8 +240,8 @@ class Refiner:
         names = ", ".join(node.name or node.output[0] for node in layers)
         share = 100 * sum(work[node.output[0]] for node in layers)
         self.work.note(
-            f"{len(layers)} of {len(placement.weighted)} layers stay float: 8 bits change the "
-            f"outputs most (about {share:.0f} % of the arithmetic): {names}"
+            f"{len(layers)} of {len(placement.weighted)} layers stay float, as the outputs are "
+            f"most sensitive to them (about {share:.0f} % of the MACs): {names}"
         )
 
     # ------------------------------------------------------------ bias correction

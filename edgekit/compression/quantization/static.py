@@ -57,7 +57,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         PassRefused: nothing to quantize, quantized already, or values that are not finite.
     """
     if work.calibration is None:
-        raise PassRefused("static quantization needs calibration data")
+        raise PassRefused("quantize-static needs calibration data")
     largest = LARGEST[choose_and_note_bits(settings, work)]
     proto, found, half = _prepare_graph(model, work, largest)
     floats = find_large_float_weights(proto)

@@ -7,9 +7,9 @@ from edgekit.config.profile import choose_weight_bits
 from edgekit.recipe import IntegerBits, QuantizeDynamic, QuantizeStatic, QuantizeWeights
 
 _NOTES: dict[IntegerBits, str] = {
-    7: "weights have 7 bits: products do not saturate on any processor",
-    8: "weights have 8 bits, for Arm and for x86 with VNNI; other x86 processors saturate "
-    "sums of products: use weight_bits=7 there",
+    7: "weights have 7 bits, so that sums do not saturate on any processor",
+    8: "weights have 8 bits, for Arm and x86 with VNNI; sums may saturate on other x86 "
+    "processors, so use weight_bits=7 there",
 }
 
 

@@ -33,7 +33,7 @@ N = TypeVar("N", bound=np.generic)
 def build_not_finite_error(error: FloatingPointError) -> PassRefused:
     """Build the error for a value, named by ``error``, whose sums are not finite."""
     return PassRefused(
-        f"value {error} is not finite on the calibration samples, or too large to be squared"
+        f"activation {error} is not finite on the calibration samples, or too large to be squared"
     )
 
 

@@ -64,8 +64,9 @@ def _import_module(source: Source) -> ModuleType:
             raise
         if name == missing or name.startswith(f"{missing}."):
             raise UserError(
-                f"{source.given}: no module {missing!r} in {source.path}, nor installed",
-                hint="-C names another folder",
+                f"{source.given}: no module {missing!r} in {source.path} or among the installed "
+                "packages",
+                hint="use -C DIR if the module is in another folder",
             ) from error
         raise UserError(f"{source.given}: {name}: {first_line(error)}") from error
     except (Exception, SystemExit) as error:
@@ -105,7 +106,10 @@ def _call_function(source: Source, value: object) -> object:
     except (Exception, SystemExit) as error:
         raise _build_user_code_error(source, error) from error
     if made is None:
-        raise UserError(f"{source.given}: returns nothing", hint="return the model")
+        raise UserError(
+            f"{source.given}: the function returns None instead of a model",
+            hint="add 'return model' to the function",
+        )
     return _add_function_example(source, made, value)
 
 

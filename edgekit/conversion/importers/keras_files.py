@@ -21,7 +21,7 @@ from edgekit.errors import UserError, first_line, make_missing_extra_error
 
 _WHOLE = "save the whole model: model.save('model.keras')"
 _CUSTOM = (
-    "layers of your own: a function that returns the loaded model knows them (edgekit build "
+    "for custom layers, write a function that returns the loaded model (edgekit build "
     "module:function)"
 )
 # Messages of each Keras version about a class that it does not know.
@@ -49,13 +49,13 @@ def convert(source: Source) -> Conversion:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         kind = "a .keras file (a zip archive)" if is_zip else "an HDF5 file"
         raise UserError(
-            f"{source.given}: not {kind}, or cut short: {first_line(error)}",
-            hint="check the file's size against its source",
+            f"{source.given}: not {kind}, or truncated: {first_line(error)}",
+            hint="compare the file size with its source",
         ) from error
     if not source.trusted and any(_iter_lambda_flags(header.config)):
         raise UserError(
             f"{source.given}: has a Lambda layer, which is Python code inside the file",
-            hint="if you trust whoever wrote it: --trust-pickle, or [model] trust_pickle = true",
+            hint="if you trust its author: --trust-pickle, or [model] trust_pickle = true",
         )
     model = _load_model(source, header)
     return convert_model(FoundModel(value=model, example=None, given=source.given))
@@ -79,7 +79,7 @@ def _read_hdf5_header(source: Source) -> _Header:
         config = file.attrs.get("model_config")
         version = file.attrs.get("keras_version", "2")
     if config is None:
-        raise UserError(f"{source.given}: holds weights, and no model", hint=_WHOLE)
+        raise UserError(f"{source.given}: contains weights but no model", hint=_WHOLE)
     return _Header(keras=_decode_text(version), config=json.loads(_decode_text(config)))
 
 
@@ -103,7 +103,9 @@ def _load_model(source: Source, header: _Header) -> Any:
         text = custom.group() if custom else first_line(error)
         raise UserError(
             f"{source.given}: Keras {header.keras} cannot load it: {text}",
-            hint=_CUSTOM if custom else "damaged, or of a version too far from the one installed",
+            hint=_CUSTOM
+            if custom
+            else "the file is damaged, or of a Keras version that the installed one cannot read",
         ) from error
 
 

@@ -34,7 +34,9 @@ def convert(found: FoundModel) -> Conversion:
         return convert_concrete(function, given=found.given)
     names, arrays = flatten_examples(found.example, given=found.given)
     if function.input_signature is None and not arrays:
-        raise UserError(f"{found.given}: a tf.function of any inputs", hint=_SIGNATURE_HINT)
+        raise UserError(
+            f"{found.given}: the inputs of the tf.function are unknown", hint=_SIGNATURE_HINT
+        )
     try:
         concrete = _trace_function(function, names, arrays)
     except Exception as error:
@@ -59,7 +61,7 @@ def convert_module(found: FoundModel) -> Conversion:
     function = getattr(module, "__call__", None)  # noqa: B004
     if function is None or not hasattr(function, "get_concrete_function"):
         raise UserError(
-            f"{found.given}: a {type(module).__name__} without a tf.function as its __call__",
+            f"{found.given}: the __call__ of {type(module).__name__} is not a tf.function",
             hint="decorate __call__ with @tf.function(input_signature=[...])",
         )
     return convert(FoundModel(value=function, example=found.example, given=found.given))
@@ -82,12 +84,13 @@ def choose_signature(signatures: Mapping[str, Any], name: str, *, given: str) ->
         return next(iter(signatures.values()))
     if not signatures:
         raise UserError(
-            f"{given}: has no signatures", hint="save it with signatures=, or model.export()"
+            f"{given}: the model has no signatures",
+            hint="save it with signatures=, or model.export()",
         )
     first = min(signatures)
     raise UserError(
-        f"{given}: has several signatures: {known}",
-        hint=f"name one: '{given}#{first}'",
+        f"{given}: the model has several signatures: {known}",
+        hint=f"choose one, such as '{given}#{first}'",
     )
 
 
@@ -176,7 +179,7 @@ def convert_callable(
         ]
         return [t.numpy() for t in concrete(*tensors)]
 
-    notes = (f"{given}: nothing depends on its input {', '.join(unused)}",) if unused else ()
+    notes = (f"{given}: no output depends on the input {', '.join(unused)}",) if unused else ()
     own = tuple([a for i, a in enumerate(each) if i in kept] for each in examples)
     return Conversion(
         proto=standardize_graph(proto, inputs=[inputs[i] for i in kept], outputs=outputs),
@@ -235,11 +238,13 @@ def _check_numeric(specs: Sequence[Any], names: Sequence[str], given: str) -> No
     for spec, name in zip(specs, names, strict=True):
         if spec.dtype == tf.string:
             raise UserError(
-                f"{given}: its input {name} takes text; only numbers are fed on a device",
-                hint="export the part behind the text processing",
+                f"{given}: the input {name} is text; on a device, inputs must be numeric",
+                hint="export the part of the model after the text processing",
             )
         if spec.shape.rank is None:
-            raise UserError(f"{given}: its input {name} has no shape", hint=_SIGNATURE_HINT)
+            raise UserError(
+                f"{given}: the shape of the input {name} is unknown", hint=_SIGNATURE_HINT
+            )
 
 
 def _format_error(error: Exception) -> str:

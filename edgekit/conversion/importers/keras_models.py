@@ -27,7 +27,7 @@ def convert(found: FoundModel) -> Conversion:
     if not inputs:
         if not arrays:
             raise UserError(
-                f"{given}: a {type(model).__name__} whose inputs are not known",
+                f"{given}: the inputs of {type(model).__name__} are unknown",
                 hint="return it with example inputs: return model, example_inputs",
             )
         return _convert_with_examples(model, names, arrays, given=given)

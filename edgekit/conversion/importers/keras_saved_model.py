@@ -28,7 +28,7 @@ def convert(source: Source) -> Conversion:
         raise UserError(
             f"{source.given}: TensorFlow cannot load it: {type(error).__name__}: "
             f"{first_line(error)}",
-            hint="check that the folder is whole (saved_model.pb and variables/)",
+            hint="check that the folder is complete (saved_model.pb and variables/)",
         ) from error
     given = str(source.given).partition("#")[0]
     function = choose_signature(loaded.signatures, source.name, given=given)

@@ -48,8 +48,9 @@ def convert_object(found: FoundModel) -> Conversion:
     where = _find_converter(found.value)
     if where is None:
         raise UserError(
-            f"{found.given}: gives {_add_article(type(found.value).__name__)}, which is no model",
-            hint="give a torch module with its example input (return module, example_inputs), a "
+            f"{found.given}: returns {_add_article(type(found.value).__name__)}, which is not a "
+            "supported model",
+            hint="return a torch module with its example input (return module, example_inputs), a "
             "Keras model, a tf.function or tf.Module, a scikit-learn estimator, or an "
             "onnx.ModelProto",
         )

@@ -24,7 +24,7 @@ from edgekit_agent.codec import decode, encode
 # Other distribution names of the same package.
 _ALSO = {"tensorflow": ("tensorflow-cpu", "tf-nightly"), "onnxscript": ("onnxscript-weekly",)}
 _CONVERSIONS = "conversions"
-_FREED = "input dimensions that the file states as 0 are free"
+_FREED = "input dimensions of size 0 in the file are treated as free"
 
 
 def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: Tick) -> Model:
@@ -71,8 +71,8 @@ def _free_empty_inputs(model: Model, store: Store) -> Model:
         return model
     if is_large(load_structure(model.path)):
         raise UserError(
-            f"{model.path}: states a size of 0 for an input, so it runs on no sample",
-            hint="export it with that dimension free",
+            f"{model.path}: an input has size 0, so the model cannot process any sample",
+            hint="export the model with a dynamic dimension there",
         )
     with store.scratch() as scratch:
         save(load(model.path), scratch / "model.onnx")
@@ -139,8 +139,8 @@ def _read_versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 def _build_trust_error(source: Source) -> UserError:
     return UserError(
-        f"{source.given}: reading it runs code that it carries (it holds Python pickles), so it is "
-        "not opened",
-        hint="if you trust whoever wrote it: --trust-pickle, or [model] trust_pickle = true in "
+        f"{source.given}: not opened, as the file contains Python pickles, which run code when "
+        "they are read",
+        hint="if you trust its author: --trust-pickle, or [model] trust_pickle = true in "
         "edgekit.toml",
     )

@@ -25,11 +25,12 @@ def convert(source: Source) -> Conversion:
                 raise
             raise UserError(
                 f"{source.given}: {first_line(error)}",
-                hint="the pickle needs this module: put it beside the file, or install it",
+                hint="the pickle needs this module: put it into the folder of the file, or "
+                "install it",
             ) from error
         except Exception as error:
             raise UserError(
-                f"{source.given}: not a pickle, or damaged, or of classes that are not here: "
+                f"{source.given}: not a pickle, damaged, or of classes that are not installed: "
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error
     made, example = split_model_and_example(value)

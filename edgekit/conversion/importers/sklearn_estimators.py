@@ -55,12 +55,12 @@ def convert(found: FoundModel) -> Conversion:
     given = found.given
     count = getattr(estimator, "n_features_in_", None)
     if count is None:
-        raise UserError(f"{given}: a {type(estimator).__name__} that is not fitted", hint="fit it")
+        raise UserError(f"{given}: {type(estimator).__name__} is not fitted", hint="fit it")
     if takes_text(estimator):
         raise UserError(
-            f"{given}: a {type(estimator).__name__} with columns of text; only numbers are fed on "
-            "a device",
-            hint="encode these columns before, and save the pipeline behind it",
+            f"{given}: {type(estimator).__name__} has text columns; on a device, inputs must be "
+            "numeric",
+            hint="encode these columns first, and save the part of the pipeline after that",
         )
     names = _name_inputs(estimator)
     proto = _export_estimator(estimator, names, int(count), given)
@@ -182,7 +182,7 @@ def _compute_output(estimator: Any, name: str, table: Any, width: int | None) ->
     for method in _list_methods(name):
         if hasattr(estimator, method):
             return _to_columns(np.asarray(getattr(estimator, method)(table)), name)
-    raise UserError(f"a {type(estimator).__name__} has nothing that gives its {name}")
+    raise UserError(f"{type(estimator).__name__} has no method that computes {name}")
 
 
 def _list_methods(name: str) -> tuple[str, ...]:
@@ -210,4 +210,7 @@ def _iter_notes(estimator: Any, given: str) -> Iterator[str]:
     classes = getattr(estimator, "classes_", None)
     if isinstance(classes, np.ndarray) and list(classes) != list(range(len(classes))):
         told = ", ".join(f"{i} = {c}" for i, c in enumerate(classes[:20]))
-        yield f"{given}: column of the probabilities and its class: {told}; labels are the columns"
+        yield (
+            f"{given}: classes of the columns of the probabilities: {told}; use the column "
+            "numbers as labels"
+        )

@@ -97,10 +97,12 @@ def build_environment() -> dict[str, str]:
 
 
 def _build_exit_error(source: Source, code: int, output: bytes) -> EdgekitError:
-    lines = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    lines = output.decode(errors="replace").strip().splitlines() or ["no error message"]
     if code < 0:
         return UserError(
-            f"{source.given}: its conversion was ended by signal {-code}: {lines[-1]}",
-            hint="signal 9 is mostly a lack of memory",
+            f"{source.given}: the conversion was killed by signal {-code}: {lines[-1]}",
+            hint="signal 9 usually means that the machine ran out of memory",
         )
-    return EdgekitError(f"{source.given}: its conversion ended with {code}: {lines[-1]}")
+    return EdgekitError(
+        f"{source.given}: the conversion failed with exit status {code}: {lines[-1]}"
+    )

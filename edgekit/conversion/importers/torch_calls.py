@@ -94,10 +94,10 @@ def build_call(module: Any, example: object, *, given: str) -> Call:
         else:
             raise UserError(
                 f"{given}: example input {name}: a {type(value).__name__}, not a tensor",
-                hint="wrap the module in one whose forward takes tensors alone",
+                hint="wrap the module in one whose forward takes only tensors",
             )
     if not tensors:
-        raise UserError(f"{given}: no tensor among the example inputs")
+        raise UserError(f"{given}: the example inputs contain no tensor")
     return Call(names=tuple(names), tensors=tuple(tensors), places=tuple(places), held=tuple(held))
 
 

@@ -34,7 +34,7 @@ def convert_program(source: Source) -> Conversion:
     except Exception as error:
         raise UserError(
             f"{source.given}: torch cannot load it: {first_line(error)}",
-            hint="write it with torch.export.save(program, 'model.pt2')",
+            hint="save the program with torch.export.save(program, 'model.pt2')",
         ) from error
     return convert_exported(FoundModel(value=program, example=None, given=source.given))
 
@@ -47,7 +47,9 @@ def convert_exported(found: FoundModel) -> Conversion:
     """
     program: Any = found.value
     if program.example_inputs is None:
-        raise UserError(f"{found.given}: a program without its example inputs", hint=_FUNCTION_HINT)
+        raise UserError(
+            f"{found.given}: the exported program has no example inputs", hint=_FUNCTION_HINT
+        )
     args, keywords = program.example_inputs
     tensors = [t for t in (*args, *keywords.values()) if isinstance(t, torch.Tensor)]
     try:
@@ -95,7 +97,7 @@ def convert_pickle(source: Source) -> Conversion:
         except ModuleNotFoundError as error:
             raise UserError(
                 f"{source.given}: {first_line(error)}",
-                hint="the pickle needs this module: put it beside the file",
+                hint="the pickle needs this module: put it into the folder of the file",
             ) from error
         except Exception as error:
             raise UserError(
@@ -105,5 +107,5 @@ def convert_pickle(source: Source) -> Conversion:
             ) from error
         made, example = split_model_and_example(value)
         if isinstance(made, dict):
-            raise UserError(f"{source.given}: holds weights, and no module", hint=_FUNCTION_HINT)
+            raise UserError(f"{source.given}: contains weights but no module", hint=_FUNCTION_HINT)
         return convert_object(FoundModel(value=made, example=example, given=source.given))

@@ -52,7 +52,7 @@ def convert(found: FoundModel) -> Conversion:
         example = getattr(module, "example_input_array", None)  # the name in Lightning
     if example is None:
         raise UserError(
-            f"{found.given}: a torch module without example inputs; the exporter needs some",
+            f"{found.given}: a torch module without example inputs, which the exporter needs",
             hint="return module, example_inputs (a tensor, a tuple, or a dict by argument)",
         )
     if isinstance(module, torch.jit.ScriptModule):
@@ -137,7 +137,7 @@ def _export_by_script(
         )
     traced = any(issubclass(w.category, torch.jit.TracerWarning) for w in caught)
     notes = (
-        ("a branch or a size that depends on the input was fixed to what the example gave",)
+        ("a branch or size that depends on the input was fixed to its value for the example input",)
         if traced
         else ()
     )
@@ -148,7 +148,7 @@ def _build_conversion(
     flat: FlatModule, call: Call, proto: ModelProto, way: _Exporter, given: str
 ) -> Conversion:
     if len(proto.graph.input) != len(call.tensors):
-        raise UserError(f"{given}: {way.tool} drops inputs that nothing depends on")
+        raise UserError(f"{given}: {way.tool} removed inputs that no output depends on")
     arrays = [t.numpy() for t in call.tensors]
     draw = build_sampler(arrays)
 
@@ -203,8 +203,8 @@ def _iter_notes(
         yield f"{given}: exported by TorchScript, as torch.export fails: {failures[0]}"
     if not way.free:
         rows = call.tensors[0].shape[0] if call.tensors[0].ndim else 1
-        why = failures[-1] if free and failures else "the module does not take another"
-        yield f"{given}: its first axis is fixed to {rows}: {why}"
+        why = failures[-1] if free and failures else "the module fails on other sizes"
+        yield f"{given}: the batch size is fixed to {rows}: {why}"
 
 
 def _find_root_message(error: BaseException) -> str:

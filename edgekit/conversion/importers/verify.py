@@ -69,7 +69,8 @@ def check_agreement(converted: Conversion, *, where: str) -> None:
         session = make_session(copied)
     except Exception as error:
         raise UserError(
-            f"{where}: {converted.tool} makes a graph that onnxruntime refuses: {first_line(error)}"
+            f"{where}: onnxruntime rejects the graph that {converted.tool} exported: "
+            f"{first_line(error)}"
         ) from error
     wanted = read_signature(converted.proto)
     names = [spec.name for spec in wanted.outputs]
@@ -85,7 +86,7 @@ def check_agreement(converted: Conversion, *, where: str) -> None:
             got = session.run(names, feeds)
         except Exception as error:
             raise UserError(
-                f"{where}: what {converted.tool} makes of it fails on inputs of shape "
+                f"{where}: the graph that {converted.tool} exported fails on inputs of shape "
                 f"{_format_shapes(inputs)}: {first_line(error)}"
             ) from error
         for name, one, other in zip(names, expected, got, strict=True):
@@ -150,20 +151,20 @@ def _compare(
 ) -> None:
     if expected.shape != got.shape:
         raise UserError(
-            f"{where}: what {converted.tool} makes of it gives {name} in the shape "
-            f"{list(got.shape)}, the source in {list(expected.shape)}",
+            f"{where}: in the graph that {converted.tool} exported, {name} has shape "
+            f"{list(got.shape)}, in the source {list(expected.shape)}",
             hint=_BATCH_HINT if expected.shape[:1] != got.shape[:1] else "",
         )
     difference = compute_relative_difference(expected, got, stray=converted.stray)
     if difference > RELATIVE and difference > _estimate_tolerance(converted, inputs, where):
         raise UserError(
-            f"{where}: what {converted.tool} makes of it differs from the source: {name} by "
-            f"{difference:.3g} of its largest value (allowed: {RELATIVE:g})",
-            hint="something in it depends on state or on the batch, or the converter errs",
+            f"{where}: the graph that {converted.tool} exported differs from the source: {name} "
+            f"by {difference:.3g} of its largest value (allowed: {RELATIVE:g})",
+            hint="the model may depend on state or on the batch, or the exporter has a bug",
         )
 
 
-_BATCH_HINT = "something in it depends on the number of samples"
+_BATCH_HINT = "the model depends on the number of samples in a batch"
 
 
 def _estimate_tolerance(converted: Conversion, inputs: Arrays, where: str) -> float:
@@ -177,8 +178,8 @@ def _estimate_tolerance(converted: Conversion, inputs: Arrays, where: str) -> fl
     once, again, near = (converted.reference(each) for each in (inputs, inputs, nudged))
     if any(_measure_difference(a, b) > RELATIVE for a, b in zip(once, again, strict=True)):
         raise UserError(
-            f"{where}: gives something else each time for the same inputs",
-            hint="what is random in it must be off when it infers",
+            f"{where}: the outputs differ between runs on the same inputs",
+            hint="disable randomness (such as dropout) for inference",
         )
     change = max(_measure_difference(a, b) for a, b in zip(once, near, strict=True))
     return min(_TIMES_AS_MUCH * change, _MOST)

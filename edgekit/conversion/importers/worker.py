@@ -57,8 +57,8 @@ def convert_source(source: Source, finished: Callable[[str], None]) -> Conversio
         finished(EXPORTED)
         if is_large(converted.proto):
             raise UserError(
-                f"{source.given}: over 2 GiB as ONNX, more than one file can hold",
-                hint="export it with external data, and give the .onnx file",
+                f"{source.given}: larger than 2 GiB as ONNX, the limit of one file",
+                hint="export the model with external data, and give the .onnx file",
             )
         check_agreement(converted, where=source.given)
         finished(COMPARED)
@@ -80,7 +80,7 @@ def _build_missing_error(source: Source, error: ModuleNotFoundError) -> UserErro
         return make_missing_extra_error(package, EXTRAS[name])
     return UserError(
         f"{source.given}: {first_line(error)}",
-        hint="install it in this Python, or run edgekit in the folder that holds it (-C)",
+        hint="install the module in this Python, or run edgekit in its folder (-C DIR)",
     )
 
 

@@ -111,7 +111,7 @@ class LoopRounds:
         if self.done >= _MOST_ROUNDS:
             raise PassRefused(
                 f"{self.node.op_type} {self.node.name or self.node.output[0]}"
-                f" goes more than {_MOST_ROUNDS} rounds",
+                f" has more than {_MOST_ROUNDS} iterations",
                 hint="export the model for shorter inputs, or run it with onnxruntime",
             )
         return self._unroll_round(walk)
@@ -122,9 +122,10 @@ class LoopRounds:
         known = walk.value(self.condition)
         if known is None:
             raise PassRefused(
-                f"{self.node.op_type} {self.node.name or self.node.output[0]} ends when the data"
-                " says so",
-                hint="export the model with a fixed number of rounds, or run it with onnxruntime",
+                f"{self.node.op_type} {self.node.name or self.node.output[0]} has an exit "
+                "condition that depends on the data",
+                hint="export the model with a fixed number of iterations, or run it with "
+                "onnxruntime",
             )
         return bool(known.any())
 
@@ -174,9 +175,9 @@ class LoopRounds:
     def _stack(self, walk: GraphState, parts: list[str], axis: int, target: str) -> list[NodeProto]:
         if not parts:
             raise PassRefused(
-                f"{self.node.op_type} {self.node.name or target} goes no round, and its stacked"
-                " results have no shape",
-                hint="take it out before export",
+                f"{self.node.op_type} {self.node.name or target} has no iterations, so its scan "
+                "outputs have no shape",
+                hint="remove it before export",
             )
         wider = [walk.fresh(part) for part in parts]
         where = walk.fresh("axis")

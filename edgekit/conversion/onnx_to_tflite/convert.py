@@ -89,7 +89,7 @@ def optimize_lite_graph(
     """
     if precision == "int16x8" and "QUANTIZE" not in count_kinds(graph.ops):
         raise PassRefused(
-            "int16x8: the model says no ranges of its activations",
+            "int16x8: the model has no activation ranges",
             hint="quantize it first: edgekit apply quantize-static",
         )
     quantize_constants(graph)

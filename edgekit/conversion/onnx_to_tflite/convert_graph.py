@@ -12,13 +12,14 @@ from edgekit.conversion.onnx_to_tflite.tflite_builder import STANDARD_DOMAINS, L
 from edgekit.tflite.ir import LiteGraph
 
 _NATIVE_HINT = (
-    "use quantize-weights with container=int8, which .tflite files can hold; "
+    "use quantize-weights with container=int8, which .tflite files support; "
     "native kernels are onnxruntime's own"
 )
 _OWN_HINTS = {
     "MatMulNBits": _NATIVE_HINT,
     "GatherBlockQuantized": _NATIVE_HINT,
-    "DynamicQuantizeLSTM": "its weights are computed: store them, or run it with onnxruntime",
+    "DynamicQuantizeLSTM": "its weights are computed in the graph; store them as constants, or "
+    "run the model with onnxruntime",
 }
 
 
@@ -42,7 +43,7 @@ def lower_with_values(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]
     for node in proto.graph.node:
         if node.domain not in STANDARD_DOMAINS and f"{node.domain}:{node.op_type}" not in RULES:
             hint = _OWN_HINTS.get(node.op_type, "") if node.domain == "com.microsoft" else ""
-            raise lowering.refusal(node, "is no standard ONNX operator", hint=hint)
+            raise lowering.refusal(node, "is not a standard ONNX operator", hint=hint)
         name = node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}:{node.op_type}"
         rule = RULES.get(name)
         if rule is None:

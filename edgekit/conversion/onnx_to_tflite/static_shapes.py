@@ -82,9 +82,14 @@ def _fix_input_types(
                 hint="export the model with tensors as inputs",
             )
         if value.type.tensor_type.elem_type == TensorProto.STRING:
-            raise PassRefused(f"input {value.name} is text", hint="encode it before the model")
+            raise PassRefused(
+                f"input {value.name} is text", hint="encode the text before the model"
+            )
         if not value.type.tensor_type.HasField("shape"):
-            raise PassRefused(f"input {value.name} has no shape", hint="export the model with one")
+            raise PassRefused(
+                f"input {value.name} has no shape",
+                hint="export the model with a shape for this input",
+            )
         sizes = [
             dim.dim_value
             if dim.HasField("dim_value")
@@ -105,9 +110,7 @@ def _walk_graph(
     made = walk.build_model()
     for value in made.graph.output:
         if any(d.HasField("dim_value") and not d.dim_value for d in _list_dims(value)):
-            raise PassRefused(
-                f"output {value.name} has no entries", hint="take it out before export"
-            )
+            raise PassRefused(f"output {value.name} has no entries", hint="remove it before export")
     return made
 
 

@@ -68,11 +68,11 @@ class Lowering:
     def _get_input_type(self, name: str) -> tuple[str, Shape]:
         if name not in self.types:
             raise PassRefused(
-                f"input {name} is no tensor of fixed shape", hint="export the model with tensors"
+                f"input {name} is not a tensor of fixed shape", hint="export the model with tensors"
             )
         dtype, shape = self.types[name]
         if dtype not in _FED_AS:
-            raise PassRefused(f"input {name} is {dtype}, which a .tflite file cannot be fed")
+            raise PassRefused(f"input {name} has type {dtype}, which .tflite files do not support")
         return dtype, shape
 
     # ------------------------------------------------------------ reading a node
@@ -111,7 +111,7 @@ class Lowering:
         """
         array = self.constant(node, position)
         if array is None:
-            raise self.refusal(node, f"takes its input {position} from a computation")
+            raise self.refusal(node, f"needs a constant as input {position}, but it is computed")
         return tuple(int(n) for n in array.ravel())
 
     def shape_of(self, name: str) -> Shape:
@@ -265,7 +265,8 @@ class Lowering:
             return tensor
         if "uint64" in (tensor.dtype, dtype):
             raise PassRefused(
-                f"{self._origin}: TFLite has no operators on uint64", hint="export it as int64"
+                f"{self._origin}: TFLite has no operators for uint64",
+                hint="export the model with int64 instead",
             )
         options = {"in_data_type": tensor.dtype, "out_data_type": dtype}
         return self.emit("CAST", [tensor], tensor.shape, dtype=dtype, options=options)
@@ -299,7 +300,7 @@ class Lowering:
         if name not in self._values:
             array = self.index.constant(name)
             if array is None:
-                raise PassRefused(f"{name}: nothing in the graph makes it")
+                raise PassRefused(f"{name}: no node of the graph computes this value")
             array = array.astype(get_computed_type(array.dtype.name), copy=False)
             tensor = constant(name, array)
             tensor.source = name

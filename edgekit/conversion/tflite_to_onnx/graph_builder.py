@@ -181,7 +181,7 @@ class Lifting:
         """
         array = self.array(op, position)
         if array is None:
-            raise self.refusal(op, f"takes its input {position} from a computation")
+            raise self.refusal(op, f"needs a constant as input {position}, but it is computed")
         return [int(n) for n in array.ravel()]
 
     def int64(self, op: Op, position: int) -> str:
@@ -204,13 +204,15 @@ class Lifting:
         shape = self.shape(self.tensor(op, position))
         if min(shape, default=0) < 0:
             raise self.refusal(
-                op, "works on sizes that only the run tells", hint="export it with fixed shapes"
+                op,
+                "has sizes that are known only at run time",
+                hint="export the model with fixed shapes",
             )
         return shape
 
     def refusal(self, op: Op, why: str, *, hint: str = "") -> PassRefused:
         """Return the error for an operator that cannot be converted."""
-        makes = f" that makes {op.outputs[0].name}" if op.outputs else ""
+        makes = f" with output {op.outputs[0].name}" if op.outputs else ""
         hint = hint or "run this model with litert, or convert it from its original format"
         return PassRefused(f"{op.kind}{makes} {why}", hint=hint)
 
@@ -277,7 +279,7 @@ class Lifting:
         held = self._held.get(id(tensor))
         if held is None:
             raise PassRefused(
-                f"{tensor.name}: a state that lasts from one run to the next has no counterpart",
+                f"{tensor.name}: a state that is kept between runs has no ONNX counterpart",
                 hint="export the model with its state as inputs and outputs",
             )
         name = self.transpose(held.name, permutation(held.order, order))
@@ -352,7 +354,7 @@ class Lifting:
         if kind in ("NONE", "TANH"):
             return name if kind == "NONE" else self.node("Tanh", [name])
         if kind not in _LIMITS:
-            raise self.refusal(op, f"has the activation {kind}")
+            raise self.refusal(op, f"has the fused activation {kind}, which is not supported")
         limits, q = _LIMITS[kind], get_quantization(tensor)
         if q is not None:
             limits = drop_implied_limits(tensor, q, limits)

@@ -136,7 +136,7 @@ def get_onnx_type(tensor: Tensor) -> int:
 def _to_onnx_type(dtype: str, name: str) -> int:
     if dtype not in _TYPES:
         raise PassRefused(
-            f"{name}: values of type {dtype} have no counterpart",
+            f"{name}: values of type {dtype} have no ONNX counterpart",
             hint="export the model with float32, integer or boolean values",
         )
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

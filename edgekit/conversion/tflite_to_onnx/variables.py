@@ -95,7 +95,7 @@ class _Variables:
         if op.kind == "ASSIGN_VARIABLE":
             assigned = op.inputs[1]
             if assigned is None:
-                raise PassRefused(f"{op.kind} has no value", hint=_HINT)
+                raise PassRefused(f"{op.kind} has no value to assign", hint=_HINT)
             self.value[self._find_name(op)] = assigned
             return True
         return False

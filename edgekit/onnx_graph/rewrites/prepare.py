@@ -30,7 +30,7 @@ _NUMBERS = {
     "value_int": np.int64, "value_ints": np.int64,
 }  # fmt: skip
 
-QUANTIZED_ALREADY = "the model is quantized already"
+QUANTIZED_ALREADY = "the model is already quantized"
 
 # The first IR version in which an initializer need not be a graph input.
 _MIN_IR = 4
@@ -85,7 +85,7 @@ def _inline_functions(proto: ModelProto) -> ModelProto:
         return onnx.inliner.inline_local_functions(proto)
     except Exception as error:
         raise PassRefused(
-            f"the model's own functions cannot be written out: {first_line(error)}",
+            f"the model's local functions cannot be inlined: {first_line(error)}",
             hint="run clean first",
         ) from error
 
@@ -94,13 +94,14 @@ def _raise_opset(proto: ModelProto, version: int) -> ModelProto:
     old = get_opset(proto)
     if old >= version:
         return proto
-    hint = f"export it with opset_version={version} or above"
+    hint = f"export it with opset_version={version} or higher"
     if is_large(proto):
-        raise PassRefused(f"opset {old} of a model over 2 GiB cannot be raised", hint=hint)
+        raise PassRefused(
+            f"the opset {old} of a model larger than 2 GiB cannot be raised", hint=hint
+        )
     if proto.functions:
         raise PassRefused(
-            f"the model has opset {old} and functions of its own, and cannot be raised to "
-            f"opset {version}",
+            f"the model has local functions, so its opset cannot be raised from {old} to {version}",
             hint=f"run clean first, or {hint}",
         )
     try:
@@ -109,7 +110,7 @@ def _raise_opset(proto: ModelProto, version: int) -> ModelProto:
     except Exception as error:
         reason = first_line(error)
         raise PassRefused(
-            f"the model cannot be raised from opset {old} to {version}: {reason}", hint=hint
+            f"the opset of the model cannot be raised from {old} to {version}: {reason}", hint=hint
         ) from error
     return raised
 

@@ -35,8 +35,8 @@ def refuse_bad_sizes(model: Model, dims: Mapping[str, int]) -> Iterator[None]:
             f"{s.name} {list(_resolve_shape(s, dims))}" for s in model.signature.inputs
         )
         raise PassRefused(
-            f"the model does not run on inputs of these sizes ({sizes}): {reason}",
-            hint="give sizes that it accepts, as dims=NAME:SIZE or [model] dims in edgekit.toml",
+            f"the model fails on inputs of these sizes ({sizes}): {reason}",
+            hint="set sizes that it accepts with dims=NAME:SIZE, or [model] dims in edgekit.toml",
         ) from error
 
 

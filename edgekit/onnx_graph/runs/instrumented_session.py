@@ -87,7 +87,7 @@ def _open_session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
         )
     except Exception as error:  # onnxruntime's own exceptions have no common base
         said = first_line(error)
-        raise UserError(f"the values inside the model cannot be looked at: {said}") from error
+        raise UserError(f"the intermediate values of the model cannot be read: {said}") from error
     finally:
         path.unlink()
 

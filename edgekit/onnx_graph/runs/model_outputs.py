@@ -68,7 +68,7 @@ def _run_onnxruntime(
     try:
         session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base
-        raise UserError(f"onnxruntime does not take it: {first_line(error)}") from error
+        raise UserError(f"onnxruntime rejects it: {first_line(error)}") from error
     names = [spec.name for spec in model.signature.outputs]
     states = read_states(load_structure(model.path))
     held = {state.input: state.initial for state in states}

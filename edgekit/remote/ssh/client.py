@@ -181,11 +181,11 @@ class SshStream:
         # The thread that reads the socket notices the end slightly later than the one that writes.
         self._link.transport.join(0.5)
         if not self._link.is_broken:
-            return DeviceError(f"{self._host}: the command takes no more input", transient=True)
-        why = self._link.dead or "the other side ended it"
+            return DeviceError(f"{self._host}: the command closed its input", transient=True)
+        why = self._link.dead or "closed by the device"
         return DeviceError(
             f"{self._host}: the connection was lost: {why}",
-            hint="run the command again: it goes on where this one was cut",
+            hint="run the command again to resume",
             transient=True,
         )
 
@@ -220,7 +220,7 @@ class Link:
         while self.transport.is_active():
             self.transport.join(min(1.0, self._stall_s / 4))
             if time.monotonic() - self._sock.heard > self._stall_s and self.transport.is_active():
-                self.dead = f"not a byte came for {self._stall_s:g} s"
+                self.dead = f"no data received for {self._stall_s:g} s"
                 self.transport.close()
 
 
@@ -289,7 +289,7 @@ def _shake_hands(
     try:
         transport.start_client(timeout=settings.connect_timeout_s)
     except BROKEN_LINK as error:
-        why = str(error) or "it closed the connection"
+        why = str(error) or "the device closed the connection"
         raise DeviceError(
             f"{host}: no SSH connection: {why}",
             hint=f"does an SSH server listen on {settings.hostname} port {settings.port}?",
@@ -324,10 +324,10 @@ def _log_in(host: str, settings: HostSettings, transport: paramiko.Transport) ->
                     return
         except BROKEN_LINK as error:
             tried.append(f"then {error or 'the connection ended'}")
-    keys = "; ".join(tried) or "no key: there is none"
+    keys = "; ".join(tried) or "no key, as there is none"
     raise DeviceError(
-        f"{host}: {settings.user} may not log in: tried {keys}",
-        hint=f"put a key of yours there: ssh-copy-id {host} (edgekit asks for no passwords)",
+        f"{host}: login as {settings.user} refused: tried {keys}",
+        hint=f"install your key there: ssh-copy-id {host} (edgekit cannot log in with passwords)",
     )
 
 
@@ -336,8 +336,8 @@ def _try_key(user: str, key: paramiko.PKey, transport: paramiko.Transport) -> bo
         more = transport.auth_publickey(user, key)
     except paramiko.AuthenticationException as error:
         if not transport.is_active():
-            raise paramiko.SSHException("the device took no further key") from error
+            raise paramiko.SSHException("the device accepted no further key") from error
         return False
     if more:
-        raise paramiko.SSHException(f"it asks for {', '.join(more)} as well")
+        raise paramiko.SSHException(f"the device also requires {', '.join(more)}")
     return True

@@ -82,9 +82,7 @@ def _read_file(reader: _HostState, file: Path, base: Path, *, depth: int) -> Non
         try:
             active = _apply_line(reader, text, base, active=active, depth=depth)
         except ValueError as error:
-            raise DeviceError(
-                f"{file}:{number}: cannot understand the SSH configuration: {error}"
-            ) from error
+            raise DeviceError(f"{file}:{number}: invalid SSH configuration: {error}") from error
 
 
 def _apply_line(reader: _HostState, text: str, base: Path, *, active: bool, depth: int) -> bool:

@@ -53,9 +53,9 @@ def read_host_certificate(
     if certificate.type != SSHCertificateType.HOST:
         raise ValueError("it is a user certificate, not a host certificate")
     if certificate.critical_options:
-        raise ValueError("it has conditions (critical options) that are not known here")
+        raise ValueError("it has unknown conditions (critical options)")
     if not certificate.valid_after <= time.time() < certificate.valid_before:
-        raise ValueError("it has expired, or is not valid yet: compare the clocks")
+        raise ValueError("it has expired or is not valid yet; compare the clocks")
     principals = [p.decode(errors="replace") for p in certificate.valid_principals]
     if not any(matches(p.lower(), host.lower()) for p in principals):
         raise ValueError(f"it is for {', '.join(principals) or 'no host'}, not for {host}")

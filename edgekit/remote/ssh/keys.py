@@ -115,7 +115,7 @@ def _load_certificate(
     """Yield a ``CertificateFile`` with its private key from the SSH agent or a file."""
     certificate = _read_public_blob(file)
     if certificate is None or not certificate.key_type.endswith(CERTIFICATE_SUFFIX):
-        why = "is no certificate" if file.exists() else "is not there"
+        why = "is not a certificate" if file.exists() else "does not exist"
         files.tried.append(f"{file} ({why})")
         return
     wanted = _extract_public_key(certificate)
@@ -124,7 +124,9 @@ def _load_certificate(
         loaded = (files.load(k) for k in keys if _may_match(k, wanted))
         key = next((k for k in loaded if k is not None and k.asbytes() == wanted), None)
     if key is None:
-        files.tried.append(f"{file} (its private key is in no IdentityFile and no agent)")
+        files.tried.append(
+            f"{file} (its private key is neither in an IdentityFile nor in the agent)"
+        )
         return
     yield Identity(name=str(file), key=_add_certificate(key, certificate))
 

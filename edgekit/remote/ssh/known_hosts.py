@@ -172,7 +172,7 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
         if entry.marker == "@revoked" and entry.key.blob in (shown.blob, authority):
             raise DeviceError(
                 f"{host}: refused: its host key {shown.fingerprint} is marked @revoked",
-                hint=f"see {entry.file}:{entry.line}; whoever shows this key is not to be trusted",
+                hint=f"see {entry.file}:{entry.line}; do not trust a host with this key",
             )
     if authority:
         return
@@ -212,8 +212,9 @@ def _make_changed_key_error(
     return DeviceError(
         f"{host}: refused: its host key has changed: known {entry.key.fingerprint} "
         f"({entry.file}:{entry.line}), now {shown.fingerprint}",
-        hint="someone may be in between. If the device was set up again, compare the fingerprint "
-        f"there and forget the old key: ssh-keygen -R '{address.name}' -f '{entry.file}'",
+        hint="the connection may be intercepted. If the device was set up again, compare the "
+        "fingerprint on the device, then remove the old key: ssh-keygen -R '{address.name}' -f "
+        "'{entry.file}'",
     )
 
 
@@ -229,7 +230,11 @@ def _make_unknown_key_error(
         else f"mkdir -p {file.parent}; "
         f"ssh-keyscan -p {address.port} -t {kind} {address.host} >> {file}"
     )
-    why = "known only by an authority, and not signed by it" if by_authority else "unknown"
+    why = (
+        "known only through a certificate authority, but not signed by it"
+        if by_authority
+        else "unknown"
+    )
     return DeviceError(
         f"{host}: refused: its host key is {why}: {shown.fingerprint}",
         hint="compare it with the device's (there: ssh-keygen -lf /etc/ssh/ssh_host_"

@@ -64,7 +64,7 @@ def resolve_by_openssh(
     if NO_USER in complaint.lower():
         return None
     why = first_line(ValueError(complaint)) or f"ssh -G ended with status {done.returncode}"
-    raise DeviceError(f"{name}: cannot understand the SSH configuration: {why}")
+    raise DeviceError(f"{name}: invalid SSH configuration: {why}")
 
 
 @functools.lru_cache(maxsize=4)

@@ -77,7 +77,7 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
     Source: TensorFlow Lite's dynamic range quantization: symmetric weights from -127 to 127.
     """
     if any(_runs_on_integers(op) for one in (graph, *graph.inner) for op in one.ops):
-        raise PassRefused(f"{QUANTIZED_ALREADY}, its activations too")
+        raise PassRefused(f"{QUANTIZED_ALREADY}, including its activations")
     for one in (graph, *graph.inner):
         wiring = Wiring(one)
         for op in wiring.ops(*LAYERS):
@@ -87,7 +87,8 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
         wiring.close()
     if not any(_holds_int8(op) for one in (graph, *graph.inner) for op in one.ops):
         raise PassRefused(
-            f"dynamic: no layer or table has the {_LEAST_INT8} weights from which 8 bits pay"
+            f"dynamic: no layer or table has {_LEAST_INT8} weights or more, so 8 bits would not "
+            "save space"
         )
 
 
@@ -148,7 +149,7 @@ def quantize_weight(weight: Tensor, axis: int | None) -> Tensor:
         axis: Axis of the scales; ``None`` for one scale in all.
     """
     if weight.data is None:
-        raise ValueError(f"{weight.name}: no constant")
+        raise ValueError(f"{weight.name}: not a constant")
     array: Array = weight.data
     rest: Sequence[int] = [n for n in range(array.ndim) if n != axis]
     most = np.abs(array).max(axis=tuple(rest)).reshape(-1).astype(np.float64)

@@ -53,8 +53,8 @@ def check_supported(graph: LiteGraph) -> None:
     for op in graph.ops:
         if op.kind not in TABLE:
             raise PassRefused(
-                f"{op.origin or op.kind}: {op.kind} cannot be computed in TensorFlow",
-                hint="leave out steps that learn, or replace the operator before export",
+                f"{op.origin or op.kind}: {op.kind} is not supported in TensorFlow",
+                hint="leave out the steps that use training, or replace the operator before export",
             )
 
 

@@ -121,11 +121,11 @@ class GraphFunction:
                 continue
             if value.type.tensor_type.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
                 raise PassRefused(
-                    f"input {value.name} is no tensor of numbers",
-                    hint="leave out steps that learn",
+                    f"input {value.name} is not a numeric tensor",
+                    hint="leave out the steps that use training",
                 )
             if value.name not in feeds:
-                raise UserError(f"input {value.name} is not among those fed: {', '.join(feeds)}")
+                raise UserError(f"input {value.name} is missing; given are {', '.join(feeds)}")
             fed = feeds[value.name]
             shape = tuple((fed if hasattr(fed, "shape") else np.asarray(fed)).shape)
             dims = value.type.tensor_type.shape.dim
@@ -142,8 +142,8 @@ class GraphFunction:
         if not fits:
             sizes = ", ".join("any" if size is None else str(size) for size in wanted)
             raise UserError(
-                f"input {name} is fed with shape {tuple(shape)}, the model takes ({sizes})",
-                hint="every size must be known, also inside a tf.function",
+                f"input {name} was given shape {tuple(shape)}, but the model has ({sizes})",
+                hint="every size must be known, including inside a tf.function",
             )
 
     def _get_plan(self, shapes: _Signature) -> tuple[Plan, dict[str, str]]:

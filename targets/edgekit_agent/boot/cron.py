@@ -33,13 +33,15 @@ def add_line(name: str, command: List[str], *, system: str = "/") -> bool:
         AgentError: ``not_added``: no cron that knows ``@reboot`` runs, or it refuses.
     """
     if not _is_cron_running(system):
-        raise AgentError("not_added", "no cron that knows @reboot runs")
+        raise AgentError("not_added", "no running cron supports @reboot")
     if is_in_memory(_SPOOL):
-        raise AgentError("not_added", "its crontabs are kept in memory only")
+        raise AgentError("not_added", "crontabs are stored in memory only")
     tag = f"# {name}"
     line = f"@reboot {' '.join(map(shlex.quote, command))} {tag}".replace("%", "\\%")
     if "\\" in line.replace("\\%", ""):
-        raise AgentError("not_added", "cron reads a backslash in a path in more than one way")
+        raise AgentError(
+            "not_added", "the path contains a backslash, which cron programs read differently"
+        )
     lines = _read_crontab()
     if line in lines:
         return False
@@ -49,7 +51,7 @@ def add_line(name: str, command: List[str], *, system: str = "/") -> bool:
     if done.returncode:
         raise AgentError("not_added", _describe_failure(done))
     if line not in _read_crontab():
-        raise AgentError("not_added", "crontab: the line for edgekit was not kept")
+        raise AgentError("not_added", "crontab did not save the line of edgekit")
     return True
 
 

@@ -57,7 +57,11 @@ def prepare_boot(home: str, *, system: str = "/") -> BootStart:
     """
     script = os.path.join(home, _SCRIPT)
     if not script.isprintable():
-        return BootStart("", "the path of its folder has characters that no unit or crontab holds")
+        return BootStart(
+            "",
+            "the path of edgekit's folder has characters that systemd units and crontabs do not "
+            "support",
+        )
     try:
         command = " ".join(map(shlex.quote, watcher_command(home)))
         write_if_changed(script, f"#!/bin/sh\nexec {command}\n")

@@ -15,7 +15,7 @@ from edgekit_agent.files import fsync_folder, write_if_changed
 _TIMEOUT_S = 20
 _UNIT = """\
 [Unit]
-Description=edgekit: go back unless the new release was confirmed
+Description=edgekit: roll back unless the new release was confirmed
 
 [Service]
 ExecStart={command}
@@ -41,15 +41,15 @@ def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
             boot, or does not read the folders that they can be in.
     """
     if not os.path.isdir(os.path.join(system, "run/systemd/system")):
-        raise AgentError("not_enabled", "it has no systemd")
+        raise AgentError("not_enabled", "the device has no systemd")
     if not _is_lingering(system):
-        reason = "its user does not linger in systemd (loginctl enable-linger)"
+        reason = "lingering is off for the user (loginctl enable-linger)"
         raise AgentError("not_enabled", reason)
     text = _UNIT.format(command=" ".join(map(_quote, command)))
     answer = ""
     for folder in _iter_folders():
         if is_in_memory(folder):
-            answer = f"{folder} is kept in memory only"
+            answer = f"{folder} is stored in memory only"
             continue
         is_changed = _write_unit(folder, name, text)
         asked = _run_systemctl("is-enabled", f"{name}.service")
@@ -57,7 +57,7 @@ def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
             return is_changed
         _remove_unit(folder, name)
         answer = (asked.stderr or asked.stdout).decode(errors="replace").strip()[-200:]
-    raise AgentError("not_enabled", f"its user's systemd does not take a unit: {answer}")
+    raise AgentError("not_enabled", f"the user's systemd rejects the unit: {answer}")
 
 
 def restart_unit(name: str) -> None:

@@ -91,8 +91,8 @@ def settle_watch(home: Home, release: str) -> None:
     if not _is_due(watch) and current_release(home) == watch.release:
         raise AgentError(
             "busy",
-            f"{watch.release} waits for its confirmation for {watch.until_s - _now_s():.0f} s more",
-            hint="wait until it is confirmed or the device went back, then run the same again",
+            f"{watch.release} must be confirmed within {watch.until_s - _now_s():.0f} s",
+            hint="wait until it is confirmed or rolled back, then run the command again",
             transient=True,
         )
     _end_watch(home, watch)

@@ -120,11 +120,15 @@ def judge(
     classes = flat.shape[1]
     if metric == "binary" and classes != 1:
         raise AgentError(
-            "bad_job", f"binary scores one value, the output has {classes}", hint="use top1"
+            "bad_job",
+            f"metric binary needs one output value, the output has {classes}",
+            hint="use top1",
         )
     if metric != "binary" and classes == 1:
         raise AgentError(
-            "bad_job", f"{metric} needs several values, the output has one", hint="use binary"
+            "bad_job",
+            f"metric {metric} needs several output values, the output has one",
+            hint="use binary",
         )
     _check_range(labels, 2 if metric == "binary" else classes, start)
     predicted = (flat[:, 0] > 0.5) * 1 if metric == "binary" else flat.argmax(axis=1)
@@ -151,14 +155,14 @@ def hits_from_hex(text: str, n: int) -> NDArray[np.bool_]:
     """
     packed = np.frombuffer(bytes.fromhex(text), np.uint8)
     if packed.size != (n + 7) // 8:
-        raise ValueError(f"{packed.size} bytes are no bitmap of {n} samples")
+        raise ValueError(f"{packed.size} bytes are not a bitmap of {n} samples")
     return np.unpackbits(packed, count=n).astype(bool)
 
 
 def _choose_output(model: LoadedModel, wanted: Optional[str]) -> str:
     names = [tensor.name for tensor in model.outputs]
     if wanted is not None and wanted not in names:
-        raise AgentError("bad_job", f"no output {wanted!r}; the model has {', '.join(names)}")
+        raise AgentError("bad_job", f"the model has no output {wanted!r}, only {', '.join(names)}")
     return wanted if wanted is not None else names[0]
 
 
@@ -185,7 +189,9 @@ def _read_labels(batch: Batch) -> NDArray[Any]:
     labels = batch.labels
     if labels is None or labels.size != batch.rows:
         shape = None if labels is None else labels.shape[1:]
-        raise AgentError("bad_job", f"one label a sample is needed, they have shape {shape}")
+        raise AgentError(
+            "bad_job", f"one label per sample is needed, but the labels have shape {shape}"
+        )
     labels = labels.reshape(-1)
     whole = labels.astype(np.int64)
     if not np.array_equal(whole, labels):
@@ -200,12 +206,12 @@ def _check_range(labels: NDArray[Any], classes: int, start: int) -> None:
         if not classes:
             raise AgentError(
                 "bad_job",
-                f"the scored output of sample {start + first} is empty; check the axis of samples "
-                "of each input, and the size of a state where a sequence begins",
+                f"the scored output of sample {start + first} is empty; check the sample axis of "
+                "each input, and the initial size of states",
             )
         raise AgentError(
             "bad_job",
-            f"label {int(labels[first])} of sample {start + first} is not below {classes}, "
+            f"label {int(labels[first])} of sample {start + first} must be less than {classes}, "
             "the number of classes",
         )
 

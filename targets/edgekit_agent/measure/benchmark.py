@@ -49,7 +49,9 @@ def bench(job: BenchJob, progress: Progress) -> Report:
         AgentError: ``bad_job`` for samples or numbers that don't fit; errors of the runtime.
     """
     if not (1 <= job.min_runs <= job.max_runs and job.seconds >= 0 and job.warmup_s >= 0):
-        raise AgentError("bad_job", "bench: 1 <= min_runs <= max_runs, no negative times")
+        raise AgentError(
+            "bad_job", "bench: min_runs must be from 1 to max_runs, and times must not be negative"
+        )
     progress("load", 0, 0)
     session = load_model(job.model)
     timer = _Timer(session.model, _collect_inputs(job, session.model))

@@ -46,7 +46,7 @@ class Rows:
         while view:
             got = self._file.readinto(view)  # type: ignore[attr-defined]
             if not got:
-                raise AgentError("bad_job", f"{self.column.path}: ended early")
+                raise AgentError("bad_job", f"{self.column.path}: unexpected end of file")
             view = view[got:]
         return rows
 
@@ -201,9 +201,8 @@ def _get_next_state(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[An
     if not fits or value.dtype != np.dtype(tensor.dtype):
         raise AgentError(
             "bad_job",
-            f"output {state.output} is {value.dtype} {_format_shape(value.shape)}; the input "
-            f"{tensor.name}, which it is fed to, takes {tensor.dtype} "
-            f"{_format_shape(tensor.shape)}",
+            f"output {state.output} is {value.dtype} {_format_shape(value.shape)}, but the input "
+            f"{tensor.name} that it is fed to is {tensor.dtype} {_format_shape(tensor.shape)}",
         )
     return value
 
@@ -228,7 +227,7 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
         raise AgentError(
             "bad_job",
             f"the data has the columns {', '.join(have)}; the model's inputs are {', '.join(want)}",
-            hint="name every column as the input it feeds",
+            hint="name each column after its model input",
         )
     single = [c for c in (samples.label, samples.sequence) if c is not None]
     lengths = {column.name: column.shape[0] for column in (*samples.columns, *single)}
@@ -237,7 +236,7 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
         raise AgentError("bad_job", f"columns of different lengths: {told}")
     n = next(iter(lengths.values()), 0)
     if n == 0:
-        raise AgentError("bad_job", "there are no samples")
+        raise AgentError("bad_job", "the data has no samples")
     return n
 
 
@@ -261,7 +260,9 @@ def stack_rows(
         AgentError: ``bad_job``; as ``prepare_rows``, or the input has no such axis.
     """
     if axis >= max(1, len(tensor.shape)):
-        raise AgentError("bad_job", f"input {tensor.name} has no axis {axis} for samples")
+        raise AgentError(
+            "bad_job", f"input {tensor.name} has no axis {axis}, which should be the sample axis"
+        )
     if axis < 0:
         whole = Tensor(tensor.name, tensor.dtype, (1, *tensor.shape))
         value: NDArray[Any] = np.asarray(prepare_rows(rows[:1], whole, preprocess)[0])
@@ -299,9 +300,10 @@ def prepare_rows(
     if not fits:
         raise AgentError(
             "bad_job",
-            f"input {tensor.name} takes {_format_shape(tensor.shape)}, "
-            f"the data is {_format_shape(rows.shape)}",
-            hint="the first axis is the samples; channels_first turns NHWC images into NCHW",
+            f"input {tensor.name} has shape {_format_shape(tensor.shape)}, the data "
+            f"{_format_shape(rows.shape)}",
+            hint="the first axis of the data is the sample axis; channels_first converts NHWC "
+            "images to NCHW",
         )
     return rows
 
@@ -335,8 +337,8 @@ def _cast(rows: NDArray[Any], wanted: np.dtype[Any], name: str) -> NDArray[Any]:
     if not (np.array_equal(cast, rows) and np.array_equal(cast.astype(rows.dtype), rows)):
         raise AgentError(
             "bad_job",
-            f"input {name} takes {wanted}, and casting the data's {rows.dtype} changes values",
-            hint="save the data in the type that the model takes",
+            f"input {name} has type {wanted}; converting the data from {rows.dtype} changes values",
+            hint="save the data in the type of the model input",
         )
     return cast
 

@@ -59,7 +59,9 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     )
     if missing:
         raise AgentError(
-            "bad_job", f"{job.canaries}: not this model's canaries: {', '.join(sorted(missing))}"
+            "bad_job",
+            f"{job.canaries}: these golden samples belong to another model; the model lacks "
+            f"{', '.join(sorted(missing))}",
         )
     outputs = run_samples(model, inputs, axes, progress)
     errors = {name: _compute_error(outputs[name], values) for name, values in expected.items()}
@@ -67,7 +69,7 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     worst = max(errors, key=lambda name: errors[name][0])
     figure, what = errors[worst]
     healthy = figure <= job.max_relative_error
-    detail = "" if healthy else f"output {worst} {what}, at most {job.max_relative_error:g} may be"
+    detail = "" if healthy else f"output {worst} {what}, the limit is {job.max_relative_error:g}"
     return Health(healthy, figure, detail)
 
 
@@ -92,7 +94,9 @@ def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
     )
     for prefix, side in (("input:", inputs), ("output:", {**outputs, **picked})):
         if not side or any(v.ndim == 0 or not v.size for v in side.values()):
-            raise AgentError("bad_job", f"{path}: no canaries: {prefix}NAME arrays are missing")
+            raise AgentError(
+                "bad_job", f"{path}: not valid golden samples: the arrays {prefix}NAME are missing"
+            )
     axes: Axes = {name: int(arrays.get(f"axis:{name}", (0,))[0]) for name in inputs}
     constants = {
         name: np.asarray(v[0]) for name, v in _select_by_prefix(arrays, "constant:").items()
@@ -112,7 +116,7 @@ def read_golden_arrays(path: str) -> Dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except _DAMAGE as error:
-        raise AgentError("bad_job", f"{path}: not a canary file: {error}") from error
+        raise AgentError("bad_job", f"{path}: not a file of golden samples: {error}") from error
 
 
 def check_golden_size(file: Union[str, BinaryIO]) -> None:
@@ -128,7 +132,7 @@ def check_golden_size(file: Union[str, BinaryIO]) -> None:
     with zipfile.ZipFile(file) as archive:
         size = sum(member.file_size for member in archive.infolist())
     if size > MOST_GOLDEN_BYTES:
-        raise ValueError(f"unpacks to {size} bytes, allowed are {MOST_GOLDEN_BYTES}")
+        raise ValueError(f"expands to {size} bytes, more than the limit of {MOST_GOLDEN_BYTES}")
 
 
 def _select_by_prefix(arrays: Arrays, prefix: str) -> Arrays:
@@ -190,7 +194,7 @@ def _compute_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float,
     if not np.isfinite(found[finite]).all():
         return INCOMPARABLE, "is not finite"
     if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True):
-        return INCOMPARABLE, "is another where it was not finite"
+        return INCOMPARABLE, "differs where the expected output is not finite"
     if not finite.any():
         return 0.0, ""
     with np.errstate(over="ignore"):
@@ -198,7 +202,7 @@ def _compute_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float,
         rms = _compute_rms(found[finite] - wanted[finite])
     # Outputs that are all zero have no scale: the absolute error is used instead.
     relative = min(rms / scale if scale > 0 else rms, INCOMPARABLE)
-    return relative, f"is off by {relative:.3g} (relative RMS error)"
+    return relative, f"has a relative RMS error of {relative:.3g}"
 
 
 def _compute_rms(values: NDArray[np.float64]) -> float:

@@ -122,10 +122,10 @@ def _try_runtime(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _set_detail(absent, f"no interpreter within {_TRIAL_TIMEOUT_S:.0f} s")
+        return _set_detail(absent, f"no answer within {_TRIAL_TIMEOUT_S:.0f} s")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        return _set_detail(absent, f"killed by {name} while it was tried")
+        return _set_detail(absent, f"crashed with {name} when it was tested")
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()
         return _set_detail(absent, words[-1] if words else f"status {done.returncode}")

@@ -32,7 +32,7 @@ def compute_frequencies(levels: Sequence[int], steps: int) -> Tuple[int, ...]:
     shares = [_compute_share((level - 1) * (8 // steps)) if level else 0 for level in levels]
     used = sum(1 for level in levels if level)
     if not 0 < used <= 256 or len(levels) > 256:
-        raise ValueError(f"a table of {used} symbols")
+        raise ValueError(f"a symbol table of {used} entries")
     spread, total = (1 << PRECISION) - used, sum(shares)
     counts = [1 + share * spread // total if level else 0 for share, level in zip(shares, levels)]
     counts[counts.index(max(counts))] += (1 << PRECISION) - sum(counts)
@@ -61,7 +61,7 @@ class Decoder:
         import numpy as np
 
         if lanes < 1 or len(data) < 4 * lanes or len(data) % 2:
-            raise ValueError("the entropy-coded part is cut short")
+            raise ValueError("the entropy-coded data is truncated")
         self._states: np.ndarray[Any, Any] = np.frombuffer(data, "<u4", lanes).astype(np.uint32)
         self._words = np.frombuffer(data, "<u2", offset=4 * lanes)
         self.lanes = lanes
@@ -103,7 +103,7 @@ class Decoder:
         end = self._at + len(low)
         words = self._words[self._at : end].astype(np.uint32)
         if len(words) != len(low):
-            raise ValueError("the entropy-coded part is cut short")
+            raise ValueError("the entropy-coded data is truncated")
         states[low] = (states[low] << 16) | words
         self._at = end
 

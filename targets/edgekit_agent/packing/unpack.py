@@ -80,7 +80,7 @@ def expand(job: ExpandJob, progress: Progress) -> ExpandResult:
     with open(job.part, "rb") as file:
         data = unpack(_map_file(file), job.blob.size, partial(progress, "expand"))
     if hashlib.sha256(data).hexdigest() != job.blob.digest:
-        raise AgentError("corrupt", "unpacks to something else")
+        raise AgentError("corrupt", "its content does not match its digest")
     write_atomic(job.path, data)
     return ExpandResult(len(data))
 
@@ -112,15 +112,15 @@ def unpack(data: Buffer, size: int, tell: Optional[Tell] = None) -> bytearray:
 
 def _unpack(data: Buffer, size: int, tell: Optional[Tell]) -> bytearray:
     if data[: len(MAGIC)] != MAGIC:
-        raise ValueError("it does not start like one")
+        raise ValueError("the file header is missing")
     head = Varints(data, len(MAGIC))
     method, plan_size, packed_size, low_size, lanes = head.read_several(5)
     # The plan holds bytes of the file, or one or two numbers for each gap or symbol.
     if plan_size > size + (1 << 20):
-        raise ValueError("its plan is larger than the file")
+        raise ValueError("the plan is larger than the file")
     plan = _read_plan(_inflate(method, head.take(packed_size), plan_size))
     if plan.size != size:
-        raise ValueError(f"it makes {plan.size} bytes, not {size}")
+        raise ValueError(f"it expands to {plan.size} bytes, not {size}")
     low = head.take(low_size)
     return _FileBuilder(plan, low, Decoder(data[head.at :], lanes, tell)).build()
 
@@ -135,7 +135,7 @@ def _inflate(method: int, packed: Buffer, size: int) -> Buffer:
     else:
         raise ValueError(f"unknown method {method}")
     if len(plan) != size:
-        raise ValueError("its plan has another size")
+        raise ValueError("the plan has a wrong size")
     return plan
 
 
@@ -143,7 +143,7 @@ def _decompress_lzma(packed: Buffer, size: int) -> bytes:
     import lzma  # some systems build their Python without it
 
     if not packed:
-        raise ValueError("its plan is missing")
+        raise ValueError("the plan is missing")
     settings = packed[0]
     filters = [make_lzma_filter(settings % 9, settings // 9 % 5, settings // 45)]
     try:
@@ -158,7 +158,7 @@ def make_lzma_filter(lc: int, lp: int, pb: int) -> Dict[str, int]:
     import lzma
 
     if lc + lp > 4 or pb > 4:
-        raise ValueError("impossible settings of its plan")
+        raise ValueError("the settings of the plan are out of range")
     return {"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": 1 << 22}
 
 
@@ -166,7 +166,7 @@ def _read_plan(data: Buffer) -> Plan:
     numbers = Varints(memoryview(data), most=_MOST_NUMBERS)
     size, frame_size, group_count, gap_count = (numbers.next() for _ in range(4))
     if group_count > _MOST_GROUPS or gap_count > _MOST_GAPS:
-        raise ValueError("too many groups or tensors")
+        raise ValueError("the plan has too many groups or tensors")
     groups = tuple(_read_group(numbers) for _ in range(group_count))
     befores, sizes, kinds = (numbers.read_several(gap_count) for _ in range(3))
     gaps = tuple(
@@ -175,9 +175,9 @@ def _read_plan(data: Buffer) -> Plan:
     )
     frame = numbers.take(frame_size)
     if numbers.at != len(data):
-        raise ValueError("its plan goes on after the end")
+        raise ValueError("the plan has trailing bytes")
     if sum(befores) > frame_size or frame_size + sum(sizes) != size:
-        raise ValueError("its parts do not add up")
+        raise ValueError("the sizes of the parts are inconsistent")
     return Plan(size, frame, groups, gaps)
 
 
@@ -186,10 +186,10 @@ def _read_group(numbers: Varints) -> Group:
     kept, rest = form & 7, form >> 3
     width = 4 << (rest & 3)
     if steps not in (1, 2, 4, 8) or shift >= width:
-        raise ValueError("an impossible group")
+        raise ValueError("a group is out of range")
     counts = compute_frequencies(numbers.read_several(symbols), steps)
     if symbols > count_symbols(width, kept):
-        raise ValueError("a group of too many symbols")
+        raise ValueError("a group has too many symbols")
     return Group(width, bool(rest & 4), shift, bool(rest & 8), kept, counts)
 
 
@@ -204,7 +204,7 @@ def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> T
         slices, inner = numbers.next(), numbers.next()
         return (slices, inner, *numbers.read_several(slices))
     if kind - FIRST_GROUP >= len(groups):
-        raise ValueError("numbers of an unknown group")
+        raise ValueError("a tensor refers to an unknown group")
     return (numbers.read_signed(),) if groups[kind - FIRST_GROUP].centered else ()
 
 
@@ -226,7 +226,7 @@ class _FileBuilder:
             if gap.kind in (PRODUCT, FILL, COPY):
                 self._fill_derived(index, gap)
         if not (self._low.at_end() and self._decoder.at_end()):
-            raise ValueError("it goes on after the end")
+            raise ValueError("it has trailing bytes")
         return self._out
 
     def _lay_frame(self) -> List[int]:
@@ -246,7 +246,7 @@ class _FileBuilder:
 
         size, step = self._plan.gaps[index].size, np.dtype(dtype).itemsize
         if size % step:
-            raise ValueError("a tensor holds no whole number of words")
+            raise ValueError("the size of a tensor is not a whole number of words")
         return np.frombuffer(self._out, dtype, size // step, self._starts[index])
 
     def _fill_numbers(self, number: int, group: Group) -> None:
@@ -277,7 +277,7 @@ class _FileBuilder:
         """Return a tensor cut along an axis, and the indices of the slices that one group fills."""
         words, (slices, inner) = self._view_gap(index, _get_dtype(group)), gap.arguments[:2]
         if group.width == 4 or group.centered or not 0 < slices * inner <= gap.size:
-            raise ValueError("a tensor that cannot be cut into slices")
+            raise ValueError("a tensor cannot be split into slices")
         mine = [at for at, other in enumerate(gap.arguments[2:]) if other == number]
         return words.reshape(-1, slices, inner), mine
 
@@ -288,18 +288,18 @@ class _FileBuilder:
         if gap.kind == FILL:
             word = np.array(gap.arguments, np.uint8)
             if not 0 < word.size <= _MOST_WORD or gap.size % word.size:
-                raise ValueError("a tensor holds no whole number of words")
+                raise ValueError("the size of a tensor is not a whole number of words")
             self._view_gap(index).reshape(-1, word.size)[:] = word
             return
         if not all(0 < back <= index for back in gap.arguments):
-            raise ValueError("a tensor that follows from none before it")
+            raise ValueError("a tensor refers to a later one")
         if gap.kind == COPY:
             self._view_gap(index)[:] = self._view_gap(index - gap.arguments[0])
             return
         left, right = (self._view_gap(index - back, "<f4") for back in gap.arguments)
         whole, count = self._view_gap(index, "<f4"), max(len(left), len(right))
         if len(whole) != count:
-            raise ValueError("a product of another size")
+            raise ValueError("a matrix product has a wrong size")
         for at in range(0, count, _CHUNK):
             parts = (side[at : at + _CHUNK] if len(side) > 1 else side for side in (left, right))
             whole[at : at + _CHUNK] = multiply_scales(*parts)

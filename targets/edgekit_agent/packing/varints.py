@@ -26,7 +26,7 @@ class Varints:
             raise ValueError("too many numbers")
         while True:
             if self.at >= len(self._data) or shift > 63:
-                raise ValueError("a number is cut short")
+                raise ValueError("a number is truncated")
             byte = self._data[self.at]
             self.at += 1
             value |= (byte & 0x7F) << shift

@@ -91,7 +91,7 @@ def check_name(name: str, what: str) -> str:
         AgentError: ``bad_job``.
     """
     if not PLAIN_NAME.fullmatch(name):
-        raise AgentError("bad_job", f"not a plain {what} name: {name[:200]!r}")
+        raise AgentError("bad_job", f"not a valid {what} name: {name[:200]!r}")
     return name
 
 
@@ -147,8 +147,8 @@ def _check_writable(home: Home) -> None:
     if not os.access(home.path, os.W_OK | os.X_OK):
         raise AgentError(
             "read_only",
-            f"edgekit's home {home.path} is not writable",
-            hint="free it or remount it, or choose another folder: --home, "
+            f"edgekit's folder {home.path} is not writable",
+            hint="free some space or remount it, or choose another folder: --home, "
             "or EDGEKIT_HOME on the device",
         )
 
@@ -165,7 +165,7 @@ def _mark(home: Home) -> None:
         # The owner of the folder could replace the served release.
         raise AgentError(
             "foreign_home",
-            f"{home.path} belongs to another user: nothing was changed there",
+            f"{home.path} belongs to another user; nothing was changed there",
             hint="choose a folder of your own: --home, or EDGEKIT_HOME on the device",
         )
     entries = list(os.scandir(home.path))
@@ -180,9 +180,9 @@ def _mark(home: Home) -> None:
 def _make_foreign_error(home: Home, name: str) -> AgentError:
     return AgentError(
         "foreign_home",
-        f"{home.path} holds {name!r}, which is not edgekit's: nothing was changed there",
-        hint="choose an empty or a new folder: --home, or EDGEKIT_HOME on the device; "
-        f"if edgekit alone uses this one: touch {os.path.join(home.path, MARKER)}",
+        f"{home.path} contains {name!r}, which edgekit did not write; nothing was changed",
+        hint="choose an empty or new folder: --home, or EDGEKIT_HOME on the device; if only "
+        "edgekit uses this one: touch {os.path.join(home.path, MARKER)}",
     )
 
 

@@ -57,13 +57,13 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
 
     Raises:
         AgentError: ``bad_job``, ``missing_blob`` (transient), ``corrupt`` (transient),
-            ``unhealthy`` (nothing was switched), ``busy``; refusals of a device that trusts keys:
+            ``unhealthy`` (the release stays), ``busy``; refusals of a device that trusts keys:
             see ``trust``.
     """
     home = open_home(job.home)
     _check_release(_build_release(job, None))
     if not 0 <= job.watch_s <= MOST_SECONDS:
-        raise AgentError("bad_job", f"watch_s is {job.watch_s:g}, allowed is 0 to {MOST_SECONDS:g}")
+        raise AgentError("bad_job", f"watch_s is {job.watch_s:g}, must be 0 to {MOST_SECONDS:g}")
     with lock_home(home):
         trust = read_trust(home)
         statement = check_admission(trust, job.signature, job.permit)
@@ -103,18 +103,18 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
     """Swap ``current`` and ``previous``, once the previous release is verified and healthy.
 
     Raises:
-        AgentError: ``no_previous``, ``corrupt``, ``unhealthy`` (nothing was switched), ``busy``.
+        AgentError: ``no_previous``, ``corrupt``, ``unhealthy`` (the release stays), ``busy``.
     """
     home = open_home(job.home)
     if current_release(home) is None:
-        raise AgentError("nothing_installed", f"{home.path}: nothing is installed")
+        raise AgentError("nothing_installed", f"{home.path}: no release is installed")
     with lock_home(home):
         served, previous = current_release(home), previous_release(home)
         if served is None or previous is None:
             raise AgentError(
                 "no_previous",
-                f"{home.path}: there is no release to go back to",
-                hint="one is kept from the second push on",
+                f"{home.path}: there is no previous release to roll back to",
+                hint="a previous release is kept from the second push on",
             )
         health = _check_installed(home, previous, ask_health)
         answer = replace(_build_status(home, previous, served, health), watch=None)
@@ -289,7 +289,9 @@ def _check_same_files(home: Home, release: Release) -> None:
         return
     if set(known.files) != set(release.files):
         # If they were replaced one by one, the device would serve a mixture for a time.
-        raise AgentError("bad_job", f"release {release.name} is here already, of other files")
+        raise AgentError(
+            "bad_job", f"the device already has a release {release.name} with other files"
+        )
 
 
 def _link_object(home: Home, file: NamedBlob, place: str) -> None:
@@ -301,7 +303,7 @@ def _link_object(home: Home, file: NamedBlob, place: str) -> None:
         raise AgentError(
             "missing_blob",
             f"{file.name} ({file.digest[:12]}) has not been received",
-            hint="run the same push again",
+            hint="push again",
             transient=True,
         ) from None
     except OSError as error:
@@ -316,7 +318,7 @@ def _remove_damaged_object(home: Home, file: NamedBlob) -> AgentError:
     return AgentError(
         "corrupt",
         f"{file.name} ({file.digest[:12]}) was damaged on the device's disk",
-        hint="run the same push again; if this comes back, the storage is failing",
+        hint="push again; if this happens again, the storage is failing",
         transient=True,
     )
 
@@ -334,8 +336,8 @@ def _check_health(home: Home, release: Release, ask_health: AskHealth) -> Health
     if not health.healthy:
         raise AgentError(
             "unhealthy",
-            f"{release.name} does not compute here what it did on the host: {health.detail}",
-            hint="nothing was switched",
+            f"the outputs of {release.name} differ from those on the host: {health.detail}",
+            hint="the device still serves the previous release",
         )
     return health
 

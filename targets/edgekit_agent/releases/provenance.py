@@ -53,5 +53,5 @@ def _check_type(value: Any, *kinds: type) -> Any:  # noqa: ANN401 - any JSON val
     if not isinstance(value, kinds):
         raise TypeError(f"expected {kinds[0].__name__}")
     if isinstance(value, str) and len(value) > _MOST_TEXT:
-        raise ValueError("a text is too long")
+        raise ValueError("a string is too long")
     return value

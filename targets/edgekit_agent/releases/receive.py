@@ -132,8 +132,8 @@ def _check_space(home: Home, pairs: List[Tuple[Blob, int]], site: Optional[str])
     if missing > 0:
         raise AgentError(
             "no_space",
-            f"{home.path}: {missing / 2**20:.1f} MiB of disk space are missing",
-            hint=f"{(peak + _SPARE_BYTES) / 2**20:.1f} MiB are needed there",
+            f"{home.path}: {missing / 2**20:.1f} MiB of disk space missing",
+            hint=f"free some space: the release needs {(peak + _SPARE_BYTES) / 2**20:.1f} MiB",
         )
 
 
@@ -143,8 +143,8 @@ def _receive_blob(home: Home, blob: Blob, offset: int, inlet: Inlet) -> Iterator
     if (os.path.getsize(path) if os.path.isfile(path) else 0) < offset:
         raise AgentError(
             "corrupt",
-            f"{path}: holds less than the {offset} bytes to go on from",
-            hint="run the same again",
+            f"{path}: fewer than the {offset} bytes from which the transfer would resume",
+            hint="run the command again",
             transient=True,
         )
     digest = hashlib.sha256()
@@ -162,7 +162,7 @@ def _receive_blob(home: Home, blob: Blob, offset: int, inlet: Inlet) -> Iterator
         file.flush()
         os.fsync(file.fileno())
     if digest.hexdigest() != blob.wire_digest:
-        raise _drop_corrupt(path, "arrived damaged")
+        raise _drop_corrupt(path, "was damaged in transfer")
 
 
 def _read_chunks(file: BinaryIO, count: int) -> Iterator[bytes]:
@@ -184,7 +184,7 @@ def _keep(home: Home, blob: Blob) -> None:
     if blob.encoding != "raw":
         raise AgentError("bad_job", f"unknown encoding {blob.encoding!r}; known: raw, zlib, packed")
     if (blob.digest, blob.size) != (blob.wire_digest, blob.wire_size):
-        raise _drop_corrupt(part, "is sent raw, yet its own digest is another")
+        raise _drop_corrupt(part, "is sent raw but has another digest than its content")
     os.replace(part, path)
     fsync_folder(home.folder("objects"))
 
@@ -208,11 +208,11 @@ def _decode(part: str, path: str, blob: Blob) -> None:
             for data in _inflate(source):
                 size += len(data)
                 if size > blob.size:
-                    raise _drop_corrupt(part, f"unpacks to more than its {blob.size} bytes")
+                    raise _drop_corrupt(part, f"expands to more than {blob.size} bytes")
                 digest.update(data)
                 target.write(data)
             if digest.hexdigest() != blob.digest:
-                raise _drop_corrupt(part, "unpacks to something else")
+                raise _drop_corrupt(part, "expands to other content than expected")
     except zlib.error as error:
         raise _drop_corrupt(part, f"cannot be unpacked: {error}") from error
 
@@ -231,4 +231,4 @@ def _drop_corrupt(part: str, what: str) -> AgentError:
     if os.path.exists(part):
         os.unlink(part)
     name = os.path.basename(part)
-    return AgentError("corrupt", f"{name} {what}", hint="run the same again", transient=True)
+    return AgentError("corrupt", f"{name} {what}", hint="run the command again", transient=True)

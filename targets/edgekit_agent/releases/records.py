@@ -61,23 +61,23 @@ def check_file_names(names: Sequence[str]) -> None:
     for name in names:
         _check_text(name, "file name", PLAIN_NAME)
         if name.lower() in taken:
-            raise ValueError(f"a release cannot hold two files of the name {name!r}")
+            raise ValueError(f"a release cannot have two files named {name!r}")
         taken.add(name.lower())
 
 
 def _check_count(files: int) -> None:
     if files > _MOST_FILES:
-        raise ValueError(f"{files} files, allowed are {_MOST_FILES}")
+        raise ValueError(f"{files} files, more than the limit of {_MOST_FILES}")
 
 
 def _check_number(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise ValueError(f"{name} is {value:g}, allowed is {least} to {most}")
+        raise ValueError(f"{name} is {value:g}, must be {least} to {most}")
 
 
 def _check_text(text: str, what: str, pattern: Any) -> None:  # noqa: ANN401 - a compiled pattern
     if not pattern.fullmatch(text):
-        raise ValueError(f"not a plain {what}: {text[:200]!r}")
+        raise ValueError(f"not a valid {what}: {text[:200]!r}")
 
 
 def read_record(folder: str) -> Release:
@@ -104,4 +104,4 @@ def write_record(folder: str, release: Release) -> None:
     text = json.dumps(encode(release), indent=1, allow_nan=False)
     write_atomic(os.path.join(folder, RECORD), text.encode())
     if read_record(folder) != release:
-        raise ValueError("the record cannot be read back as written")
+        raise ValueError("the record differs when it is read back")

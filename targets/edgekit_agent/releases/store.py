@@ -59,7 +59,7 @@ def lock_home(home: Home) -> Iterator[None]:
                     raise AgentError(
                         "busy",
                         f"{home.path} is in use by another edgekit run",
-                        hint="wait until it is done, then run the same again",
+                        hint="wait until it is finished, then run the command again",
                         transient=True,
                     ) from None
             time.sleep(_LOCK_RETRY_S)

@@ -26,8 +26,8 @@ def wait_until_settled(home: str, seconds: float) -> None:
             if time.monotonic() > deadline:
                 raise AgentError(
                     "busy",
-                    f"{home}: another install is still under way",
-                    hint="ask again later",
+                    f"{home}: another install is in progress",
+                    hint="try again later",
                     transient=True,
                 )
             time.sleep(_RETRY_S)

@@ -61,7 +61,7 @@ def _verify_object(home: Home, wheel: NamedBlob) -> None:
         raise AgentError(
             "missing_blob",
             f"{wheel.name} has not been received",
-            hint="run the same push again",
+            hint="push again",
             transient=True,
         )
     if sha256_of(path) != wheel.digest:
@@ -69,7 +69,7 @@ def _verify_object(home: Home, wheel: NamedBlob) -> None:
         raise AgentError(
             "corrupt",
             f"{wheel.name} was damaged on the device's disk",
-            hint="run the same push again; if this comes back, the storage is failing",
+            hint="push again; if this happens again, the storage is failing",
             transient=True,
         )
 
@@ -85,8 +85,8 @@ def _check_space(home: Home, job: RuntimeJob) -> None:
     if missing > 0:
         raise AgentError(
             "no_space",
-            f"{home.path}: {missing / 2**20:.1f} MiB of disk space are missing",
-            hint=f"{needed / 2**20:.1f} MiB are needed to unpack the runtime",
+            f"{home.path}: {missing / 2**20:.1f} MiB of disk space missing",
+            hint=f"free some space: unpacking the runtime needs {needed / 2**20:.1f} MiB",
         )
 
 
@@ -104,7 +104,7 @@ def _unpack_wheel(path: str, name: str, folder: str) -> None:
             if place is None or info.is_dir():
                 continue
             if _is_outside(place):
-                raise AgentError("corrupt", f"{name}: {info.filename!r} leaves the folder")
+                raise AgentError("corrupt", f"{name}: the path {info.filename!r} is outside it")
             target = os.path.join(folder, place)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             try:

@@ -79,6 +79,6 @@ def import_runtime(name: str) -> Callable[[str, int], LoadedModel]:
         raise AgentError(
             "missing_runtime",
             f"cannot import {name}: {error}",
-            hint=f"install {wanted}, or let 'edgekit push' bring it along",
+            hint=f"install {wanted}; 'edgekit push' installs it on the device",
         ) from error
     return load

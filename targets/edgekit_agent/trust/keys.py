@@ -65,8 +65,8 @@ def read_trust(home: Home) -> Trust:
     raise AgentError(
         "damaged_trust",
         damage,
-        hint="nothing is installed until 'edgekit keys trust HOST --replace'; what it held of "
-        "revoked keys, versions and the time is lost then: revoke those keys again",
+        hint="the device accepts no release until you run 'edgekit keys trust HOST --replace'; "
+        "that forgets revoked keys, versions and the time, so revoke those keys again",
     )
 
 
@@ -118,8 +118,10 @@ def check_admission(
     if signature is None:
         raise AgentError(
             "unsigned",
-            "the release is refused: it is not signed, and this device takes only signed releases",
-            hint="edgekit keys new, then build again; the device has to trust that key",
+            "the release is refused: it is not signed, and this device accepts only signed "
+            "releases",
+            hint="run 'edgekit keys new', build again, and let the device trust that key "
+            "('edgekit keys trust')",
         )
     arch = userland(platform.machine(), struct.calcsize("P") * 8)
     return check_release(signature, permit, trust, arch=arch, clock_s=int(time.time()))
@@ -147,7 +149,7 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
     if wrong:
         raise AgentError(
             "not_as_signed",
-            f"the release is refused: it differs from what was signed: {', '.join(wrong)}",
+            f"the release is refused: it differs from the signed one: {', '.join(wrong)}",
             hint="build again; nothing was changed on the device",
         )
 
@@ -204,7 +206,7 @@ def end_trust(job: UntrustJob) -> Trust:
         if not trust.nonce or waiver.nonce != trust.nonce:
             raise AgentError(
                 "bad_permit",
-                "the permission to take unsigned releases was given for another time",
+                "the permission to accept unsigned releases has expired, or the clocks differ",
                 hint="run 'edgekit keys untrust' again; nothing was changed on the device",
             )
         ended = replace(trust, keys=(), nonce=secrets.token_hex(16), takes_unsigned=True)
@@ -234,7 +236,7 @@ def _read_trust_to_change(home: Home, job: TrustJob) -> Trust:
     except AgentError as error:
         if not (job.replace and job.add):
             raise
-        lost = "revoked keys, versions and the time are forgotten"
+        lost = "revoked keys, versions and the time were forgotten"
         add_line(home, "replace keys", f"done: {lost}: {error.failure.message}")
         return Trust()  # the job adds the keys again
 
@@ -245,13 +247,13 @@ def _apply_changes(trust: Trust, job: TrustJob) -> Trust:
         if key.public in revoked:
             raise AgentError(
                 "revoked_key",
-                f"key {key_id(key.public)} was revoked here and is not trusted again",
-                hint="edgekit keys new NAME makes another one",
+                f"key {key_id(key.public)} was revoked on this device and cannot be trusted again",
+                hint="create another one: edgekit keys new NAME",
             )
     keys = {key.public: key for key in (*trust.keys, *job.add)}
     for public in job.revoke:
         if public not in keys and public not in revoked:
-            raise AgentError("unknown_key", f"no key {public[:16]} is trusted here")
+            raise AgentError("unknown_key", f"the device does not trust a key {public[:16]}")
     gone = tuple(key for public, key in keys.items() if public in job.revoke)
     left = tuple(key for public, key in keys.items() if public not in job.revoke)
     if len(left) > _MOST_KEYS:
@@ -270,7 +272,7 @@ def _check_key(key: TrustedKey) -> None:
     if not is_public_key(key.public) or not is_usable_key(bytes.fromhex(key.public)):
         raise AgentError("bad_job", f"not an Ed25519 public key in hex: {key.public[:70]!r}")
     if not _NAME.fullmatch(key.name):
-        raise AgentError("bad_job", f"not a plain key name: {key.name[:70]!r}")
+        raise AgentError("bad_job", f"not a valid key name: {key.name[:70]!r}")
 
 
 def _check_profile(profile: str) -> str:
@@ -296,7 +298,7 @@ def _write_trust(home: Home, trust: Trust) -> None:
     """Write the copy and the file of keys; the change is durable only once both are written."""
     path, copy = (os.path.join(home.path, name) for name in (TRUST, COPY))
     if _is_intact(copy) and not _is_intact(path):
-        add_line(home, "restore keys", f"done: {path} was damaged or gone: its copy was read")
+        add_line(home, "restore keys", f"done: {path} was damaged or missing; its copy was used")
     record = encode(trust)
     if not trust.takes_unsigned:
         del record["takes_unsigned"]  # older agents do not know the field

@@ -83,7 +83,7 @@ def verify_statement(kind: Type[T], signature: Signature, trust: Trust) -> T:
     """
     if len(signature.statement) > MOST_STATEMENT_CHARS:
         raise _make_refusal(
-            "bad_signature", f"its statement has {len(signature.statement)} characters"
+            "bad_signature", f"its statement is too long: {len(signature.statement)} characters"
         )
     if _has_key(trust.revoked, signature.key):
         raise _make_refusal(
@@ -134,11 +134,15 @@ def check_release(
     elif statement.version < trust.version:
         raise _make_refusal(
             "lower_version",
-            f"its version {statement.version} is lower than {trust.version}, taken before",
-            "build again, or run push --allow-downgrade where the signing key is",
+            f"its version {statement.version} is lower than {trust.version}, which was installed "
+            "before",
+            "build again, or run 'edgekit push --allow-downgrade' on the machine with the "
+            "signing key",
         )
     if statement.expires_s <= max(clock_s, known_s):
-        raise _make_refusal("expired", "its signature has expired", "build again to sign it again")
+        raise _make_refusal(
+            "expired", "its signature has expired", "build again for a new signature"
+        )
     return statement
 
 
@@ -153,11 +157,14 @@ def _check_permit(permit: Signature, signature: Signature, trust: Trust) -> Perm
 
 def _check_target(statement: Statement, trust: Trust, arch: str) -> None:
     if statement.arch != arch:
-        raise _make_refusal("wrong_target", f"it is for {statement.arch}, this device is {arch}")
+        raise _make_refusal(
+            "wrong_target", f"it is for {statement.arch}, but this device is {arch}"
+        )
     if trust.profile not in ("", statement.profile):
         raise _make_refusal(
             "wrong_target",
-            f"it is for the device profile {statement.profile[:80]!r}, and the device takes only "
+            f"it is for the device profile {statement.profile[:80]!r}, and this device accepts "
+            "only "
             f"releases for {trust.profile!r}",
         )
 

@@ -39,7 +39,7 @@ def test_a_promise_is_broken_by_the_worst_output_and_names_it(tmp_path):
     found = compare_models(before, after, samples(tmp_path, x=normal(24, 8)), seed=0)
 
     (said,) = check_agreement(Promise(max_relative_error=0.1), found)
-    assert "output mask differs from the original's by 0.5 relative RMS" in said
+    assert "output mask differs from the original's by 0.5 (relative RMS)" in said
 
 
 def test_an_output_that_is_zero_has_no_error_unless_it_changes(tmp_path):

@@ -14,8 +14,8 @@ from tests.builders.tiny import apply, model, normal, proto, samples
     ("body", "reason"),
     [
         ("e = Gather(t, i) r = Reshape(t, s) y = MatMul(e, r)", "is also read by Reshape"),
-        ("y = Gather<axis = 1>(t, i)", "is gathered along axis 1, not by rows"),
-        ("y = Gather(t, i)", "is too small for an embedding: 256 entries, less than 4096"),
+        ("y = Gather<axis = 1>(t, i)", "is gathered along axis 1, not along axis 0"),
+        ("y = Gather(t, i)", "is too small for an embedding: 256 entries, fewer than 4096"),
     ],
 )
 def test_a_table_that_is_no_embedding_has_the_reason_that_holds(body, reason):
@@ -33,7 +33,7 @@ def test_a_table_of_more_than_two_axes_is_not_said_to_be_small():
 
     (found,) = find_unchanged_weights(made, ops=LAYER_OPS)
 
-    assert found.reason == "t (Gather, 4 x 24 x 64) has 3 axes, and an embedding has two"
+    assert found.reason == "t (Gather, 4 x 24 x 64) has 3 axes; an embedding has two"
 
 
 SMALL_LSTM = "g (float[5,N,8] x) => (float[5,1,N,8] y) { y = LSTM<hidden_size = 8>(x, w, r) }"
@@ -49,15 +49,16 @@ VECTOR = "g (float[64] x) => (float[3,64] y) { h = Neg(x) y = MatMul(h, w) }"
 REFUSALS = {
     "a small LSTM": (
         SMALL_LSTM, "quantize-weights", {"w": (1, 32, 8), "r": (1, 32, 8)},
-        "w (LSTM, 1 x 32 x 8), r (LSTM, 1 x 32 x 8): each is too small: 256 entries, less than 1024"
+        "w (LSTM, 1 x 32 x 8), r (LSTM, 1 x 32 x 8): each is too small: 256 entries, "
+        "fewer than 1024"
     ),
     "a small weight of a branch in few bits": (
         INNER, "quantize-weights", {"w": (24, 24)},
-        "w (MatMul, 24 x 24) is too small: 576 entries, less than 1024"
+        "w (MatMul, 24 x 24) is too small: 576 entries, fewer than 1024"
     ),
     "a small weight of a branch in 8 bits": (
         INNER, "quantize-static", {"w": (24, 24)},
-        "w (MatMul, 24 x 24) is too small: 576 entries, less than 1024"
+        "w (MatMul, 24 x 24) is too small: 576 entries, fewer than 1024"
     ),
     "a weight of a branch": (
         INNER, "prune-weights", {"w": (24, 24)},
@@ -71,17 +72,19 @@ REFUSALS = {
     "one weight for each channel of a convolution": (
         "g (float[N,1,4,4] x) => (float[N,8,4,4] y) { h = Conv(x, w) y = Relu(h) }",
         "quantize-weights", {"w": (8, 1, 1, 1)},
-        "w (Conv, 8 x 1 x 1 x 1) has one weight for each output channel, and a scale takes as much"
+        "w (Conv, 8 x 1 x 1 x 1) has one weight for each output channel, and a scale "
+        "needs as much space"
     ),
     "one weight for each column": (
         "g (float[N,1] x) => (float[N,8] y) { h = MatMul(x, w) y = Relu(h) }",
         "quantize-weights", {"w": (1, 8)},
-        "w (MatMul, 1 x 8) has one weight for each output channel, and a scale takes as much"
+        "w (MatMul, 1 x 8) has one weight for each output channel, and a scale "
+        "needs as much space"
     ),
     "a batch of matrices and a vector": (
         VECTOR, "low-rank", {"w": (3, 64, 64)},
-        "w (MatMul, 3 x 64 x 64) has a batch of matrices, or stands on the left, in a form that "
-        "this pass does not change"
+        "w (MatMul, 3 x 64 x 64) is a batch of matrices or the left operand, in a "
+        "layout that this pass does not support"
     ),
 }  # fmt: skip
 

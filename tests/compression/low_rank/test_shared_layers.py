@@ -101,4 +101,4 @@ def test_a_large_weight_that_stays_whole_is_told_with_the_reason(tmp_path, body,
 
     found = run_checked(build_step(LowRank()), source, work(tmp_path, data))
 
-    assert f"weights not split: {reason}" in found.notes
+    assert f"weights not factorized: {reason}" in found.notes

@@ -169,7 +169,7 @@ def test_a_weight_that_cannot_be_refitted_is_named_with_the_reason(tmp_path):
     _, result = pruned(tmp_path, tied_text("t"), weights, data, remove=0.2)
 
     notes = [note for note in result.notes if "not refitted" in note]
-    assert notes == ["t lost inputs and was not refitted: it is read by 2 nodes"]
+    assert notes == ["t was not refitted after its inputs were pruned: it is shared by 2 nodes"]
 
 
 def test_channels_that_a_fixed_weight_does_not_read_go_first(tmp_path):

@@ -130,11 +130,13 @@ def test_what_is_read_elsewhere_or_is_an_output_stays_and_says_why():
     found, fixed = find_branches(proto(read, weights=CONVS))
 
     assert [b.add for b in found] == ["y"]
-    assert [(f.where, f.reason) for f in fixed] == [("s1", "a1 inside it is read by m1 as well")]
+    assert [(f.where, f.reason) for f in fixed] == [
+        ("s1", "a1 inside the branch is also read by m1")
+    ]
     seen = CHAIN.replace("=> (float[N,4,6,6] y)", "=> (float[N,4,6,6] y, float[N,4,6,6] r1)")
     found, fixed = find_branches(proto(seen, weights=weights))
     assert [b.add for b in found] == ["y"]
-    assert fixed[0].reason == "r1 inside it is an output of the model"
+    assert fixed[0].reason == "r1 inside the branch is an output of the model"
 
 
 def test_two_layers_of_one_value_are_no_branch_and_say_so():
@@ -145,7 +147,7 @@ def test_two_layers_of_one_value_are_no_branch_and_say_so():
     found, fixed = find_branches(proto(text, weights=CONVS))
 
     assert not found
-    assert fixed[0].reason == "neither side of the sum is what the other is made of"
+    assert fixed[0].reason == "neither operand of the sum is computed from the other"
 
 
 def test_an_activation_spelled_out_and_a_repeated_side_are_no_layers():
@@ -176,5 +178,5 @@ def test_a_branch_of_another_model_is_refused():
     whole = proto(CHAIN, weights=CONVS | SCALE)
     found = list_branches(whole)
 
-    with pytest.raises(ValueError, match="no sum makes s1"):
+    with pytest.raises(ValueError, match="the model has no sum s1"):
         remove_branches(remove_branches(whole, found[:1]), found[:1])

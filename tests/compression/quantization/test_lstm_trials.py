@@ -61,7 +61,9 @@ def test_an_lstm_whose_input_8_bits_cannot_hold_multiplies_in_float(tmp_path, na
     x = spectra(8, seed=7)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 26
     assert made.bytes < 0.4 * source.bytes
-    assert any("computed in float" in note and "8 bits changes output y" in note for note in notes)
+    assert any(
+        "computed in float" in note and "with 8-bit inputs, output y" in note for note in notes
+    )
 
 
 def test_both_lstms_multiply_integers_where_their_inputs_allow_it(tmp_path):

@@ -22,7 +22,7 @@ CASES = {
         COLUMNS,
         {"t": normal(64, 100), "u": normal(64, 64)},
         {"i": IDS},
-        "t (Gather, 64 x 100) is gathered along axis 1, not by rows",
+        "t (Gather, 64 x 100) is gathered along axis 1, not along axis 0",
     ),
     "added": (
         ADDED,

@@ -84,7 +84,7 @@ def test_a_pickle_of_any_name_needs_trust(tmp_path):
     (tmp_path / "model.onnx").write_bytes(pickle.dumps({"w": np.zeros(3)}))
 
     assert kind_of(tmp_path / "model.onnx") == "pickle"
-    refused("inspect", tmp_path / "model.onnx", says="runs code that it carries")
+    refused("inspect", tmp_path / "model.onnx", says="contains Python pickles")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x03\x04" + bytes(100), b"TFL3"])

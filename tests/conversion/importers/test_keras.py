@@ -108,13 +108,13 @@ def _input(made):
     [
         ("lambda", "has a Lambda layer, which is Python code", "--trust-pickle"),
         ("own", "Could not locate class 'Doubled'", "module:function"),
-        ("weights", "holds weights, and no model", "save the whole model"),
-        ("text_file", "not an HDF5 file, or cut short", "check the file's size"),
-        ("cut", "not a .keras file", "check the file's size"),
+        ("weights", "contains weights but no model", "save the whole model"),
+        ("text_file", "not an HDF5 file, or truncated", "compare the file size"),
+        ("cut", "not a .keras file", "compare the file size"),
         ("several", "has several signatures: one, two", "signed#one"),
         ("no_such", "no signature 'three'", "one, two"),
-        ("anything", "a tf.function of any inputs", "input_signature"),
-        ("text", "takes text", "behind the text processing"),
+        ("anything", "the inputs of the tf.function are unknown", "input_signature"),
+        ("text", "is text", "after the text processing"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_what_to_do(results, name, says, hint):

@@ -57,9 +57,9 @@ def test_a_regressor_gives_one_value(results):
     ("name", "says", "hint"),
     [
         ("unfitted", "not fitted", "fit it"),
-        ("text", "columns of text", "encode these columns"),
-        ("dict", "gives a dict, which is no model", "scikit-learn estimator"),
-        ("broken", "not a pickle, or damaged", ""),
+        ("text", "text columns", "encode these columns"),
+        ("dict", "returns a dict, which is not a supported model", "scikit-learn estimator"),
+        ("broken", "not a pickle, damaged", ""),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_what_to_do(results, name, says, hint):

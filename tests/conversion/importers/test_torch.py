@@ -54,7 +54,7 @@ def test_where_torch_export_fails_torchscript_follows_and_the_reader_is_told(res
     assert made.said["tool"] == "torch.onnx (TorchScript)"
     notes = " ".join(made.said["notes"])
     assert "as torch.export fails" in notes
-    assert "fixed to what the example gave" in notes
+    assert "fixed to its value for the example input" in notes
     assert made.run(x=np.full((3, 4), 3, np.float32))[0].max() == 6
 
 
@@ -72,13 +72,21 @@ def test_the_same_module_gives_the_same_bytes(results):
     ("name", "says", "hint"),
     [
         ("bare", "without example inputs", "return module, example_inputs"),
-        ("chance", "gives something else each time", ""),
+        ("chance", "the outputs differ between runs", ""),
         ("raises", "RuntimeError: no weights here", ""),
-        ("nothing", "returns nothing", "return the model"),
-        ("number", "gives an int, which is no model", "return module, example_inputs"),
+        ("nothing", "the function returns None instead of a model", "add 'return model'"),
+        (
+            "number",
+            "returns an int, which is not a supported model",
+            "return module, example_inputs",
+        ),
         ("absent", "torch_models has no 'absent'", "its functions: small"),
-        ("no_module", "no module 'no_such_module'", "-C names another folder"),
-        ("weights", "holds weights, and no module", "module:function"),
+        (
+            "no_module",
+            "no module 'no_such_module'",
+            "use -C DIR if the module is in another folder",
+        ),
+        ("weights", "contains weights but no module", "module:function"),
         ("text", "torch cannot load it", "torch.export.save"),
     ],
 )

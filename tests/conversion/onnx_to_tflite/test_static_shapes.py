@@ -121,7 +121,7 @@ def test_a_loop_that_the_data_ends_is_refused():
         "more = Identity(going)",
         "v = ReduceSum<keepdims = 0>(t) w = Constant<value = float {9}>() more = Less(v, w)",
     )
-    with pytest.raises(PassRefused, match="ends when the data says so"):
+    with pytest.raises(PassRefused, match="has an exit condition that depends on the data"):
         convert_to_tflite(proto(text), {})
 
 

@@ -98,7 +98,7 @@ def test_an_lstm_layer_starts_from_zeros_and_computes_the_same():
 
 def test_an_lstm_with_a_tight_limit_is_refused():
     with pytest.raises(
-        PassRefused, match="UNIDIRECTIONAL_SEQUENCE_LSTM that makes y has a clipped"
+        PassRefused, match="UNIDIRECTIONAL_SEQUENCE_LSTM with output y has a clipped"
     ):
         lift(lstm(cell_clip=1.0))
 

@@ -78,7 +78,8 @@ def test_a_variable_becomes_a_state_that_follows_the_stream(tmp_path, first, mon
     follow(source, found.model)
     begins = "non-zero values, recorded in the file" if first.any() else "zeros"
     assert found.notes == (
-        f"variable h is the input h and the output h_next, to be fed back; it begins with {begins}",
+        "variable h became the input h and the output h_next; feed the output back to the input, "
+        f"starting with {begins}",
     )
 
 
@@ -204,4 +205,7 @@ def test_a_slower_file_with_states_is_told(tmp_path, monkeypatch, given):
 
     found = run_checked(build_step(ToOnnx()), read_model(path), work(tmp_path, data))
 
-    assert "on this machine it takes 2.00 times as long as its source, one thread" in found.notes
+    assert (
+        "on this machine the file takes 2.00 times as long as its source (one thread)"
+        in found.notes
+    )

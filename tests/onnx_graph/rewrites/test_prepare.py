@@ -44,7 +44,7 @@ def test_a_model_that_cannot_be_raised_is_refused_with_both_versions():
         '<ir_version: 4, opset_import: ["" : 9]> '
         "g (float[2] x) => (float[2] y) { y = ThresholdedRelu(x) }"
     )
-    with pytest.raises(PassRefused, match=r"raised from opset 9 to 13: \S") as refused:
+    with pytest.raises(PassRefused, match=r"raised from 9 to 13: \S") as refused:
         prepare(made, 13)
     assert "\n" not in refused.value.message
 
@@ -76,7 +76,7 @@ def test_a_quantized_model_is_refused_and_the_operators_are_named(line, op):
         '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> '
         f"g (float[N,3] x) => (float[N,3] y) {{ {line} }}"
     )
-    with pytest.raises(PassRefused, match=f"quantized already .*{op}"):
+    with pytest.raises(PassRefused, match=f"already quantized .*{op}"):
         prepare(made, 13)
 
 

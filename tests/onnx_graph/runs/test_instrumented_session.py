@@ -38,6 +38,6 @@ def test_an_addition_that_the_runtime_refuses_is_one_line():
     additions.add("h", helper.make_node("NoSuchOperator", ["h"], ["z"]))
 
     with pytest.raises(
-        UserError, match=r"^the values inside the model cannot be looked at: [^\n]+$"
+        UserError, match=r"^the intermediate values of the model cannot be read: [^\n]+$"
     ):
         open_instrumented(proto(TEXT, weights={"w": normal(32, 32)}), additions)

@@ -210,7 +210,7 @@ def test_a_tflite_model_loses_channels_on_its_onnx_graph():
     asked = terms("tflite", source="tflite")
     tried = [candidate("original", fails={"latency_p95_ms": 0.5})]
     for recipe in propose(tried, asked):
-        tried.append(Rejection(recipe=recipe, reason="the model is quantized already"))
+        tried.append(Rejection(recipe=recipe, reason="the model is already quantized"))
 
     (pruned,) = propose(tried, asked)
     assert (pruned.name, passes_of(pruned)) == (

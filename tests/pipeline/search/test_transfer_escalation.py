@@ -27,7 +27,9 @@ def sending(mib, *, refuses=(), loses=(), limit=1.0):
     def outcome(recipe):
         found = settings_in(recipe)
         if any(name in found for name in refuses):
-            return Rejection(recipe=recipe, reason="47359 bytes are the least to try")
+            return Rejection(
+                recipe=recipe, reason="the smallest possible value is most_bytes=47359"
+            )
         sent = mib(found)
         fails = {
             "transfer_mib": sent / limit - 1,

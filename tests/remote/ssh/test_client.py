@@ -104,7 +104,7 @@ def test_the_second_known_hosts_file_counts_as_well(sshd, use, tmp_path):
 def test_a_key_nobody_there_knows_is_named(sshd, use, tmp_path):
     use(IdentityFile=make_key(tmp_path / "stranger"))
     error = refused()
-    assert f"{getpass.getuser()} may not log in: tried {tmp_path}/stranger" in error.message
+    assert f"login as {getpass.getuser()} refused: tried {tmp_path}/stranger" in error.message
     assert not error.transient
 
 

@@ -187,7 +187,7 @@ class Atoms:
             for root in self.find_nonzero_roots(label):
                 if root not in but:
                     culprit = self._culprits.get(root, "an operator")
-                    self._reasons[root] = f"{culprit} makes something of zero, which {who} adds up"
+                    self._reasons[root] = f"{culprit} maps zeros to other values, which {who} sums"
         self._found.clear()
 
     def same(self, one: Axis, other: Axis) -> None:

@@ -20,7 +20,7 @@ def describe_inner_layers(index: GraphIndex) -> str:
         return ""
     more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
     first = describe_node(nodes[0])
-    return f"{first}{more} (inside If, Loop or Scan, whose layers keep their channels)"
+    return f"{first}{more} (inside If, Loop or Scan, where channels cannot be pruned)"
 
 
 def _is_matrix(index: GraphIndex, name: str) -> bool:

@@ -49,7 +49,7 @@ def find_channels(
             return channels
         for root, number in channels.numbers.items():
             if number in decisive:
-                walk.keep(np.array([root]), "all its channels go together")
+                walk.keep(np.array([root]), "all its channels depend on each other")
 
 
 class _GroupFinder:
@@ -153,7 +153,7 @@ class _GroupFinder:
             if free:
                 continue
             reasons = Counter(self.atoms.reason(a) for a in use.labels.tolist())
-            reason = reasons.most_common(1)[0][0] or "all its channels go together"
+            reason = reasons.most_common(1)[0][0] or "all its channels depend on each other"
             yield FixedPart(where=get_node_name(use.node), reason=reason)
 
 

@@ -67,7 +67,7 @@ def find_candidates(
     try:
         extremes = _measure_extremes(index, roots, work, estimating)
     except FloatingPointError as error:
-        raise PassRefused(f"value {error} is not finite on the calibration samples") from error
+        raise PassRefused(f"activation {error} is not finite on the calibration samples") from error
     histograms = Histograms(extremes=extremes)
     if not set(estimators) <= _FROM_EXTREMES:
         _count_entries(index, histograms, work, estimating)

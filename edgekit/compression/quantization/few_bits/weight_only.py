@@ -91,7 +91,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
             bits or bytes than the weights can take.
     """
     if work.calibration is None:
-        raise PassRefused("low-bit weights need calibration data")
+        raise PassRefused("quantize-weights needs calibration data")
     native = settings.container == "native"
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto
@@ -123,7 +123,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     shared = find_shared_tables(index)
     (write_native if native else write_int8)(index, made)
     if tables := store_shared_tables(GraphIndex(proto), shared):
-        work.note(f"stored in 8 bits: {', '.join(tables)}: embeddings that are output layers too")
+        work.note(f"stored in 8 bits: {', '.join(tables)} (embeddings that are also output layers)")
     store_in_16_bits(proto, half)
     dequantize_at_load(proto)
     source.restore(proto)
@@ -158,14 +158,16 @@ def _note_float_weights(
 ) -> None:
     """Note to the user which large weights do not get few bits, and why."""
     if half:
-        work.note(f"stored in 16 bits: {', '.join(half)}: the outputs depend on them too much")
+        work.note(f"stored in 16 bits: {', '.join(half)} (the outputs are too sensitive to them)")
     known = [row.layer.name for row in rows]
     wanted = {name for name, bits in settings.widths if bits == FLOAT_BITS}
     kept = [name for name in known if name not in {*made, *half}]
     if asked := [name for name in kept if name in wanted]:
-        work.note(f"weights stay float: {', '.join(asked)}: widths asks for it")
+        work.note(f"weights stay float: {', '.join(asked)} (requested by the setting widths)")
     if needed := [name for name in kept if name not in wanted]:
-        work.note(f"weights stay float: {', '.join(needed)}: the outputs depend on them too much")
+        work.note(
+            f"weights stay float: {', '.join(needed)} (the outputs are too sensitive to them)"
+        )
     left = find_unchanged_weights(proto, ops=LAYER_OPS | RECURRENT, taken=known, anywhere=True)
     if large := [each for each in left if each.entries >= LEAST_ENTRIES]:
         work.note(f"weights stay float: {join_reasons(large)}")
@@ -187,7 +189,10 @@ def _collect_layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> l
     except FloatingPointError as error:
         raise build_not_finite_error(error) from error
     if why:
-        work.note(f"weights of recurrent layers and inner graphs are rounded one by one: {why}")
+        work.note(
+            "weights of recurrent layers and of If, Loop and Scan bodies are rounded to "
+            f"nearest, without GPTQ: {why}"
+        )
     # With one weight for each output channel, the scales take as much as the weights.
     return [layer for layer in (*layers, *shared) if layer.matrix.shape[-1] > 1]
 
@@ -197,13 +202,14 @@ def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> No
     for name, bits in settings.widths:
         if bits != FLOAT_BITS and not 1 <= bits <= _MOST_BITS:
             raise PassRefused(
-                f"widths: {name}:{bits:g} is neither from 1 to {_MOST_BITS} bits nor float",
-                hint=f"{FLOAT_BITS} leaves a layer float",
+                f"widths: {name}:{bits:g}: the bits must be 1 to {_MOST_BITS}, or {FLOAT_BITS} "
+                "for float",
+                hint=f"{FLOAT_BITS} bits leave a layer in float",
             )
     unknown = [name for name, _ in settings.widths if name not in names]
     if unknown:
         raise PassRefused(
-            f"widths: no layer {unknown[0]!r} with a weight of its own",
+            f"widths: the model has no layer {unknown[0]!r} with stored weights",
             hint=f"layers: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}",
         )
 
@@ -228,9 +234,9 @@ def _compute_bit_budget(
         packed = compute_least_bits(options) * weights / 8
         least = int((rest + packed) / (1 - _LATER)) + 1
         raise PassRefused(
-            f"most_bytes: {settings.most_bytes} are too few: the weights take {packed:.0f} bytes "
-            f"packed on the coarsest grids, and all else {rest:.0f}",
-            hint=f"{least} bytes are the least to try",
+            f"most_bytes={settings.most_bytes} is too small: with the fewest bits the packed "
+            f"weights take {packed:.0f} bytes, and the rest of the file {rest:.0f}",
+            hint=f"the smallest possible value is most_bytes={least}",
             least_bytes=least,
         )
     return float(min(bits, choose_bits(settings)))
@@ -283,7 +289,8 @@ def _choose_options(
     as_near_as_can_be = settings.allocation == "uniform" and settings.most_bytes is None
     if least > bits and not as_near_as_can_be:
         raise PassRefused(
-            f"bits: {bits:g} on average are fewer than the lightest form takes ({least:.2f})"
+            f"bits={bits:g} is too few: the layers need at least {least:.2f} bits per weight on "
+            "average"
         )
     if settings.allocation == "measured":
         chosen = allocate(options, bits)
@@ -325,9 +332,9 @@ def _fit_to_size(
         wanted = max(wanted * room * weights / taken, least_bits) if left > 1 else least_bits
     least = most + math.ceil((taken - room * weights) / 8 / (1 - _LATER))
     raise PassRefused(
-        f"most_bytes: {most} are too few: the weights take {taken / 8:.0f} bytes packed, and "
-        f"there is room for {room * weights / 8:.0f}",
-        hint=f"{least} bytes are enough",
+        f"most_bytes={most} is too small: the packed weights take {taken / 8:.0f} bytes, and "
+        f"{room * weights / 8:.0f} are available",
+        hint=f"most_bytes={least} is enough",
         least_bytes=least,
     )
 
@@ -368,7 +375,8 @@ def _quantize_layers(
             )
     if not made:
         raise PassRefused(
-            "all layers stay float: widths asks for it, or fewer bits break the model"
+            "all layers stay float: the setting widths requests it, or the outputs are too "
+            "sensitive to fewer bits"
         )
     return made
 

@@ -16,7 +16,9 @@ from edgekit.tflite.ir import Tensor
 
 def _to_int32(low: Lowering, node: NodeProto, tensor: Tensor) -> Tensor:
     if tensor.dtype in ("int64", "uint64"):
-        raise low.refusal(node, f"works on the bits of {tensor.dtype}; TFLite has up to 32")
+        raise low.refusal(
+            node, f"works on the bits of {tensor.dtype}; TFLite supports up to 32 bits"
+        )
     return low.cast(tensor, "int32")
 
 
@@ -68,7 +70,9 @@ def bit_shift(low: Lowering, node: NodeProto) -> None:
     """Convert BitShift of unsigned integers: MUL by a power of two, or RIGHT_SHIFT."""
     (left, right), order = align_inputs(low, node)
     if not left.dtype.startswith("uint"):
-        raise low.refusal(node, f"shifts {left.dtype}; up to opset 25 it is for unsigned integers")
+        raise low.refusal(
+            node, f"shifts {left.dtype}; up to opset 25, only unsigned integers can be shifted"
+        )
     if get_attribute(node, "direction") == "LEFT":
         a, b = _to_int32(low, node, left), _to_int32(low, node, right)
         made = emit_binary(low, "MUL", a, emit_binary(low, "POW", low.int32(2), b))

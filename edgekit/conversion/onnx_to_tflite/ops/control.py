@@ -16,16 +16,16 @@ _ONNXRUNTIME = "run this model with onnxruntime"
 
 def _refuse_if(low: Lowering, node: NodeProto) -> None:
     hint = _suggest_constants(low, node.input[:1])
-    raise low.refusal(node, "takes a branch that only the input data decide", hint=hint)
+    raise low.refusal(node, "has a condition that depends on the input data", hint=hint)
 
 
 def _refuse_loop(low: Lowering, node: NodeProto) -> None:
     hint = _suggest_constants(low, node.input[:2])
-    raise low.refusal(node, "has a number of iterations that only the input data decide", hint=hint)
+    raise low.refusal(node, "has a number of iterations that depends on the input data", hint=hint)
 
 
 def _refuse_scan(low: Lowering, node: NodeProto) -> None:
-    raise low.refusal(node, "has a number of iterations that only the input data decide")
+    raise low.refusal(node, "has a number of iterations that depends on the input data")
 
 
 def _suggest_constants(low: Lowering, decisive: Sequence[str]) -> str:
@@ -43,7 +43,8 @@ def _suggest_constants(low: Lowering, decisive: Sequence[str]) -> str:
     names = ", ".join(fed)
     is_same = f"{names} is" if len(fed) == 1 else f"{names} are"
     return (
-        f"if {is_same} the same in every run, say so in edgekit.toml: {tables}; or {_ONNXRUNTIME}"
+        f"if {is_same} the same in every run, set it in edgekit.toml: {tables}; otherwise "
+        f"{_ONNXRUNTIME}"
     )
 
 

@@ -41,7 +41,7 @@ def conv(low: Lowering, node: NodeProto) -> None:
     value, weight = low.value(node, 0), low.value(node, 1)
     rank = len(value.order)
     if not 3 <= rank <= 5:
-        raise low.refusal(node, f"works on {rank - 2} axes of space; TFLite has up to three")
+        raise low.refusal(node, f"has {rank - 2} spatial axes; TFLite supports one to three")
     image = low.to_order(value, channels_last(rank))
     filters = Filters(
         weight=low.to_order(weight, channels_last(rank)),

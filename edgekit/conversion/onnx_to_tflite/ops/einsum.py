@@ -32,7 +32,7 @@ def einsum(low: Lowering, node: NodeProto) -> None:
     tensors = [low.plain(node, place) for place in range(len(node.input))]
     names, out = _parse_equation(equation, [len(t.shape) for t in tensors])
     if any(len(set(letters)) < len(letters) for letters in names):
-        raise low.refusal(node, "takes a diagonal")
+        raise low.refusal(node, "repeats an index in one operand (a diagonal)")
     terms = [_Term(tensor=t, letters=n) for t, n in zip(tensors, names, strict=True)]
     made = terms[0]
     for place, term in enumerate(terms[1:], start=1):

@@ -229,7 +229,9 @@ def _cast(low: Lowering, node: NodeProto, dtype: str) -> None:
     dtype = get_computed_type(dtype)
     for each in (dtype, value.tensor.dtype):
         if each not in _CAST_TYPES:
-            raise low.refusal(node, f"converts {value.tensor.dtype} to {dtype}")
+            raise low.refusal(
+                node, f"converts {value.tensor.dtype} to {dtype}, which TFLite does not support"
+            )
     tensor = value.tensor
     if dtype == "bool" and tensor.dtype == "float32":
         tensor = emit_binary(low, "NOT_EQUAL", tensor, 0.0, dtype="bool")
@@ -274,7 +276,9 @@ def dropout(low: Lowering, node: NodeProto) -> None:
     if low.has(node, 2) and not (ratio is not None and float(ratio) == 0):
         is_training = low.constant(node, 2)
         if is_training is None or bool(is_training):
-            raise low.refusal(node, "drops at random", hint="export the model for inference")
+            raise low.refusal(
+                node, "is in training mode (random dropout)", hint="export the model for inference"
+            )
     low.bind(node, value.tensor, value.order, mixed=value.mixed)
     if len(node.output) > 1 and node.output[1]:
         low.bind(node, low.store(np.ones(value.shape, np.bool_)), output=1)

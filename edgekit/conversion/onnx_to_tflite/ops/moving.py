@@ -93,7 +93,7 @@ def working_type(kind: str, dtype: str) -> str:
         if each in _TAKEN[kind]:
             return each
     raise PassRefused(
-        f"{dtype} values: TFLite's {kind} does not take them",
+        f"has {dtype} values, which TFLite's {kind} does not support",
         hint="export the model with float32 or int64 values there",
     )
 

@@ -25,7 +25,7 @@ def batch_normalization(low: Lowering, node: NodeProto) -> None:
     """Convert BatchNormalization at inference to one factor and one summand per channel."""
     if get_attribute(node, "training_mode", 0) or any(node.output[1:]):
         raise low.refusal(
-            node, "computes statistics of its batch", hint="export the model for inference"
+            node, "is in training mode (batch statistics)", hint="export the model for inference"
         )
     value = low.value(node, 0)
     scale, bias, mean, variance = (low.plain(node, place) for place in range(1, 5))

@@ -29,7 +29,9 @@ _PASSED_THROUGH = {"QuantizeLinear", "DequantizeLinear", "MaxPool", "AveragePool
 def max_pool(low: Lowering, node: NodeProto) -> None:
     """Convert MaxPool with up to three spatial axes."""
     if len(node.output) > 1 and node.output[1]:
-        raise low.refusal(node, "tells where the largest values are; TFLite's pooling does not")
+        raise low.refusal(
+            node, "outputs the indices of the maxima, which TFLite's pooling does not support"
+        )
     value = low.value(node, 0)
     image = low.to_order(value, channels_last(len(value.order)))
     windows = read_windows(low, node, get_attribute(node, "kernel_shape"))

@@ -212,7 +212,7 @@ def _read_parameter_along(low: Lowering, node: NodeProto, position: int, value: 
 
 def _quantize_by_arithmetic(low: Lowering, node: NodeProto, value: Value, dtype: str) -> Tensor:
     if dtype not in ("int8", "uint8", "int16", "uint16", "int32"):
-        raise low.refusal(node, f"makes {dtype} at run time, which TFLite cannot")
+        raise low.refusal(node, f"quantizes to {dtype} at run time, which TFLite does not support")
     real = low.cast(value.tensor, "float32")
     made = emit_unary(
         low, "ROUND", emit_binary(low, "DIV", real, _read_parameter_along(low, node, 1, value))

@@ -91,7 +91,7 @@ def _read_layers(low: Lowering, node: NodeProto, gates: int) -> list[Layer]:
     sides, size = recurrent.shape[0], recurrent.shape[2]
     length, batch = data.shape[:2]
     if length * sides > _MOST_STEPS:
-        raise low.refusal(node, f"goes {length} steps; {_MOST_STEPS} is the most")
+        raise low.refusal(node, f"has {length} steps; at most {_MOST_STEPS} are supported")
     backward = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
     masks = _read_masks(low, node, length, batch)
     bias = low.plain(node, 3) if low.has(node, 3) else None

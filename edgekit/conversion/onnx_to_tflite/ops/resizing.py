@@ -86,7 +86,7 @@ def _read_scales(low: Lowering, node: NodeProto, simple: bool) -> list[float]:
     place = 1 if simple else 2
     known = low.constant(node, place)
     if known is None and low.has(node, place):
-        raise low.refusal(node, "takes its scales from a computation")
+        raise low.refusal(node, "has scales that are computed at run time")
     return [] if known is None else [float(scale) for scale in known.ravel()]
 
 
@@ -104,7 +104,7 @@ def _read_region(low: Lowering, node: NodeProto, place: int, count: int) -> tupl
         return (0.0, 1.0)
     region = low.constant(node, 1)
     if region is None:
-        raise low.refusal(node, "takes its region from a computation")
+        raise low.refusal(node, "has a region (roi) that is computed at run time")
     return float(region[place]), float(region[count + place])
 
 
@@ -130,7 +130,7 @@ def _resize_nearest(low: Lowering, node: NodeProto, value: Value, axes: Axes) ->
     mode = "floor" if simple else get_attribute(node, "nearest_mode", "round_prefer_floor")
     places = {axis: compute_nearest(how, mode) for axis, how in axes.items()}
     if any(find_outside(how).any() for how in axes.values()):
-        raise low.refusal(node, "extrapolates by nearest entries")
+        raise low.refusal(node, "extrapolates with mode nearest, which is not supported")
     if _image_order(value, axes) and value.tensor.dtype == "float32":
         for flags, (transformation, rounding) in _NEAREST.items():
             same = all(
@@ -159,7 +159,9 @@ def _to_tflite_resizing(how: Resizing, transformation: str) -> Resizing:
 
 def _interpolate(low: Lowering, node: NodeProto, value: Value, axes: Axes, mode: str) -> Value:
     if value.tensor.dtype != "float32":
-        raise low.refusal(node, f"interpolates {value.tensor.dtype} values")
+        raise low.refusal(
+            node, f"interpolates {value.tensor.dtype} values; only float32 is supported"
+        )
     weights = {axis: compute_weights(how, mode) for axis, how in axes.items()}
     if _image_order(value, axes):
         for flags, transformation in _BILINEAR.items():

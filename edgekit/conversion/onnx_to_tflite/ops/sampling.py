@@ -20,7 +20,10 @@ def _grid_sample(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
     mode = get_attribute(node, "mode", "linear")
     if len(value.order) != 4 or mode not in (*_LINEAR, "nearest"):
-        raise low.refusal(node, f"samples {len(value.order) - 2} dimensions in mode {mode}")
+        raise low.refusal(
+            node,
+            f"samples {len(value.order) - 2} dimensions with mode {mode}, which is not supported",
+        )
     order = channels_last(4)
     image = low.to_order(value, order)
     batch, height, width, channels = image.shape

@@ -139,7 +139,7 @@ def _split_rounds(low: Lowering, node: NodeProto, places: Tensor) -> list[Array]
     """Split the updates into rounds in which no index occurs twice."""
     if places.data is None:
         reduction = get_attribute(node, "reduction")
-        why = f"has the reduction {reduction} at places that only the run tells"
+        why = f"has the reduction {reduction} at indices that are known only at run time"
         raise low.refusal(node, why)
     seen: dict[int, int] = {}
     rounds: list[list[int]] = []

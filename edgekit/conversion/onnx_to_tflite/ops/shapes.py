@@ -74,7 +74,7 @@ def _read_repeats(low: Lowering, node: NodeProto, shape: Shape) -> tuple[int, ..
 
 
 def _refuse_dynamic_shape(low: Lowering, node: NodeProto) -> None:
-    raise low.refusal(node, "depends on sizes that only the run tells")
+    raise low.refusal(node, "depends on sizes that are known only at run time")
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {

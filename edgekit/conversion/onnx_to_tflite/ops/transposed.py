@@ -66,7 +66,7 @@ def conv_transpose(low: Lowering, node: NodeProto) -> None:
     value, weight = low.value(node, 0), low.value(node, 1)
     rank, groups = len(value.order), get_attribute(node, "group", 1)
     if not 3 <= rank <= 5:
-        raise low.refusal(node, f"works on {rank - 2} axes of space; TFLite has up to three")
+        raise low.refusal(node, f"has {rank - 2} spatial axes; TFLite supports one to three")
     image = low.to_order(value, channels_last(rank))
     axes = _read_axes(low, node, weight.shape[2:])
     bias = low.plain(node, 2) if low.has(node, 2) else None

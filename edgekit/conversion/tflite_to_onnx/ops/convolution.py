@@ -146,11 +146,11 @@ def transpose_conv_bias(lifting: Lifting, op: Op) -> None:
     """
     raw = op.options.get("custom_options", b"")
     if len(raw) != _PARAMETERS.size:
-        raise lifting.refusal(op, "has options that are not understood")
+        raise lifting.refusal(op, "has options in an unknown format")
     padding, width, height = _PARAMETERS.unpack(raw)
     made = lifting.shape(op.outputs[0])[1:3]
     if padding not in _PADDINGS or min(width, height) < 1 or min(made, default=-1) < 0:
-        raise lifting.refusal(op, "has options that are not understood")
+        raise lifting.refusal(op, "has options in an unknown format")
     back = _TransposedConvolution(
         image=0, bias=2, strides=(height, width), made=made, same=_PADDINGS[padding] == "SAME"
     )

@@ -26,7 +26,9 @@ def detection_postprocess(lifting: Lifting, op: Op) -> None:
     options = _read_options(op)
     is_regular = bool(options.get("use_regular_nms", False))
     if not is_regular and options.get("max_classes_per_detection", 1) != 1:
-        raise lifting.refusal(op, "gives several classes to one detection")
+        raise lifting.refusal(
+            op, "assigns several classes to one detection, which is not supported"
+        )
     count = int(options["max_detections"])
     boxes = _decode_boxes(lifting, op, options)
     scores = _read_class_scores(lifting, op, int(options["num_classes"]))
@@ -131,7 +133,7 @@ def non_max_suppression(lifting: Lifting, op: Op) -> None:
     is_soft = op.kind.endswith("V5")
     fading = lifting.array(op, 5) if is_soft else None
     if is_soft and (fading is None or fading.any()):
-        raise lifting.refusal(op, "lets scores fade")
+        raise lifting.refusal(op, "reduces scores gradually (soft NMS), which is not supported")
     boxes = lifting.node("Unsqueeze", [lifting.plain(op, 0), lifting.ints(0)])
     scores = lifting.node("Unsqueeze", [lifting.plain(op, 1), lifting.ints(0, 1)])
     limits = [lifting.ints(count), lifting.plain(op, 3), lifting.plain(op, 4)]

@@ -45,14 +45,14 @@ def sequence_lstm(lifting: Lifting, op: Op) -> None:
 
 def _check_supported(lifting: Lifting, op: Op) -> None:
     if not lifting.has(op, 1):
-        raise lifting.refusal(op, "has coupled gates")
+        raise lifting.refusal(op, "has coupled gates, which are not supported")
     for position, what in _NOT_YET.items():
         if lifting.has(op, position):
-            raise lifting.refusal(op, f"has {what}")
+            raise lifting.refusal(op, f"has {what}, which is not supported")
     if 0.0 < op.options.get("cell_clip", 0.0) < _SATURATED:
-        raise lifting.refusal(op, "has a clipped state")
+        raise lifting.refusal(op, "has a clipped state, which is not supported")
     if op.options.get("fused_activation_function", "TANH") != "TANH":
-        raise lifting.refusal(op, "has an activation other than tanh")
+        raise lifting.refusal(op, "has an activation other than tanh, which is not supported")
 
 
 def _stack_gates(lifting: Lifting, gates: Sequence[Tensor]) -> str:
@@ -123,7 +123,7 @@ def sequence_rnn(lifting: Lifting, op: Op) -> None:
     """Convert UNIDIRECTIONAL_SEQUENCE_RNN to RNN."""
     kind = op.options.get("fused_activation_function", "NONE")
     if kind not in _ACTIVATIONS:
-        raise lifting.refusal(op, f"has the activation {kind}")
+        raise lifting.refusal(op, f"has the activation {kind}, which is not supported")
     weights = _stack_gates(lifting, [lifting.tensor(op, 1)])
     recurrent = _stack_gates(lifting, [lifting.tensor(op, 2)])
     units = lifting.tensor(op, 1).shape[0]

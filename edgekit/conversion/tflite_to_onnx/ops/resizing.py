@@ -81,7 +81,7 @@ def batch_to_space(lifting: Lifting, op: Op) -> None:
     """Convert BATCH_TO_SPACE_ND: move samples to positions inside blocks, then crop the borders."""
     block, shape = lifting.integers(op, 1), lifting.tensor(op, 0).shape
     if min(shape[1:]) < 0:
-        raise lifting.refusal(op, "works on sizes that only the run tells")
+        raise lifting.refusal(op, "has sizes that are known only at run time")
     crops = np.asarray(lifting.integers(op, 2)).reshape(-1, 2)
     count, rest = len(block), shape[1 + len(block) :]
     sizes = shape[1 : 1 + count]

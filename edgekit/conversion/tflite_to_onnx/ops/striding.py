@@ -116,7 +116,7 @@ def _slice_dynamically(lifting: Lifting, op: Op) -> None:
     masks = {m: op.options.get(f"{m}_mask", 0) for m in ("begin", "end", "ellipsis", "new_axis")}
     shrunk = [i for i in range(count) if _has_bit(op, "shrink_axis", i)]
     if count < 1 or any(s != 1 for s in steps) or masks["ellipsis"] or masks["new_axis"]:
-        raise lifting.refusal(op, "takes its bounds from a computation")
+        raise lifting.refusal(op, "has bounds that are computed at run time")
     starts, ends = lifting.int64(op, 1), lifting.int64(op, 2)
     starts = _replace_masked(lifting, starts, masks["begin"], count, 0)
     ends = _replace_masked(lifting, ends, masks["end"], count, _FAR)

@@ -26,7 +26,9 @@ def cast(lifting: Lifting, op: Op) -> None:
     """
     x, made, order = lifting.tensor(op, 0), op.outputs[0], lifting.order(op, 0)
     if get_quantization(x) is not None or get_quantization(made) is not None:
-        raise lifting.refusal(op, "takes quantized integers without their scale")
+        raise lifting.refusal(
+            op, "casts quantized values without applying their scale, which is not supported"
+        )
     name = lifting.read(x, order)
     dtype = get_inner_type(made)
     lifting.bind(op, name if get_inner_type(x) == dtype else lifting.cast(name, dtype), order)

@@ -120,7 +120,7 @@ def test_a_layer_gets_the_bits_that_are_set_by_hand(tmp_path):
 
     costs = {c.layer: c for c in read_layers(folder.scratch)}
     assert costs["quiet"].bits == pytest.approx(6, abs=0.3)
-    assert "weights stay float: loud: widths asks for it" in found.notes
+    assert "weights stay float: loud (requested by the setting widths)" in found.notes
     assert costs["loud"].width == 32
     floats = [t for t in onnx.load(str(made.path)).graph.initializer if t.data_type == 1]
     assert any(list(t.dims) == [32, 64] for t in floats)
@@ -137,7 +137,7 @@ def test_a_file_has_the_transfer_size_that_was_asked_for(tmp_path, share):
 
     assert 0.85 * most < compute_transfer_bytes(made.path.read_bytes()) < 1.06 * most
 
-    with pytest.raises(PassRefused, match="most_bytes: 1000 are"):
+    with pytest.raises(PassRefused, match="most_bytes=1000 is too small"):
         apply("quantize-weights", source, tmp_path, given, most_bytes=1000)
 
 

@@ -108,5 +108,5 @@ def test_padding_that_tflite_would_put_elsewhere_is_written_out():
 
 
 def test_four_axes_of_space_are_refused_by_name():
-    with pytest.raises(PassRefused, match="Conv y works on 4 axes of space"):
+    with pytest.raises(PassRefused, match="Conv y has 4 spatial axes"):
         lite_graph(layer("Conv", (1, 1, 3, 3, 3, 3), (1, 1, 2, 2, 2, 2)))

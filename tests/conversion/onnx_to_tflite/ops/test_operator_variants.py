@@ -261,7 +261,7 @@ def test_an_output_that_is_an_input_is_a_copy():
         (
             "g (float[1, 1, 4, 4] x) => (float[1, 1, 2, 2] y, int64[1, 1, 2, 2] i)"
             " { y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) }",
-            "tells where the largest values are",
+            "outputs the indices of the maxima",
         ),
         ('g (float[3, 3] x) => (float[3] y) { y = Einsum <equation = "ii->i"> (x) }', "diagonal"),
         ("g (uint64[3] x) => (uint64[3] y) { y = Add (x, x) }", "uint64"),

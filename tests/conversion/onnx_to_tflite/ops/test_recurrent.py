@@ -122,5 +122,5 @@ def test_a_second_run_starts_from_the_first_state_again():
 
 
 def test_an_endless_sequence_is_refused():
-    with pytest.raises(PassRefused, match="goes 5000 steps"):
+    with pytest.raises(PassRefused, match="has 5000 steps"):
         convert_to_tflite(layer("RNN", steps=5000), {})

@@ -23,7 +23,7 @@ def propagate_attention(walk: Walk, node: NodeProto) -> None:
     rank = len(walk.size(node.input[0]))
     at = 1 if rank == 4 else 2
     if any(node.input[4:6]) or any(node.output[1:]):
-        walk.keep_node(node, f"{describe_node(node)} has heads that are kept for later runs")
+        walk.keep_node(node, f"{describe_node(node)} caches keys and values")
         return
     queries = walk.size(node.input[0])[1] if rank == 4 else get_integer(node, "q_num_heads", 1)
     shared = walk.size(node.input[1])[1] if rank == 4 else get_integer(node, "kv_num_heads", 1)
@@ -48,7 +48,7 @@ def propagate_multi_head_attention(walk: Walk, node: NodeProto) -> None:
     inputs = [*node.input, *[""] * 10]
     known = all(len(walk.size(name)) == 3 for name in node.input[:3]) and len(node.input) > 2
     if not known or not all(node.input[:3]) or any(inputs[6:]) or any(node.output[1:]):
-        walk.keep_node(node, f"{describe_node(node)} may look at all of it")
+        walk.keep_node(node, f"pruning does not support this variant of {describe_node(node)}")
         return
     heads = walk.make_output_axis(get_integer(node, "num_heads", 1))
     read = [walk.get_axes(node, position) for position in range(3)]
@@ -71,7 +71,7 @@ def propagate_packed_attention(walk: Walk, node: NodeProto) -> None:
     parts = len(inputs[1]) and walk.size(inputs[1])[1] % 3 == 0
     own = any(a.name == "qkv_hidden_sizes" for a in node.attribute)
     if own or not parts or any(inputs[4:]) or any(node.output[1:]):
-        walk.keep_node(node, f"{describe_node(node)} may look at all of it")
+        walk.keep_node(node, f"pruning does not support this variant of {describe_node(node)}")
         return
     axes = walk.get_axes(node, 0)
     heads = walk.make_output_axis(get_integer(node, "num_heads", 1))
@@ -106,7 +106,7 @@ def propagate_rotary_embedding(walk: Walk, node: NodeProto) -> None:
     else:
         count = get_integer(node, "num_heads", 0)
         if not count:
-            walk.keep_node(node, f"{describe_node(node)} may look at all of it")
+            walk.keep_node(node, f"pruning does not support this variant of {describe_node(node)}")
             return
         heads = walk.make_output_axis(count)
         _unify_heads(walk, node, axes[2], heads)

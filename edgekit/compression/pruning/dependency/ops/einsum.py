@@ -25,7 +25,7 @@ def propagate_einsum(walk: Walk, node: NodeProto) -> None:
     """
     found = parse_equation(node, [len(walk.size(name)) for name in node.input])
     if found is None or not _has_equal_lengths(walk, node, found[0]):
-        walk.keep_node(node, f"{describe_node(node)} may look at all of it")
+        walk.keep_node(node, f"pruning does not support this variant of {describe_node(node)}")
         return
     read, made = found
     factors = [_get_factor_axes(walk, node, place, read, made) for place in range(len(read))]

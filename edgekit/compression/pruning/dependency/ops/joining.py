@@ -56,7 +56,7 @@ def propagate_slice(walk: Walk, node: NodeProto) -> None:
     made = list(axes)
     if starts is None or ends is None:
         for i in [i % len(axes) for i in taken] if taken else range(len(axes)):
-            walk.keep(axes[i], f"{describe_node(node)} takes a computed part of this axis")
+            walk.keep(axes[i], f"{describe_node(node)} slices this axis at computed positions")
             made[i] = np.zeros(out[i], np.intp)
     else:
         for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -78,7 +78,7 @@ def _slice_axis(walk: Walk, node: NodeProto, axis: Axis, part: slice) -> Axis:
     steady = all(walk.numbers(name) is not None for name in node.input[1:] if name)
     if not steady or not (whole or part.step == 1):
         walk.keep(
-            axis, f"{describe_node(node)} takes a part of this axis that is computed or has gaps"
+            axis, f"{describe_node(node)} slices this axis at computed positions or with a step"
         )
     elif not whole:
         walk.picks.append((node, axis))
@@ -90,7 +90,7 @@ def propagate_gather(walk: Walk, node: NodeProto) -> None:
     axis = get_integer(node, "axis", 0)
     picked = walk.get_axes(node, 1)
     for each in picked:
-        walk.keep(each, f"are picked by {describe_node(node)}")
+        walk.keep(each, f"are indices of {describe_node(node)}")
     axes = (
         _read_table_axes(walk, node, axis)
         if walk.is_stored(node.input[0])
@@ -99,13 +99,13 @@ def propagate_gather(walk: Walk, node: NodeProto) -> None:
     axis %= len(axes)
     numbers = walk.numbers(node.input[1])
     if numbers is None or not picked:
-        walk.keep(axes[axis], f"{describe_node(node)} picks positions of this axis")
+        walk.keep(axes[axis], f"{describe_node(node)} selects positions of this axis")
         middle = walk.make_kept_axes(walk.size(node.input[1]))
     elif len(picked) == 1:
         middle = [axes[axis][np.array(numbers)]]
         walk.picks.append((node, axes[axis]))
     else:
-        walk.keep(axes[axis], f"{describe_node(node)} picks positions of this axis")
+        walk.keep(axes[axis], f"{describe_node(node)} selects positions of this axis")
         middle = walk.make_kept_axes(walk.size(node.input[1]))
     walk.axes[node.output[0]] = [*axes[:axis], *middle, *axes[axis + 1 :]]
 

@@ -22,7 +22,7 @@ def propagate_matmul(walk: Walk, node: NodeProto) -> None:
     FusedMatMul may transpose either factor.
     """
     if any(get_integer(node, name, 0) for name in ("transBatchA", "transBatchB")):
-        walk.keep_node(node, f"{describe_node(node)} may look at all of it")
+        walk.keep_node(node, f"pruning does not support this variant of {describe_node(node)}")
         return
     left = _get_factor_axes(
         walk, node, 0, outer=-2, inner=-1, turned=get_integer(node, "transA", 0)

@@ -41,7 +41,7 @@ def reshape_axes(walk: Walk, axes: Axes, size: Sequence[int], who: str) -> Axes:
     made: Axes = walk.make_kept_axes(size)
     if 0 in size:
         for axis in axes:
-            walk.keep(axis, f"{who} makes nothing of it")
+            walk.keep(axis, f"{who} returns an empty tensor")
         return made
     for before, after in _find_segments([len(a) for a in axes], size):
         factors = _find_common_factors([len(axes[i]) for i in before], [size[i] for i in after])
@@ -205,7 +205,7 @@ def propagate_resize(walk: Walk, node: NodeProto) -> None:
     changed = [len(axis) != n for axis, n in zip(axes, size, strict=True)]
     for axis, other in zip(axes, changed, strict=True):
         if other:
-            walk.keep(axis, f"{describe_node(node)} changes its length")
+            walk.keep(axis, f"{describe_node(node)} resizes this axis")
     walk.axes[node.output[0]] = [
         np.zeros(n, np.intp) if other else axis
         for axis, n, other in zip(axes, size, changed, strict=True)
