@@ -44,7 +44,7 @@ def broken(function, promise, source, folder, monkeypatch, data=None):
     """The complaint about a pass that keeps nothing of its promise."""
     row = PassSpec(
         settings=Clean,
-        function=f"{__name__}:{function.__name__}",
+        function=f"{function.__module__}:{function.__name__}",
         summary="breaks a promise",
         version=1,
         promise=promise,
