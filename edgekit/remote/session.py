@@ -379,7 +379,7 @@ class Session:
 
     def _make_garbled_error(self, line: bytes) -> DeviceError:
         text = line[:100].decode(errors="replace").strip()
-        return DeviceError(f"{self.name}: the answer is not from the agent: {text!r}")
+        return DeviceError(f"{self.name}: unexpected output of the agent:  {text!r}")
 
     def _make_ended_error(self, stream: Stream) -> DeviceError:
         try:

@@ -43,7 +43,7 @@ def test_an_output_that_is_not_finite_names_the_sample(agent, model_ref, samples
     ("metric", "output", "label", "told"),
     [
         ("top1", None, None, "no labels"),
-        ("top1", "z", LABELS, "no output 'z'; the model has y"),
+        ("top1", "z", LABELS, "the model has no output 'z', only y"),
         ("f1", None, LABELS, "known: top1, top5, binary"),
         ("top1", None, LABELS + 1, "label 3 of sample 0"),
         ("top1", None, LABELS + 0.5, "labels must be integers"),

@@ -76,7 +76,7 @@ def test_a_cast_that_changes_values_is_refused(values, wanted):
 
 
 def test_a_shape_that_does_not_fit_is_refused_with_both_shapes():
-    with pytest.raises(AgentError, match=r"takes \[N, 3, 8, 8\], the data is \[2, 8, 8, 3\]"):
+    with pytest.raises(AgentError, match=r"has shape \[N, 3, 8, 8\], the data \[2, 8, 8, 3\]"):
         prepare_rows(np.zeros((2, 8, 8, 3), np.float32), tensor("float32", "N", 3, 8, 8), None)
 
 

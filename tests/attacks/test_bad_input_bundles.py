@@ -115,7 +115,7 @@ def test_a_manifest_that_names_files_outside_the_bundle(bundle, name):
     text = (bundle / "manifest.json").read_text()
     files = json.loads(text)["files"]
     edited(bundle, files=[{**files[0], "name": name}, *files[1:]])
-    refused_by_all(bundle, f"manifest.json: not a plain file name: {name!r}")
+    refused_by_all(bundle, f"manifest.json: not a valid file name: {name!r}")
     (bundle / "manifest.json").write_text(text)
     edited(bundle, model=name)
     refused_by_all(bundle, "manifest.json: the digest of")
@@ -143,14 +143,14 @@ def test_a_manifest_that_is_none(bundle, changes, says):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        (".hidden", "not a plain file name"),
-        ("-rf", "not a plain file name"),
-        ("a\nb", "not a plain file name: 'a\\nb'"),
-        ("m\u043edel.onnx", "not a plain file name"),  # a Cyrillic letter
-        ("model.onnx", "two files of the name 'model.onnx'"),
-        ("MODEL.onnx", "two files of the name 'MODEL.onnx'"),
-        ("Release.json", "two files of the name 'Release.json'"),
-        ("manifest.json", "two files of the name 'manifest.json'"),
+        (".hidden", "not a valid file name"),
+        ("-rf", "not a valid file name"),
+        ("a\nb", "not a valid file name: 'a\\nb'"),
+        ("m\u043edel.onnx", "not a valid file name"),  # a Cyrillic letter
+        ("model.onnx", "two files named 'model.onnx'"),
+        ("MODEL.onnx", "two files named 'MODEL.onnx'"),
+        ("Release.json", "two files named 'Release.json'"),
+        ("manifest.json", "two files named 'manifest.json'"),
         (None, "1003 files, more than the limit of 1000"),
     ],
 )

@@ -229,14 +229,14 @@ def test_external_data_outside_the_folder(tiny, location):
     (tiny.parent / "secret.bin").write_bytes(WHOLE)
     (tiny / "sub").mkdir()
     model = external(tiny, location, offset=0, length=48)
-    refused_everywhere(tiny, model, "points outside the model's folder")
+    refused_everywhere(tiny, model, "outside the model's folder")
 
 
 def test_external_data_behind_a_link_that_leads_outside(tiny):
     (tiny.parent / "secret.bin").write_bytes(WHOLE)
     (tiny / "weights.bin").symlink_to("../secret.bin")
     model = external(tiny, "weights.bin", offset=0, length=48)
-    refused_everywhere(tiny, model, "points outside the model's folder")
+    refused_everywhere(tiny, model, "outside the model's folder")
 
 
 # ---------------------------------------------------------------- damage anywhere

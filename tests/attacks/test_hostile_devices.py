@@ -166,7 +166,7 @@ def test_a_greeting_of_wrong_types_is_one_line(greeting):
 
     transport = Greeter()
     try:
-        with pytest.raises(DeviceError, match="answer is wrong") as caught:
+        with pytest.raises(DeviceError, match="invalid answer of the agent") as caught:
             Session(transport).start()
         assert caught.value.message.isprintable()
     finally:

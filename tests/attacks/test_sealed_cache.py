@@ -78,7 +78,7 @@ def test_a_damaged_key_is_one_line(store, tmp_path, data):
 
 def test_a_key_that_cannot_be_kept_is_one_line(store, tmp_path):
     (tmp_path / "config").write_text("a file")
-    with pytest.raises(UserError, match="cannot be kept") as caught:
+    with pytest.raises(UserError, match="cannot store the key") as caught:
         store.remember("tallies", "ab12", TALLY)
     assert "EDGEKIT_CONFIG" in caught.value.hint
 

@@ -49,7 +49,7 @@ def test_a_damaged_record_is_the_fault_of_the_pass(tmp_path, damage):
 
 @pytest.mark.parametrize("change", [{"kl": float("nan")}, {"bits": float("inf")}, {"bytes": -1}])
 def test_a_figure_that_cannot_be_is_named_with_its_layer_and_nothing_is_written(tmp_path, change):
-    with pytest.raises(PassError, match="layer conv/1: not a cost"):
+    with pytest.raises(PassError, match="layer conv/1: not a valid layer cost"):
         write_layers(tmp_path, [COST, replace(COST, **change)])
     assert not (tmp_path / LAYERS).exists()
 

@@ -133,7 +133,7 @@ def test_a_missing_file_is_named(lay):
 def test_a_file_name_that_leaves_the_bundle_is_refused(lay, name):
     bad = manifest(files=(*manifest().files, BundledFile(name=name, digest="0" * 64, bytes=1)))
 
-    with pytest.raises(UserError, match="not a plain file name"):
+    with pytest.raises(UserError, match="not a valid file name"):
         open_bundle(lay({MANIFEST: text(bad)}))
 
 

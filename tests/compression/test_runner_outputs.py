@@ -274,10 +274,10 @@ def test_samples_that_the_model_fails_on_are_the_users_to_mend(tmp_path):
         apply("quantize-static", source, tmp_path, data)
 
 
-def test_samples_of_another_shape_are_the_users_to_mend(tmp_path):
+def test_samples_of_another_shape_are_an_error_of_the_user(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
 
-    with pytest.raises(UserError, match=r"input x takes \[N, 6\], the data is \[1, 5\]"):
+    with pytest.raises(UserError, match=r"input x has shape \[N, 6\], the data \[1, 5\]"):
         apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(4, 5)))
 
 

@@ -108,7 +108,7 @@ def test_other_ties_are_kept_or_refused_with_the_reason(tmp_path, text, step):
         made = apply(step, source, tmp_path, data)
     except PassRefused as refused:
         said = str(refused)
-        reasons = ("is read by", "is an output", "no channels", "no layer", "zero already")
+        reasons = ("is shared by", "also an output", "no channels", "no layer", "already zero")
         if not any(reason in said for reason in reasons):
             raise
         return

@@ -19,7 +19,7 @@ from edgekit_agent.jobs import ModelRef
 from edgekit_agent.results import Latency, Report
 from tests.builders.projects import edgekit
 
-REPORT = re.compile(r"please report it with (\S+\.txt)")
+REPORT = re.compile(r"please report it and attach (\S+\.txt)")
 SECRET = "/home/alice/patients/ward 7/scan.npy"
 
 

@@ -152,7 +152,7 @@ def test_a_state_begins_with_zeros_a_number_or_a_file(tmp_path):
         ('[model.inputs.state]\nfrom = "none"', "no output 'none'"),
         ('[model.inputs.state]\nfrom = "y"', "does not fit the input state"),
         ('[model.inputs.x]\nfrom = "wide"', "does not fit the input x"),
-        ('[model.inputs.state]\nfrom = "state_out"\ninitial = "short.npy"', "has shape [3]"),
+        ('[model.inputs.state]\nfrom = "state_out"\ninitial = "short.npy"', "its shape is [3]"),
         ('[model.inputs.state]\nfrom = "state_out"\ninitial = [1]', "initial"),
         (
             '[model.inputs.state]\nfrom = "state_out"\ninitial = 1e300',

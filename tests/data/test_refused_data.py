@@ -45,7 +45,7 @@ def refusal(tmp_path):
         (GOOD | {"x": np.zeros((4, 3), np.int64)}, "int64 cannot be fed to a float32"),
         (
             GOOD | {"x": np.array([[0, 0, 0]] * 2 + [[0, np.nan, 0]] * 2, "f4")},
-            "sample 2 holds NaN",
+            "sample 2 has NaN",
         ),
         (GOOD | {"label": np.eye(4)}, "labels must be one integer per sample"),
         (GOOD | {"label": np.zeros(4)}, "labels must be one integer per sample"),
@@ -131,7 +131,7 @@ def test_a_file_with_flipped_bytes_is_refused(tmp_path, refusal):
         ("wrong_data:fails", "ZeroDivisionError"),
         ("wrong_data:a_list", "must return a dict of arrays"),
         ("wrong_data:ragged", "wrong_data:ragged: x: not an array"),
-        ("wrong_data:texts", "wrong_data:texts: x: holds <U1, not numbers"),
+        ("wrong_data:texts", "wrong_data:texts: x: contains <U1, not numbers"),
         ("wrong_data:single", "wrong_data:single: x: a single value"),
     ],
 )

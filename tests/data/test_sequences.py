@@ -303,7 +303,7 @@ def test_timing_without_samples_feeds_the_constants(tmp_path):
         ({"sequence": np.arange(40) % 2}, "the rows of sequence 0 are not contiguous"),
         ({"sequence": SEQUENCE[:30]}, "differ in their number of samples"),
         ({"state": np.zeros((40, 3, 6), "f")}, "do not fit the model input state"),
-        ({"state": np.full((40, 2, 6), np.nan, "f")}, "holds NaN or infinite"),
+        ({"state": np.full((40, 2, 6), np.nan, "f")}, "has NaN or infinite"),
     ],
 )
 def test_sequences_that_are_none_are_refused(tmp_path, change, says):

@@ -110,7 +110,7 @@ def test_a_part_that_does_not_follow_is_the_devices_fault(tmp_path, unfinished, 
             part = TallyPart(start, tally([True] * count))
             progress(StageProgress("score", 6, TOTAL, part))
 
-    with pytest.raises(DeviceError, match="answer is wrong"):
+    with pytest.raises(DeviceError, match="invalid answer of the agent"):
         ask(Skips(), tmp_path, unfinished)
 
 

@@ -185,8 +185,14 @@ class Stranger(LocalTransport):
         ("kill -9 $$", "ended by SIGKILL"),
         ("while :; do echo noise; done", "print too much"),
         ('echo \'{"edgekit": {"python": false}}\'', "no Python 3.9"),
-        ('echo hello; echo \'{"edgekit": {"home": "/h"}}\'; echo what', "nobody understands"),
-        ('echo \'{"edgekit": {"home": "/h"}}\'; echo \'{"result": {}}\'; cat', "answer is wrong"),
+        (
+            'echo hello; echo \'{"edgekit": {"home": "/h"}}\'; echo what',
+            "unexpected output of the agent",
+        ),
+        (
+            'echo \'{"edgekit": {"home": "/h"}}\'; echo \'{"result": {}}\'; cat',
+            "invalid answer of the agent",
+        ),
     ],
 )
 def test_whatever_answers_there_the_error_is_one_line(script, message):

@@ -60,7 +60,7 @@ def test_where_torch_export_fails_torchscript_follows_and_the_reader_is_told(res
 
 def test_a_module_of_one_batch_size_keeps_it_and_says_so(results):
     assert results["fixed"].inputs == ["x float32 [2, 12]"]
-    assert "first axis is fixed to 2" in results["fixed"].said["notes"][0]
+    assert "the batch size is fixed to 2" in results["fixed"].said["notes"][0]
 
 
 def test_the_same_module_gives_the_same_bytes(results):

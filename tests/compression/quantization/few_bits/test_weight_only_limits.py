@@ -158,7 +158,7 @@ def test_a_constant_along_the_width_is_no_bias_of_a_convolution(tmp_path):
 
 def test_layers_set_by_hand_count_in_the_transfer_size(tmp_path):
     source, given = two_matrices(tmp_path)
-    with pytest.raises(PassRefused, match="20000 are too few"):
+    with pytest.raises(PassRefused, match="most_bytes=20000 is too small"):
         apply("quantize-weights", source, tmp_path, given, most_bytes=20_000, widths=(("b", 32.0),))
     made = apply(
         "quantize-weights", source, tmp_path, given, most_bytes=25_000, widths=(("b", 6.0),)
