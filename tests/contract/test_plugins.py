@@ -85,11 +85,11 @@ def test_a_crash_is_reported_as_a_fault_of_the_plugin(run, tiny):
     applied = run("apply", "crash", tiny / "model.onnx", "-o", "out.onnx")
     assert applied.code == 1
     assert "crash crashed: ZeroDivisionError: division by zero" in applied.err
-    assert "a fault of the plugin demo-plugin 1.4: please report it" in applied.err
+    assert "this is a bug in the plugin demo-plugin 1.4; please report it" in applied.err
     built = run("build", "-C", tiny, "--step", "crash")
     assert (built.code, built.out) == (1, "")
     assert "crash crashed: ZeroDivisionError" in built.err
-    assert "a fault of the plugin demo-plugin 1.4: please report it" in built.err
+    assert "this is a bug in the plugin demo-plugin 1.4; please report it" in built.err
     assert "Traceback" not in applied.err + built.err
 
 
