@@ -204,8 +204,7 @@ def build(
         ),
     ] = None,
     on: Annotated[
-        str | None,
-        typer.Option("--on", metavar="HOST", help="Also measure candidates on this device."),
+        str | None, typer.Option("--on", metavar="HOST", help="Measure candidates on this device.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -217,10 +216,7 @@ def build(
     dims: Dims = None,
     trust_pickle: TrustPickle = False,
     allow_failing: Annotated[
-        bool,
-        typer.Option(
-            "--allow-failing", help="Pack the candidate nearest to the limits if none passes."
-        ),
+        bool, typer.Option("--allow-failing", help="Pack the nearest candidate if none passes.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Treat unmeasured and unproven checks as failed.")
@@ -269,10 +265,7 @@ def _read_recipe(file: Path | None, steps: list[str]) -> Recipe | None:
     if not file and not steps:
         return None
     if file and steps:
-        raise UserError(
-            "--recipe and --step cannot be combined",
-            hint="list all steps in the recipe file, or use --step alone",
-        )
+        raise UserError("--recipe and --step cannot be combined", hint="use one of them")
     from edgekit.compression.recipe_parser import make_recipe, parse_step, read_recipe
 
     with note_old_names() as old_names:
@@ -307,9 +300,7 @@ def push(
     ] = None,
     app_confirms: Annotated[
         bool,
-        typer.Option(
-            "--app-confirms", help="Wait until the app on the device confirms the release."
-        ),
+        typer.Option("--app-confirms", help="Wait for the app on the device to confirm."),
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -345,10 +336,7 @@ def push(
             meant = opened.manifest.profile.connection.home
             if meant and not where.path:
                 tick.clear()
-                text = (
-                    f"{host}: installed in {session.home}; the folder named in the bundle's "
-                    "profile was not used"
-                )
+                text = f"{host}: installed in {session.home}; the bundle's folder was not used"
                 say(f"edgekit: note: {text} (to use it: --home {meant})", file=sys.stderr)
             return done
 

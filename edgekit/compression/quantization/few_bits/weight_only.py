@@ -165,9 +165,7 @@ def _note_float_weights(
     if asked := [name for name in kept if name in wanted]:
         work.note(f"weights stay float: {', '.join(asked)} (requested by the setting widths)")
     if needed := [name for name in kept if name not in wanted]:
-        work.note(
-            f"weights stay float: {', '.join(needed)} (the outputs are too sensitive to them)"
-        )
+        work.note(f"weights stay float: {', '.join(needed)} (the outputs are too sensitive)")
     left = find_unchanged_weights(proto, ops=LAYER_OPS | RECURRENT, taken=known, anywhere=True)
     if large := [each for each in left if each.entries >= LEAST_ENTRIES]:
         work.note(f"weights stay float: {join_reasons(large)}")
@@ -189,10 +187,7 @@ def _collect_layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> l
     except FloatingPointError as error:
         raise build_not_finite_error(error) from error
     if why:
-        work.note(
-            "weights of recurrent layers and of If, Loop and Scan bodies are rounded to "
-            f"nearest, without GPTQ: {why}"
-        )
+        work.note(f"weights of recurrent layers and inner graphs are rounded to nearest: {why}")
     # With one weight for each output channel, the scales take as much as the weights.
     return [layer for layer in (*layers, *shared) if layer.matrix.shape[-1] > 1]
 
