@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from edgekit.cli.cache import show_cache
+from edgekit.cli.completion import complete_pass, prepare_completion, print_completion
 from edgekit.cli.devices import devices_app
 from edgekit.cli.folders import start_example, start_project, write_page
 from edgekit.cli.keys import keys_app
@@ -78,6 +79,7 @@ def main() -> None:
     """Run the command line; every expected failure ends in one message and its exit code."""
     use_utf8()
     prepare_streams()
+    prepare_completion()
     try:
         check_arguments(sys.argv[1:])
         with contextlib.chdir("."), show_plugin_warnings():  # -C applies only to this run
@@ -201,6 +203,7 @@ def build(
             "--step",
             metavar="NAME[:KEY=VALUE,...]",
             help="Run these passes in this order; no search. 'edgekit passes' lists them.",
+            autocompletion=complete_pass,
         ),
     ] = None,
     on: Annotated[
@@ -391,3 +394,4 @@ app.command("rollback")(roll_back)
 app.command("status")(show_status)
 app.command("report")(write_page)
 app.command("cache")(show_cache)
+app.command("completion")(print_completion)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgekit.cli.completion import complete_device
 from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
 from edgekit.cli.render.output import emit, run_on_hosts
 from edgekit.progress import Ticker
@@ -37,7 +38,14 @@ def list_devices(as_json: Json = False) -> None:
 
 @devices_app.command("show")
 def show_device(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Profile name or .toml file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Profile name or .toml file.",
+            autocompletion=complete_device,
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Show a profile as TOML, with the sources of its figures."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgekit.cli.completion import complete_example
 from edgekit.cli.options import Folder, Json, TrustPickle
 from edgekit.cli.render.output import emit, say, show_progress
 from edgekit.errors import UserError
@@ -34,7 +35,12 @@ def start_project(
 
 def start_example(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Name of the example; default: list them.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Name of the example; default: list them.",
+            autocompletion=complete_example,
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="New or empty folder to write.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgekit.cli.completion import complete_device
 from edgekit.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,7 +40,13 @@ Hosts = Annotated[
     list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
 ]
 DeviceName = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="Device profile or .toml file.")
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Device profile or .toml file.",
+        autocompletion=complete_device,
+    ),
 ]
 HomeFolder = Annotated[
     str | None, typer.Option("--home", metavar="DIR", help="edgekit's folder on the device.")

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from edgekit.cli.completion import complete_pass
 from edgekit.cli.options import Data, Dims, Folder, Json, TrustPickle, parse_dims
 from edgekit.cli.render.output import emit, note_old_names, show_progress
 
 
 def apply_pass(
     name: Annotated[
-        str, typer.Argument(metavar="PASS", help="Name of a pass; 'edgekit passes' lists them.")
+        str,
+        typer.Argument(
+            metavar="PASS", help="Name of a pass; 'edgekit passes' lists them.", autocompletion=complete_pass
+        ),
     ],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model to process.")],
     out: Annotated[
@@ -58,7 +62,10 @@ def apply_pass(
 
 def list_passes(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show the details of this pass.")
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="Show the details of this pass.", autocompletion=complete_pass
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

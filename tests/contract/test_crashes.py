@@ -150,7 +150,7 @@ def test_one_recipe_that_crashes_ends_with_1_and_the_report(tiny, monkeypatch):
 
     assert (done.code, done.out) == (1, "")
     assert "Traceback" not in done.err
-    assert "failed: quantize crashed: AssertionError" in done.err
+    assert "failed: quantize-static crashed: AssertionError" in done.err
     assert REPORT.search(done.err)
 
 

@@ -22,6 +22,7 @@ COMMANDS = [
     "status",
     "report",
     "cache",
+    "completion",
     "devices",
     "devices list",
     "devices show",

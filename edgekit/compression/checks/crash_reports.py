@@ -168,7 +168,7 @@ def _short_path(path: str) -> str:
     for mark in ("site-packages", "dist-packages"):
         if mark in parts:
             return "/".join(parts[parts.index(mark) + 1 :])
-    own = Path(__file__).parents[2]
+    own = Path(__file__).parents[3]
     inside = Path(path).is_relative_to(own)
     return str(Path(path).relative_to(own)) if inside else Path(path).name
 
