@@ -31,7 +31,7 @@ def print_completion(
 
     fish: edgekit completion fish > ~/.config/fish/completions/edgekit.fish
     """
-    from typer.completion import get_completion_script
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     script = get_completion_script(prog_name="edgekit", complete_var=_VARIABLE, shell=shell)
     print(script)
@@ -41,7 +41,7 @@ def prepare_completion() -> None:
     """Prepare the answer to a shell, if a shell asks; nothing else may be written then."""
     if _VARIABLE not in os.environ:
         return
-    from typer.completion import completion_init
+    from typer.completion import completion_init  # type: ignore[attr-defined]
 
     completion_init()
     sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
