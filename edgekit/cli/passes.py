@@ -16,7 +16,9 @@ def apply_pass(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="PASS", help="Name of a pass; 'edgekit passes' lists them.", autocompletion=complete_pass
+            metavar="PASS",
+            help="Name of a pass; 'edgekit passes' lists them.",
+            autocompletion=complete_pass,
         ),
     ],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model to process.")],
