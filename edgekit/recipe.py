@@ -183,7 +183,7 @@ class PruneChannels:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneWeights:
-    """Unstructured pruning: single weights set to zero, the others refitted; a smaller transfer.
+    """Unstructured pruning: single weights set to zero, others refitted; the download is smaller.
 
     ``sparsity`` is the share of zeros in the weights of all layers and embeddings. With ``pattern``
     N:M, N of each M consecutive inputs are kept, in every layer whose inputs per output (channels

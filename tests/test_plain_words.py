@@ -60,3 +60,62 @@ def test_such_names_are_found(name):
 @pytest.mark.parametrize("name", ["read", "make_kept", "_open", "quantize"])
 def test_verbs_are_not(name):
     assert not riddles(name)
+
+
+# ---------------------------------------------------------------- messages
+
+# British spellings, riddles and words of other fields.
+FORBIDDEN = re.compile(
+    r"(?i)\b(?:\w*(?:quanti|normali|initiali|optimi|summari|recogni|equali)s(?:e|ed|es|ing|ation)"
+    r"|\w*labell(?:ed|ing)|colours?|centred?|behaviours?|grey"
+    r"|canar(?:y|ies)|twins?|mend(?:ed|s)?|beside|nobody|made-up|riddle|at all"
+    r"|says? (?:so|no|nothing)|said (?:so|nothing)|looked at|on (?:the|its) way|travel(?:s|led)?"
+    r"|cut short|goes? (?:no|on|back)|went back|brought|brings?|made of|makes? of|holds? no"
+    r"|(?<!there )(?:is|are) no(?! longer))\b"
+)
+
+
+def list_prose(path: Path):
+    """The strings of a file that are no docstrings and have several words, with their lines."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    docstrings = {id(n.value) for n in nodes if isinstance(n, ast.Expr)}
+    parts = {id(part) for n in nodes if isinstance(n, ast.JoinedStr) for part in n.values}
+    for node in nodes:
+        if id(node) in docstrings or id(node) in parts:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            words = (p.value if isinstance(p, ast.Constant) else "{}" for p in node.values)
+            text = "".join(map(str, words))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+        else:
+            continue
+        if len(text.split()) > 1:
+            yield node.lineno, text
+
+
+def test_messages_use_plain_words_and_american_spelling():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {match.group()!r} in {text!r}"
+        for path in SOURCES
+        for line, text in list_prose(path)
+        if (match := FORBIDDEN.search(text))
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nothing to quantise: {}", "input {} is no tensor", "{}: not these canaries", "labelled",
+        "remove or mend this sample", "goes no round", "is cut short", "lighter on the way",
+    ],
+)  # fmt: skip
+def test_such_words_are_found(text):
+    assert FORBIDDEN.search(text)
+
+
+@pytest.mark.parametrize("text", ["it is no longer served", "quantize {}", "there is no key"])
+def test_plain_words_are_not(text):
+    assert not FORBIDDEN.search(text)

@@ -58,14 +58,14 @@ def start_example(
         )
         return
     if folder is None:
-        raise UserError("example: DIR is missing", hint=f"as in: edgekit example {name} {name}")
+        raise UserError("example: DIR is missing", hint=f"example: edgekit example {name} {name}")
     written = write_example(name, folder)
 
     def describe(_: object) -> str:
         built = folder / "build" / written.device
         return (
-            f"{folder.resolve()} written ({len(written.files)} files)\n"
-            f"  then: edgekit build -C {shlex.quote(str(folder))} --device {written.device}\n"
+            f"{folder.resolve()} written ({len(written.files)} files)\n  next: edgekit build -C "
+            f"{shlex.quote(str(folder))} --device {written.device}\n"
             f"        edgekit bench {shlex.quote(str(built))} local"
         )
 

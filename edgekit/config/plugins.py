@@ -59,7 +59,7 @@ def load_plugins(group: str) -> tuple[Plugin, ...]:
 
 def warn_of_plugin(plugin: Plugin, fault: str) -> None:
     """Warn that a plugin, or a part of it, is left out."""
-    text = f"plugin {plugin.name!r} of {plugin.origin} is left out: {fault}"
+    text = f"plugin {plugin.name!r} of {plugin.origin} is ignored: {fault}"
     warnings.warn(" ".join(text.split()), PluginWarning, stacklevel=2)
 
 

@@ -83,13 +83,13 @@ def write_example(name: str, folder: Path | str) -> ExampleProject:
 def _check_target(given: Path, target: Path) -> None:
     if target.is_dir():
         if any(target.iterdir()):
-            raise UserError(f"{given}: is not empty", hint="name a new folder")
+            raise UserError(f"{given}: is not empty", hint="choose a new folder")
         if target == Path.cwd():
-            raise UserError(f"{given}: is the current folder", hint="name a new folder in it")
+            raise UserError(f"{given}: is the current folder", hint="choose a new folder in it")
     elif target.exists():
-        raise UserError(f"{given}: exists, and is not a folder", hint="name a new folder")
+        raise UserError(f"{given}: exists, and is not a folder", hint="choose a new folder")
     elif not target.parent.is_dir():
-        raise UserError(f"{target.parent}: no such folder", hint="make it first")
+        raise UserError(f"{target.parent}: no such folder", hint="create it first")
 
 
 def _copy_files(source: Traversable, target: Path) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _move_into_place(scratch: Path, target: Path, given: Path) -> None:
         scratch.rename(target)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise UserError(f"{given}: is not empty any more", hint="name a new folder") from error
+            raise UserError(f"{given}: is no longer empty", hint="choose a new folder") from error
         raise
 
 

@@ -83,7 +83,7 @@ PASSES_TRIED = {
 
 # What no pass could do, and the reason that it gives.
 REFUSED = {
-    ("a branch", "prune-channels"): "is read inside If, Loop or Scan",
+    ("a branch", "prune-channels"): "they are read inside If, Loop or Scan",
     ("a recurrent layer", "prune-channels"): "no channels, heads or neurons can be removed",
 }
 

@@ -124,7 +124,7 @@ def test_zeros_are_as_many_as_asked(tmp_path):
         ),
         (
             "low-rank", "g (float[N,2] x) => (float[N,2] y) { y = MatMul(x, w) }",
-            {"w": normal(2, 2)}, r"factorization makes no layer smaller: .*w \(2 x 2\)",
+            {"w": normal(2, 2)}, r"factorization reduces no layer: .*w \(2 x 2\)",
         ),
         (
             "prune-weights", "g (double[N,4] x) => (double[N,3] y) { y = MatMul(x, w) }",

@@ -51,7 +51,7 @@ def test_passes_lists_those_of_plugins_and_warns_once_of_each_that_is_broken(run
     warned = warnings_of(done)
     assert len(warned) == len(LEFT_OUT)
     for name, reason in LEFT_OUT.items():
-        wanted = f"{WARNING}{name!r} of demo-plugin 1.4 is left out: {reason}"
+        wanted = f"{WARNING}{name!r} of demo-plugin 1.4 is ignored: {reason}"
         assert any(line.startswith(wanted) for line in warned), warned
 
 

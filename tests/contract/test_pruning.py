@@ -48,7 +48,7 @@ def test_a_model_that_cannot_be_pruned_says_what_binds_and_is_no_failure(workpla
 
     assert (done.code, done.out.splitlines()[-1]) == (
         0,
-        "nothing can be pruned: y: is tied to the output y",
+        "nothing can be pruned: y: they are tied to the output y",
     )
 
 

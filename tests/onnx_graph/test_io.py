@@ -115,7 +115,7 @@ def test_inputs_that_are_no_tensors_are_refused(tmp_path):
     sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
     made = proto("g (float[2] x) => (float[2] y) { y = Identity(x) }")
     made.graph.input.append(sequence)
-    with pytest.raises(UserError, match=r"s: a sequence, not a tensor"):
+    with pytest.raises(UserError, match=r"s: a sequence; only tensors are supported"):
         write(tmp_path, made)
 
 

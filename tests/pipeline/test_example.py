@@ -46,7 +46,7 @@ def test_the_command_says_where_it_is_and_how_to_go_on(tmp_path, monkeypatch):
     assert done.code == 0
     assert done.out.splitlines() == [
         f"{tmp_path / 'my digits'} written (6 files)",
-        "  then: edgekit build -C 'my digits' --device tablet-x86",
+        "  next: edgekit build -C 'my digits' --device tablet-x86",
         "        edgekit bench 'my digits/build/tablet-x86' local",
     ]
 

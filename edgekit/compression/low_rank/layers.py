@@ -247,6 +247,6 @@ def _build_no_gain_error(layers: Sequence[SplittableLayer]) -> PassRefused:
             f"the {_MOST_INPUTS} whose second moments fit in memory",
         )
     return PassRefused(
-        f"factorization makes no layer smaller: {told}, needs a rank below {largest.highest:.2f} "
+        f"factorization reduces no layer: {told}, needs a rank below {largest.highest:.2f} "
         "to save parameters and MACs",
     )

@@ -43,7 +43,7 @@ def write_parameters(
     for name, parameter in parameters.items():
         value = parameter.variable.numpy()
         if not np.isfinite(value).all():
-            raise UserError(f"{name} holds NaN or infinity", hint="use a smaller learning rate")
+            raise UserError(f"{name} contains NaN or infinity", hint="use a smaller learning rate")
         _write_weight(_find_tensor(tensors, name), parameter, value, changed)
     for name, value in changed.items():
         _store(tensors[name], value)

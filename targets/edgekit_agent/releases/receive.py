@@ -46,7 +46,7 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
         raise AgentError("bad_job", f"{len(job.blobs)} blobs but {len(job.offsets)} offsets")
     pairs = list(zip(job.blobs, job.offsets))
     if any(not 0 <= offset <= blob.wire_size for blob, offset in pairs):
-        raise AgentError("bad_job", "an offset lies outside its blob")
+        raise AgentError("bad_job", "an offset is outside its blob")
     if any(min(blob.size, blob.wire_size) < 0 for blob in job.blobs):
         raise AgentError("bad_job", "a size is below 0")
     total = sum(blob.wire_size - offset for blob, offset in pairs)

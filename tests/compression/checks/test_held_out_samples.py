@@ -157,7 +157,7 @@ def test_outputs_that_are_mostly_lost_are_named_with_their_error(tmp_path):
         note for note in found.notes if note.startswith("outputs have a large relative error")
     ]
     assert f"y {error:.2g}" in said
-    assert "(remove)" in said
+    assert "(setting remove)" in said
 
 
 @pytest.mark.parametrize(("error", "told"), [(0.29, False), (0.31, True), (2.0, True)])

@@ -77,7 +77,7 @@ class Walk:
         """Propagate atoms to all values; operators without a rule keep their inputs and outputs."""
         for value in self.proto.graph.input:
             if value.name not in self.index.initializers:
-                atom = self.atoms.make_kept_atom(f"is tied to the input {value.name}")
+                atom = self.atoms.make_kept_atom(f"they are tied to the input {value.name}")
                 self.axes[value.name] = [np.full(n, atom, np.intp) for n in self.size(value.name)]
         for node in self.proto.graph.node:
             rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
@@ -86,9 +86,9 @@ class Walk:
                 self.keep_node(node, f"pruning does not support {describe_node(node)}")
             else:
                 rule(self, node)
-        self.keep_all(self.index.inner_reads, "is read inside If, Loop or Scan")
+        self.keep_all(self.index.inner_reads, "they are read inside If, Loop or Scan")
         for value in self.proto.graph.output:
-            self.keep_all([value.name], f"is tied to the output {value.name}")
+            self.keep_all([value.name], f"they are tied to the output {value.name}")
         self._keep_stored()
 
     def _keep_stored(self) -> None:
@@ -98,9 +98,9 @@ class Walk:
             if len(self.size(name)) < 2:
                 continue
             if name in self.index.outputs:
-                self.keep(use.labels, f"is tied to the output {name}")
+                self.keep(use.labels, f"they are tied to the output {name}")
             elif name in self.index.inner_reads:
-                self.keep(use.labels, "is read inside If, Loop or Scan")
+                self.keep(use.labels, "they are read inside If, Loop or Scan")
 
     def _has_known_sizes(self, node: NodeProto) -> bool:
         return all(
@@ -214,7 +214,7 @@ class Walk:
         """Keep all axes of an input that configures a node, such as a shape."""
         if node.input[position]:
             for axis in self.get_axes(node, position):
-                self.keep(axis, f"is a parameter of {describe_node(node)}")
+                self.keep(axis, f"they are a parameter of {describe_node(node)}")
 
     def mark_nonzero(self, node: NodeProto, axes: Sequence[Axis]) -> Axes:
         """Mark the axes of a node's output as nonzero: it does not map zero to zero."""
@@ -243,7 +243,7 @@ class Walk:
             if name:
                 for axis in self.get_axes(node, position):
                     self.keep(axis, reason)
-        atom = self.atoms.make_kept_atom(f"is tied to the output of {describe_node(node)}")
+        atom = self.atoms.make_kept_atom(f"they are tied to the output of {describe_node(node)}")
         for name in node.output:
             if name:
                 self.axes[name] = [np.full(n, atom, np.intp) for n in self.size(name)]

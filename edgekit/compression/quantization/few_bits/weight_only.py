@@ -370,7 +370,7 @@ def _quantize_layers(
             )
     if not made:
         raise PassRefused(
-            "all layers stay float: the setting widths requests it, or the outputs are too "
+            "all layers stay float: the setting widths requires it, or the outputs are too "
             "sensitive to fewer bits"
         )
     return made

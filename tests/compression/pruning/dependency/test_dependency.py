@@ -60,7 +60,7 @@ def test_products_have_neurons_and_convolutions_channels():
     s.output(s.add("Gemm", y, s.weight(2, 10), transB=1), 2)
     channels = found(s.proto())
     assert kinds(channels) == [("channels", 6, 1), ("neurons", 10, 1)]
-    assert list(reasons(channels).values()) == [f"is tied to the output {s.outputs[0].name}"]
+    assert list(reasons(channels).values()) == [f"they are tied to the output {s.outputs[0].name}"]
 
 
 def test_a_place_says_where_a_channel_is_and_which_value_has_it():
@@ -156,8 +156,8 @@ def test_what_is_added_to_an_input_or_to_what_no_rule_knows_goes_with_it():
     odd = s.add("RandomNormalLike", x)
     s.output(images.conv(s, s.add("Add", z, odd), 3, 2), 4)
     said = reasons(found(s.proto()))
-    assert said[first] == "is tied to the input x"
-    assert said[second] == f"is tied to the output of RandomNormalLike {odd}"
+    assert said[first] == "they are tied to the input x"
+    assert said[second] == f"they are tied to the output of RandomNormalLike {odd}"
 
 
 def test_a_layer_norm_without_scales_binds_what_it_reads():
@@ -185,7 +185,7 @@ def test_what_runs_inside_if_stays():
     x = s.add("Gather", s.weight(20, D), s.feed("ids", ["n", "l"], 7))
     s.output(s.mean(sequences.branching(s, x), 1, 2, keepdims=0), 1)
     said = reasons(found(s.proto())).values()
-    assert "is read inside If, Loop or Scan" in said
+    assert "they are read inside If, Loop or Scan" in said
 
 
 def test_a_model_of_lengths_is_looked_at_with_ones():

@@ -123,11 +123,11 @@ def propagate_recurrent(walk: Walk, node: NodeProto) -> None:
     walk.keep_nonzero(node, axes[2])
     walk.atoms.same(axes[2], weight[2])
     for axis in weight[:2]:
-        walk.keep(axis, f"is part of the state of {describe_node(node)}")
+        walk.keep(axis, f"they are part of the state of {describe_node(node)}")
     for position in range(2, len(node.input)):
         if node.input[position]:
             for axis in walk.get_axes(node, position):
-                walk.keep(axis, f"is part of the state of {describe_node(node)}")
+                walk.keep(axis, f"they are part of the state of {describe_node(node)}")
     for name in node.output:
         if name:
             walk.axes[name] = walk.make_kept_axes(walk.size(name))

@@ -98,7 +98,7 @@ def _combine_axes(
     full = [axis for _, axis in meeting if len(axis) == length]
     for _, axis in meeting:
         if len(axis) != length:
-            walk.keep(axis, f"is broadcast by {describe_node(node)}")
+            walk.keep(axis, f"they are broadcast by {describe_node(node)}")
     for axis in full[1:]:
         walk.atoms.same(full[0], axis)
     if not any(axis.any() for axis in full):

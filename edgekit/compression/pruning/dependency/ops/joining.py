@@ -90,7 +90,7 @@ def propagate_gather(walk: Walk, node: NodeProto) -> None:
     axis = get_integer(node, "axis", 0)
     picked = walk.get_axes(node, 1)
     for each in picked:
-        walk.keep(each, f"are indices of {describe_node(node)}")
+        walk.keep(each, f"they are indices of {describe_node(node)}")
     axes = (
         _read_table_axes(walk, node, axis)
         if walk.is_stored(node.input[0])

@@ -135,7 +135,7 @@ def unify_scales(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
             if len(mine) == len(other):
                 walk.atoms.same(other, mine)
             else:
-                walk.keep(other, f"is broadcast by {describe_node(node)}")
+                walk.keep(other, f"they are broadcast by {describe_node(node)}")
     last = [own[-1] for own in read if own and len(own[-1]) == len(axes[-1])]
     if len(last) < len(read) or not last:
         return walk.atoms.mark_nonzero(axes[-1], describe_node(node))

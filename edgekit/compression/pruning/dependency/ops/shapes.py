@@ -173,7 +173,7 @@ def propagate_expand(walk: Walk, node: NodeProto) -> None:
     old = [*([np.zeros(1, np.intp)] * (len(size) - len(axes))), *axes]
     for axis, n in zip(old, size, strict=True):
         if len(axis) != n:
-            walk.keep(axis, f"is broadcast by {describe_node(node)}")
+            walk.keep(axis, f"they are broadcast by {describe_node(node)}")
     walk.axes[node.output[0]] = [
         axis
         if len(axis) == n
