@@ -78,6 +78,7 @@ def main() -> None:
     found = [e for home in given.folders for e in entries(home.resolve(), given.only)]
     out, trees = given.out.resolve(), (given.other.resolve(), HERE)
     for entry in found:
+        (out / "data" / entry.name).mkdir(parents=True, exist_ok=True)
         prepare(entry, out / "data" / entry.name)
     cases = [(entry, recipe) for entry in found for recipe in RECIPES]
     different = 0

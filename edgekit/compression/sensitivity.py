@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from edgekit.compression.budget_allocation import Options, scale_to_divergence
 from edgekit.compression.layers.stored_layers import (
     StoredLayer,
     replace_constant,
@@ -12,36 +13,41 @@ from edgekit.compression.layers.stored_layers import (
     shift_bias,
 )
 from edgekit.compression.output_divergence import Reference
-from edgekit.compression.quantization.few_bits.grids import Doubles, Grid
+from edgekit.compression.quantization.few_bits.grids import Doubles
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.progress import Tick
 
+# Divergence above which it is not proportional to a layer's error, so the next probe is tried.
+_TOO_MUCH = 0.1
 
-def measure_damages(
-    index: GraphIndex,
-    layers: Sequence[StoredLayer],
-    probes: Sequence[Grid],
-    reference: Reference,
+
+def scale_to_probes(
+    layers: Sequence[Options],
+    probes: Sequence[Sequence[int]],
+    measure: Callable[[int, int], float],
     tick: Tick,
-) -> list[float]:
-    """Measure the output divergence of each layer alone on its grid.
+) -> list[Options]:
+    """Replace the errors of the layers by the output divergences that they cause.
 
     Divergence grows with the square of a layer's error, and the divergences of layers add up, so
-    one probe of each layer tells the damage of any grid.
+    one measured choice of each layer tells the damage of all.
 
     Args:
-        index: the graph with float weights; unchanged afterwards.
-        layers: the layers.
-        probes: the grid to try on each layer.
-        reference: the outputs on held-out samples.
+        layers: the choices of each layer, with errors of the layer as damages.
+        probes: for each layer the places of the choices to measure, the first one that leaves the
+            outputs comparable; a layer without any keeps its errors.
+        measure: returns the divergence where one layer alone, by its place, takes a choice.
         tick: called with the number of layers done.
     """
-    found = []
-    for number, (layer, grid) in enumerate(zip(layers, probes, strict=True)):
+    scaled = []
+    for number, (layer, places) in enumerate(zip(layers, probes, strict=True)):
         tick("sensitivity", number, len(layers))
-        error = layer.error(layer.quantize(grid), grid)
-        found.append(measure_damage(index, layer, layer.matrix - error, reference))
-    return found
+        for tried in places:
+            lost = measure(number, tried)
+            if lost <= _TOO_MUCH:
+                break
+        scaled.append(scale_to_divergence(layer, tried, lost) if places else layer)
+    return scaled
 
 
 def measure_damage(

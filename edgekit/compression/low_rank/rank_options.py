@@ -14,26 +14,23 @@ from edgekit.compression.budget_allocation import (
     allocate,
     choose_at_most,
     choose_nearest,
-    compute_least_bits,
-    scale_to_divergence,
+    compute_least_cost,
 )
 from edgekit.compression.layers.stored_layers import replace_constant, restore_constant, shift_bias
 from edgekit.compression.low_rank.decompose import Split
 from edgekit.compression.output_divergence import Reference
+from edgekit.compression.sensitivity import scale_to_probes
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.progress import Tick
 from edgekit.recipe import LowRank
-
-# Divergence above which it is not proportional to a layer's error, so a higher rank is tried.
-_TOO_MUCH = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRanks:
     """Layer with its candidate ranks; the last choice leaves it whole.
 
-    The ``bits`` of a choice are the share of parameters, or multiply-accumulates, that it keeps.
+    The cost of a choice is the share of parameters, or multiply-accumulates, that it keeps.
     """
 
     split: Split
@@ -51,16 +48,16 @@ def build_layer_ranks(split: Split, settings: LowRank) -> LayerRanks:
     ranks, errors = split.ranks(settings.keep, settings.of), split.way.errors
     choices = [
         Choice(
-            bits=split.part(rank, settings.of),
+            cost=split.part(rank, settings.of),
             damage=float(errors[rank] / max(errors[0], np.finfo(float).tiny)),
         )
         for rank in ranks
     ]
-    choices.append(Choice(bits=1.0, damage=0.0))
+    choices.append(Choice(cost=1.0, damage=0.0))
     return LayerRanks(
         split=split,
         ranks=ranks,
-        options=Options(weights=split.get_size(settings.of), choices=choices),
+        options=Options(size=split.get_size(settings.of), choices=choices),
     )
 
 
@@ -69,8 +66,7 @@ def measure_divergences(
 ) -> list[LayerRanks]:
     """Replace the errors of the layers by the output divergences that they cause.
 
-    Divergence grows with the square of a layer's error, so one rank tells the others. A layer that
-    loses too much at ``keep`` of its parameters is tried at a higher rank.
+    A layer that loses too much at ``keep`` of its parameters is tried at a higher rank.
 
     Args:
         index: the graph; unchanged afterwards.
@@ -79,20 +75,20 @@ def measure_divergences(
         keep: share of the parameters at which layers are tried.
         tick: called with the number of layers done.
     """
-    made = []
-    for number, row in enumerate(rows):
-        tick("sensitivity", number, len(rows))
-        if not row.ranks:
-            made.append(row)
-            continue
-        for part in (keep, (1 + keep) / 2):
-            tried = min(choose_nearest(row.options, part), row.whole - 1)
-            with _factorize_temporarily(index, row.split, row.ranks[tried]):
-                lost = reference.divergence(index.proto)
-            if lost <= _TOO_MUCH:
-                break
-        made.append(replace(row, options=scale_to_divergence(row.options, tried, lost)))
-    return made
+
+    def measure(number: int, rank: int) -> float:
+        row = rows[number]
+        with _factorize_temporarily(index, row.split, row.ranks[rank]):
+            return reference.divergence(index.proto)
+
+    probes = [
+        [min(choose_nearest(row.options, part), row.whole - 1) for part in (keep, (1 + keep) / 2)]
+        if row.ranks
+        else []
+        for row in rows
+    ]
+    scaled = scale_to_probes([row.options for row in rows], probes, measure, tick)
+    return [replace(row, options=each) for row, each in zip(rows, scaled, strict=True)]
 
 
 @contextmanager
@@ -115,7 +111,7 @@ def choose_ranks(rows: Sequence[LayerRanks], settings: LowRank) -> list[int]:
         PassRefused: not even the lightest choices fit; the text says what they keep.
     """
     options = [row.options for row in rows]
-    least = compute_least_bits(options)
+    least = compute_least_cost(options)
     if least > settings.keep:
         raise PassRefused(
             f"keep={settings.keep:g} cannot be reached: with rank 1 in each of the {len(rows)} "

@@ -12,7 +12,6 @@ from edgekit.compression.budget_allocation import (
     Options,
     allocate,
     choose_nearest,
-    scale_to_divergence,
 )
 from edgekit.compression.layers.stored_layers import StoredLayer, find_bias
 from edgekit.compression.output_divergence import Reference
@@ -26,14 +25,12 @@ from edgekit.compression.pruning.mask_solver import (
     prune_matrix,
 )
 from edgekit.compression.reconstruction.paired_moments import PairedMoments
-from edgekit.compression.sensitivity import measure_damage
+from edgekit.compression.sensitivity import measure_damage, scale_to_probes
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.progress import Tick
 from edgekit.recipe import PruneWeights
 
 _LEVELS = (*(level / 10 for level in range(10)), 0.95)
-# A layer that alone changes the outputs by more than this is tried again with fewer zeros.
-_TOO_MUCH = 0.1
 _ROUNDING = 1e-6
 # Layers with fewer inputs per output have few weights to spare (a depthwise one has a window). All
 # of them stay dense if they are at most this share of the weights.
@@ -44,8 +41,8 @@ _THIN, _NEXT_TO_NOTHING = 32, 0.05
 class LayerSparsities:
     """Layer with its candidate sparsities.
 
-    ``options`` has a choice for each of ``levels``. Its bits are the share of weights that stays;
-    its damage is first the layer's error, later the divergence of the outputs.
+    ``options`` has a choice for each of ``levels``. Its cost is the share of weights that
+    stays; its damage is first the layer's error, later the divergence of the outputs.
     """
 
     layer: StoredLayer
@@ -107,9 +104,9 @@ def build_layer_sparsities(
     """
     levels = tuple(s for s in list_levels(settings) if not s or choose_rule(layer, settings, s))
     choices = [
-        Choice(bits=1 - s, damage=_measure_bare_error(index, layer, settings, s)) for s in levels
+        Choice(cost=1 - s, damage=_measure_bare_error(index, layer, settings, s)) for s in levels
     ]
-    options = Options(weights=layer.weight.size, choices=choices)
+    options = Options(size=layer.weight.size, choices=choices)
     return LayerSparsities(layer=layer, levels=levels, options=options)
 
 
@@ -168,6 +165,8 @@ def measure_divergences(
 ) -> list[LayerSparsities]:
     """Replace the errors of the layers by the output divergences that they cause.
 
+    A layer that loses too much at the average sparsity is tried at half of it.
+
     Args:
         index: the graph; unchanged afterwards.
         rows: the layers, with errors.
@@ -175,38 +174,22 @@ def measure_divergences(
         reference: the outputs on held-out samples.
         tick: called with the number of layers done.
     """
-    made = []
-    for number, row in enumerate(rows):
-        tick("sensitivity", number, len(rows))
-        made.append(_measure_divergence(index, row, settings, reference))
-    return made
 
+    def measure(number: int, level: int) -> float:
+        layer, sparsity = rows[number].layer, rows[number].levels[level]
+        pairs = None if layer.moments is None else PairedMoments.same(layer.moments)
+        weight = prune_layer(index, layer, settings, sparsity, pairs)
+        return measure_damage(index, layer, weight, reference)
 
-def _measure_divergence(
-    index: GraphIndex, row: LayerSparsities, settings: PruneWeights, reference: Reference
-) -> LayerSparsities:
-    """Try a layer at the average sparsity, and at half of it if that ruins the outputs."""
-    if len(row.levels) == 1:
-        return row
-    at, lost = _probe_layer(index, row, settings, settings.sparsity, reference)
-    if not lost <= _TOO_MUCH:
-        at, lost = _probe_layer(index, row, settings, settings.sparsity / 2, reference)
-    return replace(row, options=scale_to_divergence(row.options, at, lost))
-
-
-def _probe_layer(
-    index: GraphIndex,
-    row: LayerSparsities,
-    settings: PruneWeights,
-    sparsity: float,
-    reference: Reference,
-) -> tuple[int, float]:
-    """Measure the output divergence of a layer at the nearest level; return both."""
-    at = max(choose_nearest(row.options, 1 - sparsity), 1)
-    layer = row.layer
-    pairs = None if layer.moments is None else PairedMoments.same(layer.moments)
-    weight = prune_layer(index, layer, settings, row.levels[at], pairs)
-    return at, measure_damage(index, layer, weight, reference)
+    tried = (settings.sparsity, settings.sparsity / 2)
+    probes = [
+        [max(choose_nearest(row.options, 1 - sparsity), 1) for sparsity in tried]
+        if len(row.levels) > 1
+        else []
+        for row in rows
+    ]
+    scaled = scale_to_probes([row.options for row in rows], probes, measure, tick)
+    return [replace(row, options=each) for row, each in zip(rows, scaled, strict=True)]
 
 
 def choose_sparsities(rows: Sequence[LayerSparsities], settings: PruneWeights) -> list[float]:

@@ -12,7 +12,6 @@ from edgekit.compression.budget_allocation import (
     Options,
     choose_nearest,
     raise_to_measured,
-    scale_to_divergence,
 )
 from edgekit.compression.layers.stored_layers import StoredLayer
 from edgekit.compression.output_divergence import Reference
@@ -25,7 +24,7 @@ from edgekit.compression.quantization.few_bits.grids import (
     fit_fixed_grid,
 )
 from edgekit.compression.quantization.weight_bits import choose_bits
-from edgekit.compression.sensitivity import measure_damages
+from edgekit.compression.sensitivity import measure_damage, scale_to_probes
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights
@@ -34,11 +33,10 @@ FLOAT_BITS, HALF_BITS = 32, 16
 _MOST_HALF = 65504.0  # the largest float16
 # Bits at which a layer is tried. The loss must stand out from noise; if it is so large that the
 # outputs are no longer the same ones, the layer is tried again at more bits.
-_PROBE_BITS, _FINER_BITS = 3.0, 5.5
+_PROBE_BITS = (3.0, 5.5)
 # Recurrent layers are tried on their finest grid as well: a few large weights in a row leave the
 # others coarse at any number of bits.
 _MOST_BITS = 8.0
-_TOO_MUCH = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +75,12 @@ def build_layer_grids(layer: StoredLayer, settings: QuantizeWeights) -> LayerGri
         ]
         errors = [estimate_rate_and_error(matrix, power, grid)[1] for grid in grids]
         told = list(zip(map(float, widths), errors, strict=True))
-    choices = [Choice(bits=bits, damage=error) for bits, error in told]
+    choices = [Choice(cost=bits, damage=error) for bits, error in told]
     return LayerGrids(
         layer=layer,
         grids=grids,
         widths=widths,
-        options=Options(weights=layer.weight.size, choices=choices),
+        options=Options(size=layer.weight.size, choices=choices),
     )
 
 
@@ -113,41 +111,25 @@ def measure_divergences(
         reference: the outputs on held-out samples.
         tick: called with the number of layers done.
     """
-    probed = _probe_layers(index, rows, _PROBE_BITS, reference, tick)
-    again = [i for i, (_, lost) in enumerate(probed) if lost > _TOO_MUCH]
-    finer = _probe_layers(index, [rows[i] for i in again], _FINER_BITS, reference, tick)
-    for i, found in zip(again, finer, strict=True):
-        probed[i] = found
-    known = [
-        replace(row, options=scale_to_divergence(row.options, *each))
-        for row, each in zip(rows, probed, strict=True)
-    ]
-    recurrent = [i for i, row in enumerate(known) if row.layer.recurrent]
-    finest = _probe_layers(index, [rows[i] for i in recurrent], _MOST_BITS, reference, tick)
-    for i, (choice, lost) in zip(recurrent, finest, strict=True):
-        known[i] = replace(known[i], options=raise_to_measured(known[i].options, choice, lost))
-    return known
 
+    def measure(number: int, place: int) -> float:
+        layer, grid = rows[number].layer, rows[number].grids[place]
+        error = layer.error(layer.quantize(grid), grid)
+        return measure_damage(index, layer, layer.matrix - error, reference)
 
-def _probe_layers(
-    index: GraphIndex, rows: Sequence[LayerGrids], bits: float, reference: Reference, tick: Tick
-) -> list[tuple[int, float]]:
-    """Measure the output divergence of each layer on the grid nearest to ``bits``.
-
-    Returns:
-        For each layer the place of the grid, and the divergence.
-    """
-    tried = [choose_nearest(row.options, bits) for row in rows]
-    probes = [row.grids[i] for row, i in zip(rows, tried, strict=True)]
-    layers = [row.layer for row in rows]
-    lost = measure_damages(index, layers, probes, reference, tick)
-    return list(zip(tried, lost, strict=True))
+    probes = [[choose_nearest(row.options, bits) for bits in _PROBE_BITS] for row in rows]
+    known = scale_to_probes([row.options for row in rows], probes, measure, tick)
+    for i, row in enumerate(rows):
+        if row.layer.recurrent:
+            finest = choose_nearest(known[i], _MOST_BITS)
+            known[i] = raise_to_measured(known[i], finest, measure(i, finest))
+    return [replace(row, options=each) for row, each in zip(rows, known, strict=True)]
 
 
 def add_float_choices(row: LayerGrids) -> LayerGrids:
     """Append the choices to store a recurrent layer in 16 bits and to leave the layer float."""
     choices = list(row.options.choices)
     if row.layer.recurrent and float(np.abs(row.layer.weight).max()) <= _MOST_HALF:
-        choices.append(Choice(bits=HALF_BITS, damage=0.0))
-    choices.append(Choice(bits=FLOAT_BITS, damage=0.0))
+        choices.append(Choice(cost=HALF_BITS, damage=0.0))
+    choices.append(Choice(cost=FLOAT_BITS, damage=0.0))
     return replace(row, options=replace(row.options, choices=choices))

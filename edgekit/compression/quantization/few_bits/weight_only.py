@@ -16,7 +16,7 @@ from edgekit.compression.budget_allocation import (
     allocate,
     choose_at_most,
     choose_nearest,
-    compute_least_bits,
+    compute_least_cost,
 )
 from edgekit.compression.layers.shared_weights import collect_shared_layers
 from edgekit.compression.layers.skip_reasons import (
@@ -144,7 +144,7 @@ def _list_half_weights(rows: Sequence[LayerGrids], picked: Sequence[int]) -> lis
     return [
         row.layer.name
         for row, i in zip(rows, picked, strict=True)
-        if row.options.choices[i].bits == HALF_BITS
+        if row.options.choices[i].cost == HALF_BITS
     ]
 
 
@@ -221,12 +221,12 @@ def _compute_bit_budget(
         return settings.bits
     by_hand = _get_fixed_choices(rows, settings)
     rest = _estimate_other_bytes(proto, rows)
-    rest += sum(_count_bits(rows[i], choice) for i, choice in by_hand.items()) / 8
+    rest += sum(rows[i].options.compute_cost(choice) for i, choice in by_hand.items()) / 8
     options = [row.options for i, row in enumerate(rows) if i not in by_hand]
-    weights = sum(each.weights for each in options)
+    weights = sum(each.size for each in options)
     bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / max(weights, 1)
-    if weights and bits < compute_least_bits(options):
-        packed = compute_least_bits(options) * weights / 8
+    if weights and bits < compute_least_cost(options):
+        packed = compute_least_cost(options) * weights / 8
         least = int((rest + packed) / (1 - _LATER)) + 1
         raise PassRefused(
             f"most_bytes={settings.most_bytes} is too small: with the fewest bits the packed "
@@ -269,10 +269,6 @@ def _get_fixed_choices(rows: Sequence[LayerGrids], settings: QuantizeWeights) ->
     }
 
 
-def _count_bits(row: LayerGrids, choice: int) -> float:
-    return row.options.weights * row.options.choices[choice].bits
-
-
 def _choose_options(
     rows: Sequence[LayerGrids], settings: QuantizeWeights, bits: float
 ) -> list[int]:
@@ -280,7 +276,7 @@ def _choose_options(
     picked = _get_fixed_choices(rows, settings)
     free = [i for i in range(len(rows)) if i not in picked]
     options = [rows[i].options for i in free]
-    least = compute_least_bits(options)
+    least = compute_least_cost(options)
     as_near_as_can_be = settings.allocation == "uniform" and settings.most_bytes is None
     if least > bits and not as_near_as_can_be:
         raise PassRefused(
@@ -310,12 +306,12 @@ def _fit_to_size(
     """
     most, native = settings.most_bytes, settings.container == "native"
     by_hand = _get_fixed_choices(rows, settings)
-    weights = sum(row.options.weights for i, row in enumerate(rows) if i not in by_hand)
+    weights = sum(row.options.size for i, row in enumerate(rows) if i not in by_hand)
     if most is None or native or not weights:  # the size of few-bit kernels is exact
         picked = _choose_options(rows, settings, room)
         return picked, _quantize_layers(rows, picked, settings, work)
     wanted = room
-    least_bits = compute_least_bits([row.options for i, row in enumerate(rows) if i not in by_hand])
+    least_bits = compute_least_cost([row.options for i, row in enumerate(rows) if i not in by_hand])
     for left in reversed(range(_TRIES)):
         picked = _choose_options(rows, settings, wanted)
         made = _quantize_layers(rows, picked, settings, work)
@@ -345,7 +341,7 @@ def _count_packed_bits(
     total = 0.0
     for i, row in enumerate(rows):
         if i not in by_hand:
-            told = _count_bits(row, picked[i])
+            told = row.options.compute_cost(picked[i])
             own = integers.get(row.layer.name)
             total += told if own is None else estimate_packed_bits(own.reshape(-1, own.shape[-1]))
     return total
@@ -384,7 +380,7 @@ def _list_costs(
     costs = []
     for row, i in zip(rows, picked, strict=True):
         quantized = by_name.get(row.layer.name)
-        bits = compute_entropy(quantized.integers) if quantized else row.options.choices[i].bits
+        bits = compute_entropy(quantized.integers) if quantized else row.options.choices[i].cost
         costs.append(
             LayerCost(
                 layer=row.layer.name,
