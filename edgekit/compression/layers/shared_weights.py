@@ -15,8 +15,8 @@ from edgekit.compression.layers.weight_readers import (
     WeightReader,
     find_weight_readers,
 )
-from edgekit.compression.quantization.few_bits.grids import Doubles
-from edgekit.compression.reconstruction.second_moments import Array, Moments
+from edgekit.compression.reconstruction.moments import Moments
+from edgekit.compression.reconstruction.second_moments import Array
 from edgekit.errors import UserError
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.runs.activations import Values, observe
@@ -142,6 +142,5 @@ def _add_rows(sums: dict[str, Moments], name: str, rows: Array) -> None:
         return
     if name not in sums:
         groups, _, inputs = rows.shape
-        zeros: Doubles = np.zeros((groups, inputs, inputs))
-        sums[name] = Moments(square=zeros, total=np.zeros((groups, inputs)))
+        sums[name] = Moments.create_empty(groups, inputs)
     sums[name].add(np.ascontiguousarray(rows))

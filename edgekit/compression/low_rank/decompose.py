@@ -18,7 +18,7 @@ from edgekit.compression.low_rank.factors import (
 )
 from edgekit.compression.low_rank.layers import ALIGNED, Price, SplittableLayer
 from edgekit.compression.quantization.few_bits.grids import Doubles
-from edgekit.compression.reconstruction.second_moments import Moments
+from edgekit.compression.reconstruction.moments import Moments, shrink_to_diagonal
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.runs.activations import observe
 from edgekit.progress import Tick
@@ -121,13 +121,7 @@ def _iter_lots(layers: Sequence[SplittableLayer]) -> Iterator[list[SplittableLay
 def _gather_moments(
     index: GraphIndex, layers: Sequence[SplittableLayer], parts: Sequence[Samples], tick: Tick
 ) -> list[Moments]:
-    found = [
-        Moments(
-            square=np.zeros((x.layer.groups, x.moment_size, x.moment_size)),
-            total=np.zeros((x.layer.groups, x.moment_size)),
-        )
-        for x in layers
-    ]
+    found = [Moments.create_empty(whole.layer.groups, whole.moment_size) for whole in layers]
     read = [_list_observed_values(whole) for whole in layers]
     names = list(dict.fromkeys(chain.from_iterable(read)))
     for values in observe(index.proto, names, parts, tick=lambda n, of: tick("inputs", n, of)):
@@ -164,22 +158,8 @@ def _build_split(index: GraphIndex, whole: SplittableLayer, moments: Moments, ke
         if bias is not None:
             mean = mean - index.float_constant(bias).reshape(mean.shape)
     if not whole.reads_outputs:
-        second = _shrink_covariance(second, moments.count)
+        second = shrink_to_diagonal(second, moments.count)
     return _choose_split(whole, second, mean, keep)
-
-
-def _shrink_covariance(covariance: Doubles, count: int) -> Doubles:
-    """Shrink a covariance towards its diagonal where few rows were seen.
-
-    With fewer rows than inputs, the directions that were not seen would cost nothing.
-    Source: Ledoit and Wolf 2004, as in ``Moments.hessian``.
-    """
-    inputs = covariance.shape[-1]
-    share = inputs / (inputs + max(count, 1))
-    diagonal = np.diagonal(covariance, axis1=1, axis2=2).copy()
-    covariance = covariance * (1 - share)
-    covariance[:, np.arange(inputs), np.arange(inputs)] += share * diagonal
-    return covariance
 
 
 def _choose_split(whole: SplittableLayer, covariance: Doubles, mean: Doubles, keep: float) -> Split:

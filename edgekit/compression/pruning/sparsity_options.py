@@ -17,6 +17,7 @@ from edgekit.compression.layers.stored_layers import StoredLayer, find_bias
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pruning.mask_solver import (
     Doubles,
+    LayerObjective,
     PatternRule,
     Rule,
     ShareRule,
@@ -24,7 +25,8 @@ from edgekit.compression.pruning.mask_solver import (
     prune_by_power,
     prune_matrix,
 )
-from edgekit.compression.reconstruction.paired_moments import PairedMoments
+from edgekit.compression.reconstruction.moments import Moments
+from edgekit.compression.reconstruction.paired_moments import build_layer_objective
 from edgekit.compression.sensitivity import measure_damage, scale_to_probes
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.progress import Tick
@@ -118,10 +120,14 @@ def _measure_bare_error(
         return 0.0
     if layer.moments is None:
         return float(np.square(layer.matrix - prune_by_magnitude(layer.matrix, rule)).sum())
-    aim = PairedMoments.same(layer.moments).aim(layer.matrix, centered=has_bias(index, layer))
+    aim = _build_objective(index, layer, layer.moments.pair_with_itself())
     if settings.score == "magnitude":
         return aim.error(prune_by_magnitude(layer.matrix, rule))
     return aim.error(prune_by_power(aim, rule))
+
+
+def _build_objective(index: GraphIndex, layer: StoredLayer, pairs: Moments) -> LayerObjective:
+    return build_layer_objective(pairs, layer.matrix, centered=has_bias(index, layer))
 
 
 def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
@@ -137,7 +143,7 @@ def prune_layer(
     layer: StoredLayer,
     settings: PruneWeights,
     sparsity: float,
-    pairs: PairedMoments | None,
+    pairs: Moments | None,
 ) -> Doubles:
     """Return a layer's weight [G, O, I] at a sparsity, with the remaining weights refitted.
 
@@ -153,7 +159,7 @@ def prune_layer(
         return layer.matrix
     if pairs is None or settings.score == "magnitude":
         return prune_by_magnitude(layer.matrix, rule)
-    return prune_matrix(pairs.aim(layer.matrix, centered=has_bias(index, layer)), rule)
+    return prune_matrix(_build_objective(index, layer, pairs), rule)
 
 
 def measure_divergences(
@@ -177,7 +183,7 @@ def measure_divergences(
 
     def measure(number: int, level: int) -> float:
         layer, sparsity = rows[number].layer, rows[number].levels[level]
-        pairs = None if layer.moments is None else PairedMoments.same(layer.moments)
+        pairs = None if layer.moments is None else layer.moments.pair_with_itself()
         weight = prune_layer(index, layer, settings, sparsity, pairs)
         return measure_damage(index, layer, weight, reference)
 

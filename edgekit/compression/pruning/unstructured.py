@@ -30,7 +30,11 @@ from edgekit.compression.pruning.sparsity_options import (
     rescale_sparsity,
 )
 from edgekit.compression.quantization.few_bits.grids import Doubles
-from edgekit.compression.reconstruction.paired_moments import PairedMoments, gather_paired_moments
+from edgekit.compression.reconstruction.moments import Moments
+from edgekit.compression.reconstruction.paired_moments import (
+    compute_mean_loss,
+    gather_paired_moments,
+)
 from edgekit.compression.reconstruction.second_moments import build_not_finite_error
 from edgekit.compression.registry import Work
 from edgekit.data.subsets import split_held_out
@@ -188,7 +192,7 @@ def _prune_stage(
     """
     views = {layer.name: layer.layer for layer, _ in stage if layer.layer is not None}
     pairs = gather_paired_moments(original, index.proto, views, seen)
-    same = {n.name: PairedMoments.same(n.moments) for n, _ in stage if n.moments is not None}
+    same = {n.name: n.moments.pair_with_itself() for n, _ in stage if n.moments is not None}
     ways = [pairs, same] if settings.score == "second-order" and reference.has_outputs else [pairs]
     tried = []
     for way in ways:
@@ -214,11 +218,11 @@ def _shift_biases(
     index: GraphIndex,
     stage: Sequence[tuple[StoredLayer, float]],
     weights: Sequence[Doubles],
-    pairs: Mapping[str, PairedMoments],
+    pairs: Mapping[str, Moments],
 ) -> list[Callable[[], None]]:
     """Add the mean errors of a stage's weights to the biases; return the functions that undo it."""
     return [
-        shift_bias(index, layer, pairs[layer.name].shift(layer.matrix, weight))
+        shift_bias(index, layer, compute_mean_loss(pairs[layer.name], layer.matrix, weight))
         for (layer, _), weight in zip(stage, weights, strict=True)
     ]
 

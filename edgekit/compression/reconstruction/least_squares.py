@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.compression.quantization.few_bits.grids import Doubles
+from edgekit.compression.reconstruction.moments import Doubles, Moments
 
 # Ridges to try, relative to the mean variance of an input.
 _RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
@@ -15,8 +16,6 @@ _MIDDLE = 3
 _BLIND = 1e-1
 # Mean variance below which inputs are constant.
 _DEAD = 1e-30
-# Largest number of buffered positions; a few are multiplied together.
-_MOST_WAITING = 512
 # Share of the target power below which an error is zero.
 _NOTHING = 1e-12
 # Factor by which a fit must lower the error of held-out samples.
@@ -56,64 +55,28 @@ class _Means:
         return float(total + (2 * d * mean + d * d).sum())
 
 
-@dataclass(kw_only=True)
-class RegressionSums:
-    """Running sums of inputs and targets over positions, in constant memory."""
+def _compute_means(*parts: Moments) -> _Means:
+    """Compute the means over the rows of all parts."""
+    for part in parts:
+        part.settle()
+    count = sum(part.count for part in parts)
+    over = 1.0 / max(count, 1)
 
-    groups: int
-    inputs: int
-    outputs: int  # number in one group
-    _waiting: list[tuple[Doubles, Doubles]] = field(default_factory=list)
-    _count: int = 0
+    def average(sums: Iterable[Doubles]) -> Doubles:
+        return sum(sums, np.zeros(1)) * over
 
-    def __post_init__(self) -> None:
-        shape = (self.groups, self.outputs, self.inputs)
-        self._square = np.zeros((self.groups, self.inputs, self.inputs))
-        self._cross = np.zeros(shape)
-        self._power = np.zeros(shape[:2])
-        self._x = np.zeros((self.groups, self.inputs))
-        self._y = np.zeros(shape[:2])
-
-    def add(self, rows: Doubles, targets: Doubles) -> None:
-        """Add rows [G, positions, I] and their target outputs [G, positions, O]."""
-        self._waiting.append((rows, targets))
-        if sum(r.shape[1] for r, _ in self._waiting) >= min(self.inputs, _MOST_WAITING):
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        x = np.concatenate([r for r, _ in self._waiting], axis=1)
-        y = np.concatenate([t for _, t in self._waiting], axis=1)
-        self._waiting.clear()
-        self._square += x.transpose(0, 2, 1) @ x
-        self._cross += y.transpose(0, 2, 1) @ x
-        self._power += np.square(y).sum(axis=1)
-        self._x += x.sum(axis=1)
-        self._y += y.sum(axis=1)
-        self._count += x.shape[1]
-
-    def means(self, other: RegressionSums | None = None) -> _Means:
-        """Compute the means over all added rows, and over those of ``other``."""
-        self._flush()
-        parts = [self]
-        if other is not None:
-            other._flush()
-            parts.append(other)
-        count = sum(part._count for part in parts)
-        over = 1.0 / max(count, 1)
-        return _Means(
-            square=sum((p._square for p in parts), np.zeros(1)) * over,
-            cross=sum((p._cross for p in parts), np.zeros(1)) * over,
-            power=sum((p._power for p in parts), np.zeros(1)) * over,
-            x=sum((p._x for p in parts), np.zeros(1)) * over,
-            y=sum((p._y for p in parts), np.zeros(1)) * over,
-            count=count,
-        )
+    return _Means(
+        square=average(part.square for part in parts),
+        cross=average(part.cross for part in parts),
+        power=average(part.target_square for part in parts),
+        x=average(part.total for part in parts),
+        y=average(part.target_total for part in parts),
+        count=count,
+    )
 
 
 def fit_least_squares(
-    weight: Doubles, learning: RegressionSums, judging: RegressionSums, *, biased: bool
+    weight: Doubles, learning: Moments, judging: Moments, *, biased: bool
 ) -> Fit | None:
     """Fit a weight and a bias shift so that the outputs are closest to the targets.
 
@@ -126,20 +89,22 @@ def fit_least_squares(
 
     Args:
         weight: the present weight, [G, O, I].
-        learning: sums over some samples.
-        judging: sums over held-out samples.
+        learning: sums over inputs and target outputs of some samples.
+        judging: the same of held-out samples.
         biased: whether the layer can have a bias.
 
     Returns:
         The fit; ``None`` where none is better than the present weight.
     """
-    learnt, judged = learning.means(), judging.means()
+    learnt, judged = _compute_means(learning), _compute_means(judging)
     if not learnt.count:
         return None
     if not judged.count:
         return _solve(weight, learnt, _BLIND * (1 + weight.shape[2] / learnt.count), biased)
     ridge = _choose_ridge(weight, learnt, judged, biased)
-    return None if ridge is None else _solve(weight, learning.means(judging), ridge, biased)
+    return (
+        None if ridge is None else _solve(weight, _compute_means(learning, judging), ridge, biased)
+    )
 
 
 def _choose_ridge(weight: Doubles, learnt: _Means, judged: _Means, biased: bool) -> float | None:

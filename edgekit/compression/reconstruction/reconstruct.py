@@ -12,7 +12,8 @@ from onnx import ModelProto
 
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.reconstruction.activation_cache import Replay
-from edgekit.compression.reconstruction.least_squares import Fit, RegressionSums, fit_least_squares
+from edgekit.compression.reconstruction.least_squares import Fit, fit_least_squares
+from edgekit.compression.reconstruction.moments import Moments
 from edgekit.compression.reconstruction.relu_targets import ClippedValue, find_clipped_value
 from edgekit.compression.reconstruction.stages import can_repeat, plan_stages
 from edgekit.compression.reconstruction.targets import RefitTask, find_refit_tasks
@@ -212,9 +213,9 @@ def _is_finite(fit: Fit) -> bool:
     return bool(np.isfinite(fit.weight).all() and np.isfinite(fit.shift).all())
 
 
-def _create_sums(task: RefitTask) -> RegressionSums:
+def _create_sums(task: RefitTask) -> Moments:
     groups, outputs, inputs = task.matrix.shape
-    return RegressionSums(groups=groups, inputs=inputs, outputs=outputs)
+    return Moments.create_empty(groups, inputs, outputs)
 
 
 def _find_residual_fits(index: GraphIndex, tasks: Sequence[RefitTask]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -12,16 +12,12 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from edgekit.compression.reconstruction.im2col import choose_position_stride, extract_windows
+from edgekit.compression.reconstruction.moments import Moments
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.qdq_placement import WeightedNode
 from edgekit.onnx_graph.rewrites.tensor_products import Contraction
 from edgekit.onnx_graph.runs.activations import Values
-
-# Least power of an input, relative to the mean of all, for inputs that were always zero.
-_LEAST_POWER = 1e-3
-# Largest number of buffered positions; a few are multiplied together.
-_MOST_WAITING = 512
 
 # Number of samples that a batch of a product of any rank counts as: its first axis may be no batch.
 _AT_ONCE = 16
@@ -35,73 +31,6 @@ def build_not_finite_error(error: FloatingPointError) -> PassRefused:
     return PassRefused(
         f"activation {error} is not finite on the calibration samples, or too large to be squared"
     )
-
-
-@dataclass
-class Moments:
-    """Sums over the inputs of one layer: x xᵀ [G, I, I], x [G, I], and the number of inputs."""
-
-    square: NDArray[np.float64]
-    total: NDArray[np.float64]
-    count: int = 0
-    _waiting: list[Array] = field(default_factory=list)
-
-    def add(self, rows: Array) -> None:
-        """Add rows [G, positions, I]; few rows are buffered, as each product costs a matrix."""
-        self._waiting.append(rows)
-        if sum(r.shape[1] for r in self._waiting) >= min(rows.shape[2], _MOST_WAITING):
-            self.settle()
-
-    def settle(self) -> None:
-        """Add the buffered rows to the sums."""
-        if not self._waiting:
-            return
-        rows = np.concatenate(self._waiting, axis=1)
-        self._waiting.clear()
-        with np.errstate(over="ignore", invalid="ignore"):  # reported at the end
-            self.square += rows.transpose(0, 2, 1) @ rows
-        self.total += rows.sum(axis=1, dtype=np.float64)
-        self.count += rows.shape[1]
-
-    def merge(self, other: Moments) -> None:
-        """Add the sums of further samples."""
-        self.settle()
-        other.settle()
-        self.square += other.square
-        self.total += other.total
-        self.count += other.count
-
-    @property
-    def power(self) -> NDArray[np.float64]:
-        """Return the mean square of each input, [G, I], with a lower bound.
-
-        An input that was always zero may be used later, so its weights must count.
-        """
-        power: NDArray[np.float64] = np.diagonal(self.square, axis1=1, axis2=2)
-        power = power / max(self.count, 1)
-        mean = power.mean(axis=1, keepdims=True)
-        return np.where(mean > 0, np.maximum(power, _LEAST_POWER * mean), 1.0)
-
-    @property
-    def hessian(self) -> NDArray[np.float64]:
-        """Return the mean of x xᵀ, shrunk towards its diagonal where few rows were seen.
-
-        With fewer rows than inputs, the directions that were not seen would count for nothing.
-        Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
-        matrices", with the share of the diagonal computed from the counts alone.
-        """
-        inputs = self.square.shape[-1]
-        share = inputs / (inputs + max(self.count, 1))
-        mean = self.square / max(self.count, 1)
-        diagonal = np.diagonal(mean, axis1=1, axis2=2).copy()
-        mean *= 1 - share
-        mean[:, np.arange(inputs), np.arange(inputs)] += share * diagonal
-        return mean
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """Return the mean of x, [G, I]."""
-        return self.total / max(self.count, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,10 +206,7 @@ def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[s
     for key, layer in layers.items():
         sight.setdefault(layer.input_key, []).append(key)
     seen = {
-        what: Moments(
-            square=np.zeros((layers[keys[0]].groups, *(2 * [layers[keys[0]].inputs]))),
-            total=np.zeros((layers[keys[0]].groups, layers[keys[0]].inputs)),
-        )
+        what: Moments.create_empty(layers[keys[0]].groups, layers[keys[0]].inputs)
         for what, keys in sight.items()
     }
     for values in stream:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.compression.reconstruction.least_squares import RegressionSums, fit_least_squares
+from edgekit.compression.reconstruction.least_squares import fit_least_squares
+from edgekit.compression.reconstruction.moments import Moments
 
 READ, LEFT, OUT = 512, 384, 64
 
@@ -21,7 +22,7 @@ def study(samples, *, noise, seed=0):
         x += noise * np.abs(rng.normal(size=x.shape))
         return x[None, :, :LEFT], (x @ weight.T)[None]
 
-    learning, judging = (RegressionSums(groups=1, inputs=LEFT, outputs=OUT) for _ in range(2))
+    learning, judging = (Moments.create_empty(1, LEFT, OUT) for _ in range(2))
     learning.add(*draw(samples * 3 // 4))
     judging.add(*draw(samples // 4))
     left = weight[None, :, :LEFT]
