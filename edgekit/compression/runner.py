@@ -27,16 +27,15 @@ from edgekit.compression.checks.output_notes import describe_losses
 from edgekit.compression.fixed_sizes import has_fitting_samples
 from edgekit.compression.pass_table import find_pass, get_pass
 from edgekit.compression.registry import PassFunction, PassSpec, Promise, Work
+from edgekit.conversion.model_facts import compute_cost, read_storage_stats
 from edgekit.conversion.open_model import read_model
 from edgekit.errors import PassError, PassRefused, UserError
 from edgekit.model import Model, Signature
-from edgekit.onnx_graph.cost import compute_cost
-from edgekit.onnx_graph.io import load, load_structure
+from edgekit.onnx_graph.io import load_structure
 from edgekit.onnx_graph.runs.activations import get_batch_size
 from edgekit.onnx_graph.states import read_states
-from edgekit.onnx_graph.weight_stats import StorageStats, read_storage_stats
+from edgekit.onnx_graph.weight_stats import StorageStats
 from edgekit.recipe import Step
-from edgekit.tflite.weight_stats import read_tflite_storage_stats
 from edgekit_agent.samples import Samples
 
 
@@ -119,7 +118,7 @@ def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
         _get_expected_signature(model, result), _drop_states(model, result)
     ):
         raise PassError(f"{step.name}: {broken}")
-    stored = _take_census(model)
+    stored = read_storage_stats(model.path)
     promise = get_promise(spec, step.settings, stored)
     for broken in _iter_broken_promises(promise, model, stored, result, work):
         raise PassError(f"{step.name}: {broken}")
@@ -250,11 +249,11 @@ def _build_loss_error(step: Step, spec: PassSpec, broken: str) -> PassRefused | 
 def _iter_broken_promises(
     promise: Promise, model: Model, stored: StorageStats, result: Model, work: Work
 ) -> Iterator[str]:
-    yield from check_store(promise, stored, _take_census(result))
+    yield from check_store(promise, stored, read_storage_stats(result.path))
     if promise.fewer_macs:
         known = work.calibration
         dims = work.feeding.get_free_sizes(model.signature, known) if known else {}
-        yield from check_cost(*(compute_cost(load(each.path), dims) for each in (model, result)))
+        yield from check_cost(*(compute_cost(each, dims) for each in (model, result)))
 
 
 def _load_function(spec: PassSpec) -> PassFunction:
@@ -263,11 +262,3 @@ def _load_function(spec: PassSpec) -> PassFunction:
     module, _, name = spec.function.partition(":")
     function: PassFunction = getattr(importlib.import_module(module), name)
     return function
-
-
-def _take_census(model: Model) -> StorageStats:
-    return (
-        read_tflite_storage_stats(model.path)
-        if model.format == "tflite"
-        else read_storage_stats(model.path)
-    )

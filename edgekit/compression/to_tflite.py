@@ -10,6 +10,7 @@ from edgekit.compression.checks.conversion_growth import check_integers, note_si
 from edgekit.compression.fixed_sizes import describe_fixed_sizes, infer_sums
 from edgekit.compression.pass_input import note_fixed_inputs
 from edgekit.compression.registry import Work
+from edgekit.conversion.model_facts import read_storage_stats
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
 from edgekit.data.input_settings import Feeding
 from edgekit.errors import PassRefused, UserError
@@ -20,7 +21,6 @@ from edgekit.onnx_graph.rewrites.constant_inputs import fix_inputs
 from edgekit.onnx_graph.rewrites.half_precision import compute_in_float32, stores_half
 from edgekit.onnx_graph.runs.accepted_sizes import refuse_bad_sizes
 from edgekit.recipe import Precision, ToTflite
-from edgekit.tflite.weight_stats import read_tflite_storage_stats
 from edgekit_agent.files import write_atomic
 
 # Element type of weights by precision; ``same`` keeps types, ``dynamic`` refuses by itself.
@@ -106,7 +106,7 @@ def _is_layer(index: GraphIndex, node: NodeProto) -> bool:
 def _check_stored(path: Path, precision: Precision) -> None:
     """Check that the file stores weights in fewer bits; small weights stay unchanged."""
     dtype = _STORED.get(precision)
-    if dtype is not None and not read_tflite_storage_stats(path).bytes_of.get(dtype):
+    if dtype is not None and not read_storage_stats(path).bytes_of.get(dtype):
         raise PassRefused(f"{precision}: no weights large enough to store as {dtype}")
 
 

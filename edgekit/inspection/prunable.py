@@ -22,9 +22,9 @@ from edgekit.compression.pruning.dependency.inner_layers import describe_inner_l
 from edgekit.compression.pruning.dependency.propagation import Use
 from edgekit.compression.pruning.residual_branches import Branch, list_branches
 from edgekit.compression.pruning.surgery import count_remaining_macs, get_node_key, select_removable
+from edgekit.conversion.model_facts import load_graph
 from edgekit.errors import PassRefused
 from edgekit.model import Model, name_dimension
-from edgekit.onnx_graph.io import load
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY, prepare
 from edgekit.onnx_graph.shape_inference import get_fixed_shape
 
@@ -94,20 +94,11 @@ def find_prunable(model: Model, dims: Mapping[str, int]) -> PrunableStructure:
         dims: Sizes of free dimensions by name; other free dimensions get arbitrary sizes.
     """
     try:
-        proto = prepare(_load_graph(model), _OPSET)
+        proto = prepare(load_graph(model), _OPSET)
         channels = find_channels(proto, _infer_input_shapes(proto, dims))
     except PassRefused as refusal:
         return PrunableStructure(refused=refusal.message, sizes={})
     return _describe_channels(channels)
-
-
-def _load_graph(model: Model) -> ModelProto:
-    if model.format == "onnx":
-        return load(model.path)
-    from edgekit.conversion.tflite_to_onnx.convert import lift
-    from edgekit.tflite.flatbuffer import read_lite  # ONNX files need no litert
-
-    return lift(read_lite(model.path.read_bytes()))
 
 
 def _infer_input_shapes(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

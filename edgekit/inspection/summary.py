@@ -10,21 +10,19 @@ from edgekit.compatibility.operators import Obstacle
 from edgekit.compatibility.runtimes import find_obstacles
 from edgekit.config.profile import DeviceProfile, load_profile
 from edgekit.config.project import Project, load_project
+from edgekit.conversion.model_facts import compute_cost, list_operators_to_build_in
 from edgekit.conversion.onnx_to_tflite.convert_graph import lower
 from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
 from edgekit.data.input_settings import Array, build_feeding
 from edgekit.errors import PassRefused, UserError
 from edgekit.inspection.prunable import PrunableStructure, find_prunable
 from edgekit.model import Model
-from edgekit.onnx_graph.cost import Cost, compute_cost
-from edgekit.onnx_graph.io import is_large, load, load_for_shapes, load_structure
+from edgekit.onnx_graph.cost import Cost
+from edgekit.onnx_graph.io import is_large, load, load_structure
 from edgekit.onnx_graph.rewrites.constant_inputs import fix_inputs
 from edgekit.onnx_graph.runs.accepted_sizes import refuse_bad_sizes
 from edgekit.pipeline.request import find_model, with_dims
 from edgekit.progress import Tick, ignore_progress
-from edgekit.tflite.cost import compute_lite_cost
-from edgekit.tflite.ir import LiteGraph
-from edgekit.tflite.weight_stats import list_custom_ops
 
 _NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime"
 
@@ -74,13 +72,8 @@ def inspect(
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
     profile = load_profile(device) if device else None
     sizes = with_dims(project, model, dims or {}).model.dims
-    found, unread = None, ""
     tick("counting MACs", 0, 0)
-    if model.format == "onnx":
-        found = compute_cost(load_for_shapes(model.path), sizes)
-    else:
-        graph, unread = _read_lite_graph(model.path)
-        found = compute_lite_cost(graph) if graph else None
+    found, unread = _compute_cost(model, sizes)
     tick("finding prunable parts" if structure else "checking operators", 0, 0)
     return Inspection(
         model=model,
@@ -93,17 +86,17 @@ def inspect(
         model_mib_limit=profile.budget.model_mib if profile else None,
         crosses=profile is not None and _needs_conversion(model, profile),
         prunable=find_prunable(model, sizes) if structure else None,
-        custom=list_custom_ops(model.path) if model.format == "tflite" else (),
+        custom=list_operators_to_build_in(model),
     )
 
 
-def _read_lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
-    """Read the graph of a .tflite file; return the reason if edgekit cannot read it."""
-    from edgekit.tflite.flatbuffer import read_lite  # ONNX files need no litert
-
+def _compute_cost(model: Model, dims: Mapping[str, int]) -> tuple[Cost | None, str]:
+    """Compute the cost; return the reason if edgekit cannot read the graph of a .tflite file."""
     try:
-        return read_lite(path.read_bytes()), ""
+        return compute_cost(model, dims), ""
     except UserError as error:
+        if model.format == "onnx":
+            raise
         return None, error.message
 
 

@@ -22,10 +22,9 @@ from edgekit.compression.runner import StepResult, run_checked
 from edgekit.config.profile import choose_weight_bits, load_profile
 from edgekit.config.project import FILE_NAME, Project, load_project
 from edgekit.conversion.importers.source import detect_source, list_files
+from edgekit.conversion.model_facts import compute_cost
 from edgekit.errors import PassCrash, PassRefused, UserError
 from edgekit.model import Model
-from edgekit.onnx_graph.cost import compute_cost
-from edgekit.onnx_graph.io import load_for_shapes
 from edgekit.pipeline.evaluate import get_transfer_bytes
 from edgekit.pipeline.request import (
     embed_external_data,
@@ -173,7 +172,7 @@ def _count_macs(
 ) -> tuple[int, int] | None:
     if not isinstance(step.settings, PruneChannels | LowRank):
         return None
-    old, new = (compute_cost(load_for_shapes(model.path), dims) for model in (before, after))
+    old, new = (compute_cost(model, dims) for model in (before, after))
     return None if old.unknown or new.unknown else (old.macs, new.macs)
 
 

@@ -13,14 +13,11 @@ from edgekit.compression.checks.timing import measure_slowdown, measure_thread_s
 from edgekit.compression.fixed_sizes import has_fitting_samples
 from edgekit.compression.registry import Work
 from edgekit.config.profile import get_runtime
+from edgekit.conversion.model_facts import list_carried_states, read_storage_stats
 from edgekit.conversion.open_model import read_model
 from edgekit.errors import PassRefused, UserError
 from edgekit.model import Model
-from edgekit.onnx_graph.io import load_structure
 from edgekit.onnx_graph.runs.model_outputs import Arrays
-from edgekit.onnx_graph.states import read_states
-from edgekit.onnx_graph.weight_stats import StorageStats, read_storage_stats
-from edgekit.tflite.weight_stats import read_tflite_storage_stats
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 
@@ -42,7 +39,7 @@ def check_integers(model: Model, made: Path) -> None:
     Raises:
         PassRefused: the integers became floats.
     """
-    old, new = _take_census(model, made)
+    old, new = read_storage_stats(model.path), read_storage_stats(made)
     integers = sum(old.bytes_of.get(dtype, 0) for dtype in _INTEGERS)
     floats = new.bytes_of.get("float32", 0) - old.bytes_of.get("float32", 0)
     if integers >= _LEAST_BYTES and floats >= _WIDENED * integers:
@@ -51,13 +48,6 @@ def check_integers(model: Model, made: Path) -> None:
             f"file has {new.file_bytes:,} bytes instead of {old.file_bytes:,}",
             hint="convert the float model, then quantize the result",
         )
-
-
-def _take_census(model: Model, made: Path) -> tuple[StorageStats, StorageStats]:
-    """Count the stored bytes by type, in the source and in the converted file."""
-    if model.format == "onnx":
-        return read_storage_stats(model.path), read_tflite_storage_stats(made)
-    return read_tflite_storage_stats(model.path), read_storage_stats(made)
 
 
 def note_size(model: Model, made: Path, work: Work) -> None:
@@ -78,7 +68,7 @@ def note_size(model: Model, made: Path, work: Work) -> None:
 
 def _explain_growth(model: Model, made: Path) -> str:
     """Describe the largest growth between source and file: a data type, or the graph."""
-    old, new = _take_census(model, made)
+    old, new = read_storage_stats(model.path), read_storage_stats(made)
     more = {dtype: size - old.bytes_of.get(dtype, 0) for dtype, size in new.bytes_of.items()}
     dtype = max(more, key=lambda each: more[each], default=None)
     if old.bytes_of.get("float16", 0) > new.bytes_of.get("float16", 0):
@@ -123,7 +113,7 @@ def note_time(model: Model, made: Path, work: Work) -> None:
 
 def _build_runner(model: Model, feed: Arrays) -> Callable[[], object]:
     run = import_runtime(get_runtime(model))(str(model.path), 1).run
-    states = read_states(load_structure(model.path)) if model.format == "onnx" else ()
     names = {spec.name for spec in model.signature.inputs}
-    given = {s.input: s.initial for s in states} | {n: v for n, v in feed.items() if n in names}
+    held = {state.input: state.initial for state in list_carried_states(model)}
+    given = held | {name: value for name, value in feed.items() if name in names}
     return lambda: run(given)
