@@ -141,10 +141,19 @@ class PassRefused(EdgekitError):
 
     Args:
         least_bytes: Smallest transfer size that the pass can reach, if a smaller one was requested.
+        quantized: Whether the reason is that the model is quantized already.
     """
 
     exit_code = ExitCode.BAD_REQUEST
 
-    def __init__(self, message: str, *, hint: str = "", least_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        least_bytes: int | None = None,
+        quantized: bool = False,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.least_bytes = least_bytes
+        self.quantized = quantized

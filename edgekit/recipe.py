@@ -282,7 +282,7 @@ def set_weight_bits(step: Step, bits: IntegerBits) -> Step:
 
 
 # Raised when names or texts that are stored with a candidate change.
-_KEY_SCHEMA = 2
+_KEY_SCHEMA = 3
 
 
 def compute_candidate_key(

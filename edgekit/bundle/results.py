@@ -166,6 +166,7 @@ class Rejection:
         broken: Whether edgekit or a runtime is at fault, so that it is not a refusal.
         hint: How to resolve it, in one line; empty if there is nothing to add.
         least_bytes: Smallest transfer size that the recipe can reach, if it asked for less.
+        quantized: Whether the reason is that the model is quantized already.
     """
 
     recipe: Recipe
@@ -173,6 +174,7 @@ class Rejection:
     broken: bool = False
     hint: str = ""
     least_bytes: int | None = None
+    quantized: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

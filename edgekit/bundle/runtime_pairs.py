@@ -1,4 +1,4 @@
-"""Comparison of the ONNX and the TFLite candidate of each recipe."""
+"""Comparison of the ONNX and the TFLite candidate of each method of compression."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from edgekit.model import Format
 
 @dataclass(frozen=True, kw_only=True)
 class PairSide:
-    """Name, time and accuracy drop of one of the two candidates."""
+    """Method, time and accuracy drop of one of the two candidates."""
 
-    name: str
+    method: str  # what the recipe does apart from the conversion to a format
     format: Format
     p50_ms: float | None
     drop_points: float | None
@@ -20,7 +20,7 @@ class PairSide:
 
 @dataclass(frozen=True, kw_only=True)
 class FormatPair:
-    """ONNX and TFLite candidates of the same recipe."""
+    """ONNX and TFLite candidates of the same method."""
 
     name: str
     onnx: PairSide
@@ -34,13 +34,12 @@ class FormatPair:
 
 
 def find_pairs(sides: Iterable[PairSide]) -> tuple[FormatPair, ...]:
-    """Find recipes with a candidate in both formats, in order of first appearance."""
+    """Find methods with a candidate in both formats, in order of first appearance."""
     found: dict[str, dict[Format, PairSide]] = {}
     for side in sides:
-        stem = side.name.removesuffix("-tflite").removesuffix("-onnx")
-        found.setdefault(stem, {}).setdefault(side.format, side)
+        found.setdefault(side.method, {}).setdefault(side.format, side)
     return tuple(
-        FormatPair(name=name, onnx=both["onnx"], tflite=both["tflite"])
-        for name, both in found.items()
+        FormatPair(name=method, onnx=both["onnx"], tflite=both["tflite"])
+        for method, both in found.items()
         if len(both) == 2
     )

@@ -48,6 +48,7 @@ from edgekit.pipeline.results_log import (
     RejectedLine,
     append_lines,
 )
+from edgekit.pipeline.search.recipe_names import format_method
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights, Step
 from edgekit.remote.upload import COMMANDS_BYTES, count_wire_bytes
@@ -320,6 +321,7 @@ def _make_candidate_line(
         kind="candidate",
         key=candidate.key,
         name=candidate.recipe.name,
+        method=format_method(candidate.recipe.steps),
         steps=tuple(step.as_json() for step in candidate.recipe.steps),
         seed=candidate.recipe.seed,
         model=ModelFacts(digest=model.digest, bytes=model.bytes, format=model.format),

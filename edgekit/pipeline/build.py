@@ -212,7 +212,7 @@ def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
             "calibration and evaluation use the same samples, so the accuracy of quantized "
             "candidates is too optimistic"
         )
-    if any(r.reason.startswith(QUANTIZED_ALREADY) for r in found.rejected):
+    if any(rejected.quantized for rejected in found.rejected):
         yield f"{QUANTIZED_ALREADY}; it was not compressed further"
     yield from _iter_litert_notes(intake, found)
     host = found.baseline.get_measurement(HOST)

@@ -16,6 +16,7 @@ from edgekit.bundle.manifest import MANIFEST, Manifest, open_bundle
 from edgekit.bundle.results import Measurement, Verdict
 from edgekit.compression.old_names import rename_stored_step
 from edgekit.errors import UserError, reason
+from edgekit.model import Format
 from edgekit.pipeline.noninferiority import Comparison
 
 RESULTS = "results.jsonl"
@@ -43,7 +44,7 @@ class ModelFacts(_Line):
 
     digest: str
     bytes: int
-    format: Literal["onnx", "tflite"]
+    format: Format
 
 
 class CandidateLine(_Line):
@@ -52,6 +53,7 @@ class CandidateLine(_Line):
     kind: Literal["candidate"]
     key: str
     name: str
+    method: str = ""  # name without the file format; earlier versions did not record it
     steps: tuple[dict[str, Any], ...] = ()
     seed: int | None = None
     model: ModelFacts

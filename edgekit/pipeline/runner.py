@@ -101,7 +101,12 @@ class BuildRunner:
                 raise PassRefused("the result is larger than 2 GiB, the limit of one file")
         except PassRefused as refusal:
             self._remember_refusal(key, refusal)
-            return Rejection(recipe=recipe, reason=str(refusal), least_bytes=refusal.least_bytes)
+            return Rejection(
+                recipe=recipe,
+                reason=str(refusal),
+                least_bytes=refusal.least_bytes,
+                quantized=refusal.quantized,
+            )
         except PassError as failure:
             return self.reject(recipe, failure)
         return Candidate(
@@ -159,7 +164,11 @@ class BuildRunner:
         return _Product(model=model, layers=layers, notes=notes)
 
     def _remember_refusal(self, key: str, refusal: PassRefused) -> None:
-        facts = {"rejected": str(refusal), "least_bytes": refusal.least_bytes}
+        facts = {
+            "rejected": str(refusal),
+            "least_bytes": refusal.least_bytes,
+            "quantized": refusal.quantized,
+        }
         self.intake.store.remember("candidates", key, facts)
 
     def _raise_refusal(self, key: str) -> None:
@@ -168,7 +177,9 @@ class BuildRunner:
         if known is not None and "rejected" in known:
             least = known.get("least_bytes")
             raise PassRefused(
-                str(known["rejected"]), least_bytes=least if isinstance(least, int) else None
+                str(known["rejected"]),
+                least_bytes=least if isinstance(least, int) else None,
+                quantized=known.get("quantized") is True,
             )
 
     def _recall_product(self, key: str) -> _Product | None:

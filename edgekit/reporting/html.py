@@ -208,12 +208,13 @@ def _find_pairs(rows: tuple[Row, ...]) -> tuple[FormatPair, ...]:
     """Find the recipes with a candidate for both runtimes."""
     return find_pairs(
         PairSide(
-            name=row.line.name,
+            method=row.line.method,
             format=row.line.model.format,
             p50_ms=row.timings[0][1].quiet_p50_ms if row.timings else None,
             drop_points=row.drop.middle if row.drop else None,
         )
         for row in rows
+        if row.line.method
     )
 
 

@@ -9,9 +9,9 @@ from edgekit.bundle.manifest import StorageVariant, get_release_name
 from edgekit.bundle.results import Candidate, Measurement, Rejection
 from edgekit.bundle.runtime_pairs import PairSide, find_pairs
 from edgekit.config.profile import get_runtime
-from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.noninferiority import Comparison
+from edgekit.pipeline.search.recipe_names import format_method
 from edgekit.reporting.text_tables import format_accuracy, format_size, format_table
 
 _ENCODED = {"packed": "to download (packed)", "raw": "to download"}
@@ -22,9 +22,7 @@ def format_build(outcome: BuildOutcome) -> str:
     found, intake = outcome.found, outcome.intake
     lines = [_format_candidates(outcome), *_format_pairs(outcome)]
     # For a model that is already quantized, one note replaces a line for each recipe.
-    lines += _iter_rejection_lines(
-        [r for r in found.rejected if not r.reason.startswith(QUANTIZED_ALREADY)]
-    )
+    lines += _iter_rejection_lines([r for r in found.rejected if not r.quantized])
     shown = found.chosen or found.nearest
     if found.chosen:
         lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]
@@ -171,7 +169,7 @@ def _format_pairs(outcome: BuildOutcome) -> list[str]:
 def _make_side(outcome: BuildOutcome, candidate: Candidate) -> PairSide:
     timed = [m.times for m in candidate.measurements if m.times]
     return PairSide(
-        name=candidate.recipe.name,
+        method=format_method(candidate.recipe.steps),
         format=candidate.model.format,
         p50_ms=timed[-1].quiet_p50_ms if timed else None,
         drop_points=outcome.compared[candidate.key].drop_points,

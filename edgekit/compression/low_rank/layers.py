@@ -119,7 +119,7 @@ def find_layers(index: GraphIndex) -> list[SplittableLayer]:
         if _are_all_readers(index, name, readers)
     ]
     if not found and kept:
-        raise PassRefused(QUANTIZED_ALREADY)
+        raise PassRefused(QUANTIZED_ALREADY, quantized=True)
     if not found:
         reason = explain_no_weights(index.proto, ops=SPLIT_OPS)
         raise PassRefused(f"no layer can be factorized: {reason}")

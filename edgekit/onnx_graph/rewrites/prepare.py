@@ -213,7 +213,7 @@ def _refuse_quantized(proto: ModelProto) -> None:
         and not (node.op_type == "DequantizeLinear" and node.input[0] in stored)
     }
     if found:
-        raise PassRefused(f"{QUANTIZED_ALREADY} ({', '.join(sorted(found))})")
+        raise PassRefused(f"{QUANTIZED_ALREADY} ({', '.join(sorted(found))})", quantized=True)
 
 
 def _is_quantized(op: str) -> bool:

@@ -1,4 +1,4 @@
-"""Storage type, format and name of a recipe, derived from its steps."""
+"""Storage type, format, method and name of a recipe, derived from its steps."""
 
 from __future__ import annotations
 
@@ -78,13 +78,23 @@ def is_plain(recipe: Recipe) -> bool:
 
 def format_name(steps: tuple[Step, ...]) -> str:
     """Name a recipe by its steps, such as ``pruned-40-static-tflite``."""
+    if steps and _only_converts(steps):
+        return f"{format_method(steps)}-onnx"
+    suffix = "-tflite" if get_format(Recipe(name="", steps=steps)) == "tflite" else ""
+    return f"{format_method(steps)}{suffix}"
+
+
+def format_method(steps: tuple[Step, ...]) -> str:
+    """Name what steps do apart from the conversion to a format, such as ``pruned-40-static``."""
     recipe = Recipe(name="", steps=steps)
-    if not steps:
+    if _only_converts(steps):
         return "original"
-    if all(isinstance(s.settings, ToOnnx) for s in steps):
-        return "original-onnx"
-    parts = [*_list_compression_labels(recipe), *_list_storage_labels(recipe)]
-    return "-".join([*parts, *(["tflite"] if get_format(recipe) == "tflite" else [])])
+    return "-".join([*_list_compression_labels(recipe), *_list_storage_labels(recipe)])
+
+
+def _only_converts(steps: tuple[Step, ...]) -> bool:
+    """Return whether steps do no more than convert a .tflite file to ONNX."""
+    return all(isinstance(step.settings, ToOnnx) for step in steps)
 
 
 def _list_compression_labels(recipe: Recipe) -> list[str]:

@@ -77,7 +77,7 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
     Source: TensorFlow Lite's dynamic range quantization: symmetric weights from -127 to 127.
     """
     if any(_runs_on_integers(op) for one in (graph, *graph.inner) for op in one.ops):
-        raise PassRefused(f"{QUANTIZED_ALREADY}, including its activations")
+        raise PassRefused(f"{QUANTIZED_ALREADY}, including its activations", quantized=True)
     for one in (graph, *graph.inner):
         wiring = Wiring(one)
         for op in wiring.ops(*LAYERS):
