@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +19,18 @@ from edgekit.compression.checks.contract_inputs import (
 from edgekit.data.input_settings import Feeding
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
+from edgekit.onnx_graph.output_metrics import (
+    LEAST_FREEDOMS,
+    SquaredErrors,
+    compute_correlation,
+    compute_squared_error,
+)
 from edgekit.onnx_graph.runs.model_outputs import iter_outputs
 from edgekit.progress import Tick, ignore_progress
 from edgekit_agent.samples import Samples
 
 # Number of entries of an output that are compared; shape and finiteness are checked on all.
 _PICKED = 16384
-# An output that varies less than this between samples, relative to its size, has no correlation.
-_VARIES = 0.1
-# Degrees of freedom (rows less one, times entries) below which a correlation may be chance.
-_FREEDOMS = 8
-
-
 # RMS of an output that is zero in the original and differs by rounding alone.
 _ROUNDING = 1e-5
 # A correlation from which on an output follows the original's.
@@ -194,25 +195,28 @@ def _extract_answer(value: NDArray[np.generic], probe: Probe) -> _Answer:
 
 @dataclass(kw_only=True)
 class _Errors:
-    """Sums of squares of each float output and of the difference to it."""
+    """Squared errors and sizes of each float output, with the number of its finite entries."""
 
-    power: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    sums: SquaredErrors[str] = field(default_factory=SquaredErrors)
     entries: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    difference: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, name: str, was: NDArray[np.float64], now: NDArray[np.float64]) -> None:
-        kept = np.isfinite(was)
-        self.entries[name] += int(kept.sum())
-        self.power[name] += float(np.square(was[kept]).sum())
-        self.difference[name] += float(np.square(now[kept] - was[kept]).sum())
+        self.entries[name] += int(np.isfinite(was).sum())
+        self.sums.add(name, *compute_squared_error(was, now))
 
-    def relative(self) -> dict[str, float]:
-        """Return the relative error of each float output, the worst first."""
-        ratios = {
-            name: _compute_ratio(self.difference[name], power, self.entries[name])
-            for name, power in self.power.items()
-        }
+    def compute_relative(self) -> dict[str, float]:
+        """Return the relative error of each float output, the worst first.
+
+        It is 1 where an output that is zero in the original differs by more than rounding.
+        """
+        ratios = {name: self._compute_ratio(name) for name in self.entries}
         return dict(sorted(ratios.items(), key=lambda pair: -pair[1]))
+
+    def _compute_ratio(self, name: str) -> float:
+        error, size = self.sums.error[name], self.sums.size[name]
+        if size:
+            return math.sqrt(error / size)
+        return 1.0 if error > self.entries[name] * _ROUNDING**2 else 0.0
 
 
 @dataclass(kw_only=True)
@@ -270,24 +274,17 @@ class _Tally:
         floats = {s.name for s in self.before.signature.outputs if _is_float(s)}
         pairs = {name: _stack_samples(rows) for name, rows in self.rows.items()}
         known = {name: pair for name, pair in pairs.items() if pair is not None}
-        followed = {n: _compute_correlation(*pair) for n, pair in known.items() if n in floats}
+        followed = {n: compute_correlation(*pair) for n, pair in known.items() if n in floats}
         return Agreement(
             samples=self.samples,
-            relative_errors=self.judged.relative(),
+            relative_errors=self.judged.compute_relative(),
             correlation={name: r for name, r in followed.items() if r is not None},
             equal=self.equal / self.compared if self.compared else None,
             stuck=tuple(n for n, pair in known.items() if n not in floats and _is_stuck(*pair)),
             lost=tuple(n for n in known if n in floats and _is_lost(self.rows[n], followed[n])),
             unseen=self.unseen,
-            seen_errors=self.seen.relative(),
+            seen_errors=self.seen.compute_relative(),
         )
-
-
-def _compute_ratio(difference: float, power: float, entries: int) -> float:
-    """Compute the RMS error over the RMS; 1 where a zero output differs by more than rounding."""
-    if power:
-        return float(np.sqrt(difference / power))
-    return 1.0 if difference > entries * _ROUNDING**2 else 0.0
 
 
 def _is_float(spec: TensorSpec) -> bool:
@@ -326,17 +323,9 @@ def _is_lost(pairs: Sequence[_Pair], correlation: float | None) -> bool:
     return left >= spread
 
 
-def _compute_correlation(old: NDArray[np.float64], new: NDArray[np.float64]) -> float | None:
-    finite = np.isfinite(old).all(axis=0)
-    old, new = old[:, finite], new[:, finite]
-    if (len(old) - 1) * old.shape[1] < _FREEDOMS:
-        return None
-    moved, answered = old - old.mean(axis=0), new - new.mean(axis=0)
-    variation, answer = (float(np.sqrt(np.square(v).sum())) for v in (moved, answered))
-    if variation <= _VARIES * float(np.sqrt(np.square(old).sum())):
-        return None
-    return float((moved * answered).sum() / (variation * answer)) if answer else 0.0
-
-
 def _is_stuck(old: NDArray[np.float64], new: NDArray[np.float64]) -> bool:
-    return len(old) >= _FREEDOMS and len(np.unique(old, axis=0)) > 2 and bool((new == new[0]).all())
+    return (
+        len(old) >= LEAST_FREEDOMS
+        and len(np.unique(old, axis=0)) > 2
+        and bool((new == new[0]).all())
+    )

@@ -18,6 +18,7 @@ from edgekit.data.input_settings import Feeding
 from edgekit.errors import UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.runs.model_outputs import Arrays, iter_outputs
+from edgekit_agent.measure.relative_error import compute_relative_rms, compute_rms
 from edgekit_agent.samples import Samples
 
 _FAINT, _LOUD = 0.03, 30.0
@@ -155,7 +156,7 @@ def _compute_typical_change(was: NDArray[np.generic], now: NDArray[np.generic]) 
     if was.shape != now.shape or not was.size:
         return 0.0
     old, new = (value.astype(np.float64).ravel() for value in (was, now))
-    size = _rms(old)
+    size = compute_rms(old)
     return float(np.median(np.abs(new - old))) / size if size > 0 else 0.0
 
 
@@ -202,7 +203,7 @@ def _compute_scales(answers: Iterator[Values] | Any) -> dict[str, float]:  # noq
     largest: dict[str, float] = {}
     for answer in answers:
         for name, value in answer.items():
-            largest[name] = max(largest.get(name, 0.0), _rms(_select_usable(value)))
+            largest[name] = max(largest.get(name, 0.0), compute_rms(_select_usable(value)))
     return {name: _SMALL * max(size, 1.0) for name, size in largest.items()}
 
 
@@ -212,10 +213,6 @@ def _select_usable(value: NDArray[np.generic]) -> NDArray[np.float64]:
         return np.zeros(0)
     flat = value.astype(np.float64).ravel()
     return flat[np.abs(flat) < _NEAR_OVERFLOW]  # a NaN is not below it
-
-
-def _rms(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
 def _compute_errors(was: Values, now: Values, scales: Mapping[str, float]) -> dict[str, float]:
@@ -235,7 +232,7 @@ def _compute_error(was: NDArray[np.generic], now: NDArray[np.generic], least: fl
     old, new = old[kept], new[kept]
     if not np.isfinite(new).all():
         return float("inf")
-    return _rms(new - old) / max(_rms(old), least)
+    return compute_relative_rms(old, new, least)
 
 
 def _ignore_ties(share: float) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import open_session
+from edgekit.onnx_graph.output_metrics import compute_squared_error
 from edgekit.onnx_graph.output_parts import find_output_parts
 from edgekit.onnx_graph.runs.activations import Run, feed, get_input_tensors
 from edgekit.onnx_graph.runs.instrumented_session import Additions, open_offloaded
@@ -127,15 +128,3 @@ def _run_samples(
     names = list(dict.fromkeys(wanted))
     for _, run in fed:
         yield run(names, {})
-
-
-def compute_squared_error(
-    old: NDArray[np.generic], new: NDArray[np.generic]
-) -> tuple[float, float]:
-    """Compute squared error and squared size over the finite entries of a float value; else 0."""
-    if old.dtype.kind != "f" or old.shape != new.shape:
-        return 0.0, 0.0
-    before = old.astype(np.float64)
-    finite = np.isfinite(before)
-    error = np.square(new.astype(np.float64)[finite] - before[finite]).sum()
-    return float(error), float(np.square(before[finite]).sum())

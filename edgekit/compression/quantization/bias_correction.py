@@ -17,8 +17,8 @@ from edgekit.compression.quantization.affine import (
     to_int8,
 )
 from edgekit.compression.quantization.calibration.fake_quantization import FakeQuantCopies
-from edgekit.compression.quantization.calibration.range_errors import Errors
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.output_metrics import SquaredErrors
 from edgekit.onnx_graph.qdq_placement import Placement, WeightedNode
 from edgekit.onnx_graph.runs.activations import feed, get_input_tensors
 from edgekit.onnx_graph.runs.instrumented_session import open_offloaded
@@ -96,7 +96,7 @@ def find_shifts(
         for name, total in totals.items()
     }
     corrections = {probe.correction: shifts[name] for name, probe in probes.items()}
-    sums = Errors()
+    sums = SquaredErrors[tuple[str, str]]()
     for _, run in feed(session, tensors, judging, tick=tick):
         made = run(outputs, dict(corrections))
         for error, size in (pair for p in probes.values() for pair in (p.before, p.after)):
@@ -104,7 +104,7 @@ def find_shifts(
     return {
         name: shifts[name].ravel()
         for name, probe in probes.items()
-        if sums.relative(probe.after) < _LOWERS * sums.relative(probe.before)
+        if sums.compute_relative(probe.after) < _LOWERS * sums.compute_relative(probe.before)
         and np.isfinite(shifts[name]).all()
     }
 

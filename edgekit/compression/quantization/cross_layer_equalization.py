@@ -17,9 +17,9 @@ from edgekit.compression.quantization.affine import (
     to_int8,
 )
 from edgekit.compression.quantization.calibration.fake_quantization import FakeQuantCopies
-from edgekit.compression.quantization.calibration.range_errors import Errors
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import get_opset
+from edgekit.onnx_graph.output_metrics import SquaredErrors
 from edgekit.onnx_graph.qdq_placement import Placement, WeightedNode
 from edgekit.onnx_graph.runs.activations import feed, get_input_tensors
 from edgekit.onnx_graph.runs.instrumented_session import Additions, open_offloaded
@@ -228,12 +228,15 @@ def _judge(
             ]
         )
     session = open_offloaded(index, shadows.additions)
-    sums = Errors()
+    sums = SquaredErrors[tuple[str, str]]()
     for _, run in feed(session, get_input_tensors(index.proto), parts):
         made = run(shadows.additions.outputs, {})
         for error, size in (names for both in compared for names in both):
             sums.add((error, size), float(made[error]), float(made[size]))
-    return [sums.relative(after) < _LOWERS * sums.relative(before) for before, after in compared]
+    return [
+        sums.compute_relative(after) < _LOWERS * sums.compute_relative(before)
+        for before, after in compared
+    ]
 
 
 def _fit_affine(low: Floats, high: Floats) -> Affine:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto
 
@@ -28,6 +27,7 @@ from edgekit.errors import UserError, first_line
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import is_large, make_session, make_session_options
+from edgekit.onnx_graph.output_metrics import SquaredErrors, compute_squared_error
 from edgekit.onnx_graph.runs.model_outputs import Arrays
 
 # Largest relative output error of an integer layer that is accepted without an alternative, and the
@@ -36,7 +36,6 @@ _MOST_ERROR = 0.05
 _BETTER = 3.0
 # Smaller ratios of time are noise.
 _SLOWER = 1.05
-_NOTHING = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,18 +219,12 @@ class _Trials:
 
     def _measure_error(self, session: ort.InferenceSession) -> tuple[float, str]:
         """Measure the relative RMS error of the worst float output; return error and output."""
-        error: dict[str, float] = {}
-        size: dict[str, float] = {}
+        sums = SquaredErrors[str]()
         for feed, expected in zip(self.feeds.samples, self.known, strict=True):
             for name, value in _run(session, feed).items():
-                if value.dtype.kind != "f" or value.shape != expected[name].shape:
-                    continue
-                before = expected[name].astype(np.float64)
-                finite = np.isfinite(before)
-                off = np.square(value.astype(np.float64) - before)[finite].sum()
-                error[name] = error.get(name, 0.0) + float(off)
-                size[name] = size.get(name, 0.0) + float(np.square(before[finite]).sum())
-        relative = {n: math.sqrt(off / max(size[n], _NOTHING)) for n, off in error.items()}
+                if value.dtype.kind == "f" and value.shape == expected[name].shape:
+                    sums.add(name, *compute_squared_error(expected[name], value))
+        relative = {name: sums.compute_relative_rms(name) for name in sums.error}
         worst = max(relative, key=relative.__getitem__, default="")
         return relative.get(worst, 0.0), worst
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from edgekit.conversion.importers.registry import Arrays, Conversion
 from edgekit.errors import UserError, first_line
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.io import make_session, read_signature
+from edgekit.onnx_graph.output_metrics import compute_largest_difference
 
 RELATIVE = 1e-4
 # Magnitudes of random inputs: small ones, and some like pixels.
@@ -155,7 +155,7 @@ def _compare(
             f"{list(got.shape)}, in the source {list(expected.shape)}",
             hint=_BATCH_HINT if expected.shape[:1] != got.shape[:1] else "",
         )
-    difference = compute_relative_difference(expected, got, stray=converted.stray)
+    difference = compute_largest_difference(expected, got, stray=converted.stray)
     if difference > RELATIVE and difference > _estimate_tolerance(converted, inputs, where):
         raise UserError(
             f"{where}: the graph that {converted.tool} exported differs from the source: {name} "
@@ -186,31 +186,7 @@ def _estimate_tolerance(converted: Conversion, inputs: Arrays, where: str) -> fl
 
 
 def _measure_difference(one: object, other: object) -> float:
-    return compute_relative_difference(np.asarray(one), np.asarray(other))
-
-
-def compute_relative_difference(
-    expected: NDArray[np.generic], got: NDArray[np.generic], *, stray: float = 0.0
-) -> float:
-    """Return the largest difference relative to the largest finite magnitude expected.
-
-    Args:
-        expected: Outputs of the source.
-        got: Outputs of the graph, of the same shape.
-        stray: Fraction of the rows to leave out, those that differ most.
-    """
-    if not expected.size:
-        return 0.0
-    one, other = expected.astype(np.float64), got.astype(np.float64)
-    finite = np.isfinite(one)
-    scale = float(np.abs(one[finite]).max(initial=0.0)) or 1.0
-    same = (one == other) | ~finite  # values without a finite reference are not compared
-    with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.abs(one - other) / scale)
-    apart = np.where(np.isfinite(apart), apart, math.inf)
-    rows = apart.reshape(len(apart), -1).max(axis=1) if apart.ndim else apart.reshape(1)
-    kept = len(rows) - int(len(rows) * stray)
-    return float(np.sort(rows)[:kept].max(initial=0.0))
+    return compute_largest_difference(np.asarray(one), np.asarray(other))
 
 
 def _format_shapes(arrays: Arrays) -> str:

@@ -13,6 +13,7 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import HealthJob
 from edgekit_agent.limits import MOST_GOLDEN_BYTES
 from edgekit_agent.measure.feeds import find_fixed_batch, stack_rows
+from edgekit_agent.measure.relative_error import compute_relative_rms
 from edgekit_agent.measure.session import load_model
 from edgekit_agent.results import Health
 from edgekit_agent.runtimes import LoadedModel
@@ -198,16 +199,5 @@ def _compute_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float,
     if not finite.any():
         return 0.0, ""
     with np.errstate(over="ignore"):
-        scale = _compute_rms(wanted[finite])
-        rms = _compute_rms(found[finite] - wanted[finite])
-    # Outputs that are all zero have no scale: the absolute error is used instead.
-    relative = min(rms / scale if scale > 0 else rms, INCOMPARABLE)
+        relative = min(compute_relative_rms(wanted[finite], found[finite]), INCOMPARABLE)
     return relative, f"has a relative RMS error of {relative:.3g}"
-
-
-def _compute_rms(values: NDArray[np.float64]) -> float:
-    """Compute the root mean square, also of numbers whose squares overflow."""
-    largest = float(np.abs(values).max())
-    if largest == 0.0 or not np.isfinite(largest):
-        return largest
-    return largest * float(np.sqrt(np.mean((values / largest) ** 2)))
