@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Inclusive bounds of a setting, annotated to its type: ``Annotated[int, Within(1)]``."""
+    """Inclusive bounds of a setting, annotated to its type: ``Annotated[int, Bounds(1)]``."""
 
     low: float
     high: float | None = None
@@ -19,6 +23,24 @@ class Bounds:
     def holds(self, value: float) -> bool:
         """Return whether a value lies within the bounds."""
         return self.low <= value and (self.high is None or value <= self.high)
+
+    def check(self, value: float) -> float:
+        """Return a value within the bounds.
+
+        Raises:
+            ValueError: It is outside.
+        """
+        if not self.holds(value):
+            raise ValueError(f"must be {self}")
+        return value
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: Callable[[object], CoreSchema]
+    ) -> CoreSchema:
+        """Have pydantic check the bounds after the type."""
+        from pydantic_core import core_schema  # recipes alone need no pydantic
+
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __str__(self) -> str:
         if self.high is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter
 
 from edgekit.compression.old_names import OLD_PASSES, OldNames
 from edgekit.compression.pass_table import find_pass, get_pass, list_pass_names
@@ -19,6 +20,8 @@ from edgekit.errors import UserError, did_you_mean
 from edgekit.recipe import Bounds, Recipe, Step
 
 _NAMES = {int: "a whole number", float: "a number", str: "text"}
+# Exact types, except that a whole number is a number too.
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _TOML_HINT = (
     "a recipe is a name and [[step]] tables, each with pass = NAME and the settings of the pass"
 )
@@ -330,43 +333,30 @@ def _parse_number(kind: type[int] | type[float], text: str) -> object:
         return text  # refused when its type is checked
 
 
-def _validate_value(hint: Any, value: Any) -> object:  # noqa: ANN401
-    """Validate a value and convert it to the type of the setting.
+def _validate_value(hint: Any, value: object) -> object:  # noqa: ANN401
+    """Validate a value of TOML and convert it to the type of the setting.
 
     Raises:
-        ValueError: The value is not of the type.
+        ValueError: The value is not of the type, or out of its bounds.
+    """
+    adapter: TypeAdapter[object] = TypeAdapter(hint, config=_STRICT)
+    found = adapter.validate_python(_freeze_value(hint, value))
+    if type(value) is float and type(found) is int:
+        raise ValueError  # 7.0 equals the literal 7, but is no whole number
+    return found
+
+
+def _freeze_value(hint: Any, value: object) -> object:  # noqa: ANN401
+    """Turn lists into tuples and tables into pairs, as settings must be hashable.
+
+    Raises:
+        ValueError: The setting is a table, and the value is not.
     """
     origin, args = _split_type(hint)
-    if origin is typing.Annotated:
-        return _check_bounds(hint, _validate_value(args[0], value))
-    if origin is Literal:
-        if not any(a == value and type(a) is type(value) for a in args):
-            raise ValueError
-        return typing.cast("object", value)
-    if origin is typing.Union:
-        return None if value is None and type(None) in args else _validate_value(args[0], value)
+    if origin is typing.Union and value is not None:
+        return _freeze_value(args[0], value)
     if origin is dict:
-        return _validate_table(hint, args, value)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, dict) or not all(isinstance(k, str) and k for k in value):
             raise ValueError
-        return tuple(_validate_value(args[0], v) for v in value)
-    if origin is float and type(value) is int:
-        value = float(value)
-    if type(value) is not origin or (origin is float and not math.isfinite(value)):
-        raise ValueError
-    return typing.cast("object", value)
-
-
-def _check_bounds(hint: Any, value: Any) -> object:  # noqa: ANN401
-    if any(not bounds.holds(value) for bounds in hint.__metadata__ if isinstance(bounds, Bounds)):
-        raise ValueError
-    return typing.cast("object", value)
-
-
-def _validate_table(hint: Any, args: tuple[Any, ...], value: Any) -> object:  # noqa: ANN401
-    """Validate a table; return a dict, or pairs if the settings must be hashable."""
-    if not isinstance(value, dict) or not all(isinstance(k, str) and k for k in value):
-        raise ValueError
-    table = {key: _validate_value(args[1], each) for key, each in value.items()}
-    return table if typing.get_origin(hint) is dict else tuple(table.items())
+        return value if typing.get_origin(hint) is dict else tuple(value.items())
+    return tuple(value) if isinstance(value, list) else value

@@ -149,6 +149,12 @@ def test_a_table_in_a_recipe_file_may_name_any_layer(tmp_path, everything):
         ("bits = 3", "bits = 9", "step 1: bits: must be a number from 1 to 8, got 9"),
         ("bits = 3", 'bits = "3"', "step 1: bits: must be a number from 1 to 8"),
         ("bits = 3", "bits = true", "step 1: bits: must be a number from 1 to 8"),
+        ("bits = 3", f"bits = 1{'0' * 400}", "step 1: bits: must be a number from 1 to 8"),
+        (
+            "bits = 3",
+            "weight_bits = 7.0",
+            "step 1: weight_bits: must be one of auto, 7, 8",
+        ),
         ("percentile = 99", "percentile = inf", "step 2: percentile: must be a number"),
         ("percentile = 99", "percentiles = 99", "step 2: percentiles: unknown setting"),
         ('"quantize-static"', '"quantize-statis"', "step 2: no pass named 'quantize-statis'"),
