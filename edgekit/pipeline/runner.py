@@ -45,6 +45,7 @@ from edgekit.pipeline.measure_targets import (
     open_device_place,
     open_host_place,
 )
+from edgekit.pipeline.refusals import decode_refusal, encode_refusal, make_rejection
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.scoring import Unfinished, score
 from edgekit.pipeline.tool_versions import get_tool_version
@@ -101,12 +102,7 @@ class BuildRunner:
                 raise PassRefused("the result is larger than 2 GiB, the limit of one file")
         except PassRefused as refusal:
             self._remember_refusal(key, refusal)
-            return Rejection(
-                recipe=recipe,
-                reason=str(refusal),
-                least_bytes=refusal.least_bytes,
-                quantized=refusal.quantized,
-            )
+            return make_rejection(recipe, refusal)
         except PassError as failure:
             return self.reject(recipe, failure)
         return Candidate(
@@ -164,23 +160,13 @@ class BuildRunner:
         return _Product(model=model, layers=layers, notes=notes)
 
     def _remember_refusal(self, key: str, refusal: PassRefused) -> None:
-        facts = {
-            "rejected": str(refusal),
-            "least_bytes": refusal.least_bytes,
-            "quantized": refusal.quantized,
-        }
-        self.intake.store.remember("candidates", key, facts)
+        self.intake.store.remember("candidates", key, encode_refusal(refusal))
 
     def _raise_refusal(self, key: str) -> None:
         """Raise the stored refusal of the last step under a key, if there is one."""
-        known = self.intake.store.recall("candidates", key)
-        if known is not None and "rejected" in known:
-            least = known.get("least_bytes")
-            raise PassRefused(
-                str(known["rejected"]),
-                least_bytes=least if isinstance(least, int) else None,
-                quantized=known.get("quantized") is True,
-            )
+        refusal = decode_refusal(self.intake.store.recall("candidates", key))
+        if refusal is not None:
+            raise refusal
 
     def _recall_product(self, key: str) -> _Product | None:
         """Return the product stored under a key, if it is still complete."""
