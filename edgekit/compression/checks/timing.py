@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable
 
@@ -40,10 +39,11 @@ def measure_slowdown(
 def measure_time_ratio(
     reference: Callable[[], object], other: Callable[[], object], tick: Count | None = None
 ) -> float:
-    """Measure the ratio of run times, other over reference: the smaller median of two halves.
+    """Measure the ratio of run times, other over reference.
 
-    Both run in turn, and CPU time of this thread is measured, so that other work on the machine
-    hardly counts.
+    Both run in turn, and CPU time of this thread is measured. Other work on the machine, which
+    shares its caches, only adds to it: so the fastest runs of each are compared, and the smaller
+    ratio of two halves of the rounds counts.
 
     Args:
         reference: runs the first model.
@@ -68,7 +68,7 @@ def measure_time_ratio(
             times.append(
                 (_measure_warm_seconds(reference, runs), _measure_warm_seconds(other, runs))
             )
-        first, second = (statistics.median(each) for each in zip(*times, strict=True))
+        first, second = (min(each) for each in zip(*times, strict=True))
         ratios.append(second / max(first, _NOTHING))
     return min(ratios)
 
