@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.builders.projects import ROOT, command, edgekit, spawned
+from tests.builders.projects import command, edgekit, spawned
 
 COMMANDS = [
     "init",
@@ -73,11 +73,6 @@ def test_every_command_and_every_option_of_it_is_explained(name):
 )
 def test_every_command_that_yields_facts_offers_json(name):
     assert "--json" in edgekit(*name.split(), "--help").out
-
-
-@pytest.mark.parametrize("name", [n for n in COMMANDS if n != "devices list"])  # "devices" lists
-def test_every_command_is_in_the_readme(name):
-    assert f"edgekit {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_no_command_is_a_bad_request_that_shows_the_help():

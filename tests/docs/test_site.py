@@ -66,6 +66,27 @@ def test_every_command_has_a_section():
     assert headings == {f"edgekit {' '.join(words)}" for words in iter_commands()}
 
 
+def test_every_file_of_the_repository_that_a_page_names_is_there():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        name
+        for page in pages
+        for name in re.findall(
+            r"`((?:edgekit|targets|tests|benchmarks|docs|examples|device_profiles)/[\w/.-]*)`",
+            page.read_text(encoding="utf-8"),
+        )
+    }
+    assert named
+    assert not sorted(name for name in named if not (ROOT / name).exists())
+
+
+def test_the_readme_is_one_screen():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    first_result = next(n for n, line in enumerate(readme) if line.startswith("| I have"))
+    assert first_result < 40
+    assert len(readme) < 75
+
+
 def tables(kind):
     yield kind
     for field in kind.model_fields.values():
