@@ -128,7 +128,8 @@ def test_blocks_that_are_left_out_are_few_and_on_pages_that_run():
 
 
 def list_edgekit_lines(block: Block) -> list[list[str]]:
-    lines = re.sub(r"\\\n", " ", block.text).splitlines()
+    text = re.sub(r"\\\n", " ", block.text)
+    lines = [*text.splitlines(), *re.findall(r"\$\(([^)]*)\)", text)]
     parts = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
     return [words for words in parts if words[:1] == ["edgekit"]]
 
