@@ -20,6 +20,7 @@ from edgekit.bundle.packing import TransferData, encode_for_transfer
 from edgekit.config.profile import DeviceProfile, RuntimeName
 from edgekit.config.project import PreprocessSettings
 from edgekit.errors import UserError, reason
+from edgekit.model import Format
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
@@ -139,7 +140,7 @@ class Manifest(_Part):
     schema_version: Literal[1] = 1
     name: Annotated[str, AfterValidator(_checked_name)]
     model: str
-    format: Literal["onnx", "tflite"]
+    format: Format
     source_digest: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from edgekit.compression.numerics import Doubles
 from edgekit.onnx_graph.io import get_opset, read_signature
 from edgekit.onnx_graph.output_parts import find_output_parts
 from edgekit.onnx_graph.runs.activations import Values, observe
 from edgekit_agent.samples import Samples
 
-Doubles = NDArray[np.float64]
 Value = NDArray[np.generic]
 
 _LEAST = 1e-12

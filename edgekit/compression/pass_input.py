@@ -23,6 +23,9 @@ from edgekit.onnx_graph.rewrites.half_precision import (
 from edgekit.onnx_graph.rewrites.ort_simplification import load_folded
 from edgekit.onnx_graph.rewrites.prepare import prepare
 
+# Opset of the graphs that passes edit: since 13, QuantizeLinear and DequantizeLinear have an axis,
+# and so parameters per channel, and products have a single form.
+OPSET = 13
 _WIDE = "wide.onnx"
 _FIXED = "fixed.onnx"
 
@@ -45,7 +48,7 @@ class Source:
 
 
 def open_source(
-    model: Model, work: Work, version: int, *, keep_ties: bool = False, folded: bool = False
+    model: Model, work: Work, *, keep_ties: bool = False, folded: bool = False
 ) -> Source:
     """Load a model and prepare its graph (``rewrite.prepare``).
 
@@ -54,7 +57,6 @@ def open_source(
     Args:
         model: the model to load.
         work: work of the pass; gets a note on half precision.
-        version: lowest opset version of the result.
         keep_ties: keep one copy of a weight that several nodes read.
         folded: fold constants and per-channel scales, and let DequantizeLinear restore int8
             weights, as quantization needs. Constants are folded too where a constant input
@@ -72,7 +74,7 @@ def open_source(
             "remaining float weights as float16"
         )
     loaded = _load_float32(fixed, work, half, folded or fixed is not model)
-    proto = prepare(loaded, version, keep_ties=keep_ties)
+    proto = prepare(loaded, OPSET, keep_ties=keep_ties)
     if folded:
         dequantize_by_operator(proto)
         fold_channel_scaling(proto)

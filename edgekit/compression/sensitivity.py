@@ -12,11 +12,13 @@ from edgekit.compression.layers.stored_layers import (
     restore_constant,
     shift_bias,
 )
+from edgekit.compression.numerics import Doubles
 from edgekit.compression.output_divergence import Reference
-from edgekit.compression.quantization.few_bits.grids import Doubles
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.progress import Tick
 
+# Largest number of held-out samples; each layer is tried on all of them.
+MOST_HELD_OUT = 32
 # Divergence above which it is not proportional to a layer's error, so the next probe is tried.
 _TOO_MUCH = 0.1
 

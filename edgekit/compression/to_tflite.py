@@ -17,6 +17,7 @@ from edgekit.errors import PassRefused, UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import is_large, load, load_structure
+from edgekit.onnx_graph.operators import PRODUCT_OPS
 from edgekit.onnx_graph.rewrites.constant_inputs import fix_inputs
 from edgekit.onnx_graph.rewrites.half_precision import compute_in_float32, stores_half
 from edgekit.onnx_graph.runs.accepted_sizes import refuse_bad_sizes
@@ -25,8 +26,6 @@ from edgekit_agent.files import write_atomic
 
 # Element type of weights by precision; ``same`` keeps types, ``dynamic`` refuses by itself.
 _STORED: dict[Precision, str] = {"float16": "float16", "int16x8": "int8"}
-# Operators whose second input is a weight.
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
@@ -95,7 +94,7 @@ def _note_float_layers(proto: ModelProto, work: Work) -> None:
 
 def _is_layer(index: GraphIndex, node: NodeProto) -> bool:
     """Return whether a node multiplies with a stored weight, float or integer."""
-    if node.op_type not in _LAYERS:
+    if node.op_type not in PRODUCT_OPS:
         return False
     maker = index.producer.get(node.input[1])
     is_integer = maker is not None and maker.op_type == "DequantizeLinear"

@@ -18,7 +18,7 @@ from edgekit.config.plugins import iter_toml_files, load_plugins, warn_of_plugin
 from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.config.toml import parse_toml, read_toml
 from edgekit.errors import UserError, did_you_mean
-from edgekit.model import Model
+from edgekit.model import Format, Model
 from edgekit.recipe import IntegerBits
 from edgekit_agent.measure.cpu import read_name_and_isa
 
@@ -28,7 +28,7 @@ RuntimeName = Literal["onnxruntime", "litert"]
 AnyRuntime = RuntimeName | Literal["auto"]
 
 # File format of each runtime.
-FORMATS: dict[RuntimeName, Literal["onnx", "tflite"]] = {"onnxruntime": "onnx", "litert": "tflite"}
+FORMATS: dict[RuntimeName, Format] = {"onnxruntime": "onnx", "litert": "tflite"}
 
 
 def get_runtime(model: Model) -> RuntimeName:

@@ -11,6 +11,7 @@ from functools import cached_property
 from onnx import ModelProto, NodeProto, TypeProto
 
 from edgekit.compression.layers.skip_reasons import stores_integer_weights
+from edgekit.compression.pass_input import OPSET
 from edgekit.compression.pruning.dependency import (
     Channels,
     Family,
@@ -27,9 +28,6 @@ from edgekit.errors import PassRefused
 from edgekit.model import Model, name_dimension
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY, prepare
 from edgekit.onnx_graph.shape_inference import get_fixed_shape
-
-# From this opset on, products have a single form.
-_OPSET = 13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +92,7 @@ def find_prunable(model: Model, dims: Mapping[str, int]) -> PrunableStructure:
         dims: Sizes of free dimensions by name; other free dimensions get arbitrary sizes.
     """
     try:
-        proto = prepare(load_graph(model), _OPSET)
+        proto = prepare(load_graph(model), OPSET)
         channels = find_channels(proto, _infer_input_shapes(proto, dims))
     except PassRefused as refusal:
         return PrunableStructure(refused=refusal.message, sizes={})

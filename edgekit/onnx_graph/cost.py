@@ -12,6 +12,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from edgekit.onnx_graph.einsum import parse_equation
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import get_opset, iter_graphs, iter_tensors
+from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.rewrites.bias_scales import restores_bias
 from edgekit.onnx_graph.shape_inference import copy_with_shapes, itemsize, read_shapes
 
@@ -107,7 +108,7 @@ def count_ops(proto: ModelProto) -> dict[str, int]:
 
 def get_operator_name(node: NodeProto) -> str:
     """Return the operator name of a node as device profiles write it."""
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
+    return node.op_type if is_standard(node) else f"{node.domain}:{node.op_type}"
 
 
 def _count_parameters(proto: ModelProto) -> int:

@@ -25,6 +25,7 @@ from edgekit.onnx_graph.external_data import (
 )
 from edgekit.onnx_graph.free_dimensions import clear_unsized, graph_has_empty_input
 from edgekit.onnx_graph.node_order import sort_nodes
+from edgekit.onnx_graph.operators import STANDARD_DOMAINS
 from edgekit.onnx_graph.runs.heap import return_freed_memory
 from edgekit.onnx_graph.size_limits import refuse_too_many_nodes
 from edgekit_agent.files import open_atomic, sha256_of
@@ -328,7 +329,7 @@ def _check_opsets(path: Path, proto: ModelProto) -> None:
 
 def get_opset(proto: ModelProto) -> int:
     """Return the version of the standard operator set; 0 if the file names none."""
-    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    return next((o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS), 0)
 
 
 def _compute_digest(path: Path, beside: list[Path]) -> str:

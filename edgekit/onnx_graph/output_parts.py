@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto
 
+from edgekit.onnx_graph.operators import PRODUCT_OPS, is_standard
+
 _SATURATE = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"}
 # Operators that move the entries of their first input without changing them.
 _MOVE = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 # Operators that only scale and shift where the other operand is stored.
 _SCALE = {"Add", "Sub", "Mul", "Div"}
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def find_output_parts(proto: ModelProto, output: str | None = None) -> list[str]:
@@ -65,7 +66,7 @@ class _PartFinder:
         self.passed.add(value)
         node = self.producer[self._skip_qdq(value)]
         inputs = self._find_operands(node)
-        if inputs is None or node.domain not in ("", "ai.onnx"):
+        if inputs is None or not is_standard(node):
             self.found.append(value)
             return
         for name in inputs:
@@ -86,7 +87,7 @@ class _PartFinder:
     def _is_bias(self, value: str) -> bool:
         """Return whether an Add on a value may be the bias of the layer that computes it."""
         node = self.producer.get(self._skip_qdq(value))
-        return node is not None and node.op_type in _LAYERS
+        return node is not None and node.op_type in PRODUCT_OPS
 
     def _is_given(self, value: str) -> bool:
         return value in self.known or self._skip_qdq(value) not in self.producer

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from onnx import NodeProto, TensorProto
 
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.rewrites.tensor_products import Contraction, describe_contraction
 
 # Integer kernels exist for these; they pay off only between values that are 8-bit anyway.
@@ -83,7 +84,7 @@ def plan_placement(index: GraphIndex, in_float: frozenset[str] = frozenset()) ->
     followers: dict[str, NodeProto] = {}
     eight_bit: dict[str, None] = {}
     for node in index.graph.node:
-        if not _is_standard(node) or node.output[0] in in_float:
+        if not is_standard(node) or node.output[0] in in_float:
             continue
         if weighted := match_weighted_node(index, node):
             placement.weighted.append(weighted)
@@ -106,13 +107,9 @@ def plan_placement(index: GraphIndex, in_float: frozenset[str] = frozenset()) ->
     return placement
 
 
-def _is_standard(node: NodeProto) -> bool:
-    return node.domain in ("", "ai.onnx")
-
-
 def match_weighted_node(index: GraphIndex, node: NodeProto) -> WeightedNode | None:
     """Describe a Conv, Gemm or MatMul with a finite float32 or int8 QDQ weight; else ``None``."""
-    if not _is_standard(node) or len(node.input) < 2:
+    if not is_standard(node) or len(node.input) < 2:
         return None
     kept = _match_qdq_weight(index, node.input[1])
     weight = kept.integers if kept else node.input[1]
@@ -140,7 +137,7 @@ def match_product(index: GraphIndex, node: NodeProto) -> WeightedNode | None:
     found = match_weighted_node(index, node)
     if found is not None:
         return found
-    if node.op_type == "ConvTranspose" and _is_standard(node):
+    if node.op_type == "ConvTranspose" and is_standard(node):
         return _match_conv_transpose(index, node)
     contraction = describe_contraction(index, node)
     if contraction is None:

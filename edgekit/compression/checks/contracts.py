@@ -10,6 +10,7 @@ from edgekit.compression.checks.agreement import Agreement
 from edgekit.compression.registry import CONVERSION, INT8_WEIGHTS, PassSpec, Promise
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.cost import Cost
+from edgekit.onnx_graph.operators import INTEGER_TYPES
 from edgekit.onnx_graph.weight_stats import StorageStats
 from edgekit.recipe import PluginSettings, PruneWeights, Settings, ToOnnx, ToTflite
 
@@ -32,7 +33,6 @@ _BY_PRECISION = {
     "dynamic": INT8_WEIGHTS,
     "int16x8": Promise(stores=("int8",), max_growth=2.0),
 }
-_INTEGERS = {"int4", "uint4", "int8", "uint8"}
 
 
 def get_promise(
@@ -50,7 +50,7 @@ def get_promise(
     """
     if isinstance(settings, ToTflite) and settings.precision in _BY_PRECISION:
         return _BY_PRECISION[settings.precision]
-    if isinstance(settings, ToTflite | ToOnnx) and _INTEGERS & set(before.bytes_of):
+    if isinstance(settings, ToTflite | ToOnnx) and INTEGER_TYPES & set(before.bytes_of):
         return _CONVERSION_OF_INT8
     if isinstance(settings, ToTflite | ToOnnx) and (
         before.computes_in_half or before.bytes_of.get("float16")

@@ -17,6 +17,7 @@ from edgekit.conversion.model_facts import list_carried_states, read_storage_sta
 from edgekit.conversion.open_model import read_model
 from edgekit.errors import PassRefused, UserError
 from edgekit.model import Model
+from edgekit.onnx_graph.operators import INTEGER_TYPES
 from edgekit.onnx_graph.runs.model_outputs import Arrays
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
@@ -30,7 +31,6 @@ _TRIES = 9
 _MOST_BYTES = 256 << 20
 # A float takes four times the bytes of an 8-bit integer.
 _WIDENED = 2.0
-_INTEGERS = ("int4", "uint4", "int8", "uint8")
 
 
 def check_integers(model: Model, made: Path) -> None:
@@ -40,7 +40,7 @@ def check_integers(model: Model, made: Path) -> None:
         PassRefused: the integers became floats.
     """
     old, new = read_storage_stats(model.path), read_storage_stats(made)
-    integers = sum(old.bytes_of.get(dtype, 0) for dtype in _INTEGERS)
+    integers = sum(old.bytes_of.get(dtype, 0) for dtype in INTEGER_TYPES)
     floats = new.bytes_of.get("float32", 0) - old.bytes_of.get("float32", 0)
     if integers >= _LEAST_BYTES and floats >= _WIDENED * integers:
         raise PassRefused(

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.compression.quantization.embeddings import LEAST_TABLE
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.operators import MATRIX_OPS, RECURRENT_OPS
 from edgekit.onnx_graph.qdq_placement import is_row_gather
 
 # Positions of the inputs that hold a weight, by operator type.
@@ -24,8 +25,7 @@ _FLOATS = {
 }  # fmt: skip
 # Operators whose weights passes change: for low bits and sparsity, and for 8 bits.
 LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul", "Gather"})
-WEIGHT_OPS = LAYER_OPS | {"ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"}
-_RECURRENT = {"LSTM", "GRU", "RNN"}
+WEIGHT_OPS = LAYER_OPS | RECURRENT_OPS | {"ConvTranspose", "Einsum"}
 _INTEGERS = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4}
 _TOLD = 3
 # Smaller weights that stay float cost little.
@@ -228,7 +228,7 @@ def _explain(index: GraphIndex, node: NodeProto, name: str, scope: _Scope) -> st
     if is_inner and not scope.anywhere:
         return "is read inside If, Loop or Scan"
     is_shared = is_inner or index.only_reader(name) is None
-    is_special = is_shared or node.op_type in _RECURRENT or _is_batched(node, tensor)
+    is_special = is_shared or node.op_type in RECURRENT_OPS or _is_batched(node, tensor)
     least = max(scope.least, scope.least_special if is_special else 0)
     if math.prod(tensor.dims) < least:
         return f"is too small: {math.prod(tensor.dims)} entries, fewer than {least}"
@@ -241,8 +241,7 @@ def _explain(index: GraphIndex, node: NodeProto, name: str, scope: _Scope) -> st
 def _is_batched(node: NodeProto, tensor: TensorProto) -> bool:
     """Return whether a product has a batch of weights, or its weight on the left."""
     return bool(
-        node.op_type in ("MatMul", "Gemm")
-        and (len(tensor.dims) > 2 or node.input[0] == tensor.name)
+        node.op_type in MATRIX_OPS and (len(tensor.dims) > 2 or node.input[0] == tensor.name)
     )
 
 

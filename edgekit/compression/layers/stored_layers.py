@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
 from edgekit.compression.layers.weight_readers import RecurrentWeight, WeightReader
+from edgekit.compression.numerics import Doubles
 from edgekit.compression.quantization.affine import Floats
 from edgekit.compression.quantization.embeddings import find_embeddings
 from edgekit.compression.quantization.few_bits.coordinate_descent import descend
 from edgekit.compression.quantization.few_bits.gptq import quantize_gptq
-from edgekit.compression.quantization.few_bits.grids import Doubles, Grid
+from edgekit.compression.quantization.few_bits.grids import Grid
 from edgekit.compression.reconstruction.moments import Moments
 from edgekit.compression.reconstruction.second_moments import Layer, gather_moments
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.onnx_graph.qdq_placement import WeightedNode, match_product, match_weighted_node
 from edgekit.onnx_graph.runs.activations import observe
 from edgekit.progress import Tick
@@ -29,8 +31,6 @@ N = TypeVar("N", bound=np.generic)
 
 # Operator that reads an embedding's rows.
 _EMBEDDING = "Gather"
-# Operators with an optional bias input.
-_BIASED = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +276,7 @@ def shift_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Callabl
     if layer.weighted is None or not shift.any():
         return _do_nothing
     found = find_bias(index, layer.weighted)
-    if found is None and layer.weighted.node.op_type not in _BIASED:
+    if found is None and layer.weighted.node.op_type not in BIASED_OPS:
         return _do_nothing
     reader, place = found or (layer.weighted.node, 2)
     before = list(reader.input)

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from edgekit.compression.quantization.lstm import RECURRENT
 from edgekit.compression.reconstruction.second_moments import Layer
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import iter_graphs
+from edgekit.onnx_graph.operators import RECURRENT_OPS, is_standard
 from edgekit.onnx_graph.qdq_placement import match_weighted_node
 
 N = TypeVar("N", bound=np.generic)
@@ -50,7 +50,7 @@ class WeightReader:
     @property
     def is_recurrent(self) -> bool:
         """Return whether the node is an LSTM, GRU or RNN."""
-        return self.node.op_type in RECURRENT
+        return self.node.op_type in RECURRENT_OPS
 
     def layer(self, shape: tuple[int, ...]) -> Layer:
         """Return the product as a layer with a weight of the given shape."""
@@ -89,7 +89,7 @@ def find_weight_readers(proto: ModelProto) -> dict[str, list[WeightReader]]:
         name: readers
         for name, readers in found.items()
         if len(readers) == counts[name]
-        and len({(r.node.op_type in RECURRENT, r.input, r.axis) for r in readers}) == 1
+        and len({(r.node.op_type in RECURRENT_OPS, r.input, r.axis) for r in readers}) == 1
         and not _is_single_product(readers)
         and _is_large(main, name)
     }
@@ -101,10 +101,10 @@ def _is_single_product(readers: Sequence[WeightReader]) -> bool:
 
 def _iter_readers(index: GraphIndex, place: int) -> Iterator[WeightReader]:
     for position, node in enumerate(index.graph.node):
-        if node.domain not in ("", "ai.onnx"):
+        if not is_standard(node):
             continue
         reader = partial(WeightReader, node=node, graph=place, position=position)
-        if node.op_type in RECURRENT:
+        if node.op_type in RECURRENT_OPS:
             for number in (OF_INPUT, OF_STATE):
                 if node.input[number] in index.initializers:
                     yield WeightReader(

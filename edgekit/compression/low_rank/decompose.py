@@ -17,7 +17,7 @@ from edgekit.compression.low_rank.factors import (
     factorize_spatially,
 )
 from edgekit.compression.low_rank.layers import ALIGNED, Price, SplittableLayer
-from edgekit.compression.quantization.few_bits.grids import Doubles
+from edgekit.compression.numerics import Doubles
 from edgekit.compression.reconstruction.moments import Moments, shrink_to_diagonal
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.runs.activations import observe

@@ -33,6 +33,7 @@ from edgekit.compression.pass_input import open_source
 from edgekit.compression.reconstruction.reconstruct import RefitLayer, refit
 from edgekit.compression.reconstruction.second_moments import build_not_finite_error
 from edgekit.compression.registry import Work
+from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out
 from edgekit.errors import PassRefused
 from edgekit.model import Model
@@ -41,10 +42,6 @@ from edgekit.onnx_graph.io import save
 from edgekit.onnx_graph.runs.activations import get_batch_size
 from edgekit.recipe import LowRank
 from edgekit_agent.samples import Samples
-
-_OPSET = 13
-# Largest number of held-out samples; each layer is tried on all of them.
-_MOST_HELD_OUT = 32
 
 
 def factorize_layers(model: Model, settings: LowRank, work: Work) -> Path:
@@ -63,11 +60,11 @@ def factorize_layers(model: Model, settings: LowRank, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("low-rank needs calibration data")
-    source = open_source(model, work, _OPSET, keep_ties=True)
+    source = open_source(model, work, keep_ties=True)
     proto = source.proto
     batch = get_batch_size(work.calibration, model.signature)
     seen, unseen = split_held_out(
-        work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
+        work.fitting, settings.max_samples, most=MOST_HELD_OUT, batch=batch
     )
     index = GraphIndex(proto)
     found = find_layers(index)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.compression.quantization.few_bits.grids import Doubles
+from edgekit.compression.numerics import Doubles
 
 # Directions with less than this share of the strongest one's power are rounding.
 _LEAST_POWER = 1e-12

@@ -10,7 +10,7 @@ from onnx import NodeProto, helper
 from edgekit.compression.layers.stored_layers import shift_bias
 from edgekit.compression.low_rank.decompose import Split
 from edgekit.compression.low_rank.factors import SpatialFactors
-from edgekit.compression.quantization.few_bits.grids import Doubles
+from edgekit.compression.numerics import Doubles
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 
 # Attributes of a convolution with one or two entries for each axis of an image.

@@ -20,15 +20,16 @@ from edgekit.compression.layers.stored_layers import (
     replace_constant,
     shift_bias,
 )
+from edgekit.compression.numerics import TINY, Doubles
 from edgekit.compression.pruning.dependency import Channels
 from edgekit.compression.pruning.dependency.equivalence import Axis
 from edgekit.compression.pruning.dependency.propagation import Use
 from edgekit.compression.pruning.fixed_consumers import FixedReader, Powers, find_fixed_reads
 from edgekit.compression.pruning.surgery import get_node_key, remove_groups
-from edgekit.compression.quantization.few_bits.grids import Doubles
 from edgekit.compression.reconstruction.moments import Moments
 from edgekit.compression.reconstruction.second_moments import Layer, gather_moments
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.onnx_graph.qdq_placement import WeightedNode, match_product
 from edgekit.onnx_graph.runs.activations import observe
 from edgekit.progress import Tick
@@ -38,7 +39,6 @@ from edgekit_agent.samples import Samples
 _RIDGE = 1e-3
 # Shrinkage relative to that of ``Moments.hessian``: redundant inputs must stay recognizable.
 _SHRUNK = 0.1
-_TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Reader:
         inputs = second.shape[-1]
         share = _SHRUNK * inputs / (inputs + max(count, 1))
         diagonal = np.maximum(np.diagonal(second, axis1=1, axis2=2), 0.0)
-        ridge = _RIDGE * diagonal.mean(axis=1, keepdims=True) + _TINY
+        ridge = _RIDGE * diagonal.mean(axis=1, keepdims=True) + TINY
         second *= 1 - share
         second[:, range(inputs), range(inputs)] += share * diagonal + ridge
         return second
@@ -135,7 +135,7 @@ def add_zero_biases(proto: ModelProto) -> None:
     """Add a zero bias to convolutions and Gemms with a stored weight that have none, in place."""
     index = GraphIndex(proto)
     for node in proto.graph.node:
-        able = node.op_type in ("Conv", "ConvTranspose", "Gemm")
+        able = node.op_type in BIASED_OPS
         bare = able and (len(node.input) < 3 or not node.input[2])
         weighted = match_product(index, node) if bare else None
         if weighted is not None and weighted.contraction is None:

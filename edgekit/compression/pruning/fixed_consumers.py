@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.compression.numerics import TINY, Doubles
 from edgekit.compression.pruning.dependency import Channels
 from edgekit.compression.pruning.dependency.equivalence import Axis
 from edgekit.compression.pruning.dependency.propagation import Use
-from edgekit.compression.quantization.few_bits.grids import Doubles
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.runs.activations import Values
-
-_TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +136,7 @@ class Powers:
                 FixedReader(
                     name=read.name,
                     labels=read.labels,
-                    costs=costs / (costs.sum() + _TINY),
+                    costs=costs / (costs.sum() + TINY),
                     reason=read.reason,
                 )
             )

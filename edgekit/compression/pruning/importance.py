@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.compression.numerics import TINY, Doubles
 from edgekit.compression.pruning.consumers import Reader, Readers
 from edgekit.compression.pruning.dependency import Channels, Family
 from edgekit.compression.pruning.fixed_consumers import FixedReader
-from edgekit.compression.quantization.few_bits.grids import Doubles
 from edgekit.onnx_graph.graph_index import GraphIndex
 
 # Number of rounds to remove all channel groups; the rest is scored anew after each round.
 _ROUNDS = 48
-_TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ def compute_magnitudes(channels: Channels, family: Family) -> dict[int, float]:
                 value = index.float_constant(place.tensor).astype(np.float64)
                 others = tuple(a for a in range(value.ndim) if a != place.axis)
                 squares[key] = np.square(value).sum(axis=others)
-                squares[key] /= squares[key].sum() + _TINY
+                squares[key] /= squares[key].sum() + TINY
             power[group] += float(squares[key][place.indices].sum())
     return power
 
@@ -167,5 +166,5 @@ def _build_state(channels: Channels, family: Family, reader: Reader) -> _State |
         weight=weight,
         inverse=(inverse + inverse.transpose(0, 2, 1)) / 2,
         inputs=inputs,
-        power=power + _TINY,
+        power=power + TINY,
     )

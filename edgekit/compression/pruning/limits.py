@@ -11,10 +11,10 @@ from edgekit.compression.pruning.dependency.propagation import describe_node
 from edgekit.compression.pruning.surgery import count_remaining_macs, get_node_key, select_removable
 from edgekit.compression.pruning.width_search import LEAST_SHARE
 from edgekit.errors import PassRefused
+from edgekit.onnx_graph.operators import RECURRENT_OPS
 from edgekit.recipe import PruneChannels
 
 _MOST_REASONS = 3
-_RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def build_nothing_error(channels: Channels, settings: PruneChannels) -> PassRefused:
@@ -48,7 +48,7 @@ def _list_layers_by_reason(channels: Channels) -> list[str]:
 
 def _describe_recurrent_layers(channels: Channels) -> list[str]:
     """Describe the recurrent layers, whose units this pass does not prune."""
-    nodes = [n for n in channels.walk.index.graph.node if n.op_type in _RECURRENT]
+    nodes = [n for n in channels.walk.index.graph.node if n.op_type in RECURRENT_OPS]
     if not nodes:
         return []
     more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""

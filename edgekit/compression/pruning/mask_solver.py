@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
+from edgekit.compression.numerics import TINY, Doubles
+
 Mask = NDArray[np.bool_]
 
 # Penalty of the distance between the dense and the sparse weights, for inputs of power 1.
@@ -21,7 +22,6 @@ _TIE = 0.6
 _ROUNDS, _THINNING = 30, 20
 # Steps of the least-squares fit on the mask; the rounds leave little to improve.
 _FIT_STEPS = 12
-_TINY = 1e-30
 # A row is fitted once its squared residual is down to this share; further steps are rounding.
 _FITTED = 1e-20
 # Tolerance for a number of weights that is whole but for the last digits.
@@ -165,16 +165,16 @@ def _fit_on_mask(aim: LayerObjective, weight: Doubles, mask: Mask) -> Doubles:
     rest = (aim.target - fitted @ aim.hessian) * mask
     way = rest * scale
     size = _dot(rest, way)
-    least = np.maximum(_FITTED * size, _TINY)
+    least = np.maximum(_FITTED * size, TINY)
     for _ in range(_FIT_STEPS):
         bent = (way @ aim.hessian) * mask
         going = size > least
-        step = np.where(going, size / np.maximum(_dot(way, bent), _TINY), 0.0)
+        step = np.where(going, size / np.maximum(_dot(way, bent), TINY), 0.0)
         fitted += step * way
         rest -= step * bent
         turned = rest * scale
         before, size = size, _dot(rest, turned)
-        way = turned + np.where(going, size / np.maximum(before, _TINY), 0.0) * way
+        way = turned + np.where(going, size / np.maximum(before, TINY), 0.0) * way
     return fitted
 
 

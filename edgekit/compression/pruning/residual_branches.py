@@ -13,12 +13,11 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 from edgekit.compression.pruning.dependency import FixedPart
 from edgekit.onnx_graph.cost import count_node_macs
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import MULTIPLYING_OPS
 from edgekit.onnx_graph.shape_inference import Shape, infer_shapes_at
 from edgekit.onnx_graph.subgraph import collect_reads
 
 _SUMS = {"Add", "Sum"}
-# A branch without one of these operators is no layer.
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
 # The outputs of these operators do not depend on the data of their inputs.
 _SHAPE_ONLY = {"Shape", "Size"}
 _BATCH, _FREE = 1, 64
@@ -194,7 +193,7 @@ class _BranchFinder:
         for name in node.output:
             if name:
                 self._add_value(name, above)
-                self.layers |= self.bits[name] if node.op_type in _LAYERS else 0
+                self.layers |= self.bits[name] if node.op_type in MULTIPLYING_OPS else 0
 
     def classify_sum(self, adder: NodeProto) -> Branch | str | None:
         """Return the branch that a sum ends, the reason to keep it, or ``None`` if it ends none."""
@@ -244,7 +243,7 @@ class _BranchFinder:
     ) -> Branch | str | None:
         inside = self._find_values_between(source, branch)
         makers = [n for n in self.index.graph.node if not inside.isdisjoint(n.output)]
-        if not any(node.op_type in _LAYERS for node in makers):
+        if not any(node.op_type in MULTIPLYING_OPS for node in makers):
             return None  # an activation function composed of several operators
         total = adder.output[0]
         known = [self.shapes.get(name) for name in (kept, branch, total)]
@@ -260,7 +259,7 @@ class _BranchFinder:
         stays = [node for node in makers if id(node) not in nodes]
         if not all(self._has_output_in(node, beside) for node in stays):
             return "values inside the branch are also used outside it"
-        if not any(id(node) in nodes and node.op_type in _LAYERS for node in makers):
+        if not any(id(node) in nodes and node.op_type in MULTIPLYING_OPS for node in makers):
             return "another operand of the same sum needs all its layers"
         gone = [node for node in self.index.graph.node if id(node) in nodes]
         return Branch(

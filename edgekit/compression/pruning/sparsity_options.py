@@ -14,9 +14,9 @@ from edgekit.compression.budget_allocation import (
     choose_nearest,
 )
 from edgekit.compression.layers.stored_layers import StoredLayer, find_bias
+from edgekit.compression.numerics import Doubles
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pruning.mask_solver import (
-    Doubles,
     LayerObjective,
     PatternRule,
     Rule,
@@ -29,6 +29,7 @@ from edgekit.compression.reconstruction.moments import Moments
 from edgekit.compression.reconstruction.paired_moments import build_layer_objective
 from edgekit.compression.sensitivity import measure_damage, scale_to_probes
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.progress import Tick
 from edgekit.recipe import PruneWeights
 
@@ -134,7 +135,7 @@ def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
     """Return whether a bias can make up for the mean error of a layer."""
     if layer.weighted is None:
         return False
-    takes_one = layer.weighted.node.op_type in ("Conv", "ConvTranspose", "Gemm")
+    takes_one = layer.weighted.node.op_type in BIASED_OPS
     return takes_one or find_bias(index, layer.weighted) is not None
 
 

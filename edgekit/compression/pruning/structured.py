@@ -52,7 +52,6 @@ from edgekit.recipe import PruneChannels
 from edgekit_agent.measure.feeds import iter_batches
 from edgekit_agent.samples import Samples
 
-_OPSET = 13
 _MOST_HELD_OUT = 64
 _STAGES = 24
 # Factor by which the remaining time, with padding, may exceed the multiply-accumulates.
@@ -79,7 +78,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("prune-channels needs calibration data")
-    source = open_source(model, work, _OPSET, keep_ties=True)
+    source = open_source(model, work, keep_ties=True)
     proto = source.proto
     add_zero_biases(proto)
     batch = get_batch_size(work.calibration, model.signature)

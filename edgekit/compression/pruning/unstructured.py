@@ -17,6 +17,7 @@ from edgekit.compression.layers.stored_layers import (
     replace_constant,
     shift_bias,
 )
+from edgekit.compression.numerics import Doubles
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pass_input import open_source
 from edgekit.compression.pruning.sparsity_options import (
@@ -29,7 +30,6 @@ from edgekit.compression.pruning.sparsity_options import (
     prune_layer,
     rescale_sparsity,
 )
-from edgekit.compression.quantization.few_bits.grids import Doubles
 from edgekit.compression.reconstruction.moments import Moments
 from edgekit.compression.reconstruction.paired_moments import (
     compute_mean_loss,
@@ -37,6 +37,7 @@ from edgekit.compression.reconstruction.paired_moments import (
 )
 from edgekit.compression.reconstruction.second_moments import build_not_finite_error
 from edgekit.compression.registry import Work
+from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out
 from edgekit.errors import PassRefused
 from edgekit.model import Model
@@ -46,9 +47,6 @@ from edgekit.onnx_graph.runs.activations import get_batch_size
 from edgekit.recipe import PruneWeights
 from edgekit_agent.samples import Samples
 
-_OPSET = 13
-# Largest number of held-out samples; each layer is tried on all of them.
-_MOST_HELD_OUT = 32
 # Layers are pruned in graph order; those of a stage see the outputs of the stages before.
 _STAGES = 6
 _FLOAT_BITS = 32
@@ -68,12 +66,12 @@ def prune_weights(model: Model, settings: PruneWeights, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("prune-weights needs calibration data")
-    source = open_source(model, work, _OPSET, keep_ties=True)
+    source = open_source(model, work, keep_ties=True)
     proto = source.proto
     index = GraphIndex(proto)
     batch = get_batch_size(work.calibration, model.signature)
     seen, unseen = split_held_out(
-        work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
+        work.fitting, settings.max_samples, most=MOST_HELD_OUT, batch=batch
     )
     try:
         layers = collect_stored_layers(index, seen, work.progress, every=True)

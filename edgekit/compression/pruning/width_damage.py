@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.compression.numerics import TINY, Doubles
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pruning.consumers import Readers, cut_and_refit
 from edgekit.compression.pruning.dependency import Channels, Family
@@ -19,7 +20,6 @@ from edgekit.compression.pruning.importance import (
 )
 from edgekit.compression.pruning.surgery import select_removable
 from edgekit.compression.pruning.width_search import Ladder, list_removal_counts
-from edgekit.compression.quantization.few_bits.grids import Doubles
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
 from edgekit_agent.samples import Samples
@@ -28,7 +28,6 @@ from edgekit_agent.samples import Samples
 _PROBES = (0.25, 0.5, 0.8)
 # Damage of outputs that are not finite, in nats.
 _RUINED = 1e6
-_TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,5 +101,5 @@ def _measure_damages(trial: PruningContext, ranking: Ranking, steps: tuple[int, 
         probed.append(max(lost, probed[-1]) if np.isfinite(lost) else _RUINED)
     costs = ranking.costs[list(steps)]
     at = costs[[0, *places]]
-    beyond = probed[-1] * np.maximum(costs / max(at[-1], _TINY), 1.0)
+    beyond = probed[-1] * np.maximum(costs / max(at[-1], TINY), 1.0)
     return np.maximum(np.interp(costs, at, probed), np.where(costs > at[-1], beyond, 0.0))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.compression.numerics import Doubles
 from edgekit.compression.pruning.dependency import Channels, Family
 from edgekit.compression.pruning.dependency.equivalence import Axis
 from edgekit.compression.pruning.importance import Ranking
-from edgekit.compression.quantization.few_bits.grids import Doubles
 
 # Share of a dependency group that always stays.
 LEAST_SHARE = 0.125

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.operators import is_standard
 
 _TO_THE_END = np.iinfo(np.int64).max
 
@@ -31,7 +32,7 @@ def replace_conv_transposes(proto: ModelProto) -> None:
 
 
 def _is_simple(index: GraphIndex, node: NodeProto) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type != "ConvTranspose":
+    if not is_standard(node) or node.op_type != "ConvTranspose":
         return False
     weight = index.initializers.get(node.input[1])
     if weight is None or weight.data_type != TensorProto.FLOAT or len(weight.dims) != 4:

@@ -29,7 +29,6 @@ from edgekit.onnx_graph.io import save
 from edgekit.onnx_graph.rewrites.minify import compact, share_transposed
 from edgekit.recipe import QuantizeDynamic
 
-_OPSET = 13
 # This pass leaves convolutions in float.
 _LEFT = {"Conv": "quantize-dynamic does not quantize convolutions; quantize-static does"}
 
@@ -45,7 +44,7 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     Raises:
         PassRefused: nothing to quantize, or quantized already.
     """
-    source = open_source(model, work, _OPSET, folded=True)
+    source = open_source(model, work, folded=True)
     proto = source.proto
     floats = find_large_float_weights(proto)
     largest = LARGEST[choose_and_note_bits(settings, work)]

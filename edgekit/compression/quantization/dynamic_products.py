@@ -11,9 +11,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.compression.quantization.affine import Floats, compute_symmetric_scales, to_int8
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import MATRIX_OPS
 from edgekit.onnx_graph.qdq_placement import WeightedNode, match_weighted_node
-
-PRODUCTS = frozenset({"MatMul", "Gemm"})
 
 
 def make_products_dynamic(
@@ -80,7 +79,7 @@ class _Writer:
         return replaced
 
     def _select(self, node: NodeProto) -> WeightedNode | None:
-        if node.op_type not in PRODUCTS or (
+        if node.op_type not in MATRIX_OPS or (
             self.only is not None and node.output[0] not in self.only
         ):
             return None

@@ -15,6 +15,7 @@ from edgekit.compression.quantization.affine import (
     to_int8,
 )
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.operators import MATRIX_OPS
 from edgekit.onnx_graph.qdq_placement import (
     is_embedding_table,
     is_factor_transpose,
@@ -213,7 +214,7 @@ def _is_factor(index: GraphIndex, name: str) -> bool:
     if any(_is_product(index, node) for node in index.readers[name]):
         return True
     table = index.float_constant(name)
-    others = (n.input[1] for n in index.graph.node if n.op_type in ("MatMul", "Gemm"))
+    others = (n.input[1] for n in index.graph.node if n.op_type in MATRIX_OPS)
     stored = (index.initializers.get(each) for each in dict.fromkeys(others))
     return any(
         list(each.dims) == list(table.shape[::-1])

@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from edgekit.compression.registry import Work
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import is_large, make_session_options, save
+from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.rewrites.dequantization import make_cast_and_mul
 
 # Layers with fewer weights cost little in float.
@@ -111,7 +112,7 @@ def find_float_layers(
 
 def _find_large_weights(index: GraphIndex, node: NodeProto) -> list[int]:
     """Return the inputs of a layer that are large stored weights; none for other nodes."""
-    places = _LAYERS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
+    places = _LAYERS.get(node.op_type, ()) if is_standard(node) else ()
     return [p for p in places if p < len(node.input) and _is_large(index, node.input[p])]
 
 

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from edgekit.compression.numerics import TINY
 from edgekit.compression.quantization.affine import LARGEST, Floats
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import iter_graphs
+from edgekit.onnx_graph.operators import RECURRENT_OPS, is_standard
 
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 # A smaller layer gains nothing.
 _LEAST_ENTRIES = 1024
 _DOMAIN = "com.microsoft"
-_TINY = 1e-30
 _PEEPHOLES = 7  # the last input that both LSTM operators have
 
 
@@ -47,7 +47,7 @@ def find_recurrent_layers(proto: ModelProto) -> list[RecurrentLayer]:
         RecurrentLayer(index=index, node=node)
         for index in (main, *main.inner())
         for node in index.graph.node
-        if node.domain in ("", "ai.onnx") and node.op_type in RECURRENT
+        if is_standard(node) and node.op_type in RECURRENT_OPS
     ]
 
 
@@ -110,7 +110,7 @@ def _replace(index: GraphIndex, node: NodeProto, made: dict[str, list[str]], lar
 
 
 def _is_storable(index: GraphIndex, node: NodeProto) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type != "LSTM":
+    if not is_standard(node) or node.op_type != "LSTM":
         return False
     if read_attribute(node, "layout", 0):
         return False
@@ -188,6 +188,6 @@ def _quantize_weight(index: GraphIndex, name: str, largest: int) -> tuple[NDArra
         return kept, index.float_constant(stored.scales)[..., 0]
     weight: Floats = index.float_constant(name)
     peak = np.abs(weight).max(axis=2, initial=0.0)
-    scales = np.where(peak < _TINY, 1.0, peak / largest).astype(np.float32)
+    scales = np.where(peak < TINY, 1.0, peak / largest).astype(np.float32)
     integers = np.clip(np.rint(weight / scales[..., None]), -largest, largest).astype(np.int8)
     return integers, scales

@@ -12,11 +12,12 @@ from onnx import ModelProto
 from edgekit.compression.checks.contract_inputs import iter_probes
 from edgekit.compression.checks.timing import measure_time_ratio
 from edgekit.compression.quantization.calibration.trial_models import Version, write_version
-from edgekit.compression.quantization.dynamic_products import PRODUCTS, make_products_dynamic
+from edgekit.compression.quantization.dynamic_products import make_products_dynamic
 from edgekit.compression.registry import Work
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import open_session
+from edgekit.onnx_graph.operators import MATRIX_OPS
 from edgekit.onnx_graph.qdq_placement import WeightedNode, plan_placement
 
 # More products than this take too long to try one by one.
@@ -90,7 +91,7 @@ class ProductTrials:
 
     def _list_products(self) -> list[WeightedNode]:
         placement = plan_placement(self.index, self.version.in_float)
-        return [w for w in placement.weighted if w.node.op_type in PRODUCTS]
+        return [w for w in placement.weighted if w.node.op_type in MATRIX_OPS]
 
     def _open_session(self, made: ModelProto) -> ort.InferenceSession:
         path = self._folder / _FILE

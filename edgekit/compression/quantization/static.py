@@ -18,10 +18,9 @@ from edgekit.compression.pass_input import open_source
 from edgekit.compression.quantization.affine import LARGEST
 from edgekit.compression.quantization.calibration.trial_models import Version
 from edgekit.compression.quantization.conv_transpose import replace_conv_transposes
-from edgekit.compression.quantization.dynamic_products import PRODUCTS, make_products_dynamic
+from edgekit.compression.quantization.dynamic_products import make_products_dynamic
 from edgekit.compression.quantization.embeddings import quantize_embeddings
 from edgekit.compression.quantization.integer_kernels import widen_and_note_float_layers
-from edgekit.compression.quantization.lstm import RECURRENT
 from edgekit.compression.quantization.lstm_trials import quantize_layers
 from edgekit.compression.quantization.product_trials import ProductTrials
 from edgekit.compression.quantization.refinements import Refiner
@@ -32,15 +31,13 @@ from edgekit.errors import PassRefused
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import save
+from edgekit.onnx_graph.operators import MATRIX_OPS, RECURRENT_OPS
 from edgekit.onnx_graph.qdq_placement import match_weighted_node, plan_placement
 from edgekit.onnx_graph.rewrites.bias_scales import compute_bias_scales
 from edgekit.onnx_graph.rewrites.half_precision import narrow_matrices
 from edgekit.onnx_graph.rewrites.minify import compact, share_transposed, sort_constants
 from edgekit.onnx_graph.runs.weight_offload import copy_without_weights, offload, restore_weights
 from edgekit.recipe import QuantizeStatic
-
-# QuantizeLinear has an axis, and so per-channel parameters, since opset 13.
-_OPSET = 13
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
@@ -64,7 +61,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     index = GraphIndex(proto, work.scratch)
     placement = plan_placement(index)
     if not placement.weighted and not found:
-        prepared = open_source(model, work, _OPSET).proto
+        prepared = open_source(model, work).proto
         reason = explain_no_weights(prepared, ops=WEIGHT_OPS, least=LEAST_STORED, anywhere=True)
         raise PassRefused(f"nothing to quantize: {reason}")
     made, in_float = proto, frozenset[str]()
@@ -94,7 +91,7 @@ def _write_fastest(
     """Write the 8-bit model; beside recurrent layers, products are dynamic where that is faster."""
     kinds = {node.op_type.removeprefix("DynamicQuantize") for node in index.graph.node}
     trials = ProductTrials(index, version, largest)
-    return trials.find_fastest(model, work) if kinds & RECURRENT else trials.write(frozenset())
+    return trials.find_fastest(model, work) if kinds & RECURRENT_OPS else trials.write(frozenset())
 
 
 def _find_integer_products(proto: ModelProto) -> set[str]:
@@ -110,7 +107,7 @@ def _find_integer_products(proto: ModelProto) -> set[str]:
         node.output[0]
         for index in GraphIndex(proto).inner()
         for node in index.graph.node
-        if node.op_type in PRODUCTS and (found := match_weighted_node(index, node)) and found.kept
+        if node.op_type in MATRIX_OPS and (found := match_weighted_node(index, node)) and found.kept
     }
 
 
@@ -128,7 +125,7 @@ def _prepare_graph(model: Model, work: Work, largest: int) -> tuple[ModelProto, 
         The graph with its weights offloaded, the number of weights in 8 bits, and whether the
         model stores weights as float16.
     """
-    source = open_source(model, work, _OPSET, folded=True)
+    source = open_source(model, work, folded=True)
     proto = source.proto
     replace_conv_transposes(proto)
     found = quantize_embeddings(proto, largest)

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from edgekit.compression.numerics import TINY
 from edgekit.compression.quantization.affine import LARGEST
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import iter_graphs
+from edgekit.onnx_graph.operators import RECURRENT_OPS, is_standard
 from edgekit.onnx_graph.rewrites.tensor_products import describe_contraction
 
 # Smaller weights take no more bytes than the nodes that would restore them.
 LEAST_STORED = 1024
-_TINY = 1e-30
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
-_RECURRENT = {"LSTM", "GRU", "RNN"}
 
 IsHandled = Callable[[GraphIndex, NodeProto], bool]
 
@@ -113,7 +113,7 @@ def _find_summed_axes(
     index: GraphIndex, node: NodeProto, position: int, rank: int
 ) -> tuple[int, ...] | None:
     """Return the axes over which a node sums products of a weight; ``None`` for other inputs."""
-    if node.domain not in ("", "ai.onnx"):
+    if not is_standard(node):
         return None
     if node.op_type == "Einsum":
         found = describe_contraction(index, node)
@@ -127,7 +127,7 @@ def _find_summed_axes(
         return tuple(range(1, rank))
     if node.op_type == "ConvTranspose" and position == 1:
         return (0, *range(2, rank))
-    if node.op_type in _RECURRENT and position in (1, 2):
+    if node.op_type in RECURRENT_OPS and position in (1, 2):
         return (rank - 1,)
     if (
         node.op_type == "Gather"
@@ -168,6 +168,6 @@ def _quantize_symmetric(
     weight: NDArray[np.float32], axes: tuple[int, ...], largest: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     peak = np.abs(weight).max(axis=axes, keepdims=True)
-    scales = np.where(peak < _TINY, 1.0, peak / largest).astype(np.float32)
+    scales = np.where(peak < TINY, 1.0, peak / largest).astype(np.float32)
     integers = np.clip(np.rint(weight / scales), -largest, largest).astype(np.int8)
     return integers, scales

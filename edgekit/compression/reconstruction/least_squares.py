@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.compression.reconstruction.moments import Doubles, Moments
+from edgekit.compression.numerics import Doubles
+from edgekit.compression.reconstruction.moments import Moments
 
 # Ridges to try, relative to the mean variance of an input.
 _RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
+from edgekit.compression.numerics import Doubles
+
 Floats = NDArray[np.floating]
 
 # Least power of an input, relative to the mean of all, for inputs that were always zero.

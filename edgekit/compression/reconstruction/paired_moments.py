@@ -10,7 +10,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from onnx import ModelProto
 
-from edgekit.compression.pruning.mask_solver import Doubles, LayerObjective
+from edgekit.compression.numerics import Doubles
+from edgekit.compression.pruning.mask_solver import LayerObjective
 from edgekit.compression.reconstruction.moments import Moments, bound_power
 from edgekit.compression.reconstruction.second_moments import Array, Layer
 from edgekit.onnx_graph.runs.activations import Values, observe

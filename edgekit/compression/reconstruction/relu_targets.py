@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from edgekit.compression.quantization.few_bits.grids import Doubles
+from edgekit.compression.numerics import Doubles
 from edgekit.compression.reconstruction.least_squares import Fit
 from edgekit.compression.reconstruction.targets import RefitTask
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.runs.activations import Values
 
 
@@ -66,7 +67,7 @@ def find_clipped_value(
     """
     value = task.residual.total if residual and task.residual else task.made
     reader = index.only_reader(value)
-    if reader is None or reader.domain not in ("", "ai.onnx"):
+    if reader is None or not is_standard(reader):
         return None
     if reader.op_type == "Relu":
         return ClippedValue(value=value, low=0.0, high=np.inf)

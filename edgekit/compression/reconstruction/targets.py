@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from edgekit.compression.layers.stored_layers import find_bias
-from edgekit.compression.quantization.few_bits.grids import Doubles
+from edgekit.compression.numerics import Doubles
 from edgekit.compression.reconstruction.least_squares import Fit
 from edgekit.compression.reconstruction.second_moments import Layer
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.onnx_graph.qdq_placement import match_product
 from edgekit.onnx_graph.runs.activations import Values
 
 Kept = NDArray[np.bool_] | None
-_ADDABLE = ("Conv", "ConvTranspose", "Gemm")
 # Largest number of entries of a layer's second moments: 512 MiB for two sets of sums.
 _MOST_ENTRIES = 1 << 25
 
@@ -183,7 +183,7 @@ def _build_task(
         bias = index.float_constant(reader.input[place]).astype(np.float64).ravel()
         if reader is not node and reader.output[0] in known:
             made = reader.output[0]
-    elif node.op_type in _ADDABLE:
+    elif node.op_type in BIASED_OPS:
         bias = np.zeros(layer.channels)
     if made not in known:
         return None

@@ -19,10 +19,10 @@ from edgekit.conversion.onnx_to_tflite.control_flow import LoopRounds, inline_br
 from edgekit.conversion.onnx_to_tflite.integer_weights import StoredProducts
 from edgekit.conversion.onnx_to_tflite.sequences import Sequences
 from edgekit.onnx_graph.io import iter_inner_graphs
+from edgekit.onnx_graph.operators import STANDARD_DOMAINS, is_standard
 from edgekit.onnx_graph.shape_inference import get_fixed_shape
 from edgekit.tflite.ir import Array, Shape
 
-_STANDARD = ("", "ai.onnx")
 # Never folded: random operators, and QDQ, whose integers are the weights of an int8 model.
 _KEPT = {
     "Bernoulli", "DequantizeLinear", "DynamicQuantizeLinear", "Multinomial", "QuantizeLinear",
@@ -95,7 +95,7 @@ class Walk:
     @property
     def opset(self) -> int:
         """Return the opset version of the standard operators."""
-        return max(int(self._opsets.get(domain, 1)) for domain in _STANDARD)
+        return max(int(self._opsets.get(domain, 1)) for domain in STANDARD_DOMAINS)
 
     def add(self, tensor: TensorProto) -> None:
         """Add an initializer of a subgraph under its new, unused name."""
@@ -135,7 +135,7 @@ class Walk:
         node.CopyFrom(given)
         for place, name in enumerate(node.input):
             node.input[place] = self.alias.get(name, name)
-        if node.domain in _STANDARD and (self._replace_node(node) or self._unroll_node(node)):
+        if is_standard(node) and (self._replace_node(node) or self._unroll_node(node)):
             return
         self._infer(node)
         made = self._evaluate_node(node)
@@ -178,7 +178,7 @@ class Walk:
         return False
 
     def _infer(self, node: NodeProto) -> None:
-        standard = node.domain in _STANDARD
+        standard = is_standard(node)
         version = self.opset if standard else self._opsets.get(node.domain, 1)
         domain = "" if standard else node.domain
         if standard and node.op_type in _POOLS:
@@ -242,9 +242,7 @@ class Walk:
 
 def _read_stated_types(proto: ModelProto) -> dict[str, TypeProto]:
     """Read the types that the file states for the outputs of non-standard operators."""
-    foreign = {
-        name for node in proto.graph.node if node.domain not in _STANDARD for name in node.output
-    }
+    foreign = {name for node in proto.graph.node if not is_standard(node) for name in node.output}
     values = (*proto.graph.value_info, *proto.graph.output)
     return {
         v.name: v.type for v in values if v.name in foreign and get_fixed_shape(v.type) is not None

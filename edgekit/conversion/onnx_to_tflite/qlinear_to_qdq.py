@@ -16,9 +16,9 @@ from edgekit.conversion.onnx_to_tflite.recurrent_qdq import (
 )
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import iter_graphs
+from edgekit.onnx_graph.operators import STANDARD_DOMAINS, is_standard
 from edgekit.tflite.ir import Array
 
-_STANDARD = ("", "ai.onnx")
 _STORED = ("int8", "int4")
 _AXIS_SINCE = 13  # DequantizeLinear has scales along an axis from this opset on
 
@@ -45,7 +45,7 @@ def replace_integer_layers(proto: ModelProto) -> ModelProto:
 
 
 def _is_integer_layer(node: NodeProto) -> bool:
-    if node.domain in _STANDARD:
+    if is_standard(node):
         return node.op_type in _INTEGER_LAYERS or node.op_type == "Cast"
     return is_integer_lstm(node)
 
@@ -60,7 +60,7 @@ def _rewrite_graph(index: GraphIndex, weights: Mapping[str, StoredIntegers]) -> 
 def _rewrite_node(
     index: GraphIndex, node: NodeProto, weights: Mapping[str, StoredIntegers]
 ) -> list[NodeProto]:
-    say = _INTEGER_LAYERS.get(node.op_type) if node.domain in _STANDARD else None
+    say = _INTEGER_LAYERS.get(node.op_type) if is_standard(node) else None
     if say is not None:
         return say(index, node)
     if _get_opset(index.proto) < _AXIS_SINCE:
@@ -80,7 +80,7 @@ def _find_cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
     """Find weights that Cast and Mul compute from stored integers and scales, by output name."""
     found: dict[str, StoredIntegers] = {}
     for node in main.graph.node:
-        if node.op_type != "Mul" or node.domain not in _STANDARD:
+        if node.op_type != "Mul" or not is_standard(node):
             continue
         cast = main.producer.get(node.input[0])
         scales = main.constant(node.input[1])
@@ -111,7 +111,7 @@ def _build_dequantize(
 
 
 def _get_opset(proto: ModelProto) -> int:
-    return max((o.version for o in proto.opset_import if o.domain in _STANDARD), default=1)
+    return max((o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS), default=1)
 
 
 def _dequantize_constant(index: GraphIndex, names: Sequence[str], axis: int) -> Array:

@@ -16,11 +16,10 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.operators import RECURRENT_OPS, is_standard
 from edgekit.tflite.ir import Array
 
 INTEGER_LSTM = "DynamicQuantizeLSTM"
-_STANDARD = ("", "ai.onnx")
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _ACTIVATIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}  # of one direction
 # Activations that take an alpha, and those that take a beta (ONNX LSTM).
@@ -206,7 +205,7 @@ def _set_direction(node: NodeProto, kind: str, direction: str, at: int) -> None:
 
 def is_bidirectional(node: NodeProto) -> bool:
     """Return whether a standard recurrent layer is bidirectional, with time as first axis."""
-    if node.domain not in _STANDARD or node.op_type not in _RECURRENT:
+    if not is_standard(node) or node.op_type not in RECURRENT_OPS:
         return False
     both = read_attribute(node, "direction", b"forward") == b"bidirectional"
     return both and read_attribute(node, "layout", 0) == 0

@@ -20,8 +20,8 @@ from edgekit.conversion.onnx_to_tflite.partial_evaluation import Walk
 from edgekit.conversion.onnx_to_tflite.qlinear_to_qdq import replace_integer_layers
 from edgekit.errors import PassRefused
 from edgekit.model import name_dimension
+from edgekit.onnx_graph.operators import STANDARD_DOMAINS, is_standard
 
-_STANDARD = ("", "ai.onnx")
 # Nesting depth of ONNX's function definitions of operators.
 _MOST_DEPTH = 4
 
@@ -123,7 +123,7 @@ def _find_composite_kinds(proto: ModelProto) -> list[str]:
     from edgekit.conversion.onnx_to_tflite.ops import RULES
 
     opset, found = _get_opset(proto), []
-    for kind in {n.op_type for n in proto.graph.node if n.domain in _STANDARD} - RULES.keys():
+    for kind in {n.op_type for n in proto.graph.node if is_standard(n)} - RULES.keys():
         schema = onnx.defs.get_schema(kind, opset) if onnx.defs.has(kind, opset) else None
         if schema and (schema.has_function or schema.has_context_dependent_function):
             found.append(kind)
@@ -131,7 +131,9 @@ def _find_composite_kinds(proto: ModelProto) -> list[str]:
 
 
 def _get_opset(proto: ModelProto) -> int:
-    return max((int(o.version) for o in proto.opset_import if o.domain in _STANDARD), default=1)
+    return max(
+        (int(o.version) for o in proto.opset_import if o.domain in STANDARD_DOMAINS), default=1
+    )
 
 
 def _inline_definitions(proto: ModelProto, kinds: list[str]) -> ModelProto:

@@ -21,10 +21,10 @@ from edgekit.conversion.onnx_to_tflite.layout import (
 )
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.operators import STANDARD_DOMAINS
 from edgekit.onnx_graph.shape_inference import get_fixed_shape
 from edgekit.tflite.ir import Array, LiteGraph, Op, Shape, Tensor, constant
 
-STANDARD_DOMAINS = ("", "ai.onnx")
 _MOST_AXES_MOVED = 6  # by TRANSPOSE of tflite-runtime 2.14
 _FED_AS = {
     "bool", "str", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",

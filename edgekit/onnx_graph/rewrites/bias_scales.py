@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import BIASED_OPS, is_standard
 
-_LAYERS = {"Conv", "ConvTranspose", "Gemm"}
 # Fewer scales take about as many bytes as the node that computes them.
 _LEAST_SCALES = 16
 _SMALLEST = np.finfo(np.float32).tiny
@@ -78,7 +78,7 @@ def restores_bias(index: GraphIndex, node: NodeProto) -> bool:
 def _iter_scale_products(index: GraphIndex) -> Iterator[NodeProto]:
     """Yield the Mul nodes of the main graph that compute bias scales from constants."""
     for node in index.graph.node:
-        if node.op_type != "Mul" or node.domain not in ("", "ai.onnx"):
+        if node.op_type != "Mul" or not is_standard(node):
             continue
         if _are_factors(index, node.input) and _only_scales_biases(index, node.output[0]):
             yield node
@@ -86,7 +86,7 @@ def _iter_scale_products(index: GraphIndex) -> Iterator[NodeProto]:
 
 def _find_layer_scales(index: GraphIndex, layer: NodeProto) -> list[str] | None:
     """Return the names of a layer's stored scales (bias, input, weight), or ``None``."""
-    if layer.op_type not in _LAYERS or len(layer.input) < 3:
+    if layer.op_type not in BIASED_OPS or len(layer.input) < 3:
         return None
     names = []
     for value in (layer.input[2], layer.input[0], layer.input[1]):

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.operators import BIASED_OPS, is_standard
 from edgekit.onnx_graph.shape_inference import Dims, infer_partial_shapes
 
 Doubles = NDArray[np.float64]
-_STANDARD = ("", "ai.onnx")
 _MOVES = {"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
-_BIASED = {"Conv", "ConvTranspose", "Gemm"}
 
 
 def fold_channel_scaling(proto: ModelProto) -> int:
@@ -59,7 +58,7 @@ class _Layer:
 
 
 def _find_layer(index: GraphIndex, node: NodeProto) -> _Layer | None:
-    if node.domain not in _STANDARD or node.op_type not in (*_BIASED, "MatMul"):
+    if not is_standard(node) or node.op_type not in (*BIASED_OPS, "MatMul"):
         return None
     reader = index.only_reader(node.input[1])
     if reader is None or node.input[0] in index.initializers:
@@ -188,7 +187,7 @@ class _Folder:
         place: int | None = layer.place
         value = layer.node.output[0]
         while (node := self.index.only_reader(value)) is not None:
-            if node.domain not in _STANDARD:
+            if not is_standard(node):
                 break
             if node.op_type in _MOVES and node.input[0] == value:
                 place = self._track_channels(node, place, layer.channels)
@@ -305,7 +304,7 @@ class _Folder:
 
     def _can_have_bias(self, node: NodeProto) -> bool:
         """Return whether a node has a bias input, or is a matrix product that Gemm can replace."""
-        return node.op_type in _BIASED or len(self.shapes.get(node.input[0], ())) == 2
+        return node.op_type in BIASED_OPS or len(self.shapes.get(node.input[0], ())) == 2
 
     def _add_shift(self, layer: _Layer, chain: _Chain) -> None:
         node, shift = layer.node, chain.shift

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from edgekit.onnx_graph.io import get_opset, iter_graphs
+from edgekit.onnx_graph.operators import is_standard
 
 # Attributes without a default in the schema, whose absence has a meaning in the specification.
 _ABSENT_MEANS = {"dilations": 1, "strides": 1, "pads": 0}
@@ -108,7 +109,7 @@ def _replace_tensors(
 
 
 def _drop_defaults(node: NodeProto, version: int) -> None:
-    if node.domain not in ("", "ai.onnx") or not defs.has(node.op_type, version):
+    if not is_standard(node) or not defs.has(node.op_type, version):
         return
     known = defs.get_schema(node.op_type, version).attributes
     kept = [a for a in node.attribute if not _is_default(node, a, known)]

@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import iter_graphs
+from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.shape_inference import infer_ranks
 
 # A matrix on the left is moved to the right between two Transpose nodes. They pay off only if both
@@ -76,7 +77,7 @@ class _ProductRewriter:
     def write(self) -> None:
         """Replace the nodes of the graph by the rewritten ones."""
         for node in self.index.graph.node:
-            standard = node.domain in ("", "ai.onnx")
+            standard = is_standard(node)
             if standard and node.op_type == "Gemm":
                 self._rewrite_gemm(node)
             elif standard and node.op_type == "MatMul":

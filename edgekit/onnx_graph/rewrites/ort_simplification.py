@@ -17,6 +17,7 @@ from edgekit.onnx_graph.io import (
     load_structure,
     make_session_options,
 )
+from edgekit.onnx_graph.operators import STANDARD_DOMAINS
 from edgekit.onnx_graph.rewrites.name_fix import collect_names, rename_added
 
 # A folded constant may be larger than its sources (Expand, Tile, ConstantOfShape).
@@ -25,7 +26,6 @@ _FILE = "folded.onnx"
 # External weight file of a model over 2 GiB.
 _DATA = "folded.data"
 _INTEGERS = {TensorProto.INT8, TensorProto.INT4}
-_STANDARD = {"", "ai.onnx"}
 # Fusions that rename weights; ``channel_scaling`` folds the same and keeps the names.
 _RENAMING = ("ConvAddFusion", "ConvBNFusion", "ConvMulFusion")
 
@@ -80,7 +80,8 @@ def rewrite_basic(model: Model, folder: Path, *, without: Sequence[str] = ()) ->
     used = {node.domain for graph in iter_graphs(proto.graph) for node in graph.node}
     used |= {f.domain for f in proto.functions}
     before = load_structure(model.path)
-    if used - {node.domain for g in iter_graphs(before.graph) for node in g.node} - _STANDARD:
+    known = {node.domain for g in iter_graphs(before.graph) for node in g.node}
+    if used - known - STANDARD_DOMAINS:
         return None
     rename_added(proto, collect_names(before))
     # onnxruntime replaces stated sizes by inferred ones, which are wrong for some AveragePools.

@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from edgekit.errors import PassRefused, first_line
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute, rename_reads
 from edgekit.onnx_graph.io import get_opset, is_large, iter_graphs
+from edgekit.onnx_graph.operators import INTEGER_TYPES
 from edgekit.onnx_graph.rewrites.half_precision import compute_in_float32, widen_weights
 from edgekit.onnx_graph.rewrites.lift_initializers import hoist_weights
 from edgekit.onnx_graph.rewrites.normalize_products import normalize_products
@@ -36,7 +37,6 @@ QUANTIZED_ALREADY = "the model is already quantized"
 _MIN_IR = 4
 # Folded casts are of few numbers; weights keep their stored type.
 _FEW = 64
-_QUANTIZED_TYPES = ("int8", "uint8", "int4", "uint4")
 _PLAIN = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64)
 
 
@@ -161,7 +161,7 @@ def _fold_small_casts(proto: ModelProto) -> None:
     for node in proto.graph.node:
         value = index.constant(node.input[0]) if node.op_type == "Cast" else None
         kind, made = read_attribute(node, "to", 0), node.output[0] if node.output else ""
-        few = value is not None and value.size <= _FEW and value.dtype.name not in _QUANTIZED_TYPES
+        few = value is not None and value.size <= _FEW and value.dtype.name not in INTEGER_TYPES
         if value is None or not few or kind not in _PLAIN or made in index.outputs:
             kept.append(node)
             continue

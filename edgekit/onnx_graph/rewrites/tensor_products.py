@@ -16,10 +16,10 @@ from onnx import NodeProto
 
 from edgekit.onnx_graph.einsum import parse_equation
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
+from edgekit.onnx_graph.operators import RECURRENT_OPS, is_standard
 
 N = TypeVar("N", bound=np.generic)
 Axes = tuple[int, ...]
-_RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +126,9 @@ def describe_contraction(index: GraphIndex, node: NodeProto) -> Contraction | No
     Handled are MatMul of any rank with its weight on either side, Gemm with a weight on the left,
     Einsum of two factors, and the input weights of LSTM, GRU and RNN.
     """
-    if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
+    if not is_standard(node) or len(node.input) < 2:
         return None
-    if node.op_type in _RECURRENT:
+    if node.op_type in RECURRENT_OPS:
         return _describe_recurrent(index, node)
     stored = [name in index.initializers for name in node.input[:2]]
     if sum(stored) != 1:

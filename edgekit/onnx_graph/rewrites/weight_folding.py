@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import MAX_BYTES, iter_graphs, iter_inner_graphs, make_session_options
+from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.qdq_placement import is_row_gather
 
 # Smaller results are shapes, bounds and counters rather than weights.
@@ -135,7 +136,7 @@ def _drop_unread(graph: GraphProto) -> None:
     read = {v.name for v in graph.output}
     for place in reversed(range(len(graph.node))):
         node = graph.node[place]
-        known = node.op_type in _FOLDABLE and node.domain in ("", "ai.onnx")
+        known = node.op_type in _FOLDABLE and is_standard(node)
         if known and read.isdisjoint(node.output):
             del graph.node[place]
             continue
@@ -149,7 +150,7 @@ def _iter_constant_nodes(index: GraphIndex, constants: Arrays) -> Iterator[NodeP
     """Yield the nodes that only move, concatenate or scale constants, in graph order."""
     known = set(constants)
     for node in index.graph.node:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _FOLDABLE:
+        if not is_standard(node) or node.op_type not in _FOLDABLE:
             continue
         if all(not name or name in index.initializers or name in known for name in node.input):
             known.update(node.output)
@@ -193,7 +194,7 @@ def _find_direct_reads(graph: GraphProto) -> set[str]:
 
 
 def _computes_constant(node: NodeProto, known: Collection[str]) -> bool:
-    standard = node.domain in ("", "ai.onnx") and node.op_type in _FOLDABLE
+    standard = is_standard(node) and node.op_type in _FOLDABLE
     return standard and all(not name or name in known for name in node.input)
 
 

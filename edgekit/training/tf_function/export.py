@@ -8,11 +8,10 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgekit.errors import UserError
+from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.onnx_graph.rewrites.bias_scales import computes_bias_scales, store_bias_scales
 from edgekit.tflite.ir import Array
 from edgekit.training.tf_function.parameters import Parameter, collect_constants
-
-_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 
 
 def write_parameters(
@@ -99,7 +98,7 @@ def _iter_bias_scales(
 ) -> Iterator[tuple[str, Array]]:
     makers = {name: node for node in proto.graph.node for name in node.output}
     for node in proto.graph.node:
-        if node.op_type not in _WITH_BIAS or len(node.input) < 3:
+        if node.op_type not in BIASED_OPS or len(node.input) < 3:
             continue
         read = [_find_scale_name(makers.get(name), tensors) for name in node.input[:3]]
         of_input, of_weight, of_bias = read

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from edgekit.compression.pruning.dependency.propagation import describe_node
 from edgekit.onnx_graph.graph_index import GraphIndex
-
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
+from edgekit.onnx_graph.operators import MULTIPLYING_OPS
 
 
 def describe_inner_layers(index: GraphIndex) -> str:
@@ -14,7 +13,7 @@ def describe_inner_layers(index: GraphIndex) -> str:
         node
         for inner in index.inner()
         for node in inner.graph.node
-        if node.op_type in _LAYERS and any(_is_matrix(inner, name) for name in node.input)
+        if node.op_type in MULTIPLYING_OPS and any(_is_matrix(inner, name) for name in node.input)
     ]
     if not nodes:
         return ""

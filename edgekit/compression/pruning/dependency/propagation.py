@@ -13,6 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from edgekit.compression.pruning.dependency.equivalence import KEPT, Atoms, Axis
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import iter_inner_graphs
+from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.shape_tracing import ObservedValues
 
 Role = Literal["makes", "reads", "along"]
@@ -80,7 +81,7 @@ class Walk:
                 atom = self.atoms.make_kept_atom(f"they are tied to the input {value.name}")
                 self.axes[value.name] = [np.full(n, atom, np.intp) for n in self.size(value.name)]
         for node in self.proto.graph.node:
-            rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+            rule = rules.get(node.op_type) if is_standard(node) else None
             rule = rules.get(f"{node.domain}:{node.op_type}") if rule is None else rule
             if rule is None or any(iter_inner_graphs(node)) or not self._has_known_sizes(node):
                 self.keep_node(node, f"pruning does not support {describe_node(node)}")

@@ -26,6 +26,7 @@ from edgekit.compression.quantization.few_bits.grids import (
 from edgekit.compression.quantization.weight_bits import choose_bits
 from edgekit.compression.sensitivity import measure_damage, scale_to_probes
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.onnx_graph.operators import MATRIX_OPS
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights
 
@@ -92,7 +93,7 @@ def _takes_blocks(layer: StoredLayer, block: int) -> bool:
     whole = layer.weight.shape[-1] % block == 0
     if layer.is_widened:
         return False
-    return layer.op in ("MatMul", "Gemm") or (layer.is_embedding and whole)
+    return layer.op in MATRIX_OPS or (layer.is_embedding and whole)
 
 
 def _get_largest_integer(width: int, most: int | None) -> int:

@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.compression.numerics import TINY, Doubles
 from edgekit.compression.quantization.few_bits.gptq import damp
-from edgekit.compression.quantization.few_bits.grids import Doubles, Grid, round_mantissa
+from edgekit.compression.quantization.few_bits.grids import Grid, round_mantissa
 
 _ROUNDS = 2
 _BLOCK = 128
-_TINY = 1e-30
 # Bits of the mantissa of a fitted scale, and the least number of inputs that justifies them.
 _MANTISSA = 5
 _LEAST_INPUTS = 64
@@ -68,7 +68,7 @@ def _fit_scales(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles
     seen = integers @ hessian
     across, along = np.sum(seen * weight, axis=-1), np.sum(seen * integers, axis=-1)
     old = grid.scales[..., 0].astype(np.float64)
-    fits = (across > 0) & (along > _TINY)
+    fits = (across > 0) & (along > TINY)
     scales = np.where(fits, across / np.where(fits, along, 1.0), old)
     return replace(grid, scales=round_mantissa(scales, _MANTISSA)[..., None])
 
@@ -77,7 +77,7 @@ def _sweep_integers(weight: Doubles, hessian: Doubles, grid: Grid, integers: Dou
     """Set each integer in turn to the best one given the others."""
     inputs = weight.shape[-1]
     steps = np.broadcast_to(grid.steps(inputs), weight.shape)
-    power = np.maximum(np.diagonal(hessian, axis1=1, axis2=2), _TINY)
+    power = np.maximum(np.diagonal(hessian, axis1=1, axis2=2), TINY)
     zeros = integers == 0
     if not zeros.mean() > _SPARSE:
         zeros &= weight == 0

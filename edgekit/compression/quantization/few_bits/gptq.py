@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.compression.quantization.few_bits.grids import Doubles, Grid
+from edgekit.compression.numerics import TINY, Doubles
+from edgekit.compression.quantization.few_bits.grids import Grid
 
 # Share of the mean diagonal that is added to the diagonal, so that inputs that were always zero do
 # not divide by zero; the first one that makes the matrix positive definite is taken.
 _DAMPINGS = (0.01, 0.1, 1.0)
 _BLOCK = 128
-_TINY = 1e-30
 
 
 def quantize_gptq(weight: Doubles, hessian: Doubles, grid: Grid) -> NDArray[np.int8]:
@@ -84,9 +84,9 @@ def damp(hessian: Doubles, share: float = _DAMPINGS[0]) -> Doubles:
         share: added part of the mean diagonal.
     """
     diagonal = np.diagonal(hessian, axis1=1, axis2=2)
-    damping = share * diagonal.mean(axis=1) + _TINY
+    damping = share * diagonal.mean(axis=1) + TINY
     # The weights of an input that was always zero are rounded plainly.
     eye = np.eye(hessian.shape[-1])
     made: Doubles = hessian + eye * damping[:, None, None]
-    made += eye * np.where(diagonal <= _TINY, np.maximum(damping, 1e-12)[:, None], 0)[:, None, :]
+    made += eye * np.where(diagonal <= TINY, np.maximum(damping, 1e-12)[:, None], 0)[:, None, :]
     return made

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.packing.slices import estimate_packed_bits
+from edgekit.compression.numerics import TINY, Doubles
 from edgekit.compression.quantization.affine import Floats
 
-Doubles = NDArray[np.float64]
-
-_TINY = 1e-30
 _SHRINK = np.linspace(0.35, 1.0, 40)
 # Steps of entropy grids relative to the size of the weights, finest first.
 _STEPS = 2.0 ** np.arange(-7.0, 2.25, 0.25)
@@ -74,10 +72,10 @@ def build_entropy_grids(weight: Doubles, largest: int) -> list[Grid]:
     least = np.abs(weight).max(axis=-1) / largest
     grids = []
     for step in _STEPS:
-        scales = round_mantissa(np.maximum(step * base, _TINY), _MANTISSA_ENTROPY)
+        scales = round_mantissa(np.maximum(step * base, TINY), _MANTISSA_ENTROPY)
         held = np.where(scales < least, round_mantissa(least * 1.07, _MANTISSA_ENTROPY), scales)
         # The bias scale is a multiple of this one, so the scale of a zero channel must not vanish.
-        held = np.where(base < _TINY, np.float32(_OF_ZEROS), held)
+        held = np.where(base < TINY, np.float32(_OF_ZEROS), held)
         grids.append(Grid(scales=held[..., None], largest=largest))
     return grids
 
@@ -105,7 +103,7 @@ def _search_scales(parts: Doubles, power: Doubles, largest: int) -> Floats:
     best = np.full(peak.shape, np.inf)
     scales = np.ones(peak.shape, np.float32)
     for shrink in _SHRINK:
-        tried = round_mantissa(np.where(peak < _TINY, 1.0, peak * shrink), _MANTISSA_FIXED)
+        tried = round_mantissa(np.where(peak < TINY, 1.0, peak * shrink), _MANTISSA_FIXED)
         wide = tried[..., None].astype(np.float64)
         error = parts - np.clip(np.rint(parts / wide), -largest, largest) * wide
         cost = np.einsum("gobi,gbi->gob", np.square(error), power)

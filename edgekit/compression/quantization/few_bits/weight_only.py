@@ -45,16 +45,17 @@ from edgekit.compression.quantization.few_bits.containers import (
     write_native,
 )
 from edgekit.compression.quantization.few_bits.grids import compute_entropy
-from edgekit.compression.quantization.lstm import RECURRENT
 from edgekit.compression.quantization.weight_bits import choose_bits
 from edgekit.compression.quantization.weight_storage import store_in_16_bits
 from edgekit.compression.reconstruction.second_moments import build_not_finite_error
 from edgekit.compression.registry import Work
+from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out
 from edgekit.errors import PassRefused
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import iter_graphs, save
+from edgekit.onnx_graph.operators import RECURRENT_OPS
 from edgekit.onnx_graph.rewrites.dequantization import dequantize_at_load
 from edgekit.onnx_graph.rewrites.minify import compact
 from edgekit.onnx_graph.rewrites.prepare import prepare
@@ -63,10 +64,8 @@ from edgekit.onnx_graph.runs.activations import get_batch_size
 from edgekit.recipe import QuantizeWeights
 from edgekit_agent.samples import Samples
 
-# DequantizeLinear has an axis, and so a scale per channel, since opset 13; INT4 came with 21.
-_OPSET, _OPSET_INT4, _IR_INT4 = 13, 21, 10
-# Largest number of held-out samples; each layer is tried on all of them.
-_MOST_HELD_OUT = 32
+# The first opset and file version with INT4.
+_OPSET_INT4, _IR_INT4 = 21, 10
 # With fewer samples, held-out ones fit the weights as well once the bits of each layer are known.
 _FEW = 64
 # Share of the download size that int8 activations and scales will add later.
@@ -93,7 +92,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if work.calibration is None:
         raise PassRefused("quantize-weights needs calibration data")
     native = settings.container == "native"
-    source = open_source(model, work, _OPSET, folded=True)
+    source = open_source(model, work, folded=True)
     proto = source.proto
     if native and _holds_int4(proto):
         proto = prepare(proto, _OPSET_INT4)
@@ -101,12 +100,12 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     index = GraphIndex(proto)
     batch = get_batch_size(work.calibration, model.signature)
     seen, unseen = split_held_out(
-        work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
+        work.fitting, settings.max_samples, most=MOST_HELD_OUT, batch=batch
     )
     layers = _collect_layers(index, seen, work)
     if not layers:
         reason = explain_no_weights(
-            proto, ops=LAYER_OPS | RECURRENT, least_special=LEAST_ENTRIES, anywhere=True
+            proto, ops=LAYER_OPS | RECURRENT_OPS, least_special=LEAST_ENTRIES, anywhere=True
         )
         raise PassRefused(f"nothing to quantize: {reason}")
     _check_names(settings, layers)
@@ -166,7 +165,7 @@ def _note_float_weights(
         work.note(f"weights stay float: {', '.join(asked)} (requested by the setting widths)")
     if needed := [name for name in kept if name not in wanted]:
         work.note(f"weights stay float: {', '.join(needed)} (the outputs are too sensitive)")
-    left = find_unchanged_weights(proto, ops=LAYER_OPS | RECURRENT, taken=known, anywhere=True)
+    left = find_unchanged_weights(proto, ops=LAYER_OPS | RECURRENT_OPS, taken=known, anywhere=True)
     if large := [each for each in left if each.entries >= LEAST_ENTRIES]:
         work.note(f"weights stay float: {join_reasons(large)}")
 

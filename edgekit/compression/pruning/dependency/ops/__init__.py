@@ -18,6 +18,7 @@ from edgekit.compression.pruning.dependency.ops import (
     shapes,
 )
 from edgekit.compression.pruning.dependency.propagation import Walk
+from edgekit.onnx_graph.operators import RECURRENT_OPS
 
 _UNARY = [
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu",
@@ -47,7 +48,7 @@ RULES: dict[str, Callable[[Walk, NodeProto], None]] = {
         ["Softmax", "LogSoftmax", "Hardmax", "LpNormalization"], along.propagate_softmax
     ),
     **dict.fromkeys(["ArgMax", "ArgMin", "TopK", "CumSum"], along.propagate_arg_max),
-    **dict.fromkeys(["LSTM", "GRU", "RNN"], along.propagate_recurrent),
+    **dict.fromkeys(RECURRENT_OPS, along.propagate_recurrent),
     **dict.fromkeys(["BatchNormalization", "InstanceNormalization"], norms.propagate_batch_norm),
     **dict.fromkeys(["LRN", "ReverseSequence", "Trilu"], along.propagate_position_dependent),
     **dict.fromkeys(["GridSample", "RoiAlign"], along.propagate_grid_sample),
