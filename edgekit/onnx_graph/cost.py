@@ -12,7 +12,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from edgekit.onnx_graph.einsum import parse_equation
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import get_opset, iter_graphs, iter_tensors
-from edgekit.onnx_graph.operators import is_standard
+from edgekit.onnx_graph.operators import get_operator_name
 from edgekit.onnx_graph.rewrites.bias_scales import restores_bias
 from edgekit.onnx_graph.shape_inference import copy_with_shapes, itemsize, read_shapes
 
@@ -104,11 +104,6 @@ def count_ops(proto: ModelProto) -> dict[str, int]:
     """Count the nodes by operator, inner graphs included; ``domain:Op`` outside the ONNX domain."""
     names = (get_operator_name(node) for g in iter_graphs(proto.graph) for node in g.node)
     return dict(sorted(Counter(names).items()))
-
-
-def get_operator_name(node: NodeProto) -> str:
-    """Return the operator name of a node as device profiles write it."""
-    return node.op_type if is_standard(node) else f"{node.domain}:{node.op_type}"
 
 
 def _count_parameters(proto: ModelProto) -> int:

@@ -22,3 +22,8 @@ INTEGER_TYPES = frozenset({"int4", "uint4", "int8", "uint8"})
 def is_standard(node: NodeProto) -> bool:
     """Return whether a node belongs to the standard operators, not to those of a runtime."""
     return node.domain in STANDARD_DOMAINS
+
+
+def get_operator_name(node: NodeProto) -> str:
+    """Return the operator name of a node as device profiles write it."""
+    return node.op_type if is_standard(node) else f"{node.domain}:{node.op_type}"

@@ -9,7 +9,7 @@ from onnx import ModelProto
 from edgekit.conversion.onnx_to_tflite.layout import Value
 from edgekit.conversion.onnx_to_tflite.ops import RULES
 from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering
-from edgekit.onnx_graph.operators import is_standard
+from edgekit.onnx_graph.operators import get_operator_name, is_standard
 from edgekit.tflite.ir import LiteGraph
 
 _NATIVE_HINT = (
@@ -42,10 +42,10 @@ def lower_with_values(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]
     """Convert as ``lower`` does, and also return the TFLite value of each ONNX value by name."""
     lowering = Lowering(proto)
     for node in proto.graph.node:
-        if not is_standard(node) and f"{node.domain}:{node.op_type}" not in RULES:
+        name = get_operator_name(node)
+        if not is_standard(node) and name not in RULES:
             hint = _OWN_HINTS.get(node.op_type, "") if node.domain == "com.microsoft" else ""
             raise lowering.refusal(node, "is not a standard ONNX operator", hint=hint)
-        name = node.op_type if is_standard(node) else f"{node.domain}:{node.op_type}"
         rule = RULES.get(name)
         if rule is None:
             raise lowering.refusal(node, "has no TFLite counterpart")

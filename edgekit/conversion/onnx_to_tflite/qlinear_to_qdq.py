@@ -15,8 +15,8 @@ from edgekit.conversion.onnx_to_tflite.recurrent_qdq import (
     read_integer_lstm_weights,
 )
 from edgekit.onnx_graph.graph_index import GraphIndex
-from edgekit.onnx_graph.io import iter_graphs
-from edgekit.onnx_graph.operators import STANDARD_DOMAINS, is_standard
+from edgekit.onnx_graph.io import get_opset, iter_graphs
+from edgekit.onnx_graph.operators import is_standard
 from edgekit.tflite.ir import Array
 
 _STORED = ("int8", "int4")
@@ -63,7 +63,7 @@ def _rewrite_node(
     say = _INTEGER_LAYERS.get(node.op_type) if is_standard(node) else None
     if say is not None:
         return say(index, node)
-    if _get_opset(index.proto) < _AXIS_SINCE:
+    if get_opset(index.proto) < _AXIS_SINCE:
         return [node]
     if is_integer_lstm(node) and (found := read_integer_lstm_weights(index, node)):
         return dequantize_layer(index, node, found)
@@ -102,16 +102,12 @@ def _build_dequantize(
     made = index.fresh(f"{names[0]}_real")
     scales = index.constant(names[1])
     is_split = scales is not None and scales.size > 1
-    if is_split and _get_opset(index.proto) < _AXIS_SINCE and index.constant(names[0]) is not None:
+    if is_split and get_opset(index.proto) < _AXIS_SINCE and index.constant(names[0]) is not None:
         return [], index.add_constant(made, _dequantize_constant(index, names, axis))
     said = helper.make_node("DequantizeLinear", list(names), [made], name=f"{node.name}/{names[0]}")
     if is_split:
         said.attribute.append(helper.make_attribute("axis", axis))
     return [said], made
-
-
-def _get_opset(proto: ModelProto) -> int:
-    return max((o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS), default=1)
 
 
 def _dequantize_constant(index: GraphIndex, names: Sequence[str], axis: int) -> Array:

@@ -20,7 +20,8 @@ from edgekit.conversion.onnx_to_tflite.partial_evaluation import Walk
 from edgekit.conversion.onnx_to_tflite.qlinear_to_qdq import replace_integer_layers
 from edgekit.errors import PassRefused
 from edgekit.model import name_dimension
-from edgekit.onnx_graph.operators import STANDARD_DOMAINS, is_standard
+from edgekit.onnx_graph.io import get_opset
+from edgekit.onnx_graph.operators import is_standard
 
 # Nesting depth of ONNX's function definitions of operators.
 _MOST_DEPTH = 4
@@ -122,18 +123,12 @@ def _find_composite_kinds(proto: ModelProto) -> list[str]:
     """Find operators without a lowering rule that ONNX defines as functions of other operators."""
     from edgekit.conversion.onnx_to_tflite.ops import RULES
 
-    opset, found = _get_opset(proto), []
+    opset, found = max(get_opset(proto), 1), []
     for kind in {n.op_type for n in proto.graph.node if is_standard(n)} - RULES.keys():
         schema = onnx.defs.get_schema(kind, opset) if onnx.defs.has(kind, opset) else None
         if schema and (schema.has_function or schema.has_context_dependent_function):
             found.append(kind)
     return found
-
-
-def _get_opset(proto: ModelProto) -> int:
-    return max(
-        (int(o.version) for o in proto.opset_import if o.domain in STANDARD_DOMAINS), default=1
-    )
 
 
 def _inline_definitions(proto: ModelProto, kinds: list[str]) -> ModelProto:
@@ -150,7 +145,7 @@ def _inline_definitions(proto: ModelProto, kinds: list[str]) -> ModelProto:
     asked.graph.value_info.add(name="", type=helper.make_tensor_type_proto(1, []))
     for node in asked.graph.node:
         if node.op_type in kinds:
-            _give_defaults(node, _get_opset(proto))
+            _give_defaults(node, max(get_opset(proto), 1))
     try:
         return onnx.inliner.inline_selected_functions(
             asked, [("", kind) for kind in kinds], inline_schema_functions=True

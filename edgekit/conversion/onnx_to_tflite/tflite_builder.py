@@ -21,7 +21,7 @@ from edgekit.conversion.onnx_to_tflite.layout import (
 )
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
-from edgekit.onnx_graph.operators import STANDARD_DOMAINS
+from edgekit.onnx_graph.io import get_opset
 from edgekit.onnx_graph.shape_inference import get_fixed_shape
 from edgekit.tflite.ir import Array, LiteGraph, Op, Shape, Tensor, constant
 
@@ -51,9 +51,7 @@ class Lowering:
         self._from_constants: set[int] = set()
         self._transposed: dict[tuple[int, Order], Tensor] = {}
         self._origin = ""
-        self.opset = max(
-            (o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS), default=1
-        )
+        self.opset = max(get_opset(proto), 1)
         self.graph = LiteGraph(ops=[], inputs={}, outputs={})
         for fed in proto.graph.input:
             if fed.name in self.index.initializers:
