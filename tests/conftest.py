@@ -1,4 +1,4 @@
-"""Where real models and emulated devices are found, and a home of its own for every test run."""
+"""Locations of real models and emulated devices, and a separate home for every test run."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Docstrings and names that a reader of the field understands, as far as a machine can check."""
+"""Docstrings, names and messages use plain words, as far as a machine can check."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Text from outside shows as text, whatever characters are in it."""
+"""Control characters in outside text are escaped."""
 
 import pytest
 

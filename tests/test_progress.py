@@ -1,4 +1,4 @@
-"""What a wait looks like: what is done, how much of it, and how long it still takes."""
+"""Progress lines: amount done, rate and remaining time."""
 
 from __future__ import annotations
 

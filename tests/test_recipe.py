@@ -1,4 +1,4 @@
-"""A key changes with everything that decides a candidate's bytes, and with nothing else."""
+"""A candidate key depends on everything that decides the bytes, and on nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A word that is nearly right is answered with the right one."""
+"""A misspelled word is answered with the most similar known one."""
 
 from __future__ import annotations
 

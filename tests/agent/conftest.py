@@ -1,4 +1,4 @@
-"""A real agent in a process of its own, tiny models, and samples on disk."""
+"""Fixtures of the agent tests: a real agent process, tiny models, and samples on disk."""
 
 import hashlib
 import io

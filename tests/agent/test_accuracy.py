@@ -1,3 +1,5 @@
+"""Accuracy metrics of the agent: top1, top5 and binary, with errors that name the sample."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Latency and memory measurements of the agent."""
+
 import numpy as np
 import pytest
 

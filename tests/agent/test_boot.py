@@ -1,4 +1,4 @@
-"""What starts the watcher at boot: a unit of the user's systemd, else a line of the crontab."""
+"""Installation of the watcher's start at boot: a systemd user unit, or a crontab line."""
 
 import getpass
 import os

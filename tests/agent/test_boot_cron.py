@@ -1,4 +1,4 @@
-"""The line for the watcher, run by a real cron in namespaces of its own. Needs root and cron."""
+"""The watcher's crontab line, run by a real cron in its own namespaces (needs root and cron)."""
 
 import os
 import shutil

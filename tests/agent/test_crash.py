@@ -1,4 +1,4 @@
-"""The install is ended at every single step it takes on the file system."""
+"""Installs and rollbacks that are interrupted at every file system operation."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Ed25519 against RFC 8032's vectors and the cryptography package, and on odd encodings."""
+"""Ed25519 verification against the vectors of RFC 8032, cryptography, and malformed encodings."""
 
 import os
 import time

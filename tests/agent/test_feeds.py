@@ -1,3 +1,5 @@
+"""Reading, preprocessing and batching of samples on the device."""
+
 import os
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Health checks: comparison of a model's outputs with its golden samples."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Installation, rollback and removal of releases and runtimes."""
+
 import os
 import sys
 from dataclasses import replace

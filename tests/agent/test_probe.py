@@ -1,3 +1,5 @@
+"""Facts of a device: processor, memory, C library, interpreters and runtimes."""
+
 import platform
 import shutil
 import subprocess

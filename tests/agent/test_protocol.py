@@ -1,3 +1,5 @@
+"""The agent's protocol: job lines, progress, failures, and worker processes."""
+
 import os
 import shutil
 import signal

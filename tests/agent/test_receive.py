@@ -1,3 +1,5 @@
+"""Receiving files: partial transfers, damaged bytes, packed files and missing disk space."""
+
 import dataclasses
 import fcntl
 import os

@@ -1,3 +1,5 @@
+"""Sensors of clock frequency, load, temperature and energy."""
+
 import subprocess
 import sys
 import time

@@ -1,3 +1,5 @@
+"""Unpacking of runtime wheels on the device."""
+
 import io
 import stat
 import zipfile

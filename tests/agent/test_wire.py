@@ -1,3 +1,5 @@
+"""Timeouts of the agent's input."""
+
 import os
 import time
 

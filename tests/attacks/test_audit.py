@@ -1,4 +1,4 @@
-"""The log of actions on a device: one line each, also of what was refused."""
+"""The audit log of a device: one line for each action, including refused ones."""
 
 import json
 import os

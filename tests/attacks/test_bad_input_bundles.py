@@ -1,4 +1,4 @@
-"""Bundles that are none, or were tampered with: found out before the device switches to them."""
+"""Invalid or manipulated bundles are detected before the device switches to them."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Data that does not fit or is damaged: one line says what and where, and nothing is written."""
+"""Invalid or damaged data: one line names the cause, and nothing is written."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""Files that are no models, or broken ones: one line says what is wrong, and nothing is written."""
+"""Invalid or damaged model files: one line names the cause, and nothing is written."""
 
 import random
 from concurrent.futures import ProcessPoolExecutor

@@ -1,4 +1,4 @@
-"""Settings, places and folders that are wrong: one message names them all, nothing is written."""
+"""Invalid settings, paths and folders: one message names every error, nothing is written."""
 
 import json
 import subprocess

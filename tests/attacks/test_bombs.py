@@ -1,4 +1,4 @@
-"""Small files that claim, or unpack to, far more than they are; files that never end."""
+"""Decompression bombs, and files without an end."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Numbers of a bundle that no limit can hold: refused before anything changes on the device."""
+"""Numbers of a bundle that are out of range are refused before the device is changed."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A handful of the damaged inputs of ``benchmarks.fuzz``: expected failures and nothing else."""
+"""Some damaged inputs of ``benchmarks.fuzz`` cause expected failures only."""
 
 import argparse
 import subprocess

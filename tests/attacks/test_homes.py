@@ -1,4 +1,4 @@
-"""Folders of other programs that a bundle, a profile or a slip names as edgekit's home."""
+"""Folders of other programs, named as edgekit's folder by a bundle, a profile or a user."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A hostile or broken device costs its own turn: one line, bounded time and memory."""
+"""A hostile or broken device causes a one-line error, in bounded time and memory."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""Files made to break or to stall: names, nesting, links. One line, exit code 2, bounded time."""
+"""Hostile names, nesting and links cause one line and exit code 2, in bounded time."""
 
 import contextlib
 import os

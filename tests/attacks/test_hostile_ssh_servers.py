@@ -1,4 +1,4 @@
-"""An SSH server that breaks the protocol costs one line and bounded time, whatever it sends."""
+"""An SSH server that violates the protocol causes one line, in bounded time."""
 
 import contextlib
 import random

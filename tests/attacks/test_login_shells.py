@@ -1,4 +1,4 @@
-"""Login shells of all kinds, and login scripts that print, between the host and the agent."""
+"""Devices with any login shell, and with login scripts that print."""
 
 import shutil
 import subprocess

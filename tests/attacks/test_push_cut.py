@@ -1,4 +1,4 @@
-"""The link is cut at one byte after another; the device serves the old or the new, whole."""
+"""A connection that is cut after any byte leaves the old or the new release intact."""
 
 import shutil
 import time

@@ -1,4 +1,4 @@
-"""The device has no room, or cannot be written to: one line, and nothing is switched."""
+"""Devices with full or read-only disks: one line, and the release stays the same."""
 
 import os
 import shutil

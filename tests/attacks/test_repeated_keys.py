@@ -1,4 +1,4 @@
-"""JSON objects with the same key twice, of which two parsers would read two things."""
+"""JSON objects with a repeated key, which parsers may read differently, are refused."""
 
 import pytest
 

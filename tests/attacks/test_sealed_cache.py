@@ -1,4 +1,4 @@
-"""Figures and data in the cache that somebody edited are not believed: they are made anew."""
+"""Edited results and data in the cache are detected and computed again."""
 
 import json
 import re

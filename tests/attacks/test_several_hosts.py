@@ -1,4 +1,4 @@
-"""One command for several devices: each has its turn; the exit code is that of the gravest end."""
+"""Commands for several devices: each is processed, and the worst exit code is returned."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Revoked, wrong and unknown signing keys, and the cost of signing."""
+"""Revoked, wrong and unknown signing keys, and the time that signing takes."""
 
 import json
 import platform

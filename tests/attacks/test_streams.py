@@ -1,4 +1,4 @@
-"""Terminals that are not UTF-8, closed descriptors, full disks and readers that stop."""
+"""Terminals of other encodings, closed descriptors, full disks and closed pipes."""
 
 import os
 import subprocess

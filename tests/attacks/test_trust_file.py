@@ -1,4 +1,4 @@
-"""The file of trusted keys: damage, its copy, and the end of the trust."""
+"""The file of trusted keys: damage, its copy, and revocation of the trust."""
 
 import json
 

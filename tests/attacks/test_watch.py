@@ -1,4 +1,4 @@
-"""A device that gets no confirmation of a new release goes back by itself."""
+"""A device rolls back by itself if a new release is not confirmed."""
 
 import json
 import os

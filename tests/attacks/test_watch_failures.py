@@ -1,4 +1,4 @@
-"""The watch over a new release when files are damaged, answers are lost or the disk is full."""
+"""The watch over a new release with damaged files, lost answers or a full disk."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""The benchmark of compatibility tells results that are worse than a pass said."""
+"""The compatibility benchmark reports results that are worse than the pass reported."""
 
 from __future__ import annotations
 

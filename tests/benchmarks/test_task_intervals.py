@@ -1,4 +1,4 @@
-"""Scores and paired intervals of `benchmarks.tasks`, on made-up parts with known answers."""
+"""Scores and paired intervals of `benchmarks.tasks`, on synthetic data with known results."""
 
 from functools import partial
 

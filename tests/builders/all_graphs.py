@@ -1,4 +1,4 @@
-"""Graphs of every kind a user may bring: text, inputs, weights, and how to parse them."""
+"""Graphs of every kind that users may have: ONNX text, inputs, weights, and a parser."""
 
 from __future__ import annotations
 

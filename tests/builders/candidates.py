@@ -1,4 +1,4 @@
-"""What candidates and limits the tests of the search are told with."""
+"""Candidates and limits for tests of the search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Emulated devices: an image is booted, known to ``ssh`` and edgekit by a name, and thrown away."""
+"""Emulated devices: boot an image, make it known to ``ssh`` and edgekit, and discard it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel of this checkout, and virtual environments that it is installed into."""
+"""The wheel of this checkout, and virtual environments with it."""
 
 from __future__ import annotations
 

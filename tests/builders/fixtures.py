@@ -1,4 +1,4 @@
-"""Fixtures that several folders share: a workplace away from the user's, and a finished build."""
+"""Shared fixtures: a separate working folder, and a finished build."""
 
 from __future__ import annotations
 

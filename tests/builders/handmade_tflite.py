@@ -1,4 +1,4 @@
-"""TFLite graphs made by hand, and what each runtime makes of them."""
+"""TFLite graphs written by hand, and runs of both runtimes on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that lies in an If on its sample rate as a whole, each branch with its own weights."""
+"""A model that consists of an If on its sample rate; each branch has its own weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny TFLite graphs, and what LiteRT makes of a file."""
+"""Tiny TFLite graphs, and runs of LiteRT on files."""
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter

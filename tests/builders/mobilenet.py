@@ -1,4 +1,4 @@
-"""A small MobileNetV1 as training with a penalty on weights leaves it: late layers mostly zeros."""
+"""A small MobileNetV1 with sparse late layers, as training with weight decay leaves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real projects and the edgekit command, for the tests: here and in a process of its own."""
+"""Real projects and the edgekit command, in this process and in a separate one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small QDQ graphs, and what both runtimes make of a graph."""
+"""Small QDQ graphs, and runs of both runtimes on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small network of plain, depthwise, strided and dense layers, and its weights."""
+"""A small network of plain, depthwise, strided and dense layers, with its weights."""
 
 from tests.builders.tiny import normal
 

@@ -1,4 +1,4 @@
-"""A private OpenSSH server, a link that fails on demand, and small bundles, for the tests."""
+"""A private OpenSSH server, a connection that fails on demand, and small bundles."""
 
 from __future__ import annotations
 

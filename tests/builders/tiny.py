@@ -1,4 +1,4 @@
-"""Tiny models in ONNX text, samples on disk, and what a user would do with both."""
+"""Tiny models in ONNX text, samples on disk, and helpers that apply passes to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model of the zoo, taken in as a project of its own."""
+"""A model of the zoo as a project."""
 
 import pytest
 import zoo as bench

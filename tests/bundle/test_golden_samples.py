@@ -1,4 +1,4 @@
-"""Golden samples are small, and still tell a damaged model or a wrong runtime."""
+"""Golden samples are small, and still detect a damaged model or a wrong runtime."""
 
 from __future__ import annotations
 

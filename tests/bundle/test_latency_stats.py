@@ -1,4 +1,4 @@
-"""Percentiles from raw values, with intervals that know that runs are not independent."""
+"""Percentiles of raw latencies, with intervals that account for correlated runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pass says of its layers is read back as it was written, or it is refused."""
+"""Layer reports of passes are read back unchanged, or refused."""
 
 from __future__ import annotations
 

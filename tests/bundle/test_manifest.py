@@ -1,4 +1,4 @@
-"""A bundle is whole, the same bytes every time, and what its manifest says."""
+"""Bundles are complete, reproducible, and agree with their manifests."""
 
 from __future__ import annotations
 

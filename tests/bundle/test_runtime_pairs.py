@@ -1,4 +1,4 @@
-"""Candidates of one method in both formats stand side by side, whatever they are called."""
+"""Candidates of one recipe in both formats are paired, whatever their names."""
 
 from __future__ import annotations
 

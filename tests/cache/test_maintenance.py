@@ -1,4 +1,4 @@
-"""The cache is measured, pruned by age and cleared, and nothing of anybody else is touched."""
+"""The cache is measured, pruned by age and cleared; files of others are not touched."""
 
 import json
 import os

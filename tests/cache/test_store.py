@@ -1,4 +1,4 @@
-"""What is in the store is whole, or it is not there."""
+"""Entries of the store are complete, or absent."""
 
 from __future__ import annotations
 

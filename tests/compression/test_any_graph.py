@@ -1,4 +1,4 @@
-"""Every pass on every kind of graph: a right answer or one line why not, never anything else."""
+"""Every pass on every kind of graph: a correct result, or a refusal in one line."""
 
 from __future__ import annotations
 

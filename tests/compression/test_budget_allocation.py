@@ -1,4 +1,4 @@
-"""Bits go where they mend most, and never more of them than there are."""
+"""Bits are allocated where they reduce the damage most, within the budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cleaning: BatchNorm and constants are folded, nothing grows, standard operators come out."""
+"""Clean: BatchNorm and constants are folded, the file does not grow, operators are standard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that the graph computes from constants are layers like any other in every pass."""
+"""Weights that the graph computes from constants are compressed by every pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constant inputs of edgekit.toml that decide a branch: the other branch leaves the file."""
+"""Constant inputs of edgekit.toml that decide a branch remove the other branch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random graphs as exporters write them: each pass does what it says, or says why it does not."""
+"""Passes on random graphs as exporters write them: a correct result or a true reason."""
 
 from __future__ import annotations
 

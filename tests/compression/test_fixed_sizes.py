@@ -1,4 +1,4 @@
-"""States of free length: a .tflite file fixes their size, tells it, and masks where it can."""
+"""States of free length: a .tflite file fixes their size, notes it, and masks the padding."""
 
 import numpy as np
 import onnx

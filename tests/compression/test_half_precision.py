@@ -1,4 +1,4 @@
-"""Models that compute in float16 go through every pass: a right result, or the true reason."""
+"""Models that compute in float16 in every pass: a correct result, or the true reason."""
 
 from __future__ import annotations
 

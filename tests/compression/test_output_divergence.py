@@ -1,4 +1,4 @@
-"""The divergence of outputs counts every part of them, and scores as distributions."""
+"""The divergence of outputs counts every part, and logits as distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products whose stored factor has more than two axes or stands on the left, in every pass."""
+"""Matrix products with a batched or left-hand weight, in every pass."""
 
 from __future__ import annotations
 

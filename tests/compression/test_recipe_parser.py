@@ -1,4 +1,4 @@
-"""Steps as they are written by hand: every setting by its type, every mistake in one line."""
+"""Parsing of steps: every setting by its type, every mistake in one line."""
 
 from __future__ import annotations
 

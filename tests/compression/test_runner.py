@@ -1,4 +1,4 @@
-"""What a pass promises is held against what it returns, and the blame has a name."""
+"""The runner checks the promises of a pass and names the pass that breaks one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner checks quantized results, classes, free dimensions and memory against the contract."""
+"""The runner checks quantized results, classes, free dimensions and memory."""
 
 from __future__ import annotations
 

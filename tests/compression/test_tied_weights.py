@@ -1,4 +1,4 @@
-"""One table as embedding and output layer: it stays one, whatever a pass does to it."""
+"""A table that is both embedding and output layer is stored once, in every pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A .tflite file whose inputs are meant to be resized: sizes, samples, and what is said without."""
+"""A .tflite file whose inputs must be resized: sizes, samples, and errors without them."""
 
 import numpy as np
 import pytest

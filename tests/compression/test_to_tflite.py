@@ -1,4 +1,4 @@
-"""An ONNX graph as .tflite: the same answers, the same signature, and the blame where not."""
+"""Conversion to .tflite: the same outputs and signature, and errors that name the cause."""
 
 from __future__ import annotations
 

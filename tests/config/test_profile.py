@@ -1,4 +1,4 @@
-"""Device profiles: the shipped ones are right and say their sources; wrong ones are explained."""
+"""Device profiles: the built-in ones are plausible and sourced; wrong ones are explained."""
 
 from __future__ import annotations
 

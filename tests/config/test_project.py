@@ -1,4 +1,4 @@
-"""edgekit.toml: what is set, what is the default, and every mistake at once."""
+"""edgekit.toml: values, defaults, and all errors at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A distribution of plugins as pip installs one: a module, metadata and entry points."""
+"""A plugin distribution as pip installs it: a module, metadata and entry points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgekit apply` and `edgekit passes`: one pass by hand, as safe as in a build."""
+"""`edgekit apply` and `edgekit passes`: one pass, checked as in a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `edgekit build` leaves behind, says, and does when it is run again or interrupted."""
+"""Files, output and exit codes of `edgekit build`, also repeated or interrupted."""
 
 import json
 import re

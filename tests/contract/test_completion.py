@@ -1,4 +1,4 @@
-"""TAB completes what a user would type, in a real bash."""
+"""TAB completion in a real bash."""
 
 import shlex
 import shutil

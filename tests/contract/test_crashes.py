@@ -1,4 +1,4 @@
-"""A pass that crashes costs its own candidate, and leaves a report that can be sent."""
+"""If a pass crashes, its candidate is lost and a report is written that can be sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that reach a device, with this machine as the device, and what they end with."""
+"""Commands that reach a device, with this machine as the device, and their exit codes."""
 
 import json
 import platform

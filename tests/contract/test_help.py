@@ -1,4 +1,4 @@
-"""Every command says what it does, at once and without loading what it does it with."""
+"""Every command has a help text, shown quickly and without loading heavy libraries."""
 
 import re
 import resource

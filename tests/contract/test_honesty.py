@@ -1,4 +1,4 @@
-"""What a build must say, or refuse, so that nobody trusts a figure that means something else."""
+"""Notes and refusals of a build that prevent a misleading result."""
 
 import json
 import platform

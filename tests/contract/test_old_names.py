@@ -1,4 +1,4 @@
-"""Pass and setting names of version 0.1: accepted wherever a user types them, with one note."""
+"""Pass and setting names of version 0.1 are accepted wherever a user types them, with one note."""
 
 import json
 

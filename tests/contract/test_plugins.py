@@ -1,4 +1,4 @@
-"""Plugins of other distributions are used as edgekit's own parts are, and break nothing."""
+"""Plugins of other distributions work like edgekit's own parts, and break nothing."""
 
 import json
 import re

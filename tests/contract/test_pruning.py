@@ -1,4 +1,4 @@
-"""What can be pruned is told, and is pruned where a budget asks for it."""
+"""The prunable parts of a model are listed, and pruned if a budget requires it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model, two runtimes: what a build makes of it, chooses, packs and delivers."""
+"""Builds for two runtimes: candidates, choice, bundle and push."""
 
 import json
 

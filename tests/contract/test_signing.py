@@ -1,4 +1,4 @@
-"""What `edgekit keys` and a signing `edgekit build` say and leave behind."""
+"""Output and files of `edgekit keys` and of a build that signs."""
 
 import json
 import os

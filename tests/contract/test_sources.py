@@ -1,4 +1,4 @@
-"""Models of other tools go where an .onnx file goes: built, inspected, benched, refused."""
+"""Models of other tools are accepted wherever an .onnx file is."""
 
 from __future__ import annotations
 

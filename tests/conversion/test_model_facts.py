@@ -1,4 +1,4 @@
-"""The same facts of an .onnx file and of the .tflite file made from it."""
+"""An .onnx file and its .tflite file have the same facts."""
 
 from __future__ import annotations
 

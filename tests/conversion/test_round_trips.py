@@ -1,4 +1,4 @@
-"""From one format to the other and back: Keras models made here, real ones, ONNX's own tests."""
+"""Conversions to the other format and back: Keras models, real ones, ONNX's own tests."""
 
 from __future__ import annotations
 

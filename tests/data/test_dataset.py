@@ -1,4 +1,4 @@
-"""Samples from files of every kind, row by row, and clear words where they do not fit."""
+"""Samples from files of every kind, row by row, and clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""[model.inputs] of edgekit.toml: axes of samples, constants, states, and what is refused."""
+"""[model.inputs] of edgekit.toml: sample axes, constants, states, and errors."""
 
 import numpy as np
 import pytest

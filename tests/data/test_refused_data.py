@@ -1,4 +1,4 @@
-"""Data that cannot be used: one line that names the column, and what to do."""
+"""Unusable data: one line names the column and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States along sequences: calibration, scoring and timing see what feeding them by hand gives."""
+"""States along sequences: calibration, scoring and timing agree with feeding by hand."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The site builds without a warning, needs no other host, and its generated pages are current."""
+"""The site builds without a warning, loads nothing from other hosts, and is up to date."""
 
 import re
 import subprocess

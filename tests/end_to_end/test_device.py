@@ -1,4 +1,4 @@
-"""A bare arm64 device, emulated: push brings all, and the device answers as the host does."""
+"""A bare emulated arm64 device: push installs everything, and its outputs agree."""
 
 import os
 import re

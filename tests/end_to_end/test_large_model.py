@@ -1,4 +1,4 @@
-"""A model over 2 GiB, for real: looked at, quantized, run."""
+"""A model over 2 GiB: inspected, quantized, run."""
 
 from __future__ import annotations
 

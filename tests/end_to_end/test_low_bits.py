@@ -1,4 +1,4 @@
-"""Real models with weights of few bits and activations of eight, scored by the plain runtime."""
+"""Real models with few-bit weights and 8-bit activations, scored by the plain runtime."""
 
 from __future__ import annotations
 

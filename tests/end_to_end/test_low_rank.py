@@ -1,4 +1,4 @@
-"""A real model of thin layers, in float and in 8 bits, scored by the plain runtime."""
+"""A real factorized model, in float and in 8 bits, scored by the plain runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user reaches by hand with passes of edgekit, `build` finds by itself."""
+"""`build` finds the same result as a user with single passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A 32-bit device with TFLite alone, emulated: an ONNX model goes there and answers as here."""
+"""An emulated 32-bit device with TFLite only runs an ONNX model with the same outputs."""
 
 import shutil
 from pathlib import Path

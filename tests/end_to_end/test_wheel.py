@@ -1,4 +1,4 @@
-"""The first steps of a user who has the wheel alone, away from any checkout."""
+"""The first steps of a user who has only the wheel, outside any checkout."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""Real models, built for the tablet, and scored again by the plain runtimes."""
+"""Real models, built for the tablet and scored again by the plain runtimes."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The digits example: its files are what its README says, and its training script trains."""
+"""The digits example agrees with its README, and its training script trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a model can be pruned, counted by hand, and what keeps the rest."""
+"""Prunable parts of a model, counted by hand, and the reasons for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look at a model: its cost by hand, and what keeps it off a device."""
+"""Inspection of a model: its cost, and what prevents it from running on a device."""
 
 from __future__ import annotations
 

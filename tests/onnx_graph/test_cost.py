@@ -1,4 +1,4 @@
-"""The cost of a graph is counted where its shapes are known, and named unknown where not."""
+"""The cost of a graph is counted where shapes are known, and reported as unknown elsewhere."""
 
 from __future__ import annotations
 

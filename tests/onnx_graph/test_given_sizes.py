@@ -1,4 +1,4 @@
-"""Sizes of free dimensions that the user gives: ``--dims NAME=SIZE`` before edgekit.toml."""
+"""``--dims NAME=SIZE`` sets free dimensions and overrides edgekit.toml."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Who makes and who reads a value, inner graphs included."""
+"""Producers and readers of values, including inner graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files: complete, checked, in one piece, and what they say of themselves."""
+"""Reading and writing of model files: external data, checks and signatures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that one file cannot hold, by a limit that small ones exceed: the same road."""
+"""Models beyond the size limit of one file, tested with a smaller limit."""
 
 from __future__ import annotations
 

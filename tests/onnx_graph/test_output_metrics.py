@@ -1,4 +1,4 @@
-"""Errors of outputs: what counts, what does not, and relative to what."""
+"""Errors of outputs: finite values only, relative to the reference."""
 
 from __future__ import annotations
 

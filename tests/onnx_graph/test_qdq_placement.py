@@ -1,4 +1,4 @@
-"""Which values become 8-bit: those that an integer kernel reads or writes, and no others."""
+"""Tensors become 8-bit if an integer kernel reads or writes them, and no others."""
 
 from __future__ import annotations
 

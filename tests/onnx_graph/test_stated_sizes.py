@@ -1,4 +1,4 @@
-"""Sizes in a file that mean nothing: 0 and less are free, those beyond memory are refused."""
+"""Dimensions of size 0 or less are free, and sizes beyond the memory are refused."""
 
 import numpy as np
 import onnx

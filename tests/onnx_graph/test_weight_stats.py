@@ -1,4 +1,4 @@
-"""What a file stores is counted as it is packed, with who reads it, and bad values have a name."""
+"""Stored bytes are counted by type and by reader, and invalid values are named."""
 
 from __future__ import annotations
 

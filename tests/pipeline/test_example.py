@@ -1,4 +1,4 @@
-"""Example projects come whole, into a folder that held nothing."""
+"""Example projects are copied completely, into a new or empty folder."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Budgets against measurements: what was not measured on a device is never said to hold."""
+"""Comparison of measurements with budgets; unmeasured checks never hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first edgekit.toml: found models and data are in it, and it can be read."""
+"""`edgekit init` writes an edgekit.toml with the models and data that it finds."""
 
 from __future__ import annotations
 

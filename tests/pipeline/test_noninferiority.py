@@ -1,4 +1,4 @@
-"""The interval of a drop is Tango's, covers as often as it says, and flips are counted."""
+"""The interval of the accuracy drop (Tango 1998), its coverage, and changed predictions."""
 
 from __future__ import annotations
 

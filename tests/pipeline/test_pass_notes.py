@@ -1,4 +1,4 @@
-"""Notes of passes reach the user: terminal, plain data, report; also when a build is repeated."""
+"""Notes of passes reach terminal, plain data and report, also in a repeated build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that want their pixels scaled are not fed no scaling."""
+"""Unscaled pixels for a model that needs scaling are refused."""
 
 from __future__ import annotations
 

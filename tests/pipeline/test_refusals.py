@@ -1,4 +1,4 @@
-"""A refusal read from the cache is the one that was stored."""
+"""A refusal that is read from the cache equals the stored one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scoring that is cut off goes on from where it was, here as on a device."""
+"""An interrupted scoring is resumed, on this machine and on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that is slower than the one it was made of says so; one that is faster says nothing."""
+"""A result that is slower than its source gets a note; a faster one does not."""
 
 from __future__ import annotations
 

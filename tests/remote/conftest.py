@@ -1,4 +1,4 @@
-"""Fixtures of these tests."""
+"""Fixtures of the tests of devices."""
 
 from tests.builders.servers import running_sshd, sshd
 

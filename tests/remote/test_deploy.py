@@ -1,3 +1,5 @@
+"""Push, rollback and status against a local device."""
+
 import platform
 from dataclasses import replace
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The SSH library is loaded only if a device is reached by SSH."""
+
 import subprocess
 import sys
 

@@ -1,4 +1,4 @@
-"""Wheels are fetched with whatever pip there is, and nothing is sent where there is none."""
+"""Wheels are downloaded with the available pip; without one, nothing is sent."""
 
 import importlib.metadata
 import json

@@ -1,3 +1,5 @@
+"""Sessions with an agent: start, jobs, failures and limits."""
+
 import os
 import signal
 import subprocess

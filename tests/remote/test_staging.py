@@ -1,3 +1,5 @@
+"""Samples that are sent to a device and removed again."""
+
 from dataclasses import replace
 
 import numpy as np

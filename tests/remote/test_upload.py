@@ -1,3 +1,5 @@
+"""Transfers of bytes and files to a device."""
+
 import hashlib
 import os
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Choice, download and locking of runtime wheels."""
+
 import json
 import zipfile
 

@@ -1,4 +1,4 @@
-"""The report of a build: figures appear, missing ones say so, hostile text stays text."""
+"""The report of a build: figures, missing figures, and escaped text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of damaged, hostile and incomplete build folders, and of builds that packed nothing."""
+"""Reports of damaged, hostile and incomplete build folders."""
 
 from __future__ import annotations
 

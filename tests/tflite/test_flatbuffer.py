@@ -1,4 +1,4 @@
-"""Files written are small, read back the same and run in LiteRT."""
+"""Written .tflite files are small, read back unchanged, and run in LiteRT."""
 
 import numpy as np
 import pytest

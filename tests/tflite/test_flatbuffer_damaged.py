@@ -1,4 +1,4 @@
-"""A file that is cut, changed or beyond what is supported is refused in one line."""
+"""Damaged or unsupported .tflite files are refused in one line."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Operators have the lowest version that does what they ask for."""
+"""Operators get the lowest version that supports their options."""
 
 import numpy as np
 import pytest

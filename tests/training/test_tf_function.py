@@ -1,4 +1,4 @@
-"""An ONNX graph as a TensorFlow function: same numbers, gradients, and back into the file."""
+"""An ONNX graph as a TensorFlow function: outputs, gradients, and export to the file."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""What a cut must hold: the outputs stay where channels were zero, and the work falls."""
+"""Checks of a channel removal: outputs stay where channels were zero, and the MACs decrease."""
 
 from __future__ import annotations
 

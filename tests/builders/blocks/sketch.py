@@ -1,4 +1,4 @@
-"""A graph in the making, node by node, as exporters write them."""
+"""A graph under construction, node by node, as exporters write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs drawn at random from the structures that networks are made of."""
+"""Random graphs of the structures that networks consist of."""
 
 from __future__ import annotations
 

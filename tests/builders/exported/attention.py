@@ -1,4 +1,4 @@
-"""Transformers in the forms that exporters give them."""
+"""Transformers in the variants that exporters write."""
 
 from __future__ import annotations
 

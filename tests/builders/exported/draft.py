@@ -1,4 +1,4 @@
-"""Graphs as exporters write them, in the making: typed inputs, free axes, branches."""
+"""Graphs under construction as exporters write them: typed inputs, free axes, branches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random models of every kind that exporters write, each from its kind and a seed."""
+"""Random models of every kind that exporters write, from a kind and a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detectors with several scales, speech networks with a spectrum in front, inputs of all types."""
+"""Detectors with several scales, speech networks with a spectrogram, inputs of all types."""
 
 from __future__ import annotations
 

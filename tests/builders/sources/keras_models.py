@@ -1,4 +1,4 @@
-"""Models of Keras and TensorFlow for the tests, and what they give; run in a process of its own."""
+"""Models of Keras and TensorFlow with their outputs; run in a separate process."""
 
 import keras
 import numpy as np

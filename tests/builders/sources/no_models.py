@@ -1,4 +1,4 @@
-"""Makes nothing: the sources are there already."""
+"""Creates nothing, as the sources exist already."""
 
 
 def make(folder):

@@ -1,4 +1,4 @@
-"""Fitted estimators for the tests, and what they give; run in a process of its own."""
+"""Fitted estimators with their outputs; run in a separate process."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""torch modules for the tests, and what they give; run in a process of its own."""
+"""torch modules with their outputs; run in a separate process."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Whatever is packed expands to the same bytes, small; what is damaged never to other ones."""
+"""Packed files expand to the same bytes, are small, and damage is detected."""
 
 import hashlib
 import lzma

@@ -1,4 +1,4 @@
-"""The tensors of .tflite files on their way: found, coded, and the same bytes again."""
+"""Packing of the tensors of .tflite files, and expansion to the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs are compared one by one: the error of a small one counts beside a large one."""
+"""Outputs are compared one by one, each relative to its own scale."""
 
 from __future__ import annotations
 

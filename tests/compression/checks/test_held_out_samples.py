@@ -1,4 +1,4 @@
-"""The error told of a pass comes from samples that it has not seen."""
+"""The reported error of a pass is measured on held-out samples."""
 
 from __future__ import annotations
 

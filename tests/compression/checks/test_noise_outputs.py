@@ -1,4 +1,4 @@
-"""Outputs that hold rounding alone: told, and no reason to reject a correct result."""
+"""Outputs of rounding errors are noted, and do not reject a correct result."""
 
 from __future__ import annotations
 

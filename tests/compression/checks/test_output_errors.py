@@ -1,4 +1,4 @@
-"""Outputs are judged part by part, and a refinement counts only beyond the noise."""
+"""Outputs are judged part by part, and a refinement must improve more than the noise."""
 
 from __future__ import annotations
 

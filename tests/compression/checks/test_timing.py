@@ -1,4 +1,4 @@
-"""A file that takes longer is told from noise of the machine."""
+"""A slower file is distinguished from timing noise."""
 
 from __future__ import annotations
 

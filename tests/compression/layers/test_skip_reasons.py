@@ -1,4 +1,4 @@
-"""The reasons that passes give for weights that they leave as they are."""
+"""Reasons that passes give for the weights that they do not change."""
 
 from __future__ import annotations
 

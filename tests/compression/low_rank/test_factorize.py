@@ -1,4 +1,4 @@
-"""Low rank: fewer weights and products, close to the original, and one line where it cannot be."""
+"""Low-rank factorization: fewer weights and MACs, close outputs, and refusals with reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Low rank of weights that several layers share, as in ALBERT: one pair of factors for all."""
+"""Factorization of weights that several layers share, as in ALBERT."""
 
 from __future__ import annotations
 

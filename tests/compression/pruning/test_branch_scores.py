@@ -1,4 +1,4 @@
-"""What a residual layer is worth to the outputs."""
+"""Scores of residual branches by their effect on the outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels that are exact copies of others can go without any error, whatever reads them."""
+"""Channels that are exact copies of others are removed without any error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Residual layers: which can be left out, what goes with them, and what has to stay."""
+"""Residual branches: which can be removed, what is removed with them, and what must remain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured pruning: the file gets smaller, the outputs stay, and what cannot go is named."""
+"""Structured pruning: fewer MACs, close outputs, and reasons for what remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels that were zero can go, from any structure, and the outputs stay."""
+"""Removing channels that are zero does not change the outputs, in any structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pruning: as many zeros as asked for, where they cost least, kept by what comes after."""
+"""Unstructured pruning: the requested sparsity, refitted weights, and later passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Widths: aligned steps, counts that are exact, and the least damage for what must go."""
+"""Width search: aligned widths, exact counts, and the least damage."""
 
 from __future__ import annotations
 

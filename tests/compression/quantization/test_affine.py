@@ -1,4 +1,4 @@
-"""Scales and zero points: zero is exact, dead channels are harmless, rounding is the nearest."""
+"""Scales and zero points: exact zero, dead channels, and rounding to nearest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What 8 bits shift on average is put back into the biases."""
+"""Bias correction compensates the mean error of quantization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Static int8 files compute the scales of biases; nothing that reads them notices."""
+"""Static int8 files compute the scales of biases, with the same results everywhere."""
 
 from __future__ import annotations
 

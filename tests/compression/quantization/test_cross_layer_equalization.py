@@ -1,4 +1,4 @@
-"""Channels that differ widely are evened out between two layers, where that helps the second."""
+"""Cross-layer equalization balances channel ranges where that lowers the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings in 8 bits: smaller, close, and only where that pays."""
+"""Embeddings in 8 bits: smaller, close, and only if that saves space."""
 
 from __future__ import annotations
 

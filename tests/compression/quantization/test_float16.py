@@ -1,4 +1,4 @@
-"""Half the file, the same answers, and nothing in half precision that could overflow."""
+"""Weights in float16: half the file, the same outputs, and no overflow."""
 
 from __future__ import annotations
 

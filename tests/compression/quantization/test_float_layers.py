@@ -1,4 +1,4 @@
-"""The few layers whose 8-bit form costs the outputs most stay float, and no others."""
+"""The few layers whose quantization costs most accuracy stay float, and no others."""
 
 from __future__ import annotations
 

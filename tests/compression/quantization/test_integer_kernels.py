@@ -1,4 +1,4 @@
-"""Layers run in integer kernels without a clean before, and those that cannot are named."""
+"""Layers run in integer kernels without a previous clean; notes name those that cannot."""
 
 from __future__ import annotations
 

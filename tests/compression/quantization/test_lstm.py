@@ -1,4 +1,4 @@
-"""Recurrent layers: integer LSTM, the other kinds stored in 8 bits and as fast as before."""
+"""Integer LSTM, and other recurrent layers stored in 8 bits without loss of speed."""
 
 from __future__ import annotations
 

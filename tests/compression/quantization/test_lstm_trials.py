@@ -1,4 +1,4 @@
-"""Recurrent layers compute with integers where their outputs lose little and time is not lost."""
+"""Recurrent layers compute with integers if that is accurate and not slower."""
 
 from __future__ import annotations
 

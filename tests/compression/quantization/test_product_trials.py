@@ -1,4 +1,4 @@
-"""Products beside recurrent layers are static or dynamic int8, by measured time."""
+"""Matrix products of recurrent models are static or dynamic int8, by measured time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real recurrent models: a speaker embedding, and voice activity inside the branches of an If."""
+"""Real recurrent models: a speaker embedding, and voice activity inside branches of an If."""
 
 from __future__ import annotations
 

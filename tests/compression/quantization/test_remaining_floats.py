@@ -1,4 +1,4 @@
-"""Large weights that stay float after quantization are told once, with the reason."""
+"""Large weights that stay float after quantization are noted once, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Static int8: the runtime runs integer kernels, the samples are spread, memory stays flat."""
+"""Static int8: integer kernels, evenly chosen samples, and constant memory."""
 
 from __future__ import annotations
 

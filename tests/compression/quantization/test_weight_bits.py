@@ -1,4 +1,4 @@
-"""Every command chooses the bits of int8 weights by the same rule, and says which."""
+"""Every command chooses the bits of int8 weights by the same rule and notes the choice."""
 
 from __future__ import annotations
 

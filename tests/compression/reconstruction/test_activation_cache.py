@@ -1,4 +1,4 @@
-"""A second run over the same samples goes on from the first, and says the same as a whole one."""
+"""Cached activations of earlier layers give the same result as a complete run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Least squares from fewer samples than a layer has inputs stays near the original weights."""
+"""Least squares with fewer samples than inputs stays near the original weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums over rows of inputs and targets, added a few at a time."""
+"""Sums of second moments, accumulated a few rows at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers of a changed model come as near the original as least squares take them."""
+"""Layers of a changed model are refitted to the original outputs by least squares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Relu or Clip hides is no part of what a layer has to make."""
+"""Values that a Relu or Clip cuts off are ignored when a layer is refitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kind of a file is told by its content, whatever the name says."""
+"""The kind of a file is detected by its content, whatever its name."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Keras files, SavedModels and TensorFlow functions become graphs that compute the same."""
+"""Keras files, SavedModels and TensorFlow functions become graphs with the same outputs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A conversion tells which of its stages are done."""
+"""A conversion reports which of its stages are finished."""
 
 from __future__ import annotations
 

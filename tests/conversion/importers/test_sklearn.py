@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn become graphs whose probabilities are the same."""
+"""Estimators of scikit-learn become graphs with the same probabilities."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""torch modules become graphs that compute the same, with a free batch where they allow one."""
+"""torch modules become graphs with the same outputs, with a free batch if possible."""
 
 import hashlib
 

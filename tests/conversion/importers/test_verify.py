@@ -1,4 +1,4 @@
-"""A graph that computes something else than its source is found out."""
+"""A graph whose outputs differ from its source is detected."""
 
 import numpy as np
 import pytest

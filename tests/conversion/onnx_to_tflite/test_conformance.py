@@ -1,4 +1,4 @@
-"""What docs/operators.md says of ONNX's operators is so."""
+"""The statements of docs/operators.md about ONNX's operators are true."""
 
 import re
 from importlib.metadata import version

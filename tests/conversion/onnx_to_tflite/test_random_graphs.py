@@ -1,4 +1,4 @@
-"""Random graphs come over as they are: float, QDQ, and back again."""
+"""Random float and QDQ graphs are converted, and back again."""
 
 from __future__ import annotations
 

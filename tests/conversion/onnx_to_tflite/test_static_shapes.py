@@ -1,4 +1,4 @@
-"""Whatever an exporter writes comes out with fixed shapes, and says the same."""
+"""Dynamic shapes of exported graphs become fixed shapes with the same outputs."""
 
 import time
 

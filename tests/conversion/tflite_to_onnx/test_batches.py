@@ -1,4 +1,4 @@
-"""Batches: the first axis is free where that is safe, and 1 where it is not."""
+"""The first axis is a free batch if that is safe, and 1 otherwise."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Detectors and loops: what TFLite does in one operator and ONNX in several."""
+"""Detectors and loops, which TFLite computes in one operator and ONNX in several."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Quantized graphs: the file's scales in QDQ, floats at the border, one quantum at most."""
+"""Quantized graphs become QDQ with the same scales and float inputs and outputs."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Operators one by one: litert on the file, onnxruntime on what was lifted."""
+"""Every operator: LiteRT on the file agrees with onnxruntime on the converted graph."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Variables of streaming models: states that the ONNX graph takes and gives back."""
+"""Variables of streaming models become inputs and outputs of the ONNX graph."""
 
 import numpy as np
 import pytest

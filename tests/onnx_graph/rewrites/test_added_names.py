@@ -1,4 +1,4 @@
-"""What onnxruntime adds to a graph bears names that nothing else in the model has."""
+"""Names that onnxruntime adds to a graph are unique in the whole model."""
 
 from __future__ import annotations
 

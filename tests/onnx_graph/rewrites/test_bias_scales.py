@@ -1,4 +1,4 @@
-"""Scales of biases are computed where that is the same number, and stored again where asked."""
+"""Scales of biases are computed if that gives the same number, and stored again on demand."""
 
 from __future__ import annotations
 

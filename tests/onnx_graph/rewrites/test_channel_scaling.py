@@ -1,4 +1,4 @@
-"""Scale and shift of each channel go into the layer before them, wherever they stand."""
+"""Per-channel scales and shifts are folded into the layer before them."""
 
 from __future__ import annotations
 

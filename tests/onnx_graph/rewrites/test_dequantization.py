@@ -1,4 +1,4 @@
-"""Int8 weights are dequantized at load where no integer kernel reads them, and change back."""
+"""Int8 weights without an integer kernel are dequantized at load, and restored on demand."""
 
 from __future__ import annotations
 

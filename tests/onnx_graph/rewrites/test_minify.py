@@ -1,4 +1,4 @@
-"""A compacted graph computes what it did before, with fewer bytes."""
+"""A compacted graph has the same outputs and fewer bytes."""
 
 from __future__ import annotations
 

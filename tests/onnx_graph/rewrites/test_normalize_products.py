@@ -1,4 +1,4 @@
-"""One spelling per product: what it becomes, and that it computes the same."""
+"""Matrix products get one standard layout with the same outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made of a graph before it is edited, and what is refused in one line."""
+"""Preparation of a graph before it is edited, and refusals in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that are put together from stored tensors become stored themselves."""
+"""Weights that are computed from stored tensors are stored themselves."""
 
 from __future__ import annotations
 

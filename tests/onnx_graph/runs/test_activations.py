@@ -1,4 +1,4 @@
-"""Values inside a graph, batch by batch, for any batch axis."""
+"""Intermediate values of a graph, batch by batch, for any batch axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph with additions computes what it did, and leaves nothing behind."""
+"""A graph with added outputs computes the same, and leaves no files."""
 
 from __future__ import annotations
 

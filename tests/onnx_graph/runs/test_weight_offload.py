@@ -1,4 +1,4 @@
-"""Weights go to a file and come back as they were."""
+"""Weights are written to a file and restored unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is accurate but over a budget is made smaller."""
+"""Accurate candidates that exceed a budget are made smaller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which recipes are tried, which candidate wins, and which one comes nearest."""
+"""The recipes that the search tries, its choice, and the nearest candidate."""
 
 from __future__ import annotations
 

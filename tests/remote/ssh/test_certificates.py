@@ -1,4 +1,4 @@
-"""Certificates of OpenSSH's own tools, for users and for hosts, against its own server."""
+"""SSH certificates of users and hosts, created by OpenSSH and checked against its server."""
 
 import shutil
 import subprocess

@@ -1,3 +1,5 @@
+"""Connections to a real SSH server: hosts, keys, agents, jump hosts and failures."""
+
 import getpass
 import shutil
 import subprocess

@@ -1,3 +1,5 @@
+"""The SSH configuration is read as OpenSSH reads it."""
+
 import dataclasses
 import shutil
 from pathlib import Path

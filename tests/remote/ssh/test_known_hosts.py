@@ -1,3 +1,5 @@
+"""Host keys against known_hosts files, and the hints of refusals."""
+
 import subprocess
 from pathlib import Path
 

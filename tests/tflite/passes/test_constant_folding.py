@@ -1,3 +1,5 @@
+"""Folding and deduplication of constants."""
+
 import numpy as np
 
 from edgekit.tflite.ir import LiteGraph, Op, Quantization, Tensor, constant, count_kinds

@@ -1,3 +1,5 @@
+"""Fusion of operators into layers."""
+
 import numpy as np
 import pytest
 

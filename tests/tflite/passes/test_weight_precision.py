@@ -1,3 +1,5 @@
+"""Weights in float16, int8 and 4 bits."""
+
 import numpy as np
 import pytest
 

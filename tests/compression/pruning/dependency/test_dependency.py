@@ -1,4 +1,4 @@
-"""What can go together is found on any graph, and what cannot is told with the reason."""
+"""Dependency groups of any graph, and reasons why channels cannot be removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One estimator for each value: chosen by what its readers make of it."""
+"""The range estimator of each activation is chosen by the error of its readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges from a stream: min and max see everything, outliers are clipped, nothing is biased."""
+"""Observers of activation ranges: exact extremes, clipped outliers, no bias."""
 
 from __future__ import annotations
 

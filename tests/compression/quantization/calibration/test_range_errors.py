@@ -1,4 +1,4 @@
-"""An error is judged where it tells most."""
+"""The error of a range is measured at the outputs of the layers that read the tensor."""
 
 from __future__ import annotations
 

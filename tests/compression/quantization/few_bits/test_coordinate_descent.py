@@ -1,4 +1,4 @@
-"""Integers and scales after GPTQ: closer to what the inputs ask for, never further."""
+"""Coordinate descent after GPTQ never increases the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Low-bit weights: a small alphabet, per channel, close to float, and kept by what comes after."""
+"""Few-bit weights: entropy, per-channel grids, small errors, and later passes."""
 
 from __future__ import annotations
 

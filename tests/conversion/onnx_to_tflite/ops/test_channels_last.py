@@ -1,4 +1,4 @@
-"""Images keep their channels last from the first layer to the last."""
+"""Images keep channels last through the whole network."""
 
 import numpy as np
 

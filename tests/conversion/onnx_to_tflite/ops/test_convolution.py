@@ -1,3 +1,5 @@
+"""Convolutions and transposed convolutions in LiteRT."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-"""Shapes and orders of axes change for nothing where they can, and come out right always."""
+"""Reshapes and transposes are avoided where possible, and always correct."""
 
 import numpy as np
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""One line of ONNX for each way to write an operator, in both runtimes."""
+"""Every variant of an operator, as one line of ONNX, in both runtimes."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Operators as older opsets write them, their settings as attributes."""
+"""Operators of older opsets, with settings as attributes."""
 
 import numpy as np
 import pytest

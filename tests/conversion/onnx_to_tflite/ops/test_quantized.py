@@ -1,3 +1,5 @@
+"""Quantized operators in LiteRT."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-"""Recurrent layers written out step by step, as onnxruntime runs them."""
+"""Unrolled recurrent layers agree with onnxruntime."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Images of another size, as onnxruntime makes them."""
+"""Resized images agree with onnxruntime."""
 
 import numpy as np
 import pytest
