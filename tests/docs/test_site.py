@@ -80,6 +80,17 @@ def test_every_file_of_the_repository_that_a_page_names_is_there():
     assert not sorted(name for name in named if not (ROOT / name).exists())
 
 
+def test_the_glossary_has_each_term_once_in_order_with_its_source():
+    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^(\S.*)\n: {3}(.*(?:\n {4}.*)*)", text, re.MULTILINE)
+    terms = [term.casefold() for term, _ in entries]
+    assert len(terms) > 30
+    assert terms == sorted(set(terms))
+    assert not [
+        term for term, meaning in entries if not re.search(r"Source: \S", " ".join(meaning.split()))
+    ]
+
+
 def test_the_readme_is_one_screen():
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     first_result = next(n for n, line in enumerate(readme) if line.startswith("| I have"))
