@@ -19,7 +19,7 @@ alias of `~/.ssh/config`, `user@host:port`), or `local` for this machine. The ex
 
 
 def get_help(*command: str) -> str:
-    """Return what ``edgekit COMMAND --help`` prints."""
+    """Return the help text of a command."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         app([*command, "--help"], prog_name="edgekit", standalone_mode=False)
