@@ -8,6 +8,8 @@ import re
 import typing
 from functools import cache
 
+from pydantic import TypeAdapter
+
 from edgekit.compression.old_names import OLD_PASSES
 from edgekit.compression.registry import PASSES, PassSpec, Promise
 from edgekit.config.plugins import Plugin, load_plugins, warn_of_plugin
@@ -105,7 +107,8 @@ def _find_settings_fault(kind: object, asks: str) -> str:
     if not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         return f"settings: {kind.__name__} must be frozen"
     try:
-        typing.get_type_hints(kind, include_extras=True)
+        for hint in typing.get_type_hints(kind, include_extras=True).values():
+            TypeAdapter(hint)
         json.dumps(dataclasses.asdict(kind()))
     except Exception as error:  # noqa: BLE001 - any fault of foreign code
         return f"settings: {kind.__name__} needs types, and defaults of plain data: " + first_line(

@@ -32,6 +32,17 @@ class Stamp:
     style: Literal["plain", "loud"] = "plain"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Strange:
+    """Settings that no text can give."""
+
+    producer: "Producer" = None
+
+
+class Producer:
+    pass
+
+
 def stamp(model, settings, work):
     loaded = onnx.load(model.path)
     loaded.producer_name = settings.text.upper() if settings.style == "loud" else settings.text
@@ -62,6 +73,7 @@ STAMP = PassSpec(
 )
 SCALE = replace(STAMP, function="demo_plugin:scale")
 CRASH = replace(STAMP, function=crash)
+STRANGE = replace(STAMP, settings=Strange)
 MUTABLE = replace(STAMP, settings=dict)
 NOTHING = 7
 PROFILES = Path(__file__).parent / "demo_profiles"
@@ -78,6 +90,7 @@ mutable = demo_plugin:MUTABLE
 nothing = demo_plugin:NOTHING
 absent = demo_plugin:ABSENT
 missing = no_such_module:PASS
+strange = demo_plugin:STRANGE
 odd = no reference
 
 [edgekit.profiles]
@@ -91,6 +104,7 @@ LEFT_OUT = {
     "mutable": "settings: must be a frozen dataclass",
     "nothing": "it must be a PassSpec, not int",
     "absent": "cannot be loaded: AttributeError",
+    "strange": "settings: Strange needs types, and defaults of plain data",
     "odd": "cannot be loaded: AttributeError",
     "missing": "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'",
 }

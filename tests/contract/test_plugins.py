@@ -47,7 +47,7 @@ def test_passes_lists_those_of_plugins_and_warns_once_of_each_that_is_broken(run
     assert listed["stamp"]["plugin"] == "demo-plugin 1.4"
     assert listed["clean"]["plugin"] == ""
     assert {"scale", "crash"} <= set(listed)
-    assert not {"mutable", "nothing", "absent", "missing", "odd"} & set(listed)
+    assert not {"mutable", "nothing", "absent", "missing", "odd", "strange"} & set(listed)
     warned = warnings_of(done)
     assert len(warned) == len(LEFT_OUT)
     for name, reason in LEFT_OUT.items():
