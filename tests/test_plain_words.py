@@ -53,12 +53,12 @@ def test_functions_are_named_after_what_they_do():
 
 
 @pytest.mark.parametrize("name", ["_made", "kept", "_with", "of", "_left", "quantized"])
-def test_such_names_are_found(name):
+def test_participle_names_are_found(name):
     assert riddles(name)
 
 
 @pytest.mark.parametrize("name", ["read", "make_kept", "_open", "quantize"])
-def test_verbs_are_not(name):
+def test_verbs_are_accepted(name):
     assert not riddles(name)
 
 
@@ -112,10 +112,10 @@ def test_messages_use_plain_words_and_american_spelling():
         "remove or mend this sample", "goes no round", "is cut short", "lighter on the way",
     ],
 )  # fmt: skip
-def test_such_words_are_found(text):
+def test_forbidden_words_are_found(text):
     assert FORBIDDEN.search(text)
 
 
 @pytest.mark.parametrize("text", ["it is no longer served", "quantize {}", "there is no key"])
-def test_plain_words_are_not(text):
+def test_plain_words_are_accepted(text):
     assert not FORBIDDEN.search(text)

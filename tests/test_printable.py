@@ -19,7 +19,7 @@ from edgekit.printable import escape_lines, escape_text
         ("\U000e0041", "\\U000e0041"),
     ],
 )
-def test_what_does_not_show_as_itself_is_escaped(text, shown):
+def test_invisible_characters_are_escaped(text, shown):
     assert escape_text(text) == shown
 
 

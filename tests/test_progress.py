@@ -45,7 +45,7 @@ def test_what_is_left_follows_the_pace_of_late_and_not_a_slow_start():
     assert pace.remaining_s(101, 120.0) == pytest.approx(40, rel=0.05)
 
 
-def test_nothing_is_foretold_of_what_has_not_moved():
+def test_without_progress_no_remaining_time_is_shown():
     pace = Pace(0.0)
     assert pace.remaining_s(100, 10.0) is None
     pace.add(0, 0.0)
@@ -54,7 +54,7 @@ def test_nothing_is_foretold_of_what_has_not_moved():
     assert pace.remaining_s(0, 10.0) is None
 
 
-def test_time_passes_while_nothing_is_heard():
+def test_the_remaining_time_decreases_between_updates():
     pace = Pace(0.0)
     for second in range(11):
         pace.add(second, float(second))
@@ -114,7 +114,7 @@ def test_a_stage_without_counts_says_how_long_it_has_taken(clock, monkeypatch):
     assert terminal.getvalue().endswith("clean (5 s so far)")
 
 
-def test_bytes_are_told_in_percent(clock, monkeypatch):
+def test_bytes_are_shown_in_percent(clock, monkeypatch):
     terminal = listen(monkeypatch, Terminal())
     tick = Ticker()
     tick("receive", 0, 4 << 20)
@@ -132,7 +132,7 @@ def test_a_line_that_is_too_long_keeps_its_end(clock, monkeypatch):
     assert line.endswith("x 3/10")
 
 
-def test_a_wait_in_which_nobody_calls_is_shown_all_the_same(monkeypatch):
+def test_the_elapsed_time_is_shown_without_updates(monkeypatch):
     terminal = listen(monkeypatch, Terminal())
     monkeypatch.setattr(progress, "_REFRESH_S", 0.02)
     monkeypatch.setattr(progress, "_SHOWN_AFTER_S", 0.05)

@@ -38,12 +38,12 @@ def wheel(tmp_path_factory):
     return build_wheel(checkout, tmp_path_factory.mktemp("wheel"))
 
 
-def test_no_file_is_longer_than_a_reader_can_hold():
+def test_no_file_is_too_long():
     long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := lines(p)) > LONGEST}
     assert not long
 
 
-def test_no_folder_holds_more_files_than_a_reader_can_survey():
+def test_no_folder_has_too_many_files():
     counts = Counter(p.parent.relative_to(ROOT).as_posix() for p in SOURCES)
     assert not {
         name: n for name, n in counts.items() if n > MOST_FILES and name not in ONE_INTERFACE
@@ -60,7 +60,7 @@ def lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
-def test_the_wheel_carries_the_agent_the_profiles_the_examples_and_every_other_file(wheel):
+def test_the_wheel_contains_the_agent_the_profiles_the_examples_and_every_other_file(wheel):
     shipped = set(zipfile.ZipFile(wheel).namelist())
     for package, home, inside in (
         ("edgekit", ROOT, ""),
@@ -75,13 +75,13 @@ def test_the_wheel_carries_the_agent_the_profiles_the_examples_and_every_other_f
         assert not wanted - shipped
 
 
-def test_the_wheel_carries_nothing_else(wheel):
+def test_the_wheel_contains_nothing_else(wheel):
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     extra = {top for top in tops if not top.endswith(".dist-info")}
     assert extra == {"edgekit", "edgekit_agent"}
 
 
-def test_the_wheel_carries_the_examples_without_outputs(wheel):
+def test_the_wheel_contains_the_examples_without_outputs(wheel):
     named = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("edgekit/ex")]
     tracked = subprocess.run(
         ["git", "ls-files", "examples"], cwd=ROOT, check=True, capture_output=True, text=True
@@ -89,7 +89,7 @@ def test_the_wheel_carries_the_examples_without_outputs(wheel):
     assert sorted(named) == [f"edgekit/{name}" for name in sorted(tracked.stdout.split())]
 
 
-def test_every_file_that_the_readme_names_is_there():
+def test_every_file_that_the_readme_names_exists():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     named = re.findall(r"\]\(([^)#]+)\)", readme)
     assert named

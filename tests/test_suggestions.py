@@ -30,11 +30,11 @@ def said(call, *arguments):
         ("quantize-static:ranges=min-max", "did you mean 'minmax'?"),
     ],
 )
-def test_passes_their_settings_and_values(step, meant):
+def test_misspelled_passes_settings_and_values_get_a_suggestion(step, meant):
     assert said(parse_step, step).endswith(meant)
 
 
-def test_steps_in_a_recipe_file(tmp_path):
+def test_misspelled_steps_in_a_recipe_file_get_a_suggestion(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('[[step]]\npass = "qantize"\n')
     assert said(read_recipe, path).endswith("did you mean 'quantize-static'?")
@@ -42,7 +42,7 @@ def test_steps_in_a_recipe_file(tmp_path):
     assert said(read_recipe, path).endswith("unknown key; did you mean 'step'?")
 
 
-def test_devices_and_metrics():
+def test_misspelled_devices_and_metrics_get_a_suggestion():
     assert said(load_profile, "raspberrypi4").endswith("?")
     assert said(check_choice, "--metric", "top_1", ("top1", "top5", "binary")).endswith("'top1'?")
 
@@ -55,10 +55,10 @@ def test_devices_and_metrics():
         ("[bild]\nseed = 1", "did you mean 'build'?"),
     ],
 )
-def test_keys_of_the_project_file(text, meant):
+def test_misspelled_keys_of_the_project_file_get_a_suggestion(text, meant):
     assert meant in said(lambda: validate(Project, tomllib.loads(text), where="edgekit.toml"))
 
 
-def test_nothing_is_suggested_for_a_word_of_its_own():
+def test_an_unrelated_word_gets_no_suggestion():
     assert did_you_mean("xyzzy", ["quantize-weights", "quantize-static"]) == ""
     assert said(parse_settings, "xyzzy", []) == "no pass named 'xyzzy'"

@@ -53,14 +53,14 @@ def test_an_output_that_is_not_finite_names_the_sample(agent, model_ref, samples
         ("binary", None, LABELS * 0, "metric binary needs one output value"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(agent, model_ref, samples, metric, output, label, told):
+def test_invalid_scoring_jobs_are_refused(agent, model_ref, samples, metric, output, label, told):
     job = ScoreJob(model_ref("echo"), samples(x=ROWS, label=label), metric, output)
     failure = agent.ask(job, Tally)
     assert failure.kind == "bad_job"
     assert told in failure.message
 
 
-def test_one_value_is_scored_against_a_half(agent, model_ref, samples):
+def test_binary_compares_one_value_with_a_half(agent, model_ref, samples):
     made = samples(x=np.array([[2], [-2], [1], [0]], np.float32), label=np.array([1, 1, 1, 0]))
     tally = agent.ask(ScoreJob(model_ref("one_value"), made, "binary"), Tally)
     assert (tally.correct, tally.predictions) == (3, (1, 0, 1, 0))
@@ -80,7 +80,7 @@ def test_top5_takes_the_lower_class_of_a_tie_as_argmax_does():
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 1000])
-def test_hits_survive_the_way_through_hex(n):
+def test_hits_are_encoded_as_hex_and_decoded_again(n):
     hits = (np.random.default_rng(n).random(n) < 0.5).tolist()
     assert hits_from_hex(hits_to_hex(hits), n).tolist() == hits
 
@@ -108,7 +108,7 @@ def test_a_bad_label_is_named_by_its_place_in_the_data():
         ("reference_int8.tflite", "litert", 0.878),
     ],
 )
-def test_resnet8_scores_what_its_makers_say(agent, zoo, samples, file, runtime, expected):
+def test_resnet8_has_its_published_accuracy(agent, zoo, samples, file, runtime, expected):
     from edgekit_agent.jobs import ModelRef
     from edgekit_agent.runtimes import import_runtime
 
@@ -123,6 +123,6 @@ def test_resnet8_scores_what_its_makers_say(agent, zoo, samples, file, runtime, 
     assert tally.correct / 1000 == pytest.approx(expected, abs=0.004)
 
 
-def test_an_output_without_entries_is_not_blamed_on_the_labels():
+def test_the_error_for_an_empty_output_does_not_name_the_labels():
     with pytest.raises(AgentError, match="the scored output of sample 7 is empty"):
         judge(np.zeros((1, 0), np.float32), np.array([2]), "top1", 7)

@@ -10,7 +10,7 @@ from edgekit_agent.results import Report
 SHORT = {"seconds": 0.05, "warmup_s": 0.2, "min_runs": 20, "max_runs": 400}
 
 
-def test_raw_times_are_reported_between_the_limits(agent, model_ref):
+def test_the_number_of_timed_runs_is_within_its_limits(agent, model_ref):
     report = agent.ask(BenchJob(model_ref("echo"), **SHORT), Report)
     latency = report.latency
     assert 20 <= len(latency.values_ms) <= 400
@@ -22,12 +22,12 @@ def test_raw_times_are_reported_between_the_limits(agent, model_ref):
     assert (report.runtime, report.runtime_version[0].isdigit()) == ("onnxruntime", True)
 
 
-def test_no_more_than_the_most_runs_are_timed(agent, model_ref):
+def test_at_most_max_runs_are_timed(agent, model_ref):
     job = BenchJob(model_ref("echo"), seconds=5.0, warmup_s=0.1, min_runs=3, max_runs=7)
     assert len(agent.ask(job, Report).latency.values_ms) == 7
 
 
-def test_inputs_are_made_from_the_signature_and_the_dims(agent, model_ref):
+def test_random_inputs_follow_the_signature_and_the_dims(agent, model_ref):
     job = BenchJob(model_ref("tokens"), dims={"L": 16}, **SHORT)
     assert isinstance(agent.ask(job, Report), Report)
 
@@ -47,12 +47,12 @@ def test_the_peak_of_one_model_does_not_raise_that_of_the_next(agent, model_ref,
     assert abs(first.peak_rss_bytes - second.peak_rss_bytes) < 12 << 20
 
 
-def test_senseless_numbers_of_runs_are_refused(agent, model_ref):
+def test_invalid_numbers_of_runs_are_refused(agent, model_ref):
     job = BenchJob(model_ref("echo"), min_runs=5, max_runs=4)
     assert agent.ask(job, Report).kind == "bad_job"
 
 
-def test_a_trend_is_told_from_noise():
+def test_a_trend_is_distinguished_from_noise():
     noise = np.random.default_rng(0).normal(1.0, 0.05, 90)
     assert not is_drifting(noise.tolist())
     assert is_drifting((noise * np.linspace(1.0, 1.3, 90)).tolist())

@@ -181,7 +181,7 @@ def test_the_watcher_is_started_in_the_users_systemd_too(system, home, config):
 # --- cron ----------------------------------------------------------------------------------
 
 
-def test_else_cron_has_a_line_and_keeps_the_others(system, home):
+def test_without_systemd_cron_gets_a_line_and_keeps_the_others(system, home):
     table = system.start_cron()
     # A form feed, a line separator of Unicode, no UTF-8, and no line feed at the end.
     others = b'MAILTO=""\n0 1 * * * echo 5 \\% \x0c of \xe2\x80\xa8 \xff # edgekit-watch\n'
@@ -203,7 +203,7 @@ def test_the_line_runs_the_watcher(system, home):
 
 
 @pytest.mark.parametrize("said", ["crontabs/me/: Permission denied", "you are not allowed", ""])
-def test_a_crontab_that_cannot_be_read_is_left_alone(system, home, said):
+def test_a_crontab_that_cannot_be_read_is_not_changed(system, home, said):
     table = system.start_cron()
     table.write_text("0 1 * * * backup\n")
     text = CRONTAB.format(table=table).replace("-l)", f'-l) echo "{said}" >&2; exit 1 ;;\n-L)')
@@ -221,7 +221,7 @@ def test_a_refused_crontab_promises_nothing(system, home):
     assert system.prepare(home).problem.endswith("crontab: no")
 
 
-def test_a_line_that_was_not_kept_promises_nothing(system, home):
+def test_a_line_that_crontab_did_not_save_promises_nothing(system, home):
     system.start_cron()
     system.program("crontab", '#!/bin/sh\n[ "$1" = - ] && cat >/dev/null\nexit 0\n')
     assert "did not save the line" in system.prepare(home).problem
@@ -250,14 +250,14 @@ def test_a_cron_without_a_daemon_or_of_busybox_promises_nothing(system, home):
 
 
 @pytest.mark.parametrize("name", ["new\nline", "esc\x1b"])
-def test_a_path_that_no_table_can_hold_promises_nothing(system, tmp_path, name):
+def test_a_path_that_units_and_crontabs_do_not_support_promises_nothing(system, tmp_path, name):
     table = system.start_cron()
     (tmp_path / name).mkdir()
     assert system.prepare(tmp_path / name).by == ""
     assert not table.exists()
 
 
-def test_what_is_kept_in_memory_only_promises_nothing(system, home, config, monkeypatch):
+def test_a_crontab_in_memory_only_promises_nothing(system, home, config, monkeypatch):
     system.start_systemd(config=config)
     system.start_cron()
     for module in (cron, user_units):
@@ -287,7 +287,7 @@ def test_a_home_that_is_mounted_late_is_waited_for(tmp_path):
     assert (tmp_path / "done").read_text() == "yes\n"
 
 
-def test_a_home_that_never_comes_is_waited_for_ten_minutes(tmp_path):
+def test_a_home_that_is_never_mounted_is_waited_for_ten_minutes(tmp_path):
     text = boot._RETRY.replace("sleep 5", 'echo >>"$0.tries"')
     command = ["/bin/sh", "-c", text, tmp_path / "watch.sh"]
     assert subprocess.run(command, check=False, timeout=60).returncode == 1

@@ -139,7 +139,7 @@ def crashes(tmp_path, verb, current, previous, *, old_form=False, watched=False)
 
 
 @pytest.mark.parametrize(("current", "previous"), [(None, None), ("one", None), ("two", "one")])
-def test_an_install_cut_anywhere_leaves_the_old_or_the_new_release_whole(
+def test_an_install_interrupted_anywhere_leaves_the_old_or_the_new_release_intact(
     tmp_path, current, previous
 ):
     seen = outcomes(tmp_path, "install", current, previous)
@@ -148,12 +148,12 @@ def test_an_install_cut_anywhere_leaves_the_old_or_the_new_release_whole(
     assert {after for _, after in seen} == {("new", current)}
 
 
-def test_a_rollback_cut_anywhere_leaves_one_of_the_two_whole(tmp_path):
+def test_a_rollback_interrupted_anywhere_leaves_one_of_both_releases_intact(tmp_path):
     seen = outcomes(tmp_path, "rollback", "two", "one")
     assert {crashed for crashed, _ in seen} == {("two", "one"), ("one", "two")}
 
 
-def test_a_rollback_cut_anywhere_leaves_no_release_that_was_not_confirmed_without_its_watch(
+def test_a_rollback_interrupted_anywhere_leaves_no_unconfirmed_release_unwatched(
     tmp_path,
 ):
     seen = crashes(tmp_path, "rollback", "two", "one", watched=True)

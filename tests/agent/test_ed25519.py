@@ -96,7 +96,7 @@ VECTORS = [
 
 
 @pytest.mark.parametrize(("name", "secret", "public", "message", "signature"), VECTORS)
-def test_the_vectors_of_the_rfc(name, secret, public, message, signature):
+def test_the_vectors_of_the_rfc_verify(name, secret, public, message, signature):
     public, message, signature = map(bytes.fromhex, (public, message, signature))
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret))
     assert (key.public_key().public_bytes_raw(), key.sign(message)) == (public, signature)
@@ -121,7 +121,7 @@ def test_it_agrees_with_cryptography_on_signatures_of_all_kinds_of_messages():
         assert not verify(public, message, bytes(other))
 
 
-def test_a_signature_has_one_form_only():
+def test_a_signature_has_only_one_valid_encoding():
     key = Ed25519PrivateKey.generate()
     public, signature = key.public_key().public_bytes_raw(), key.sign(b"text")
     scalar = int.from_bytes(signature[32:], "little") + ORDER
@@ -133,7 +133,7 @@ def test_a_signature_has_one_form_only():
 
 
 @pytest.mark.parametrize("y", [P, P + 1, 2**255 - 1, P | 1 << 255])
-def test_a_key_that_is_no_canonical_point_verifies_nothing(y):
+def test_a_key_that_is_not_a_canonical_point_verifies_nothing(y):
     public = y.to_bytes(32, "little")
     assert not is_usable_key(public)
     assert not verify(public, b"text", bytes(64))
@@ -147,7 +147,7 @@ def test_a_key_of_small_order_is_not_usable():
     assert any(verify(public, b"%d" % n, public + bytes(32)) for n in range(64))
 
 
-def test_half_of_all_numbers_are_no_points():
+def test_half_of_all_numbers_are_not_points():
     found = sum(is_usable_key(n.to_bytes(32, "little")) for n in range(2, 202))
     assert 70 < found < 130
     for n in range(2, 202):

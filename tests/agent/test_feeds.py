@@ -40,7 +40,7 @@ def test_images_are_scaled_shifted_and_transposed_for_a_float_input():
     assert made.flags.c_contiguous
 
 
-def test_preprocessing_leaves_integer_inputs_alone():
+def test_preprocessing_does_not_change_integer_inputs():
     how = Preprocess(0.5, (1.0,), (2.0,), channels_first=True)
     ids = np.arange(6, dtype=np.int64).reshape(2, 3)
     assert prepare_rows(ids, tensor("int64", "N", 3), how) is ids

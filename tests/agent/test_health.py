@@ -34,7 +34,7 @@ def test_the_error_is_relative_to_the_output(ask):
     assert "output y has a relative RMS error of 0.0476" in health.detail
 
 
-def test_one_bad_canary_among_many_is_seen(ask):
+def test_one_bad_golden_sample_among_many_is_detected(ask):
     rows = ROWS.copy()
     rows[4] = -rows[4]
     assert not ask("echo", input_x=ROWS, output_y=rows).healthy
@@ -47,7 +47,7 @@ def test_another_shape_or_a_number_that_is_not_finite_is_never_healthy(ask):
     assert health.detail.startswith("output y is not finite")
 
 
-def test_what_was_not_finite_on_the_host_must_be_the_same_here(ask):
+def test_values_that_are_not_finite_must_equal_those_of_the_host(ask):
     rows = ROWS.copy()
     rows[:, 1], rows[0, 2] = 0, -1
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,13 +67,13 @@ def test_an_output_that_is_never_finite_can_be_healthy(ask):
     assert not ask("log", input_x=zeros, output_y=zeros + np.inf).healthy
 
 
-def test_outputs_that_are_all_zero_are_compared_as_they_are(ask):
+def test_outputs_that_are_all_zero_are_compared_by_absolute_error(ask):
     zeros = np.zeros_like(ROWS)
     assert ask("echo", input_x=zeros, output_y=zeros).healthy
     assert not ask("echo", input_x=zeros + 1, output_y=zeros).healthy
 
 
-def test_canaries_of_another_model_are_refused(ask):
+def test_golden_samples_of_another_model_are_refused(ask):
     assert (
         "these golden samples belong to another model; the model lacks a, x"
         in ask("echo", input_a=ROWS, output_y=ROWS).message
@@ -82,13 +82,13 @@ def test_canaries_of_another_model_are_refused(ask):
     assert "the arrays output:NAME are missing" in ask("echo", input_x=ROWS).message
 
 
-def test_a_file_that_holds_no_canaries_is_refused(agent, model_ref, tmp_path):
+def test_a_file_without_golden_samples_is_refused(agent, model_ref, tmp_path):
     (tmp_path / "canaries.npz").write_bytes(b"nothing of the kind")
     job = HealthJob(model_ref("echo"), str(tmp_path / "canaries.npz"))
     assert agent.ask(job, Health).kind == "bad_job"
 
 
-def test_outputs_whose_squares_overflow_are_compared_all_the_same(ask):
+def test_outputs_whose_squares_overflow_are_compared(ask):
     big = np.full((5, 3), 1e300)
     health = ask("echo", input_x=ROWS, output_y=big)
     assert (health.healthy, health.relative_error) == (False, pytest.approx(1.0))

@@ -57,7 +57,7 @@ def test_a_first_release_is_served(put, home):
     assert (home / "current").readlink() == Path("releases/one")
 
 
-def test_a_second_release_keeps_the_first_to_go_back_to(agent, put, home):
+def test_a_second_release_keeps_the_first_for_a_rollback(agent, put, home):
     put("one")
     status = put("two")
     assert (status.current.name, status.previous.name) == ("two", "one")
@@ -68,7 +68,7 @@ def test_a_second_release_keeps_the_first_to_go_back_to(agent, put, home):
     assert agent.ask(RollbackJob(str(home)), Status).current.name == "two"
 
 
-def test_what_nothing_points_to_is_removed(put, home):
+def test_unreferenced_objects_are_removed(put, home):
     for release in ("one", "two", "three"):
         put(release)
     assert names(home / "releases") == ["three", "two"]
@@ -86,12 +86,12 @@ def test_installing_the_current_release_again_changes_nothing(put, home):
     assert sorted((p.name, p.lstat().st_ino) for p in home.iterdir()) == before
 
 
-def test_other_settings_of_the_current_release_are_taken_over(put):
+def test_changed_settings_of_the_current_release_are_stored(put):
     put("one")
     assert put("one", threads=2).current.threads == 2
 
 
-def test_going_forth_to_the_previous_release_is_a_switch(put, home):
+def test_installing_the_previous_release_again_is_a_switch(put, home):
     put("one")
     put("two")
     status = put("one")
@@ -100,7 +100,7 @@ def test_going_forth_to_the_previous_release_is_a_switch(put, home):
 
 
 @pytest.mark.parametrize("file", ["word.txt", "release.json"])
-def test_a_damaged_release_is_mended_by_installing_it_again(agent, put, home, file):
+def test_a_damaged_release_is_repaired_by_installing_it_again(agent, put, home, file):
     put("one")
     path = home / "current" / file
     path.unlink()
@@ -110,7 +110,7 @@ def test_a_damaged_release_is_mended_by_installing_it_again(agent, put, home, fi
     assert agent.ask(StatusJob(str(home)), Status).current.name == "one"
 
 
-def test_a_damaged_record_leaves_the_name(agent, put, home):
+def test_a_damaged_record_still_gives_the_name(agent, put, home):
     put("one")
     put("two")
     for text in ("{}", "not JSON"):
@@ -134,7 +134,7 @@ def test_only_the_release_that_is_served_is_checked(agent, put, home):
     assert agent.ask(StatusJob(str(home), check="two"), Status).health.healthy
 
 
-def test_what_is_not_edgekits_is_passed_over(put, home):
+def test_files_that_edgekit_did_not_write_are_ignored(put, home):
     put("one")
     strays = ["releases/.nfs0001", "releases/notes.txt", "runtimes/notes.txt", "objects/notes.txt"]
     # Others hide their files as well, and name them alike.
@@ -201,7 +201,7 @@ def test_the_newest_runtime_of_a_kind_that_no_kept_release_uses_stays(put, home)
     assert names(home / "runtimes") == ["litert-2.1-new"]
 
 
-def test_spare_runtimes_make_room_but_for_the_one_to_be_used(agent, put, home):
+def test_unused_runtimes_are_removed_if_their_space_is_needed(agent, put, home):
     for name in ("litert-2.1", "other-1.0"):
         (home / "runtimes" / name).mkdir(parents=True)
     put("one", site=f"{home}/runtimes/litert-2.1")
@@ -216,7 +216,7 @@ def test_spare_runtimes_make_room_but_for_the_one_to_be_used(agent, put, home):
     assert names(home / "runtimes") == ["litert-2.1"]
 
 
-def test_an_unhealthy_release_is_removed_and_nothing_is_switched(
+def test_an_unhealthy_release_is_removed_and_not_served(
     agent, put, deliver, bundle, install_job, home
 ):
     put("one")
@@ -242,14 +242,16 @@ def test_a_release_without_its_model_is_refused_before_anything_is_created(
     assert not home.exists()
 
 
-def test_a_blob_that_never_came_is_told_of(agent, install_job, home):
+def test_a_missing_blob_is_named(agent, install_job, home):
     files = tuple(never_sent(name) for name in ("model.onnx", "canaries.npz"))
     failure = agent.ask(install_job(home, "one", files), Status)
     assert (failure.kind, failure.transient) == ("missing_blob", True)
     assert names(home / "releases") == []
 
 
-def test_an_object_that_rotted_on_disk_is_not_installed(agent, deliver, bundle, install_job, home):
+def test_an_object_that_was_damaged_on_disk_is_not_installed(
+    agent, deliver, bundle, install_job, home
+):
     files = deliver(home, bundle("one"))
     (home / "objects" / files[2].digest).write_bytes(b"rot")
     failure = agent.ask(install_job(home, "one", files), Status)
@@ -277,14 +279,14 @@ def test_a_release_of_the_same_name_with_other_files_is_refused(
     assert served(home) == "one"
 
 
-def test_there_is_nothing_to_go_back_to_at_first(agent, put, home):
+def test_without_a_previous_release_a_rollback_is_refused(agent, put, home):
     assert agent.ask(RollbackJob(str(home)), Status).kind == "nothing_installed"
     assert not home.exists()
     put("one")
     assert agent.ask(RollbackJob(str(home)), Status).kind == "no_previous"
 
 
-def test_going_back_to_a_damaged_release_is_refused(agent, put, home):
+def test_a_rollback_to_a_damaged_release_is_refused(agent, put, home):
     put("one")
     put("two")
     path = home / "previous" / "word.txt"

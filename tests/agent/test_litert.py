@@ -21,7 +21,7 @@ def int8(zoo):
     return load(str(zoo / "ic-resnet8" / "reference_int8.tflite"), 1)
 
 
-def test_a_float_file_says_what_it_takes(zoo):
+def test_the_signature_of_a_float_file_is_read(zoo):
     model = load(str(zoo / "ic-resnet8" / "model.tflite"), 1)
     (tensor,) = model.inputs
     assert tensor.dtype == "float32"
@@ -30,7 +30,7 @@ def test_a_float_file_says_what_it_takes(zoo):
     assert not tensor.name.startswith("serving_default_")
 
 
-def test_an_int8_file_takes_and_gives_floats(int8, images):
+def test_an_int8_file_has_float_inputs_and_outputs(int8, images):
     (tensor,) = int8.inputs
     assert tensor.dtype == "float32"
     (output,) = int8.run({tensor.name: images[:1]}).values()
@@ -38,7 +38,7 @@ def test_an_int8_file_takes_and_gives_floats(int8, images):
     assert output.sum() == pytest.approx(1.0, abs=0.05)
 
 
-def test_an_int8_file_takes_its_own_integers_as_well(int8, images):
+def test_an_int8_file_also_accepts_its_integers(int8, images):
     name = int8.inputs[0].name
     (from_floats,) = int8.run({name: images[:1]}).values()
     stored = (images[:1] - 128).astype(np.int8)  # this file: scale 1, zero point -128
@@ -61,7 +61,7 @@ def test_an_input_of_another_shape_is_a_failure_of_the_model(int8):
         int8.run({int8.inputs[0].name: np.zeros((1, 32, 31, 3), np.float32)})
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(tmp_path):
     (tmp_path / "model.tflite").write_bytes(b"nothing of the kind")
     with pytest.raises(AgentError, match="cannot load"):
         load(str(tmp_path / "model.tflite"), 1)

@@ -78,18 +78,18 @@ def root(tmp_path):
         ("processor : 0\nisa : rv64imafdcv_zicsr\nuarch : sifive,u74\n", "sifive,u74", ("rvv",)),
     ],
 )
-def test_processors_are_known_by_name_and_instructions(root, text, name, isa):
+def test_processors_are_identified_by_name_and_instructions(root, text, name, isa):
     assert cpu.read_name_and_isa(root(proc__cpuinfo=text)) == (name, isa)
 
 
-def test_the_board_is_named_where_the_device_tells(tmp_path):
+def test_the_board_is_named_if_the_device_reports_it(tmp_path):
     (tmp_path / "proc" / "device-tree").mkdir(parents=True)
     (tmp_path / "proc" / "device-tree" / "model").write_bytes(b"Raspberry Pi 5\0")
     (tmp_path / "proc" / "cpuinfo").write_text(PI_4)
     assert cpu.read_name_and_isa(f"{tmp_path}/")[0] == "Cortex-A72 (Raspberry Pi 5)"
 
 
-def test_an_unknown_arm_core_is_told_by_its_numbers(root):
+def test_an_unknown_arm_core_is_described_by_its_numbers(root):
     text = "CPU implementer : 0x99\nCPU part : 0x123\nFeatures : asimd\n"
     assert cpu.read_name_and_isa(root(proc__cpuinfo=text))[0] == "Arm core 0x99:0x123"
 
@@ -97,7 +97,7 @@ def test_an_unknown_arm_core_is_told_by_its_numbers(root):
 MEMINFO = "MemTotal:        1000 kB\nMemAvailable:     600 kB\n"
 
 
-def test_memory_is_what_the_device_has(root):
+def test_memory_is_that_of_the_device(root):
     made = root(proc__meminfo=MEMINFO, proc__self__cgroup="0::/\n")
     assert (memory.total_bytes(made), memory.available_bytes(made)) == (1024000, 614400)
 
@@ -113,13 +113,13 @@ def test_memory_is_what_the_device_has(root):
         ),
     ],
 )
-def test_a_lower_limit_of_a_control_group_counts(root, cgroup, limit, used):
+def test_a_lower_limit_of_a_control_group_is_used(root, cgroup, limit, used):
     files = {"proc__meminfo": MEMINFO, "proc__self__cgroup": cgroup, limit: "5000", used: "2000"}
     made = root(**files)
     assert (memory.total_bytes(made), memory.available_bytes(made)) == (5000, 3000)
 
 
-def test_no_limit_is_no_limit(root):
+def test_a_control_group_without_a_limit_is_ignored(root):
     made = root(
         proc__meminfo=MEMINFO,
         proc__self__cgroup="4:memory:/\n",
@@ -128,7 +128,7 @@ def test_no_limit_is_no_limit(root):
     assert memory.total_bytes(made) == 1024000
 
 
-def test_what_a_device_does_not_tell_is_none(tmp_path):
+def test_facts_that_a_device_does_not_report_are_none(tmp_path):
     empty = f"{tmp_path}/"
     assert memory.total_bytes(empty) is None
     assert cpu.read_governor(empty) is None
@@ -136,7 +136,7 @@ def test_what_a_device_does_not_tell_is_none(tmp_path):
     assert cpu.read_name_and_isa(empty)[1] == ()
 
 
-def test_the_hottest_zone_of_the_processor_counts(root):
+def test_the_temperature_is_that_of_the_hottest_zone(root):
     made = root(
         sys__class__thermal__thermal_zone0__temp="41000",
         sys__class__thermal__thermal_zone0__type="cpu-thermal",
@@ -146,7 +146,7 @@ def test_the_hottest_zone_of_the_processor_counts(root):
     assert cpu.read_temperature_c(made) == 41.0
 
 
-def test_this_device_tells_what_it_is(agent, tmp_path):
+def test_this_machine_is_probed(agent, tmp_path):
     facts = agent.ask(ProbeJob(str(tmp_path / "not" / "yet")), DeviceFacts)
     assert facts.machine == platform.machine()
     assert facts.python == platform.python_version()
@@ -168,7 +168,7 @@ def test_this_device_tells_what_it_is(agent, tmp_path):
         ("print('hello')", "AttributeError"),
     ],
 )
-def test_a_runtime_that_is_found_but_does_not_work_says_why(agent, tmp_path, code, detail):
+def test_a_runtime_that_does_not_work_is_reported_with_the_reason(agent, tmp_path, code, detail):
     package = tmp_path / "site" / "tflite_runtime"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -181,7 +181,7 @@ def test_a_runtime_that_is_found_but_does_not_work_says_why(agent, tmp_path, cod
 
 
 @pytest.mark.skipif(shutil.which("ldd") is None, reason="no ldd to compare with")
-def test_the_c_library_is_the_one_ldd_tells():
+def test_the_c_library_is_the_one_that_ldd_reports():
     done = subprocess.run(["ldd", "--version"], capture_output=True, text=True, check=False)
     told = done.stdout + done.stderr
     name, version = find_libc().split()

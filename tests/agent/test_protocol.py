@@ -73,7 +73,7 @@ def wait_for_end(pid):
         (b'{"job": ["status"], "settings": {}}\n', "not a job"),
     ],
 )
-def test_what_is_not_a_job_is_answered_and_the_agent_goes_on(agent, tmp_path, line, told):
+def test_invalid_jobs_are_answered_and_the_agent_continues(agent, tmp_path, line, told):
     agent.send_raw(line)
     failure = agent.answer(Status)
     assert failure.kind == "bad_job"
@@ -94,7 +94,7 @@ def test_jobs_that_came_before_the_end_of_input_are_answered(agent, model_ref):
     assert len(report.latency.values_ms) == 5
 
 
-def test_the_version_is_told(pyz):
+def test_the_version_is_printed(pyz):
     done = subprocess.run(
         [sys.executable, str(pyz), "--version"], capture_output=True, text=True, check=True
     )
@@ -128,7 +128,7 @@ def test_what_a_runtime_prints_does_not_break_the_conversation(agent, models, tm
 @pytest.mark.parametrize(
     ("number", "hint"), [(signal.SIGKILL, "out of memory"), (signal.SIGILL, "newer CPU")]
 )
-def test_a_killed_worker_is_told_of_and_the_agent_goes_on(agent, model_ref, number, hint):
+def test_a_killed_worker_is_reported_and_the_agent_continues(agent, model_ref, number, hint):
     agent.send(BenchJob(model_ref("echo"), **LONG))
     os.kill(wait_for_worker(agent), number)
     failure = agent.answer(Report)
@@ -138,7 +138,7 @@ def test_a_killed_worker_is_told_of_and_the_agent_goes_on(agent, model_ref, numb
     assert isinstance(agent.ask(BenchJob(model_ref("echo"), **SHORT), Report), Report)
 
 
-def test_a_host_that_hangs_up_takes_the_worker_along(agent, model_ref):
+def test_a_worker_ends_if_the_host_disconnects(agent, model_ref):
     agent.send(BenchJob(model_ref("echo"), **LONG))
     worker = wait_for_worker(agent)
     assert agent.close() == 0
@@ -152,7 +152,7 @@ def test_a_worker_does_not_outlive_a_killed_agent(agent, model_ref):
     assert wait_for_end(worker)
 
 
-def test_a_missing_runtime_and_a_missing_model_are_told_apart(agent, models, tmp_path):
+def test_a_missing_runtime_and_a_missing_model_cause_different_errors(agent, models, tmp_path):
     broken = tmp_path / "site" / "onnxruntime"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('wheel for another Python')")
@@ -165,13 +165,13 @@ def test_a_missing_runtime_and_a_missing_model_are_told_apart(agent, models, tmp
     assert agent.ask(BenchJob(ModelRef("/no/model", "abacus")), Report).kind == "bad_job"
 
 
-def test_a_file_that_is_no_model_is_told_of(agent, tmp_path):
+def test_a_file_that_is_not_a_model_is_reported(agent, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     failure = agent.ask(BenchJob(ModelRef(str(tmp_path / "model.onnx"), "onnxruntime")), Report)
     assert failure.kind == "model_failed"
 
 
-def test_a_home_that_cannot_be_written_is_told_by_name(agent, tmp_path):
+def test_a_home_that_cannot_be_written_is_named(agent, tmp_path):
     (tmp_path / "file").write_text("")
     home = str(tmp_path / "file" / "home")
     failure = agent.ask(ReceiveJob(home, (), ()), Status)

@@ -20,7 +20,7 @@ def present(agent, home, *blobs):
 
 
 @pytest.mark.parametrize("encoding", ["raw", "zlib", "packed"])
-def test_a_blob_arrives_whole_and_is_known_from_then_on(agent, blob, tmp_path, encoding):
+def test_a_complete_blob_is_stored(agent, blob, tmp_path, encoding):
     described, wire = blob(DATA, encoding)
     assert present(agent, tmp_path, described) == (0,)
     received = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), ReceiveResult, wire)
@@ -31,7 +31,7 @@ def test_a_blob_arrives_whole_and_is_known_from_then_on(agent, blob, tmp_path, e
 
 
 @pytest.mark.parametrize("encoding", ["raw", "zlib", "packed"])
-def test_a_cut_transfer_goes_on_where_it_was_cut(start_agent, blob, tmp_path, encoding):
+def test_an_interrupted_transfer_is_resumed(start_agent, blob, tmp_path, encoding):
     described, wire = blob(os.urandom(100_000), encoding)
     first = start_agent()
     first.send(ReceiveJob(str(tmp_path), (described,), (0,)), wire[:70_000])
@@ -44,7 +44,7 @@ def test_a_cut_transfer_goes_on_where_it_was_cut(start_agent, blob, tmp_path, en
     assert present(second, tmp_path, described) == (-1,)
 
 
-def test_a_whole_part_needs_no_more_bytes(agent, blob, tmp_path):
+def test_a_complete_partial_file_needs_no_more_bytes(agent, blob, tmp_path):
     described, wire = blob(DATA, "zlib")
     (tmp_path / "parts").mkdir()
     name = f"{described.digest}.{described.wire_digest}.part"
@@ -66,7 +66,7 @@ def test_damaged_bytes_are_dropped_and_the_next_job_is_understood(agent, blob, t
 @pytest.mark.parametrize(
     "wire", [b"no zlib at all", zlib.compress(DATA + b"!"), zlib.compress(DATA)[:-40]]
 )
-def test_what_unpacks_to_something_else_is_dropped(agent, blob, tmp_path, wire):
+def test_a_file_that_expands_to_other_content_is_dropped(agent, blob, tmp_path, wire):
     described, _ = blob(DATA)
     wired, _ = blob(wire)
     lie = dataclasses.replace(
@@ -79,7 +79,7 @@ def test_what_unpacks_to_something_else_is_dropped(agent, blob, tmp_path, wire):
 
 
 @pytest.mark.parametrize("at", [0, 9, 200, -3])
-def test_packed_bytes_of_something_else_are_dropped(agent, blob, tmp_path, at):
+def test_packed_bytes_of_other_content_are_dropped(agent, blob, tmp_path, at):
     described, wire = blob(bytes(range(250)) * 4, "packed")
     wire = bytearray(wire)
     wire[at] ^= 4
@@ -100,7 +100,7 @@ def test_packed_bytes_that_unpack_to_more_than_they_should_are_dropped(agent, bl
     assert list((tmp_path / "objects").iterdir()) == []
 
 
-def test_what_comes_after_a_packed_blob_is_taken_before_it_is_expanded(agent, blob, tmp_path):
+def test_later_blobs_are_received_before_a_packed_one_is_expanded(agent, blob, tmp_path):
     (packed, wire), (plain, rest) = blob(DATA, "packed"), blob(b"another")
     job = ReceiveJob(str(tmp_path), (packed, plain), (0, 0))
     agent.send(job, wire)
@@ -111,7 +111,7 @@ def test_what_comes_after_a_packed_blob_is_taken_before_it_is_expanded(agent, bl
     assert present(agent, tmp_path, packed, plain) == (-1, -1)
 
 
-def test_without_numpy_packed_bytes_stay_and_the_host_is_told(start_agent, blob, tmp_path):
+def test_without_numpy_packed_bytes_are_kept_and_reported(start_agent, blob, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "numpy.py").write_text("raise ImportError('no numpy for this processor')")
     agent = start_agent()
@@ -145,7 +145,7 @@ def test_a_damaged_object_does_not_count_as_present(agent, blob, tmp_path):
     assert present(agent, tmp_path, described) == (-1,)
 
 
-def test_missing_space_is_told_before_a_byte_is_read(agent, blob, tmp_path):
+def test_missing_space_is_reported_before_a_byte_is_read(agent, blob, tmp_path):
     described, _ = blob(DATA)
     huge = dataclasses.replace(described, size=1 << 60, wire_size=1 << 60)
     agent.send(ReceiveJob(str(tmp_path), (huge,), (0,)))
@@ -154,7 +154,7 @@ def test_missing_space_is_told_before_a_byte_is_read(agent, blob, tmp_path):
     assert "MiB of disk space missing" in failure.message
 
 
-def test_a_file_that_cannot_grow_is_told_of(start_agent, blob, tmp_path):
+def test_a_file_that_cannot_grow_is_reported(start_agent, blob, tmp_path):
     limit = f"ulimit -f 512; exec {sys.executable} -m edgekit_agent"
     agent = start_agent(["bash", "-c", limit])
     described, wire = blob(DATA)
@@ -164,7 +164,7 @@ def test_a_file_that_cannot_grow_is_told_of(start_agent, blob, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_told_of_and_nothing_is_torn(agent, blob, tmp_path):
+def test_a_full_disk_is_reported_and_leaves_no_partial_objects(agent, blob, tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("this root may not mount a tmpfs")
@@ -177,7 +177,7 @@ def test_a_full_disk_is_told_of_and_nothing_is_torn(agent, blob, tmp_path):
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def test_a_home_in_use_is_busy_and_worth_another_try(agent, tmp_path):
+def test_a_home_in_use_is_reported_as_busy_and_transient(agent, tmp_path):
     with (tmp_path / "lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         failure = agent.ask(ReceiveJob(str(tmp_path), (), ()), ReceiveResult)
@@ -186,7 +186,7 @@ def test_a_home_in_use_is_busy_and_worth_another_try(agent, tmp_path):
 
 
 @pytest.mark.parametrize("digest", ["../../etc/passwd", "", "A" * 64])
-def test_a_digest_that_is_none_reaches_no_file(agent, blob, tmp_path, digest):
+def test_an_invalid_digest_reaches_no_file(agent, blob, tmp_path, digest):
     described, _ = blob(b"")
     odd = dataclasses.replace(described, digest=digest)
     assert agent.ask(PlanJob(str(tmp_path), (odd,)), Plan).kind == "bad_job"
@@ -203,7 +203,7 @@ def objects(home):
     return {path.name for path in (home / "objects").iterdir()}
 
 
-def test_what_is_to_be_forgotten_is_gone_and_the_rest_stays(agent, deliver, tmp_path):
+def test_forgotten_objects_are_removed_and_others_are_kept(agent, deliver, tmp_path):
     one, two = deliver(tmp_path, {"one": b"1", "two": b"2"})
     job = ForgetJob(str(tmp_path), (one.digest, "0" * 64))
     assert agent.ask(job, ForgetResult) == ForgetResult(())
@@ -212,7 +212,7 @@ def test_what_is_to_be_forgotten_is_gone_and_the_rest_stays(agent, deliver, tmp_
 
 
 @pytest.mark.parametrize("encoding", ["raw", "zlib", "packed"])
-def test_what_came_by_half_is_forgotten_as_well(start_agent, blob, tmp_path, encoding):
+def test_partial_objects_can_be_forgotten(start_agent, blob, tmp_path, encoding):
     described, wire = blob(os.urandom(100_000), encoding)
     first = start_agent()
     first.send(ReceiveJob(str(tmp_path), (described,), (0,)), wire[:70_000])
@@ -226,7 +226,7 @@ def test_what_came_by_half_is_forgotten_as_well(start_agent, blob, tmp_path, enc
     assert list((tmp_path / "parts").iterdir()) == []
 
 
-def test_what_a_release_is_made_of_is_not_forgotten(agent, deliver, bundle, install_job, tmp_path):
+def test_objects_of_a_release_are_not_forgotten(agent, deliver, bundle, install_job, tmp_path):
     files = deliver(tmp_path, bundle("one"))
     agent.ask(install_job(tmp_path, "one", files), Status)
     (other,) = deliver(tmp_path, {"other": b"other"})
@@ -242,7 +242,7 @@ def test_what_a_release_is_made_of_is_not_forgotten(agent, deliver, bundle, inst
     )
 
 
-def test_forgetting_creates_nothing_and_leaves_the_folder_to_no_one(agent, tmp_path):
+def test_forgetting_creates_no_files(agent, tmp_path):
     home = tmp_path / "not" / "yet"
     assert agent.ask(ForgetJob(str(home), ("0" * 64,)), ForgetResult) == ForgetResult(())
     assert not home.parent.exists()

@@ -44,7 +44,7 @@ def test_a_slowed_down_processor_is_noticed(tmp_path, write, path, before, after
     assert sensors.is_throttled(first, sensors.take_snapshot(root)) is throttled
 
 
-def test_a_fan_that_spins_up_is_no_throttling(tmp_path, write):
+def test_a_fan_that_spins_up_is_not_reported_as_throttling(tmp_path, write):
     root, device = f"{tmp_path}/", "sys/class/thermal/cooling_device0"
     write(f"{device}/type", "pwm-fan")
     write(f"{device}/cur_state", 0)
@@ -90,5 +90,5 @@ def test_energy_is_power_over_time_where_there_are_no_counters(tmp_path, write):
     assert 0 < meter.used_mj() <= 3000 * (time.monotonic() - start)
 
 
-def test_no_sensor_no_energy(tmp_path):
+def test_without_a_sensor_there_is_no_energy(tmp_path):
     assert sensors.EnergyMeter(f"{tmp_path}/").used_mj() is None

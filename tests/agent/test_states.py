@@ -47,19 +47,19 @@ def answers(made, *, batch=1, first=0):
     return [outputs["y"][0] for _, outputs in iter_runs(made, Adder(), batch, first)]
 
 
-def test_a_state_is_fed_back_and_begins_anew_with_each_sequence(stepped):
+def test_a_state_is_fed_back_and_reset_with_each_sequence(stepped):
     assert answers(stepped(sequence=[4, 4, 4, 1, 1, 9, 9])) == [13, 26, 39, 13, 26, 13, 26]
     assert answers(stepped(rows=3)) == [13, 26, 39]
 
 
 @pytest.mark.parametrize("first", range(7))
-def test_what_goes_on_later_has_the_states_of_the_steps_before(stepped, first):
+def test_a_resumed_run_has_the_states_of_the_previous_steps(stepped, first):
     made = stepped(sequence=[4, 4, 4, 1, 1, 9, 9])
 
     assert answers(made, first=first) == [13, 26, 39, 13, 26, 13, 26][first:]
 
 
-def test_the_inputs_that_are_told_hold_the_states_they_were_run_with(stepped):
+def test_recorded_inputs_contain_the_states_of_their_run(stepped):
     fed = [batch.inputs["h"][:, 0].tolist() for batch, _ in iter_runs(stepped(rows=3), Adder(), 1)]
 
     assert fed == [[0, 100], [13, 113], [26, 126]]
@@ -95,7 +95,7 @@ def test_a_row_that_is_a_whole_input_is_fed_by_itself(samples):
     ]
 
 
-def test_samples_with_states_survive_the_wire(stepped):
+def test_samples_with_states_are_encoded_and_decoded(stepped):
     made = stepped(sequence=[1] * 7)
 
     assert decode(Samples, json.loads(json.dumps(encode(made)))) == made

@@ -45,7 +45,7 @@ def unpack(agent, deliver, tmp_path):
     return run
 
 
-def test_wheels_lie_as_they_are_imported(unpack, tmp_path):
+def test_wheels_are_unpacked_so_that_they_can_be_imported(unpack, tmp_path):
     other = wheel({"other.py": ""})
     unpacked = unpack("kit-1", {"kit.whl": wheel(GOOD), "other.whl": other})
     site = tmp_path / "runtimes" / "kit-1"
@@ -63,7 +63,7 @@ def test_wheels_lie_as_they_are_imported(unpack, tmp_path):
     assert stat.S_IMODE(mode) == 0o600, "an import needs no more"
 
 
-def test_a_runtime_that_is_here_but_damaged_is_replaced(unpack, tmp_path):
+def test_a_damaged_installed_runtime_is_replaced(unpack, tmp_path):
     site = tmp_path / "runtimes" / "kit-1"
     unpack("kit-1", {"kit.whl": wheel(GOOD)})
     (site / "kit/__init__.py").write_text("rot")
@@ -76,7 +76,7 @@ def test_a_runtime_that_is_here_but_damaged_is_replaced(unpack, tmp_path):
     assert names(tmp_path / "runtimes") == ["kit-1"]
 
 
-def test_a_runtime_that_is_here_stays_where_its_wheels_are_not(agent, unpack, tmp_path):
+def test_an_installed_runtime_is_used_without_its_wheels(agent, unpack, tmp_path):
     unpack("kit-1", {"kit.whl": wheel(GOOD)})
     absent = (NamedBlob("kit.whl", "0" * 64),)
     failure = agent.ask(RuntimeJob(str(tmp_path), "kit-1", absent), RuntimeResult)
@@ -103,12 +103,12 @@ def test_a_damaged_wheel_leaves_nothing_behind(unpack, tmp_path):
     assert unpack("kit-2", {"kit.whl": b"no wheel"}).kind == "corrupt"
 
 
-def test_a_wheel_that_never_came_is_told_of(agent, tmp_path):
+def test_a_missing_wheel_is_named(agent, tmp_path):
     job = RuntimeJob(str(tmp_path), "kit-1", (NamedBlob("kit.whl", "0" * 64),))
     assert agent.ask(job, RuntimeResult).kind == "missing_blob"
 
 
-def test_a_model_runs_on_what_was_unpacked(agent, unpack, models):
+def test_a_model_runs_on_an_unpacked_runtime(agent, unpack, models):
     # Takes the place of the installed one, says so, and goes on with it.
     package = (
         "import os, sys\n"

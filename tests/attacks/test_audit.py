@@ -110,7 +110,7 @@ def test_lines_of_two_agents_do_not_mix(tmp_path):
     assert len(read_last_lines(home, 1000)) == 200
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(device, tmp_path):
+def test_a_log_that_cannot_be_written_does_not_stop_the_action(device, tmp_path):
     device.push(make_bundle(tmp_path / "b1", width=8))
     (device.home / LOG).unlink()
     (device.home / LOG).mkdir()
@@ -128,7 +128,7 @@ def test_a_link_in_place_of_the_log_is_not_followed(device, tmp_path):
 
 
 @pytest.mark.parametrize("name", [LOG, TRUST, PENDING, f"current/{RECORD}"])
-def test_a_pipe_in_place_of_a_file_does_not_hold_up_status(device, tmp_path, name):
+def test_a_pipe_in_place_of_a_file_does_not_block_status(device, tmp_path, name):
     """``status`` waited for a writer until its limit of time."""
     device.push(make_bundle(tmp_path / "b", width=8))
     place = device.home / name
@@ -141,7 +141,7 @@ def test_a_pipe_in_place_of_a_file_does_not_hold_up_status(device, tmp_path, nam
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_a_pipe_or_a_folder_in_place_of_the_trusted_keys_lets_nothing_in(device, tmp_path, make):
+def test_a_pipe_or_folder_in_place_of_the_trusted_keys_accepts_no_release(device, tmp_path, make):
     device.push(make_bundle(tmp_path / "b1", width=8))
     make(device.home / TRUST)
     bundle = make_bundle(tmp_path / "b2", seed=1, width=8)
@@ -154,7 +154,7 @@ def test_a_pipe_or_a_folder_in_place_of_the_trusted_keys_lets_nothing_in(device,
         device.trust(make_key("owner"), replace=True)
 
 
-def test_a_log_that_is_a_pipe_stops_nothing(device, tmp_path):
+def test_a_log_that_is_a_pipe_does_not_stop_the_action(device, tmp_path):
     device.push(make_bundle(tmp_path / "b1", width=8))
     (device.home / LOG).unlink()
     os.mkfifo(device.home / LOG)
@@ -165,7 +165,7 @@ def test_a_log_that_is_a_pipe_stops_nothing(device, tmp_path):
     assert done.returncode == 0
 
 
-def test_a_line_that_a_power_cut_tore_takes_no_other_with_it(device, tmp_path):
+def test_a_line_torn_by_a_power_cut_does_not_affect_others(device, tmp_path):
     home = open_home(str(device.home))
     device.home.mkdir()
     for number, torn in enumerate((b'{"action": "inst', b'{"action": "inst\n', b"\0\0\0")):

@@ -59,7 +59,7 @@ def refused_build(project, *arguments, says):
     ],
     ids=lambda value: None if isinstance(value, dict) else value[:40],
 )
-def test_evaluation_data_that_does_not_fit(tiny, arrays, says):
+def test_evaluation_data_that_does_not_fit_is_refused(tiny, arrays, says):
     np.savez(tiny / "eval.npz", **arrays)
     refused_build(tiny, says=says)
 
@@ -74,7 +74,7 @@ def test_evaluation_data_that_does_not_fit(tiny, arrays, says):
     ],
     ids=["name", "shape", "nan", "none"],
 )
-def test_calibration_data_that_does_not_fit(tiny, arrays, says):
+def test_calibration_data_that_does_not_fit_is_refused(tiny, arrays, says):
     np.savez(tiny / "calib.npz", **arrays)
     refused_build(tiny, says=says)
 
@@ -109,7 +109,7 @@ def assert_refused_or_whole(project):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_an_archive_cut_short_or_with_wrong_bytes_is_refused_or_read_whole(tiny, save):
+def test_a_truncated_or_damaged_archive_is_refused_or_read_completely(tiny, save):
     path = tiny / "eval.npz"
     save(path, x=X, label=LABEL)
     whole = path.read_bytes()
@@ -162,12 +162,12 @@ def npy(array, header=None):
         "",
     ],
 )
-def test_an_array_whose_header_lies(tiny, header):
+def test_an_array_with_a_wrong_header_is_refused(tiny, header):
     npz(tiny / "eval.npz", x=npy(X, header), label=npy(LABEL))
     refused_build(tiny, says="eval.npz: x: ")
 
 
-def test_data_that_is_not_there(tiny):
+def test_missing_data_is_named(tiny):
     refused_build(tiny, "--eval", "none.npz", says="none.npz: no such file or folder")
     refused_build(tiny, "--data", "none.npz", says="none.npz: no such file or folder")
     refused_build(tiny, "--eval", "no_module:f", says="no_module:f: ModuleNotFoundError")
@@ -177,26 +177,26 @@ def test_data_that_is_not_there(tiny):
     refused_build(tiny, says="eval.npz: not an .npz file")
 
 
-def test_no_evaluation_data_at_all(tiny):
+def test_a_build_without_evaluation_data_is_refused(tiny):
     settings = (tiny / "edgekit.toml").read_text().replace('evaluation = "eval.npz"', "")
     (tiny / "edgekit.toml").write_text(settings)
     done = refused_build(tiny, says="no evaluation data")
     assert "--eval EVAL" in done.err
 
 
-def test_a_metric_that_the_output_cannot_have(tiny):
+def test_a_metric_that_does_not_fit_the_output_is_refused(tiny):
     refused_build(
         tiny, "--metric", "binary", says="metric binary needs one output value, the output has 3"
     )
 
 
-def test_preprocessing_that_does_not_fit_the_channels(tiny):
+def test_preprocessing_that_does_not_fit_the_channels_is_refused(tiny):
     with (tiny / "edgekit.toml").open("a") as file:
         file.write("[data.preprocess]\nmean = [1.0, 2.0]\n")
     refused_build(tiny, says="mean has 2 values for 4 channels")
 
 
-def test_a_sample_that_leaves_no_bits_to_the_others_is_named(workplace):
+def test_an_outlier_that_ruins_the_quantization_is_named(workplace):
     """The pass was said to have broken its promise, with exit code 1."""
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 2] y)'
@@ -213,7 +213,7 @@ def test_a_sample_that_leaves_no_bits_to_the_others_is_named(workplace):
     )
 
 
-def test_preprocessing_that_divides_by_zero(tiny):
+def test_preprocessing_that_divides_by_zero_is_refused(tiny):
     with (tiny / "edgekit.toml").open("a") as file:
         file.write("[data.preprocess]\nstd = 0.0\n")
     refused_build(tiny, says="std")

@@ -41,7 +41,7 @@ def refused_everywhere(project, model, says):
     ],
     ids=["empty", "text", "png", "tflite-head", "zeros", "zip"],
 )
-def test_a_file_that_is_no_model(tiny, content, says):
+def test_a_file_that_is_not_a_model_is_refused(tiny, content, says):
     (tiny / "thing.onnx").write_bytes(content)
     refused_everywhere(tiny, tiny / "thing.onnx", says)
 
@@ -58,12 +58,12 @@ def test_a_file_that_is_no_model(tiny, content, says):
     ],
     ids=["zip", "gzip", "lfs", "html", "json", "cut"],
 )
-def test_another_kind_of_file_is_told_with_the_remedy(tiny, content, advice):
+def test_another_kind_of_file_is_named_with_the_remedy(tiny, content, advice):
     (tiny / "thing.onnx").write_bytes(content)
     refused("inspect", tiny / "thing.onnx", says=advice)
 
 
-def test_a_folder_and_a_missing_file(tiny):
+def test_a_folder_and_a_missing_file_are_refused(tiny):
     refused_everywhere(tiny, tiny / "none.onnx", "none.onnx: cannot be read: No such file")
     (tiny / "folder.onnx").mkdir()
     with untouched(tiny):
@@ -77,7 +77,7 @@ def saved(project, text):
     return path
 
 
-def test_an_opset_newer_than_this_onnx_knows(tiny):
+def test_an_opset_newer_than_this_onnx_is_refused(tiny):
     newest = onnx.defs.onnx_opset_version()
     model = saved(
         tiny,
@@ -87,14 +87,14 @@ def test_an_opset_newer_than_this_onnx_knows(tiny):
     refused_everywhere(tiny, model, f"opset {newest + 7} is newer than the newest known")
 
 
-def test_an_ir_version_newer_than_this_onnx_knows(tiny):
+def test_an_ir_version_newer_than_this_onnx_is_refused(tiny):
     model = onnx.load(tiny / "model.onnx")
     model.ir_version = 99
     onnx.save(model, tiny / "model.onnx")
     refused_everywhere(tiny, tiny / "model.onnx", "model.onnx: ")
 
 
-def test_an_operator_of_a_domain_that_nobody_knows(tiny):
+def test_an_operator_of_an_unknown_domain_is_refused(tiny):
     model = saved(
         tiny,
         '<ir_version: 10, opset_import: ["" : 17, "org.example" : 1]>\n'
@@ -103,7 +103,7 @@ def test_an_operator_of_a_domain_that_nobody_knows(tiny):
     refused_everywhere(tiny, model, "onnxruntime")
 
 
-def test_an_operator_that_the_standard_does_not_have(tiny):
+def test_an_operator_that_is_not_in_the_standard_is_refused(tiny):
     model = saved(
         tiny,
         '<ir_version: 10, opset_import: ["" : 17]>\n'
@@ -119,7 +119,7 @@ def test_an_operator_that_the_standard_does_not_have(tiny):
         (helper.make_optional_type_proto, "optional"),
     ],
 )
-def test_an_input_that_is_no_tensor(tiny, kind, named):
+def test_an_input_that_is_not_a_tensor_is_refused(tiny, kind, named):
     tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [1, 4])
     given = helper.make_value_info("things", kind(tensor))
     if named == "sequence":
@@ -136,7 +136,7 @@ def test_an_input_that_is_no_tensor(tiny, kind, named):
 
 @pytest.mark.parametrize("side", ["input", "output"])
 @pytest.mark.parametrize("number", [0, 99, -1])
-def test_an_element_type_that_onnx_does_not_have(tiny, side, number):
+def test_an_unknown_element_type_is_refused(tiny, side, number):
     """onnx's checker looks only whether there is one."""
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 17]> g (float[4] x) => (float[4] y) { y = Relu(x) }'
@@ -148,7 +148,7 @@ def test_an_element_type_that_onnx_does_not_have(tiny, side, number):
     refused_everywhere(tiny, tiny / "model.onnx", says)
 
 
-def test_a_model_without_inputs(tiny):
+def test_a_model_without_inputs_is_refused(tiny):
     model = saved(
         tiny,
         '<ir_version: 10, opset_import: ["" : 17]>\n'
@@ -157,7 +157,7 @@ def test_a_model_without_inputs(tiny):
     refused_everywhere(tiny, model, "model.onnx: the model has no inputs")
 
 
-def test_strings_as_input(tiny):
+def test_text_inputs_are_refused(tiny):
     model = saved(
         tiny,
         '<ir_version: 10, opset_import: ["" : 17]>\n'
@@ -196,12 +196,12 @@ def external(project, location, *, data=b"", name="w", **entries):
 WHOLE = np.ones((4, 3), np.float32).tobytes()
 
 
-def test_external_data_inside_the_folder_is_taken(tiny):
+def test_external_data_inside_the_folder_is_read(tiny):
     external(tiny, "weights.bin", data=WHOLE, offset=0, length=48)
     assert edgekit("inspect", tiny / "model.onnx").code == 0
 
 
-def test_external_data_that_is_missing(tiny):
+def test_missing_external_data_is_named(tiny):
     model = external(tiny, "weights.bin", length=48)
     refused_everywhere(tiny, model, "external data 'weights.bin' of tensor 'w' is missing")
 
@@ -218,21 +218,21 @@ def test_external_data_that_is_missing(tiny):
         (0, "y", "external data 'weights.bin': invalid literal"),
     ],
 )
-def test_external_data_that_is_too_short(tiny, offset, length, says):
+def test_truncated_external_data_is_named(tiny, offset, length, says):
     entries = {"offset": offset} | ({} if length is None else {"length": length})
     model = external(tiny, "weights.bin", data=WHOLE[:40], **entries)
     refused_everywhere(tiny, model, says)
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../secret.bin", "sub/../../secret.bin", ""])
-def test_external_data_outside_the_folder(tiny, location):
+def test_external_data_outside_the_folder_is_refused(tiny, location):
     (tiny.parent / "secret.bin").write_bytes(WHOLE)
     (tiny / "sub").mkdir()
     model = external(tiny, location, offset=0, length=48)
     refused_everywhere(tiny, model, "outside the model's folder")
 
 
-def test_external_data_behind_a_link_that_leads_outside(tiny):
+def test_external_data_behind_a_link_to_the_outside_is_refused(tiny):
     (tiny.parent / "secret.bin").write_bytes(WHOLE)
     (tiny / "weights.bin").symlink_to("../secret.bin")
     model = external(tiny, "weights.bin", offset=0, length=48)
@@ -288,13 +288,13 @@ def test_operators_and_opsets_that_the_device_forbids_are_all_named(tiny):
     assert "opset 17 is above 11" in done.err
 
 
-def test_a_runtime_that_the_device_does_not_have(tiny):
+def test_a_runtime_that_the_device_does_not_have_is_refused(tiny):
     with untouched(tiny):
         asked = ("build", "-C", tiny, "--device", "beaglebone-black", "--runtime", "onnxruntime")
         refused(*asked, says="beaglebone-black has no onnxruntime (litert only)")
 
 
-def test_the_whole_model_is_no_bad_input(tiny):
+def test_the_undamaged_model_is_accepted(tiny):
     done = edgekit("inspect", DIGITS / "model.onnx", "--device", PROFILE)
     stages = ["reading the model", "counting MACs", "checking operators"]
     assert (done.code, done.err.splitlines()) == (0, stages)

@@ -38,12 +38,12 @@ def refused_build(project, *arguments, says):
         ("[model]\ndims = { N = 0 }\n", "model.dims.N: "),
     ],
 )
-def test_a_wrong_project_file(tiny, text, says):
+def test_a_wrong_project_file_is_refused(tiny, text, says):
     (tiny / "edgekit.toml").write_text(text)
     refused_build(tiny, tiny / "model.onnx", says=says)
 
 
-def test_a_project_file_that_is_not_text(tiny):
+def test_a_project_file_that_is_not_text_is_refused(tiny):
     (tiny / "edgekit.toml").write_bytes(b"\xff\xfe[model]")
     refused_build(tiny, says="edgekit.toml: not TOML: ")
     (tiny / "edgekit.toml").unlink()
@@ -60,7 +60,7 @@ def test_all_errors_of_a_project_file_are_named_at_once(tiny):
         assert f"\n  {path}" in done.err
 
 
-def test_an_output_that_the_model_does_not_have(tiny):
+def test_an_output_that_the_model_does_not_have_is_refused(tiny):
     settings = (tiny / "edgekit.toml").read_text()
     (tiny / "edgekit.toml").write_text(settings.replace("[data]\n", "[data]\noutput = 'logits'\n"))
     done = refused_build(tiny, says="data.output: the model has no output 'logits'")
@@ -71,7 +71,7 @@ def test_an_output_that_the_model_does_not_have(tiny):
         )
 
 
-def test_a_project_folder_that_is_not_there(tiny):
+def test_a_missing_project_folder_is_named(tiny):
     nowhere = tiny.parent / "nowhere"
     for asked in (("build",), ("init",), ("inspect", tiny / "model.onnx")):
         refused(*asked, "-C", nowhere, says=f"{nowhere}: no such folder")
@@ -87,7 +87,7 @@ def test_a_folder_without_a_project_says_what_is_missing(workplace):
 # ---------------------------------------------------------------- devices
 
 
-def test_a_device_that_nobody_knows(tiny):
+def test_an_unknown_device_is_refused(tiny):
     done = refused_build(tiny, "--device", "toaster", says="no device profile named 'toaster'")
     assert PROFILE in done.err
     with untouched(tiny):
@@ -130,7 +130,7 @@ def test_all_errors_of_a_profile_are_named_at_once(tiny):
             assert f"\n  {path}" in done.err, done.err
 
 
-def test_a_profile_that_is_no_toml(tiny):
+def test_a_profile_that_is_not_toml_is_refused(tiny):
     (tiny / "own.toml").write_text("schema = \n")
     with untouched(tiny):
         refused("devices", "check", tiny / "own.toml", says="own.toml: not TOML: ")
@@ -141,7 +141,7 @@ def test_a_profile_that_is_no_toml(tiny):
 # ---------------------------------------------------------------- places to write to
 
 
-def test_a_place_that_cannot_be_written_to_is_found_before_any_work(tiny):
+def test_an_output_folder_that_cannot_be_written_is_reported_before_any_work(tiny):
     (tiny / "file").write_text("here already")
     for out in (tiny / "file", tiny / "file" / "deeper" / "out"):
         done = refused_build(tiny, "--out", out, says="cannot be written")
@@ -150,13 +150,13 @@ def test_a_place_that_cannot_be_written_to_is_found_before_any_work(tiny):
     refused_build(tiny, says="cannot be written")
 
 
-def test_a_cache_that_cannot_be_written_to(tiny, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_reported(tiny, monkeypatch):
     (tiny / "file").write_text("here already")
     monkeypatch.setenv("EDGEKIT_CACHE", str(tiny / "file" / "cache"))
     refused_build(tiny, says="cannot be written")
 
 
-def test_a_build_never_takes_the_place_of_the_users_own_files(tiny):
+def test_a_build_never_replaces_files_of_the_user(tiny):
     done = refused_build(
         tiny, "--out", tiny, says="the build would replace model.onnx, which edgekit did not write"
     )
@@ -196,7 +196,7 @@ def test_init_copes_with_any_file_name(tiny, name):
 # ---------------------------------------------------------------- builds and bundles
 
 
-def test_a_report_of_what_is_no_build(tiny):
+def test_a_report_of_a_folder_without_a_build_is_refused(tiny):
     with untouched(tiny):
         refused("report", tiny, says="not a build folder")
         refused("report", tiny / "nowhere", says="not a build folder")
@@ -209,7 +209,7 @@ def test_a_report_of_what_is_no_build(tiny):
         refused("report", tiny, says="the file contains no build")
 
 
-def test_an_output_that_nobody_can_take_ends_with_2(workplace):
+def test_an_output_that_cannot_be_written_ends_with_2(workplace):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command("devices", "list"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -218,7 +218,7 @@ def test_an_output_that_nobody_can_take_ends_with_2(workplace):
     assert done.stderr == "edgekit: the output: cannot be written: No space left on device\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(workplace):
+def test_a_closed_pipe_is_not_an_error(workplace):
     with subprocess.Popen(
         command("devices", "show", PROFILE), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -76,7 +76,7 @@ def bundle_file(folder, model, model_bytes):
     return path
 
 
-def test_a_few_bytes_that_claim_6_gib_are_refused_on_the_host(workplace):
+def test_a_few_bytes_that_declare_6_gib_are_refused_on_the_host(workplace):
     path = bundle_file(workplace / "b", zero_fill(6 * GIB), 6 * GIB)
     assert path.stat().st_size < 6000
     done = edgekit("push", path, "local")
@@ -85,7 +85,7 @@ def test_a_few_bytes_that_claim_6_gib_are_refused_on_the_host(workplace):
     assert done.seconds < 20
 
 
-def test_the_device_refuses_such_a_claim_before_it_takes_a_byte(tmp_path):
+def test_the_device_refuses_such_a_file_before_it_receives_a_byte(tmp_path):
     wire = zero_fill(6 * GIB)
     blob = Blob("0" * 64, 6 * GIB, hashlib.sha256(wire).hexdigest(), len(wire), "packed")
 
@@ -104,7 +104,7 @@ def test_the_device_refuses_such_a_claim_before_it_takes_a_byte(tmp_path):
     assert list((tmp_path / "home" / "parts").iterdir()) == []
 
 
-def test_a_member_that_unpacks_to_more_than_the_manifest_says_is_not_unpacked(workplace):
+def test_a_member_larger_than_the_manifest_states_is_not_unpacked(workplace):
     bundle = make_bundle(workplace / "b", width=8)
     path = workplace / "bomb.edgekit"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -123,7 +123,7 @@ def test_a_member_that_unpacks_to_more_than_the_manifest_says_is_not_unpacked(wo
 
 @pytest.mark.parametrize("kind", ["fifo", "endless"])
 @pytest.mark.parametrize("name", ["b.edgekit", "manifest.json", "model.onnx", "canaries.npz"])
-def test_what_never_ends_is_no_bundle(workplace, kind, name):
+def test_a_file_without_an_end_is_not_a_bundle(workplace, kind, name):
     bundle = make_bundle(workplace / "b", width=8)
     path = bundle.path / name
     path.unlink(missing_ok=True)
@@ -281,7 +281,7 @@ def test_expanding_takes_the_declared_size_and_a_little(tmp_path, name):
         packed(varints(8 << 20, 0, 0, 1, 0, 8 << 20, 3, 6 << 20, 1) + bytes(6 << 20)),
     ],
 )
-def test_plans_that_claim_much_are_refused_soon(data):
+def test_plans_that_declare_large_sizes_are_refused_early(data):
     started = time.monotonic()
     with pytest.raises(AgentError) as caught:
         unpack(data, 8 << 20)
@@ -289,6 +289,6 @@ def test_plans_that_claim_much_are_refused_soon(data):
     assert time.monotonic() - started < 20
 
 
-def test_what_the_host_packs_is_what_a_device_takes():
+def test_limits_of_the_host_and_the_device_agree():
     assert get_expansion_limit(0) == 64 << 20
     assert get_expansion_limit(1 << 20) > 256 << 20

@@ -106,7 +106,7 @@ def test_the_agent_refuses_settings_out_of_bounds(tmp_path, settings):
         ' "verdict": {}}',
     ],
 )
-def test_a_manifest_that_no_answer_can_hold_never_stops_the_device(tmp_path, manifest):
+def test_a_manifest_too_large_for_an_answer_never_blocks_the_device(tmp_path, manifest):
     home = tmp_path / "home"
     put(home, "one")
     assert names(put(home, "two", manifest)) == ("two", "one")
@@ -119,7 +119,7 @@ def test_a_manifest_that_no_answer_can_hold_never_stops_the_device(tmp_path, man
 
 @pytest.mark.parametrize("number", ["Infinity", "NaN", "1e308", "1e999"])
 @pytest.mark.parametrize("damaged", ["current", "previous"])
-def test_a_device_that_took_such_a_record_works_on(tmp_path, number, damaged):
+def test_a_device_with_such_a_record_still_works(tmp_path, number, damaged):
     home = tmp_path / "home"
     put(home, "one")
     put(home, "two")
@@ -150,7 +150,7 @@ def release_of(home, word, threads=1):
 
 
 @pytest.mark.parametrize("record", ["", "{}", "null", "[" * 100_000, "Infinity", '{"name": 1e999}'])
-def test_going_back_mends_a_damaged_record_from_the_manifest(tmp_path, record):
+def test_a_rollback_restores_a_damaged_record_from_the_manifest(tmp_path, record):
     home = tmp_path / "home"
     for site in ("a", "b"):
         (home / "runtimes" / site).mkdir(parents=True)
@@ -172,7 +172,7 @@ def test_going_back_mends_a_damaged_record_from_the_manifest(tmp_path, record):
     assert names(status(StatusJob(str(home), check=one), only_with_b)) == (one, "two")
 
 
-def test_a_manifest_that_was_changed_mends_no_record(tmp_path):
+def test_a_changed_manifest_restores_no_record(tmp_path):
     home = tmp_path / "home"
     one, job = release_of(home, "one")
     install(job, healthy, silent)

@@ -40,7 +40,7 @@ def damaged(seen):
     ("code", "at_exit", "after"),
     [(0, NEW, NEW), (4, OLD, OLD), (4, RETURNED, RETURNED), (5, WAITS, RETURNED), (5, OLD, NEW)],
 )
-def test_what_was_promised_is_no_fault(code, at_exit, after):
+def test_a_kept_promise_is_not_a_fault(code, at_exit, after):
     assert faults_of(delivery(code, at_exit, after)) == []
 
 
@@ -84,7 +84,7 @@ def test_an_unknown_state_of_a_device_that_answers_is_a_fault():
         (replace(NEW, releases={**NEW.releases, "c": KNOWN["c"]}), "kept without need: c"),
     ],
 )
-def test_what_is_wrong_after_the_next_push_is_a_fault(seen, says):
+def test_a_wrong_state_after_the_next_push_is_a_fault(seen, says):
     assert faults_of_next(KNOWN, OLD, "n", NEW) == []
     assert any(says in fault for fault in faults_of_next(KNOWN, OLD, "n", seen))
 

@@ -18,7 +18,7 @@ def bases(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_inputs_are_taken_or_refused_in_one_line(kind, bases, tmp_path):
+def test_damaged_inputs_are_accepted_or_refused_in_one_line(kind, bases, tmp_path):
     said = set()
     for seed in range(12):
         scratch = tmp_path / str(seed)
@@ -27,7 +27,7 @@ def test_damaged_inputs_are_taken_or_refused_in_one_line(kind, bases, tmp_path):
     assert len(said) > 2, "the inputs are damaged in different places"
 
 
-def test_the_benchmark_tells_what_it_ran_and_goes_on(tmp_path):
+def test_the_benchmark_reports_what_it_ran_and_continues(tmp_path):
     command = [sys.executable, "-m", "benchmarks.fuzz", "--commands", "1", "--kinds", "toml"]
     command += ["--out", tmp_path / "fuzz.jsonl"]
     for count, more in (("2", []), ("4", ["--resume"])):

@@ -119,7 +119,7 @@ def test_an_empty_folder_of_another_user_is_refused(tmp_path):
     assert listing(folder) == {}
 
 
-def test_a_profile_may_name_a_home_below_the_users_alone(device, monkeypatch):
+def test_a_profile_may_only_name_a_home_inside_the_users_home(device, monkeypatch):
     monkeypatch.setenv("HOME", str(device / "home"))
     inside, outside = device / "home" / "kit", device / "elsewhere"
     for text, path in (("~/kit", inside), ("kit", inside), (str(inside), inside)):
@@ -136,7 +136,7 @@ def test_a_profile_may_name_a_home_below_the_users_alone(device, monkeypatch):
         assert session.home == str(outside)
 
 
-def test_home_goes_before_the_devices_own_setting_and_a_profile_behind_it(device, monkeypatch):
+def test_home_overrides_the_devices_setting_which_overrides_the_profile(device, monkeypatch):
     monkeypatch.setenv("EDGEKIT_HOME", str(device / "own"))
     said = device / "home" / "it's mine"
     with open_session("local", home=Home(path=str(said), rule="said")) as session:
@@ -171,7 +171,7 @@ def test_push_status_and_rollback_agree_on_the_home(device):
         assert edgekit("status", "local", "--home", wrong).code == 2
 
 
-def test_a_home_of_before_the_marker_is_recognized_and_goes_on(tmp_path):
+def test_a_home_without_the_marker_of_later_versions_is_recognized(tmp_path):
     home = tmp_path / "home"
     put(home, "one")
     put(home, "two")
@@ -197,7 +197,7 @@ def mode(path):
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o007])
-def test_files_are_for_their_user_alone_whatever_the_umask(device, umask):
+def test_files_are_readable_only_by_their_user_whatever_the_umask(device, umask):
     bundle = make_bundle(device / "bundle", width=8).path
     before = os.umask(umask)
     try:
@@ -211,7 +211,7 @@ def test_files_are_for_their_user_alone_whatever_the_umask(device, umask):
             assert mode(path) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_what_is_received_and_not_installed_is_for_nobody_else_even_in_a_shared_home(tmp_path):
+def test_received_files_are_private_even_in_a_shared_home(tmp_path):
     home = tmp_path / "home"
     put(home, "one")
     home.chmod(0o750)

@@ -61,7 +61,7 @@ def refused(mode, job, result, **more):
 
 
 @pytest.mark.parametrize("mode", OTHERS)
-def test_an_answer_of_any_kind_is_an_answer_or_one_line(mode):
+def test_any_answer_is_valid_or_causes_one_line(mode):
     result = Health if mode in ("not a number", "infinite result") else Status
     refused(mode, StatusJob(home="/h"), result, progress=Ticker().said)
 
@@ -72,13 +72,13 @@ def test_a_plan_that_does_not_fit_the_question_is_refused(mode):
 
 
 @pytest.mark.parametrize("mode", ENDLESS)
-def test_a_job_ends_however_much_a_device_says(mode):
+def test_a_job_ends_however_much_a_device_sends(mode):
     said = []
     refused(mode, StatusJob(home="/h"), Status, progress=said.append, total_s=1.0)
     assert len(said) < 5000
 
 
-def test_a_flood_costs_little_memory():
+def test_a_flood_of_answers_uses_little_memory():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for mode in ("many values", "endless line", "deep arrays"):
         refused(mode, StatusJob(home="/h"), Status)
@@ -120,7 +120,7 @@ FACTS = DeviceFacts(
         {"free_disk_bytes": -1},
     ],
 )
-def test_facts_that_cannot_be_are_refused(claimed):
+def test_impossible_facts_are_refused(claimed):
     job = ProbeJob("/h")
     whole = json.loads(json.dumps(encode(FACTS)))
     assert read_result(DeviceFacts, whole, job) == FACTS
@@ -129,7 +129,7 @@ def test_facts_that_cannot_be_are_refused(claimed):
 
 
 @pytest.mark.parametrize("libc", ["glibc 2.9999999999", "glibc 99999999.1", "glibc 2", "musl 1.2"])
-def test_a_libc_that_cannot_be_is_refused_at_once(libc):
+def test_an_impossible_libc_is_refused(libc):
     with pytest.raises(DeviceError, match="no runtime is built for its libc"):
         read_device_python("dev", replace(FACTS, libc=libc))
 
@@ -147,7 +147,7 @@ def test_a_libc_that_cannot_be_is_refused_at_once(libc):
         {"metric": "top5"},
     ],
 )
-def test_a_tally_that_does_not_add_up_is_refused(claimed):
+def test_an_inconsistent_tally_is_refused(claimed):
     column = Column("label", "/h/y", 0, "int64", (3,))
     job = ScoreJob(ModelRef("/h/m", "onnxruntime"), Samples((), label=column), "top1")
     whole = {"metric": "top1", "n": 3, "correct": 2, "hits": "c0", "predictions": [0, 1, 2]}
@@ -159,7 +159,7 @@ def test_a_tally_that_does_not_add_up_is_refused(claimed):
 @pytest.mark.parametrize(
     "greeting", ['{"home": 5}', '{"home": "relative"}', '{"home": ["/h"]}', '{"other": 1}']
 )
-def test_a_greeting_of_wrong_types_is_one_line(greeting):
+def test_a_greeting_with_wrong_types_causes_one_line(greeting):
     class Greeter(LocalTransport):
         def open(self, command):
             return super().open('echo \'{"edgekit": ' + greeting + "}'")
@@ -173,7 +173,7 @@ def test_a_greeting_of_wrong_types_is_one_line(greeting):
         transport.close()
 
 
-def test_the_bounds_of_an_answer_grow_with_the_work_alone():
+def test_the_limits_of_an_answer_grow_with_the_work_only():
     def bounds(rows):
         column = Column("label", "/h/y", 0, "int64", (rows,))
         return bounds_of(

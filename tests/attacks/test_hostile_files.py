@@ -211,7 +211,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("text", DEEP.values(), ids=DEEP.keys())
-def test_toml_that_is_made_to_break_is_one_line(tmp_path, text):
+def test_hostile_toml_causes_one_line(tmp_path, text):
     for name, read in (
         ("edgekit.toml", lambda path: load_project(path.parent)),
         ("recipe.toml", read_recipe),
@@ -225,7 +225,7 @@ def test_toml_that_is_made_to_break_is_one_line(tmp_path, text):
         assert "\n" not in caught.value.message
 
 
-def test_names_that_are_no_utf8_inside_a_model_are_one_line(tmp_path):
+def test_names_inside_a_model_that_are_not_utf8_cause_one_line(tmp_path):
     nodes = [helper.make_node("Relu", ["x"], ["yyyyyyyy"], name="nodename")]
     data = model_of(nodes, output="yyyyyyyy").SerializeToString()
     for known in (b"nodename", b"yyyyyyyy"):
@@ -293,7 +293,7 @@ def test_a_constant_of_gigabytes_is_never_computed(tmp_path, kind, code):
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.tflite", "recipe.toml", "edgekit.toml", "d.toml"])
-def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path, name):
+def test_a_pipe_without_a_writer_is_refused(tmp_path, name):
     path = tmp_path / name
     os.mkfifo(path)
     readers = {"recipe.toml": read_recipe, "edgekit.toml": lambda path: load_project(path.parent)}
@@ -302,12 +302,12 @@ def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path, name):
         readers.get(name, read_model)(path)
 
 
-def test_devices_are_no_models():
+def test_device_files_are_not_models():
     with pytest.raises(UserError, match="a pipe or device, not a file"):
         read_model(Path("/dev/zero"))
 
 
-def test_a_model_that_kills_its_runtime_is_one_line(tmp_path):
+def test_a_model_that_crashes_its_runtime_causes_one_line(tmp_path):
     """A signature of a graph that is not there, which LiteRT 2.3 looks into."""
     path = Path(__file__).with_name("crashes_litert.tflite")
     command = [sys.executable, "-c", OPEN, path]

@@ -91,7 +91,7 @@ def speaking(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("what", SENT)
-def test_a_server_that_breaks_the_protocol_is_one_line(speaking, capfd, what):
+def test_a_server_that_violates_the_protocol_causes_one_line(speaking, capfd, what):
     speaking(SENT[what])
     started = time.monotonic()
     with pytest.raises(DeviceError) as caught:

@@ -67,7 +67,7 @@ def test_a_device_is_reached_through_every_shell(sshd, name):
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("script", NOISE.values(), ids=NOISE.keys())
-def test_whatever_a_login_script_prints_the_agent_is_heard(sshd, script):
+def test_output_of_login_scripts_does_not_disturb_the_agent(sshd, script):
     sshd.environment(f"{script}\n")
     started = time.monotonic()
     for _ in range(2):

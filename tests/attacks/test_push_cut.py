@@ -33,7 +33,7 @@ def install(bundle, cache):
         return push(bundle, session, cache=cache)
 
 
-def test_a_push_cut_anywhere_leaves_a_whole_release_and_the_next_one_succeeds(
+def test_a_push_interrupted_anywhere_leaves_a_complete_release_and_the_next_one_succeeds(
     sshd, tmp_path, monkeypatch
 ):
     cache, home = tmp_path / "cache", sshd.edgekit_home
@@ -130,7 +130,7 @@ def cuts_of(lines):
     return cuts + [(installs, s) for s in LATER_S], installs
 
 
-def test_the_outcome_of_a_push_cut_after_any_line_is_true(sshd, tmp_path):
+def test_the_reported_result_of_a_push_interrupted_after_any_line_is_true(sshd, tmp_path):
     """Done: the new release is served, whole. Failed: the old one is. The next push succeeds."""
     cache, home = tmp_path / "cache", sshd.edgekit_home
     install(make_bundle(tmp_path / "old", seed=1, width=400), cache)
@@ -180,7 +180,7 @@ def test_a_device_that_cannot_be_asked_again_is_unknown_and_only_after_the_insta
     assert ExitCode.DEVICE not in codes[True]
 
 
-def test_the_outcome_of_a_rollback_whose_answer_was_lost_is_true(sshd, tmp_path):
+def test_the_reported_result_of_a_rollback_with_a_lost_answer_is_true(sshd, tmp_path):
     cache, home = tmp_path / "cache", sshd.edgekit_home
     for seed in (1, 2):
         install(make_bundle(tmp_path / f"b{seed}", seed=seed, width=400), cache)
@@ -196,7 +196,9 @@ def test_the_outcome_of_a_rollback_whose_answer_was_lost_is_true(sshd, tmp_path)
 
 
 @pytest.mark.parametrize(("low_bits", "width"), [(False, 40_000), (True, 240_000)])
-def test_what_came_before_the_cut_is_not_sent_again(sshd, tmp_path, monkeypatch, low_bits, width):
+def test_data_received_before_the_interruption_is_not_sent_again(
+    sshd, tmp_path, monkeypatch, low_bits, width
+):
     cache = tmp_path / "cache"
     install(make_bundle(tmp_path / "old", seed=1), cache)
     bundle = make_bundle(tmp_path / "big", seed=2, width=width, low_bits=low_bits)
@@ -238,7 +240,7 @@ def patient(bundle, cache):
         transport.close()
 
 
-def test_an_agent_killed_in_the_middle_switches_nothing(sshd, tmp_path):
+def test_an_agent_killed_during_an_install_does_not_switch(sshd, tmp_path):
     import os
     import signal
 

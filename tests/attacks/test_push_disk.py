@@ -64,14 +64,14 @@ def test_a_full_disk_keeps_what_it_serves(disk, tmp_path):
         assert push(small, session, cache=tmp_path / "cache").release == served(home)
 
 
-def test_no_room_for_the_agent_itself(disk, tmp_path):
+def test_a_disk_without_space_for_the_agent_is_reported(disk, tmp_path):
     home = disk("size=40k")
     home.mkdir()
     (home.parent / "filler").write_bytes(bytes(32 << 10))
     refused(make_bundle(tmp_path / "b"), tmp_path / "cache", "cannot .*No space left")
 
 
-def test_a_disk_that_became_read_only(disk, tmp_path):
+def test_a_disk_that_became_read_only_is_reported(disk, tmp_path):
     home = disk("size=8m")
     with open_session("dev") as session:
         old = push(make_bundle(tmp_path / "old"), session, cache=tmp_path / "cache").release
@@ -83,7 +83,7 @@ def test_a_disk_that_became_read_only(disk, tmp_path):
 
 
 @pytest.mark.parametrize("with_agent", [True, False])
-def test_a_read_only_disk_is_asked_all_the_same(disk, tmp_path, with_agent):
+def test_status_works_on_a_read_only_disk(disk, tmp_path, with_agent):
     home = disk("size=8m")
     with open_session("dev") as session:
         old = push(make_bundle(tmp_path / "old"), session, cache=tmp_path / "cache").release
@@ -107,7 +107,7 @@ def test_an_empty_read_only_disk_serves_nothing(disk, tmp_path):
         assert status(session).current is None
 
 
-def test_a_disk_that_nothing_is_run_from_is_named_as_such(disk, tmp_path):
+def test_a_disk_mounted_noexec_is_named_as_the_reason(disk, tmp_path):
     home = disk("size=8m,noexec")
     spec = RuntimeSpec(version=">=1.16")
     with open_session("dev") as session:

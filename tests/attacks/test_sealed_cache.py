@@ -28,7 +28,7 @@ def kept(store):
 TALLY = {"n": 1000, "correct": 788}
 
 
-def test_an_edited_figure_is_not_believed(store):
+def test_an_edited_result_is_measured_again(store):
     store.remember("tallies", "ab12", TALLY)
     assert store.recall("tallies", "ab12") == TALLY
     path = kept(store)
@@ -36,14 +36,14 @@ def test_an_edited_figure_is_not_believed(store):
     assert store.recall("tallies", "ab12") is None
 
 
-def test_a_figure_without_a_seal_is_not_believed(store):
+def test_a_result_without_a_seal_is_measured_again(store):
     store.remember("tallies", "ab12", TALLY)
     kept(store).write_text(json.dumps(TALLY))
     assert store.recall("tallies", "ab12") is None
 
 
 @pytest.mark.parametrize(("kind", "key"), [("tallies", "ab34"), ("timings", "ab12")])
-def test_a_sealed_figure_answers_no_other_question(store, kind, key):
+def test_a_sealed_result_is_not_used_for_another_candidate(store, kind, key):
     store.remember("tallies", "ab12", TALLY)
     data = kept(store).read_bytes()
     store.remember(kind, key, {"n": 1})
@@ -51,7 +51,7 @@ def test_a_sealed_figure_answers_no_other_question(store, kind, key):
     assert store.recall(kind, key) is None
 
 
-def test_the_seal_of_another_user_is_not_believed(store, tmp_path, monkeypatch):
+def test_a_seal_of_another_user_is_not_accepted(store, tmp_path, monkeypatch):
     store.remember("tallies", "ab12", TALLY)
     monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "other"))
     assert store.recall("tallies", "ab12") is None
@@ -69,14 +69,14 @@ def test_the_key_is_the_users_alone_and_stays_the_same(store, tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"short", b"x" * 33])
-def test_a_damaged_key_is_one_line(store, tmp_path, data):
+def test_a_damaged_key_causes_one_line(store, tmp_path, data):
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / seals.KEY_FILE).write_bytes(data)
     with pytest.raises(UserError, match=r"cache\.key: not a key"):
         store.remember("tallies", "ab12", TALLY)
 
 
-def test_a_key_that_cannot_be_kept_is_one_line(store, tmp_path):
+def test_a_key_that_cannot_be_stored_causes_one_line(store, tmp_path):
     (tmp_path / "config").write_text("a file")
     with pytest.raises(UserError, match="cannot store the key") as caught:
         store.remember("tallies", "ab12", TALLY)

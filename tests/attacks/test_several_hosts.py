@@ -63,7 +63,7 @@ def test_a_hostile_device_is_named_and_the_good_one_is_served(
 
 
 @pytest.mark.sshd
-def test_a_device_alone_does_not_make_a_mistake_of_the_user(hostile, sshd, tmp_path, monkeypatch):
+def test_a_refusal_by_the_device_only_is_not_a_user_error(hostile, sshd, tmp_path, monkeypatch):
     """``bench`` ended with 2 where a device called the request wrong; it is asked here as well."""
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
     hostile("our fault")
@@ -99,7 +99,7 @@ def ended(capsys, **ends):
         ([UnknownStateError("a: gone"), DeviceError("b: lost")], ExitCode.UNKNOWN_STATE),
     ],
 )
-def test_the_gravest_end_is_the_exit_code(capsys, errors, code):
+def test_the_exit_code_is_that_of_the_worst_result(capsys, errors, code):
     ends = dict(zip("ab", errors, strict=False)) | {"z": "z: served"}
     found, printed = ended(capsys, **ends)
     assert found == code
@@ -109,7 +109,7 @@ def test_the_gravest_end_is_the_exit_code(capsys, errors, code):
     ]
 
 
-def test_what_nobody_expected_of_one_host_is_raised_after_the_turn_of_the_others(capsys):
+def test_an_unexpected_error_of_one_host_is_raised_after_the_others_ran(capsys):
     seen = []
 
     def one(host, tick):

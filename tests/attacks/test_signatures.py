@@ -63,7 +63,7 @@ def test_arbitrary_software_whose_statement_was_edited_is_refused(device, served
     "text",
     ["", "{}", "null", "[" * 100_000, '{"key":1}', "\ud800", "1e999", "9" * 10_000, '{"a":' * 9000],
 )
-def test_a_statement_that_is_none_is_refused_even_if_it_is_signed(device, served, key, text):
+def test_an_invalid_statement_is_refused_even_if_it_is_signed(device, served, key, text):
     mark = b""
     with contextlib.suppress(UnicodeEncodeError):
         mark = key.sign(b"edgekit release 1\0" + text.encode())
@@ -77,7 +77,7 @@ def test_rollback_to_a_lower_version_is_refused(device, served, key, tmp_path):
     assert install_anyway(device, old) == "lower_version"
 
 
-def test_rollback_is_refused_after_the_device_went_back(device, served, key, tmp_path):
+def test_a_lower_version_is_refused_after_a_rollback_of_the_device(device, served, key, tmp_path):
     newest = make_signed(tmp_path / "new", key, seed=1, version=7)
     device.push(newest)
     device.rollback()
@@ -86,7 +86,7 @@ def test_rollback_is_refused_after_the_device_went_back(device, served, key, tmp
     assert device.push(newest).health.healthy
 
 
-def test_a_lower_version_needs_leave_that_is_signed_too(device, served, key, mallory, tmp_path):
+def test_a_lower_version_needs_a_signed_permission(device, served, key, mallory, tmp_path):
     old = make_signed(tmp_path / "old", key, seed=1, version=4)
     key.path.rename(key.path.with_suffix(".away"))
     before = device.files()
@@ -101,7 +101,9 @@ def test_a_lower_version_needs_leave_that_is_signed_too(device, served, key, mal
     assert device.status().trust.version == 4
 
 
-def test_leave_for_a_lower_version_holds_once_and_for_one_release(device, served, key, tmp_path):
+def test_a_permission_for_a_lower_version_is_valid_once_for_one_release(
+    device, served, key, tmp_path
+):
     old = make_signed(tmp_path / "old", key, seed=1, version=4)
     older = make_signed(tmp_path / "older", key, seed=2, version=3)
     permit = permit_downgrade(old.signature, device.status().trust)
@@ -121,7 +123,7 @@ def test_freeze_a_release_that_has_expired_is_refused(device, served, key, tmp_p
     assert install_anyway(device, stale) == "expired"
 
 
-def test_freeze_is_refused_where_the_clock_is_behind(device, served, key, tmp_path):
+def test_freeze_is_refused_if_the_clock_is_behind(device, served, key, tmp_path):
     """A board without a battery starts years ago; what was signed tells the time."""
     ahead = now_s() + 400 * 86400
     fresh = make_signed(tmp_path / "fresh", key, seed=1, version=6)

@@ -32,7 +32,7 @@ from tests.builders.signed_device import (
 __all__ = ["device", "key", "mallory", "served", "template"]
 
 
-def test_wrong_key(device, served, mallory, tmp_path):
+def test_a_release_signed_with_a_wrong_key_is_refused(device, served, mallory, tmp_path):
     evil = make_signed(tmp_path / "evil", mallory, seed=1, version=6)
     assert mallory.id in refused(device, evil, "untrusted_key")
     assert install_anyway(device, evil) == "untrusted_key"
@@ -48,7 +48,7 @@ def test_a_statement_that_names_another_key_is_refused(device, served, key, mall
     assert install_anyway(device, served, signature=signature) == "bad_signature"
 
 
-def test_revoked_key(device, served, key, tmp_path):
+def test_a_release_signed_with_a_revoked_key_is_refused(device, served, key, tmp_path):
     newer = make_signed(tmp_path / "new", key, seed=1, version=6)
     device.push(newer)
     other = make_key("other")
@@ -65,7 +65,7 @@ def test_revoked_key(device, served, key, tmp_path):
     assert device.push(make_signed(tmp_path / "good", other, seed=3, version=8)).health.healthy
 
 
-def test_a_device_whose_last_key_was_revoked_takes_nothing(device, served, key, tmp_path):
+def test_a_device_whose_last_key_was_revoked_accepts_no_release(device, served, key, tmp_path):
     device.revoke(key)
     refused(device, make_bundle(tmp_path / "evil", seed=1, width=8), "unsigned")
     refused(device, make_signed(tmp_path / "old", key, seed=2, version=9), "revoked_key")
@@ -81,14 +81,14 @@ def test_the_previous_release_can_be_served_again_whatever_its_version(
 
 
 @pytest.mark.parametrize("ask", [read_keys, lambda session: revoke_key(session, "k")])
-def test_a_device_that_names_keys_that_are_none_costs_its_own_turn(ask):
+def test_invalid_keys_from_a_device_fail_that_device_only(ask):
     session = Session(HostileTransport("keys that are none"))
     with pytest.raises(DeviceError, match="its list of trusted keys contains an invalid key"):
         ask(session)
     session.close()
 
 
-def test_the_commands_tell_of_keys_and_refuse_with_exit_code_4(tmp_path, monkeypatch):
+def test_the_commands_show_keys_and_refuse_with_exit_code_4(tmp_path, monkeypatch):
     for name in ("config", "home", "cache"):
         monkeypatch.setenv(f"EDGEKIT_{name.upper()}", str(tmp_path / name))
     assert edgekit("keys", "new").code == 0

@@ -80,7 +80,7 @@ REDIRECTIONS = (">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full", "| tru
 @pytest.mark.parametrize(
     ("arguments", "code"), [("passes", 0), ("--help", 0), ("inspect /absent", 2)]
 )
-def test_nobody_who_listens_changes_how_a_command_ends(tmp_path, redirection, arguments, code):
+def test_a_closed_output_does_not_change_the_exit_code(tmp_path, redirection, arguments, code):
     errors = tmp_path / "errors"
     script = f"set -o pipefail; {{ {sys.executable} -m edgekit {arguments} {redirection} ; }}"
     done = subprocess.run(
@@ -114,13 +114,13 @@ def test_a_file_opened_by_a_command_never_becomes_its_output(folder, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["inspect", b"b\xff.onnx"], ["build", "-C", b"\xff"]])
-def test_a_name_that_is_no_utf8_is_one_line(tmp_path, arguments):
+def test_a_name_that_is_not_utf8_causes_one_line(tmp_path, arguments):
     done = edgekit(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert b"this name is not valid UTF-8" in done.stderr
 
 
-def test_a_folder_that_is_gone_or_has_such_a_name_is_one_line(tmp_path):
+def test_a_removed_folder_or_one_with_such_a_name_causes_one_line(tmp_path):
     for name, message in ((b"gone", b"current folder"), (b"\xff", b"not valid UTF-8")):
         place = os.fsencode(tmp_path) + b"/" + name
         script = b"mkdir %s; cd %s; rmdir ../gone; exec %s -m edgekit passes" % (

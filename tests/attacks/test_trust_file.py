@@ -79,7 +79,7 @@ def refused(device, signature):
 
 
 @pytest.mark.parametrize("text", DAMAGE)
-def test_a_damaged_file_and_copy_let_nothing_in(device, text):
+def test_a_damaged_file_and_copy_accept_no_release(device, text):
     damage(device, TRUST, COPY, text=text)
     assert try_read_trust(home(device)) is None
     with pytest.raises(AgentError) as caught:
@@ -127,7 +127,7 @@ def test_a_change_cut_off_between_file_and_copy_loses_no_revocation(device, monk
     assert names(try_read_trust(home(device)).revoked) == {"stolen", "other"}
 
 
-def test_revocations_are_never_forgotten_without_a_word(device, tmp_path):
+def test_revocations_are_never_forgotten_silently(device, tmp_path):
     damage(device, TRUST, COPY)
     done = edgekit("keys", "trust", "local", "--key", "owner")
     assert (done.code, "keys trust HOST --replace" in done.err) == (4, True)
@@ -141,13 +141,13 @@ def test_revocations_are_never_forgotten_without_a_word(device, tmp_path):
     assert "revoked keys, versions and the time were forgotten" in log
 
 
-def test_replacing_what_is_whole_forgets_nothing(device):
+def test_replacing_an_undamaged_file_forgets_nothing(device):
     change(device, add=(key("owner").get_trusted_key(),), replace=True)
     assert names(try_read_trust(home(device)).revoked) == {"stolen"}
     assert actions(device) == []
 
 
-def test_a_damaged_file_keeps_the_rest_going(device, tmp_path):
+def test_with_a_damaged_file_the_served_release_keeps_running(device, tmp_path):
     owner = key("owner")
     device.push(make_signed(tmp_path / "a", owner, version=5))
     device.push(make_signed(tmp_path / "b", owner, seed=1, version=6))
@@ -163,7 +163,7 @@ def test_a_damaged_file_keeps_the_rest_going(device, tmp_path):
     assert device.push(make_signed(tmp_path / "c", owner, seed=3, version=7)).health.healthy
 
 
-def test_the_files_are_the_owners_alone(device):
+def test_the_files_are_readable_only_by_their_owner(device):
     for name in (TRUST, COPY):
         assert (device.home / name).stat().st_mode & 0o777 == 0o600
     assert "takes_unsigned" not in json.loads((device.home / TRUST).read_text())
@@ -186,9 +186,7 @@ def test_the_owner_of_a_trusted_key_lets_a_device_take_unsigned_releases_again(d
     assert [(line.key, line.result) for line in lines] == [(key("other").id, "done")]
 
 
-def test_what_was_revoked_stays_so_and_the_version_counts_once_a_key_is_trusted_again(
-    device, tmp_path
-):
+def test_revocations_and_the_version_apply_when_a_key_is_trusted_again(device, tmp_path):
     device.push(make_signed(tmp_path / "a", key("owner"), version=5))
     with open_session("local") as session:
         end_trust(session)
@@ -201,7 +199,7 @@ def test_what_was_revoked_stays_so_and_the_version_counts_once_a_key_is_trusted_
     assert (trust.version, trust.wants_signature()) == (5, True)
 
 
-def test_nobody_else_ends_the_trust(device):
+def test_only_a_trusted_key_ends_the_trust(device):
     stranger, owner = make_key("stranger"), key("owner")
     nonce = try_read_trust(home(device)).nonce
     assert refused(device, waiver(device, stranger)) == "untrusted_key"
@@ -221,7 +219,7 @@ def test_a_permission_is_valid_once(device):
     assert refused(device, signature) == "bad_permit"
 
 
-def test_a_user_without_a_trusted_key_is_told(device, tmp_path, monkeypatch):
+def test_a_user_without_a_trusted_key_gets_an_error(device, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "of somebody else"))
     done = edgekit("keys", "untrust", "local")
     assert (done.code, "the device trusts none of your keys" in done.err) == (4, True)

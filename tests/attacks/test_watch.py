@@ -35,7 +35,7 @@ from tests.builders.watched_device import (
 __all__ = ["device", "first", "running_sshd", "sshd", "unconfirmed"]
 
 
-def test_without_a_confirmation_the_device_goes_back_by_itself(device, first, unconfirmed):
+def test_without_a_confirmation_the_device_rolls_back_by_itself(device, first, unconfirmed):
     new = unconfirmed(2.0)
     assert served(device) == (new, first)
     wait_until(lambda: not watchers(device.home))
@@ -99,7 +99,7 @@ def test_the_app_confirms_by_a_file(device, first, unconfirmed):
 
 
 @pytest.mark.sshd
-def test_the_device_goes_back_after_the_link_was_lost(sshd, tmp_path, monkeypatch):
+def test_the_device_rolls_back_after_the_connection_was_lost(sshd, tmp_path, monkeypatch):
     old = make_bundle(tmp_path / "old", width=8)
     new = make_bundle(tmp_path / "new", seed=1, width=8)
     with open_session("dev") as session:
@@ -142,7 +142,7 @@ def test_a_pipe_in_place_of_the_confirmation_is_not_waited_for(device, first, un
     assert served(device) == (first, new)
 
 
-def test_the_push_waits_for_the_app_and_tells_if_it_does_not_confirm(device, first, tmp_path):
+def test_the_push_waits_for_the_app_and_reports_a_missing_confirmation(device, first, tmp_path):
     bundle = make_bundle(tmp_path / "next", seed=1, width=8)
     done = edgekit("push", bundle.path, "local", "--watch", "3", "--app-confirms")
     assert (done.code, done.out) == (4, "")
@@ -150,14 +150,14 @@ def test_the_push_waits_for_the_app_and_tells_if_it_does_not_confirm(device, fir
     assert served(device)[0] == first
 
 
-def test_going_back_by_hand_ends_the_watch(device, first, unconfirmed):
+def test_a_rollback_by_hand_ends_the_watch(device, first, unconfirmed):
     new = unconfirmed(600.0)
     device.rollback()
     wait_until(lambda: not watchers(device.home))
     assert served(device) == (first, new)
 
 
-def test_after_a_reboot_what_starts_at_boot_goes_back(device, first, unconfirmed):
+def test_after_a_reboot_the_watcher_rolls_back(device, first, unconfirmed):
     new = unconfirmed(600.0)
     rebooted(device)
     subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
@@ -167,7 +167,7 @@ def test_after_a_reboot_what_starts_at_boot_goes_back(device, first, unconfirmed
     assert served(device) == (first, new)
 
 
-def test_the_next_push_goes_back_first_where_nothing_started_at_boot(
+def test_without_a_watcher_at_boot_the_next_push_rolls_back_first(
     device, first, unconfirmed, tmp_path
 ):
     new = unconfirmed(600.0)
@@ -176,7 +176,7 @@ def test_the_next_push_goes_back_first_where_nothing_started_at_boot(
     assert report.previous == first != new
 
 
-def test_pushing_the_release_again_confirms_it_where_nothing_started_at_boot(
+def test_without_a_watcher_at_boot_pushing_the_release_again_confirms_it(
     device, first, unconfirmed, tmp_path
 ):
     new = unconfirmed(600.0)
@@ -186,7 +186,7 @@ def test_pushing_the_release_again_confirms_it_where_nothing_started_at_boot(
     assert device.status().watch is None
 
 
-def test_cut_off_before_the_switch_nothing_changes(device, first, unconfirmed):
+def test_an_install_interrupted_before_the_switch_changes_nothing(device, first, unconfirmed):
     new = unconfirmed(600.0)
     rebooted(device)
     (device.home / "current").unlink()

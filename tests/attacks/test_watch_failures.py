@@ -40,7 +40,7 @@ __all__ = ["device", "first", "unconfirmed"]
 BY_APP = WatchTerms(seconds=30.0, by_app=True)
 
 
-def test_it_does_not_go_back_to_a_damaged_or_revoked_release(device, tmp_path):
+def test_it_does_not_roll_back_to_a_damaged_or_revoked_release(device, tmp_path):
     old, new = make_key("old"), make_key("new")
     device.trust(old)
     before = device.push(make_signed(tmp_path / "a", old, version=1)).release
@@ -58,7 +58,7 @@ def test_it_does_not_go_back_to_a_damaged_or_revoked_release(device, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"release": 7}'])
-def test_a_damaged_watch_stops_nothing(device, first, text, tmp_path):
+def test_a_damaged_watch_blocks_nothing(device, first, text, tmp_path):
     (device.home / "watch.json").write_text(text)
     assert device.status().current.name == first
     assert device.push(make_bundle(tmp_path / "next", seed=1, width=8)).previous == first
@@ -101,7 +101,7 @@ def test_a_busy_device_is_asked_to_confirm_until_it_has_time(device, first, tmp_
     assert (served(device), device.status().watch) == ((report.release, first), None)
 
 
-def test_a_failure_to_confirm_leaves_the_outcome_open(device, first, tmp_path):
+def test_a_failed_confirmation_is_an_unknown_state(device, first, tmp_path):
     bundle = make_bundle(tmp_path / "next", seed=1, width=8)
     with open_session("local") as session:
         ask = session.ask
@@ -117,7 +117,7 @@ def test_a_failure_to_confirm_leaves_the_outcome_open(device, first, tmp_path):
     assert served(device)[0] != first
 
 
-def test_where_neither_is_there_the_push_says_so(device, first, tmp_path, monkeypatch):
+def test_without_systemd_and_cron_the_push_adds_a_note(device, first, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(os.sys.executable).parent}:/nowhere")
     bundle = make_bundle(tmp_path / "next", seed=1, width=8)
     done = edgekit("push", bundle.path, "local", "--watch", "60")
@@ -134,9 +134,7 @@ def test_a_watch_of_an_earlier_version_is_read(device, first, unconfirmed):
     assert device.status().watch.release == new
 
 
-def test_a_full_disk_does_not_keep_it_from_going_back_later(
-    device, first, unconfirmed, monkeypatch
-):
+def test_a_full_disk_only_delays_the_rollback(device, first, unconfirmed, monkeypatch):
     new = unconfirmed(600.0)
     rebooted(device)
     answers = [OSError(errno.ENOSPC, "no space"), OSError(errno.EIO, "no disk")]
@@ -153,7 +151,7 @@ def test_a_full_disk_does_not_keep_it_from_going_back_later(
     assert served(device) == (first, new)
 
 
-def test_terms_that_make_no_sense_are_bad_requests(device):
+def test_invalid_watch_settings_are_refused(device):
     for seconds in ("-1", "nan", "inf", "1e9", "soon"):
         assert edgekit("push", "b", "local", "--watch", seconds).code == 2
     assert replace(BY_APP, seconds=1.0).by_app
@@ -165,7 +163,7 @@ def going_back(device, first):
     (device.home / "watch.json").unlink()
 
 
-def test_a_device_that_goes_back_while_it_is_asked_reports_what_it_serves_then(
+def test_a_device_that_rolls_back_during_a_request_reports_what_it_serves(
     device, first, unconfirmed
 ):
     new = unconfirmed(600.0)
@@ -178,7 +176,7 @@ def test_a_device_that_goes_back_while_it_is_asked_reports_what_it_serves_then(
     assert (said.current.name, said.previous.name, said.health) == (first, new, None)
 
 
-def test_a_device_that_goes_back_while_the_watch_is_read_does_not_seem_confirmed(
+def test_a_device_that_rolls_back_while_the_watch_is_read_is_not_confirmed(
     device, first, unconfirmed, monkeypatch
 ):
     unconfirmed(600.0)

@@ -30,7 +30,7 @@ LOSS = "outputs have a large relative error on the samples: y 0.4; give more sam
         ({"status": "refused", "text": "why"}, ""),
     ],
 )
-def test_a_result_is_a_fault_where_it_is_worse_than_told(changed, fault):
+def test_a_result_worse_than_reported_is_a_fault(changed, fault):
     outcome = replace(FINE, **changed)
 
     assert find_fault(outcome) == fault

@@ -30,7 +30,7 @@ def test_the_percentiles_are_those_of_all_values_of_all_processes():
     assert found.p95_ms == pytest.approx(np.percentile([1, 2, 3, 4, 5], 95))
 
 
-def test_a_p99_is_told_only_where_there_are_runs_enough():
+def test_a_p99_is_reported_only_with_enough_runs():
     values = np.random.default_rng(0).lognormal(0, 0.1, MIN_RUNS_P99)
 
     assert summarize([record(values[:-1])]).p99_ms is None
@@ -66,14 +66,14 @@ def test_processes_that_disagree_widen_the_interval():
     assert width[1] > 5 * width[0]
 
 
-def test_one_run_is_summarized_without_fuss():
+def test_a_single_run_is_summarized():
     found = summarize([record([2.5])])
 
     assert found.p50_interval_ms == (2.5, 2.5)
     assert found.effective_runs == 1
 
 
-def test_doubts_are_told_once():
+def test_doubts_are_reported_once():
     found = summarize([record([1], ("loaded",)), record([2], ("loaded", "throttled"))])
 
     assert found.doubts == ("loaded", "throttled")

@@ -19,14 +19,14 @@ from edgekit.errors import PassError
 COST = LayerCost(layer="conv/1", op="Conv", parameters=432, bits=3.7, width=4, kl=0.01, bytes=212)
 
 
-def test_a_record_of_layers_comes_back_as_it_was_left(tmp_path):
+def test_a_layer_report_is_read_back_unchanged(tmp_path):
     costs = (COST, replace(COST, layer="fc", op="Gemm", kl=0.0, bits=8.0, width=32))
     write_layers(tmp_path, costs)
 
     assert read_layers(tmp_path) == costs
 
 
-def test_a_record_from_before_zeros_were_told_is_read_as_having_none(tmp_path):
+def test_a_layer_report_without_zeros_is_read_as_having_none(tmp_path):
     write_layers(tmp_path, (replace(COST, zeros=0.5),))
     facts = json.loads((tmp_path / LAYERS).read_text())
     assert facts[0].pop("zeros") == 0.5
@@ -48,7 +48,7 @@ def test_a_damaged_record_is_the_fault_of_the_pass(tmp_path, damage):
 
 
 @pytest.mark.parametrize("change", [{"kl": float("nan")}, {"bits": float("inf")}, {"bytes": -1}])
-def test_a_figure_that_cannot_be_is_named_with_its_layer_and_nothing_is_written(tmp_path, change):
+def test_an_impossible_value_is_named_with_its_layer_and_nothing_is_written(tmp_path, change):
     with pytest.raises(PassError, match="layer conv/1: not a valid layer cost"):
         write_layers(tmp_path, [COST, replace(COST, **change)])
     assert not (tmp_path / LAYERS).exists()

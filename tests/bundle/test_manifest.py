@@ -80,7 +80,7 @@ def test_a_bundle_reads_back_as_it_was_written(lay):
     bundle.check()
 
 
-def test_a_packed_model_reads_back_as_it_was_and_travels_packed(tmp_path):
+def test_a_packed_model_is_sent_packed_and_read_back_unchanged(tmp_path):
     whole = CONTENTS | {MANIFEST: text(manifest())}
     sent = pack(CONTENTS["model.onnx"])
     members = {k: v for k, v in whole.items() if k != "model.onnx"} | {"model.onnx.packed": sent}
@@ -97,7 +97,7 @@ def test_a_packed_model_reads_back_as_it_was_and_travels_packed(tmp_path):
         )
 
 
-def test_a_build_folder_whose_bundle_file_is_of_another_build_is_packed_anew(tmp_path):
+def test_a_build_folder_with_a_bundle_file_of_another_build_is_packed_again(tmp_path):
     other = CONTENTS | {"model.onnx": b"other" * 300, MANIFEST: text(manifest(metric="top5"))}
     other["model.onnx.packed"] = pack(other.pop("model.onnx"))
     write_bundle(tmp_path / f"{manifest().name}.edgekit", other)
@@ -156,7 +156,7 @@ def test_a_wrong_manifest_is_refused_with_the_field(lay, edit, complaint):
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[]"])
-def test_a_manifest_that_is_no_json_is_refused(lay, data):
+def test_a_manifest_that_is_not_json_is_refused(lay, data):
     with pytest.raises(UserError, match=r"manifest\.json"):
         open_bundle(lay({MANIFEST: data}))
 
@@ -169,7 +169,7 @@ def test_the_same_members_make_the_same_bytes(tmp_path):
     assert (tmp_path / "a").stat().st_size < len(CONTENTS["model.onnx"])
 
 
-def test_a_bundle_that_was_cut_or_flipped_is_refused_or_says_which_file(tmp_path):
+def test_a_damaged_bundle_is_refused_with_the_file(tmp_path):
     path = tmp_path / "tablet.edgekit"
     write_bundle(path, CONTENTS | {MANIFEST: text(manifest())})
     whole = path.read_bytes()
@@ -187,7 +187,7 @@ def test_a_bundle_that_was_cut_or_flipped_is_refused_or_says_which_file(tmp_path
             assert open_bundle(path).manifest == manifest()
 
 
-def test_what_is_no_bundle_is_refused_with_what_to_give(tmp_path):
+def test_a_file_that_is_not_a_bundle_is_refused_with_a_hint(tmp_path):
     (tmp_path / "plain.txt").write_text("hello")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme", "hello")

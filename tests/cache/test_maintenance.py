@@ -64,7 +64,7 @@ def test_every_kind_is_counted(store):
     assert "figures" in edgekit("cache").out
 
 
-def test_clear_removes_all_and_keeps_what_is_somebody_elses(store, tmp_path):
+def test_clear_removes_all_entries_and_keeps_other_files(store, tmp_path):
     fill(store)
     outside = tmp_path / "precious"
     outside.mkdir()
@@ -83,7 +83,7 @@ def test_clear_removes_all_and_keeps_what_is_somebody_elses(store, tmp_path):
     assert (store.root / "states").is_symlink()
 
 
-def test_prune_keeps_what_was_used_lately(store):
+def test_prune_keeps_recently_used_entries(store):
     old, used = fill(store)
     age(store.root, 40)
     assert store.get(used.name) == used
@@ -114,22 +114,22 @@ def test_nothing_is_removed_under_a_running_build(store):
     assert not one.exists()
 
 
-def test_a_cache_that_is_not_there_is_empty(store):
+def test_a_missing_cache_is_empty(store):
     assert measure_usage().bytes == 0
     assert clear().entries == 0
     assert not store.root.exists()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("12h", 43200), ("2w", 14 * DAY_S)])
-def test_ages(text, seconds):
+def test_ages_are_parsed(text, seconds):
     assert parse_age(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1.5d", "1y", "٣d", "9999999d"])
-def test_what_is_no_age_is_refused(text):
+def test_an_invalid_age_is_refused(text):
     with pytest.raises(UserError, match="not an age"):
         parse_age(text)
 
 
-def test_one_thing_at_a_time(store):
+def test_several_actions_at_once_are_refused(store):
     assert edgekit("cache", "--clear", "--prune", "1d").code == 2

@@ -29,12 +29,12 @@ def test_a_file_is_found_again_by_the_digest_of_its_bytes(store):
     assert store.get(digest).read_bytes() == b"model"
 
 
-def test_putting_the_same_bytes_twice_is_no_fault(store):
+def test_putting_the_same_bytes_twice_works(store):
     assert put(store, b"model") == put(store, b"model")
 
 
 @pytest.mark.parametrize("damage", [b"", b"mod", b"other"])
-def test_an_object_that_was_damaged_is_gone_and_can_be_made_again(store, damage):
+def test_a_damaged_object_is_removed_and_can_be_stored_again(store, damage):
     path = put(store, b"model")
     path.write_bytes(damage)
 

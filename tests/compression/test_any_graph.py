@@ -98,7 +98,7 @@ def test_a_graph_with_nothing_to_quantize_is_refused_in_one_line(tmp_path, name,
         apply_all(RECIPES[recipe], source, tmp_path, data)
 
 
-def test_convolutions_alone_are_nothing_for_dynamic_quantization(tmp_path):
+def test_dynamic_quantization_of_convolutions_only_is_refused(tmp_path):
     source, data = source_of(QUANTIZABLE["conv 1d"], tmp_path)
     with pytest.raises(PassRefused, match=r"^nothing to quantize: w .*belongs to Conv"):
         apply("quantize-dynamic", source, tmp_path, data)
@@ -113,7 +113,7 @@ def test_a_quantized_model_is_not_quantized_again(tmp_path, recipe):
 
 
 @pytest.mark.parametrize("step", ["quantize-static", "quantize-dynamic"])
-def test_weights_that_are_not_finite_are_left_alone(tmp_path, step):
+def test_weights_that_are_not_finite_are_not_changed(tmp_path, step):
     weights = {"w": QUANTIZABLE["gemm without bias"].weights["w"].copy()}
     weights["w"][2, 1] = np.nan
     source = model(tmp_path, "g (float[N,6] x) => (y) { y = MatMul(x, w) }", weights=weights)

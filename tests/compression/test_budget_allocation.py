@@ -41,7 +41,7 @@ def test_where_choices_are_few_the_same_for_all_may_be_best():
     st.lists(st.tuples(st.integers(1, 1000), st.floats(1e-6, 1e6)), min_size=1, max_size=8),
     st.floats(2.0, 9.0),
 )
-def test_no_more_is_spent_than_there_is_and_none_is_left_that_could_mend(facts, bits):
+def test_the_budget_is_not_exceeded_and_used_as_far_as_it_helps(facts, bits):
     layers = [layer(*each) for each in facts]
     room = bits * sum(o.size for o in layers)
 
@@ -57,7 +57,7 @@ def test_no_more_is_spent_than_there_is_and_none_is_left_that_could_mend(facts, 
         )
 
 
-def test_the_lightest_is_told_where_there_is_less():
+def test_a_budget_below_the_minimum_is_refused_with_the_minimum():
     layers = [layer(100, 1.0), layer(300, 1.0, (4, 8))]
 
     assert compute_least_cost(layers) == pytest.approx(3.5)

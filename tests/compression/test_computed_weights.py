@@ -36,7 +36,7 @@ NUMBERS = {"zero": np.array([0]), "one": np.array([1]), "sizes": np.array([64, 9
     "step", ["prune-weights", "low-rank", "prune-channels", "quantize-weights", "quantize-static"]
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_takes_weights_that_the_graph_computes(tmp_path, kind, step):
+def test_a_pass_compresses_weights_that_the_graph_computes(tmp_path, kind, step):
     body, shapes = KINDS[kind]
     text = f"g (float[N,6,64] x) => (float[N,6,32] y) {{ {body} r = Relu(h) y = MatMul(r, v) }}"
     weights = {name: normal(*shape, scale=0.1) for name, shape in shapes.items()}

@@ -26,7 +26,7 @@ def written(kind, seed, folder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_keeps_its_word_on_a_random_graph_or_refuses_truly(tmp_path, kind):
+def test_a_pass_keeps_its_promises_on_a_random_graph_or_refuses_with_a_true_reason(tmp_path, kind):
     graph = written(kind, 4, tmp_path)
 
     cases = [run_recipe(graph, name, SINGLE[name], tmp_path) for name in TRIED]

@@ -47,7 +47,7 @@ def made(source, folder, data=None, **dims):
     return run_checked(build_step(ToTflite(dims=tuple(dims.items()))), source, work(folder, data))
 
 
-def test_a_state_of_a_size_on_purpose_is_filled_up_and_masked(tmp_path):
+def test_a_state_of_a_given_size_is_padded_and_masked(tmp_path):
     source = decoder(tmp_path)
     found = made(source, tmp_path, past=32)
 
@@ -67,7 +67,7 @@ def test_a_state_of_a_size_on_purpose_is_filled_up_and_masked(tmp_path):
     np.testing.assert_allclose(got["y"], run(source, **given)[0], atol=1e-5)
 
 
-def test_a_size_that_samples_give_is_told(tmp_path):
+def test_a_size_taken_from_samples_is_noted(tmp_path):
     found = made(decoder(tmp_path), tmp_path, samples(tmp_path, **fed()), past=12)
 
     assert found.notes[0] == (
@@ -77,7 +77,7 @@ def test_a_size_that_samples_give_is_told(tmp_path):
     assert found.agreement.samples == 16
 
 
-def test_a_state_without_a_mask_is_said_to_count_zeros(tmp_path):
+def test_a_state_without_a_mask_gets_a_note_about_padding(tmp_path):
     found = made(decoder(tmp_path, mask=False), tmp_path, past=32)
 
     assert (
@@ -86,7 +86,7 @@ def test_a_state_without_a_mask_is_said_to_count_zeros(tmp_path):
     )
 
 
-def test_samples_of_another_size_do_not_keep_a_size_on_purpose_away(tmp_path):
+def test_samples_of_another_size_do_not_override_a_given_size(tmp_path):
     data = samples(tmp_path, **fed(mask=False))
     found = made(decoder(tmp_path, mask=False), tmp_path, data, past=32)
 
@@ -94,7 +94,7 @@ def test_samples_of_another_size_do_not_keep_a_size_on_purpose_away(tmp_path):
     assert "compared on random inputs, as the samples have other sizes than the file" in found.notes
 
 
-def test_a_model_of_fixed_sizes_has_nothing_to_tell(tmp_path):
+def test_a_model_of_fixed_sizes_gets_no_note(tmp_path):
     proto = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y) { y = Neg(x) }'
     )
@@ -116,5 +116,5 @@ def test_a_growing_state_is_found_whatever_exporters_name_sizes(tmp_path, size, 
 
 
 @pytest.mark.parametrize("size", ["T", "Negy_dim_1"])
-def test_a_sequence_of_free_length_is_no_state(tmp_path, size):
+def test_a_sequence_of_free_length_is_not_a_state(tmp_path, size):
     assert not notes_of_growing(tmp_path, size, beside=False)

@@ -130,7 +130,7 @@ def test_weights_that_stay_float_stay_in_16_bits(tmp_path, step):
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_computed_in_float32_it_is_the_same_up_to_half_precision(tmp_path, name):
+def test_the_result_in_float32_agrees_up_to_half_precision(tmp_path, name):
     text, weights, inputs = GRAPHS[name]
     source = model(tmp_path, text, weights=weights)
     wide = load(source.path)
@@ -145,7 +145,7 @@ def test_computed_in_float32_it_is_the_same_up_to_half_precision(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", [name for name in GRAPHS if name != "a branch"])
-def test_as_tflite_it_keeps_its_weights_in_16_bits(tmp_path, name):
+def test_a_float16_model_keeps_16_bit_weights_as_tflite(tmp_path, name):
     text, weights, inputs = GRAPHS[name]
     source = model(tmp_path, text, weights=weights)
 

@@ -33,7 +33,7 @@ def test_parts_of_different_size_count_alike_in_one_output(tmp_path):
         assert of_scores == pytest.approx(0.01 / 2, rel=0.2)
 
 
-def test_a_graph_with_other_parts_is_held_against_the_whole_output(tmp_path):
+def test_a_graph_with_other_parts_is_compared_by_the_whole_output(tmp_path):
     data = [samples(tmp_path, x=normal(16, 8))]
     other = proto(
         "g (float[N,8] x) => (float[N,2,6] y) { both = MatMul(x, c) y = Reshape(both, shape) }",

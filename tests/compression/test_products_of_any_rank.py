@@ -81,7 +81,7 @@ def source_of(folder, kind, rank=None):
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_takes_it_and_stays_close(tmp_path, kind, step, settings, most, size):
+def test_a_pass_processes_the_product_and_stays_close(tmp_path, kind, step, settings, most, size):
     source, data = source_of(tmp_path, kind)
 
     made = apply(step, source, tmp_path, samples(tmp_path, **data), **settings)
@@ -91,7 +91,7 @@ def test_a_pass_takes_it_and_stays_close(tmp_path, kind, step, settings, most, s
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "einsum"])
-def test_batches_of_a_low_rank_become_two_thin_products_without_error(tmp_path, kind):
+def test_batches_of_a_low_rank_are_factorized_without_error(tmp_path, kind):
     source, data = source_of(tmp_path, kind, rank=8)
 
     made = apply("low-rank", source, tmp_path, samples(tmp_path, **data), keep=0.5)
@@ -150,7 +150,7 @@ def test_zeros_are_as_many_as_asked(tmp_path):
         ),
     ],
 )  # fmt: skip
-def test_a_refusal_says_the_true_reason(tmp_path, step, text, weights, reason):
+def test_a_refusal_gives_the_true_reason(tmp_path, step, text, weights, reason):
     source = model(tmp_path, text, weights=weights)
     fed = {"x": np.ones((8, *source.signature.inputs[0].shape[1:]))}
     fed["x"] = fed["x"].astype(source.signature.inputs[0].dtype)

@@ -79,7 +79,7 @@ def test_a_value_in_words_becomes_one_of_the_settings_type(everything, pair, val
         ("bits", "'bits': expected KEY=VALUE"),
     ],
 )
-def test_a_value_that_is_none_is_refused_with_all_that_is_allowed(everything, pair, says):
+def test_an_invalid_value_is_refused_with_the_allowed_ones(everything, pair, says):
     with pytest.raises(UserError) as caught:
         parse_settings("all", [pair])
 

@@ -139,7 +139,7 @@ def test_a_result_that_breaks_a_promise_is_the_fault_of_the_pass_that_made_it(
         (adds_a_little, "output y differs from the original's by 0.01"),
     ],
 )
-def test_without_samples_the_promises_are_held_against_made_up_inputs(
+def test_without_samples_the_promises_are_checked_on_random_inputs(
     tmp_path, monkeypatch, function, complaint
 ):
     source = model(tmp_path, NET, weights=WEIGHTS)
@@ -189,7 +189,7 @@ def rounds_on_the_way(source, settings, work):
 @pytest.mark.parametrize(
     "function", [forgets_the_clip, forgets_the_negative_clip, cuts_off_what_is_faint]
 )
-def test_without_samples_an_exact_pass_is_tried_where_clips_and_gates_saturate(
+def test_without_samples_an_exact_pass_is_checked_where_clips_and_gates_saturate(
     tmp_path, monkeypatch, function
 ):
     source = model(tmp_path, CLIPPED, weights=WEIGHTS | LIMITS)
@@ -199,7 +199,7 @@ def test_without_samples_an_exact_pass_is_tried_where_clips_and_gates_saturate(
     assert said.startswith("culprit: output y differs from the original's by"), said
 
 
-def test_what_rounding_alone_turns_around_is_no_breach(tmp_path, monkeypatch):
+def test_differences_by_rounding_alone_break_no_promise(tmp_path, monkeypatch):
     source = model(tmp_path, TIE, weights=WEIGHTS | {"huge": np.float32(1e5)})
     row = PassSpec(
         settings=Clean,

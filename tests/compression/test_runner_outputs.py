@@ -114,7 +114,7 @@ def answers_far_too_loudly(source, settings, work):
         (answers_far_too_loudly, "output y differs from the original's by 1.3e+02 (relative RMS)"),
     ],
 )
-def test_a_pass_that_says_it_quantizes_has_to(tmp_path, monkeypatch, function, complaint):
+def test_a_quantizing_pass_must_store_integers(tmp_path, monkeypatch, function, complaint):
     source = model(tmp_path, BIG_NET, weights=BIG)
     data = samples(tmp_path, x=normal(40, 64))
 
@@ -143,7 +143,7 @@ def picks_one_class(source, settings, work):
     return _edited(source, work, pick)
 
 
-def test_a_class_that_is_the_same_on_every_sample_follows_nothing(tmp_path, monkeypatch):
+def test_a_class_that_is_the_same_on_every_sample_is_refused(tmp_path, monkeypatch):
     text = "g (float[N,6] x) => (int64[N] y) { h = MatMul(x, w) y = ArgMax<axis=1, keepdims=0>(h) }"
     source = model(tmp_path, text, weights=WEIGHTS)
     data = samples(tmp_path, x=normal(40, 6))
@@ -153,7 +153,7 @@ def test_a_class_that_is_the_same_on_every_sample_follows_nothing(tmp_path, monk
     assert "output y is the same for every sample" in said
 
 
-def test_an_exact_pass_picks_the_classes_that_the_original_picks(tmp_path, monkeypatch):
+def test_an_exact_pass_predicts_the_same_classes(tmp_path, monkeypatch):
     text = "g (float[N,6] x) => (int64[N] y) { h = MatMul(x, w) y = ArgMax<axis=1, keepdims=0>(h) }"
     source = model(tmp_path, text, weights=WEIGHTS)
     data = samples(tmp_path, x=normal(40, 6))
@@ -202,7 +202,7 @@ def test_infinities_that_the_original_stores_may_stay(tmp_path, cleaned):
     assert run(made, x=normal(2, 6))[0][:, 1].tolist() == [0, 0]
 
 
-def test_as_many_boxes_as_a_result_finds_are_its_own_affair(tmp_path, monkeypatch):
+def test_the_number_of_detections_may_differ(tmp_path, monkeypatch):
     """Their number follows the data, so a quantized detector may find others."""
     text = (
         "g (float[N,6] x) => (float[N,4] y, int64[2,found] at) { y = MatMul(x, w) at = NonZero(y) }"
@@ -265,7 +265,7 @@ def test_without_calibration_data_static_quantization_is_refused_and_the_others_
     np.testing.assert_allclose(run(dynamic, x=x)[0], run(source, x=x)[0], atol=0.05)
 
 
-def test_samples_that_the_model_fails_on_are_the_users_to_mend(tmp_path):
+def test_samples_that_the_model_fails_on_are_a_user_error(tmp_path):
     text = "g (int64[N] i) => (float[N,3] y) { h = Gather(t, i) y = MatMul(h, w) }"
     source = model(tmp_path, text, weights={"t": normal(5, 3), "w": normal(3, 3)})
     data = samples(tmp_path, i=np.array([0, 1, 99]))

@@ -134,7 +134,7 @@ NUMBERS = {
     "step", ["prune-weights", "prune-channels", "low-rank", "quantize-weights", "quantize-static"]
 )
 @pytest.mark.parametrize("kind", DERIVED)
-def test_a_table_that_is_read_by_way_of_another_operator_is_not_doubled(tmp_path, kind, step):
+def test_a_table_that_is_read_through_another_operator_is_not_stored_twice(tmp_path, kind, step):
     text = (
         f"g (int64[N,6] x) => (float[N,6,{ROWS}] y) {{ {DERIVED[kind]} m = MatMul(e, a)"
         " h = Relu(m) u = Transpose<perm = [1, 0]>(t) y = MatMul(h, u) }"
@@ -181,7 +181,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("kind", PARTS)
-def test_channels_of_a_weight_go_although_another_node_reads(tmp_path, kind):
+def test_channels_of_a_weight_are_removed_although_another_node_reads_it(tmp_path, kind):
     body, wide = PARTS[kind]
     text = f"g (float[N,6,64] x) => (float[N,6,32] y) {{ {body} }}"
     places = {name: v for name, v in PLACES.items() if f", {name}" in text or f"({name}," in text}

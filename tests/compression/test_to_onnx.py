@@ -34,7 +34,7 @@ def resizable(folder, *, batch=1, free=1):
 
 
 @pytest.mark.parametrize("free", [1, -1])
-def test_a_file_that_takes_no_inputs_of_its_own_sizes_is_read_with_free_ones(tmp_path, free):
+def test_a_file_that_rejects_its_own_sizes_is_read_with_free_ones(tmp_path, free):
     source = resizable(tmp_path, free=free)
 
     assert source.signature.inputs[0].shape == (1, "?", "?", 3)
@@ -69,7 +69,7 @@ def test_without_a_size_the_input_and_the_option_are_named(tmp_path):
     assert "--dims x.1=SIZE" in told.value.hint
 
 
-def test_sizes_that_the_file_does_not_take_are_the_users_to_mend(tmp_path):
+def test_sizes_that_the_file_rejects_are_a_user_error(tmp_path):
     settings = ToOnnx(dims=(("x.1", 2), ("x.2", 2)))
     with pytest.raises(PassRefused, match="cannot process inputs x"):
         run_checked(build_step(settings), resizable(tmp_path), work(tmp_path))

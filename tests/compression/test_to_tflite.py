@@ -101,7 +101,7 @@ def test_a_free_dimension_without_a_name_is_called_after_its_place(tmp_path):
     assert made.signature.inputs[0].shape == (1, 7)
 
 
-def test_the_int8_of_quantize_runs_on_integers_there_and_answers_alike(tmp_path):
+def test_the_int8_of_quantize_static_runs_in_integer_kernels_with_close_outputs(tmp_path):
     source, data = model(tmp_path, NET, weights=WEIGHTS), uniform(64, 3, 8, 8)
     calibration = samples(tmp_path, x=data)
     int8 = apply("quantize-static", source, tmp_path, calibration)
@@ -139,7 +139,7 @@ def with_a_word(path):
     return read_model(path)
 
 
-def test_a_file_that_litert_takes_and_edgekit_cannot_read_is_a_reason(tmp_path):
+def test_a_file_that_litert_loads_and_edgekit_cannot_read_is_refused_with_the_reason(tmp_path):
     made = apply("to-tflite", model(tmp_path, NET, weights=WEIGHTS), tmp_path)
     with pytest.raises(PassRefused, match="tensor words"):
         apply("to-onnx", with_a_word(made.path), tmp_path)
@@ -153,9 +153,7 @@ def emits_another_model(source, settings, work):
     return to_tflite(write(work.scratch, proto), settings, work)
 
 
-def test_a_file_that_answers_otherwise_is_a_broken_promise_that_names_the_output(
-    tmp_path, monkeypatch
-):
+def test_a_file_with_other_outputs_breaks_a_promise_that_names_the_output(tmp_path, monkeypatch):
     row = PassSpec(
         settings=ToTflite,
         function=f"{__name__}:emits_another_model",
@@ -170,7 +168,7 @@ def test_a_file_that_answers_otherwise_is_a_broken_promise_that_names_the_output
         apply("culprit", source, tmp_path, data)
 
 
-def test_the_file_made_of_equal_input_is_equal(tmp_path):
+def test_the_same_input_gives_the_same_file(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
 
     assert (
@@ -216,7 +214,7 @@ def test_an_axis_named_as_the_batch_is_one_sample_wherever_it_lies(tmp_path):
     assert [spec.shape for spec in made.signature.inputs] == [(1, 8), (2, 1, 4)]
 
 
-def test_sizes_that_the_model_itself_refuses_are_the_users_to_mend(tmp_path):
+def test_sizes_that_the_model_rejects_are_a_user_error(tmp_path):
     framed = (
         "g (float[N,L,5] x) => (float[A,B,C,D] y) "
         "{ f = Reshape(x, shape) y = LSTM<hidden_size = 4>(f, w, r) }"
@@ -229,7 +227,7 @@ def test_sizes_that_the_model_itself_refuses_are_the_users_to_mend(tmp_path):
         apply("to-tflite", source, tmp_path, dims=(("L", 6),))
 
 
-def test_a_larger_file_is_told_with_what_it_stores(tmp_path):
+def test_a_larger_file_is_noted_with_its_content(tmp_path):
     """A table that the graph computes at load is stored."""
     computed = (
         "g (float[N,64,64] x) => (float[N,64,64] y) "
@@ -243,7 +241,7 @@ def test_a_larger_file_is_told_with_what_it_stores(tmp_path):
     assert "times as large as its source: it stores 16,384 bytes of float32 instead of" in told
 
 
-def test_a_file_that_is_larger_by_its_graph_is_said_to_be(tmp_path):
+def test_a_file_that_is_larger_because_of_its_graph_is_noted(tmp_path):
     text = (
         "g (float[12,1,8] x) => (float[1,24] y)"
         " { s, last = LSTM<hidden_size = 24>(x, w, r) y = Squeeze(last, axis) }"
@@ -260,7 +258,7 @@ def test_a_file_that_is_larger_by_its_graph_is_said_to_be(tmp_path):
 @pytest.mark.parametrize(
     ("ratio", "told"), [(2.0, "2.00 times as long"), (1.1, "1.10 times as long"), (1.05, "")]
 )
-def test_a_slower_file_is_told_with_its_time(tmp_path, monkeypatch, ratio, told):
+def test_a_slower_file_is_noted_with_its_time(tmp_path, monkeypatch, ratio, told):
     monkeypatch.setattr("edgekit.compression.checks.timing.measure_time_ratio", lambda *_: ratio)
     monkeypatch.setattr("edgekit.compression.checks.conversion_growth._LEAST_EXTRA", 0.0)
     found = run_checked(
@@ -284,7 +282,7 @@ def test_small_models_are_timed_beyond_the_overhead_of_a_call(tmp_path, monkeypa
     assert ("2.00 times as long" in " ".join(found.notes)) == told
 
 
-def test_a_file_as_small_as_its_source_is_no_matter_for_a_note(tmp_path, monkeypatch):
+def test_a_file_as_small_as_its_source_gets_no_note(tmp_path, monkeypatch):
     monkeypatch.setattr("edgekit.compression.checks.timing.measure_time_ratio", lambda *_: 1.0)
     found = run_checked(
         build_step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path)
@@ -309,7 +307,7 @@ def test_a_constant_input_decides_the_branch_and_stays_in_the_signature(tmp_path
     ) in found.notes
 
 
-def test_a_branch_that_only_the_input_data_decide_is_refused(tmp_path):
+def test_a_branch_that_depends_on_the_input_data_is_refused(tmp_path):
     with pytest.raises(
         PassRefused, match="has a condition that depends on the input data"
     ) as refused:

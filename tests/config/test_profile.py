@@ -69,7 +69,7 @@ def test_a_shipped_profile_parses_and_has_the_name_of_its_file(name):
 
 
 @pytest.mark.parametrize("name", list_shipped_names())
-def test_a_shipped_profile_is_possible(name):
+def test_a_built_in_profile_is_plausible(name):
     profile = load_profile(name)
     hardware, budget = profile.hardware, profile.budget
 
@@ -84,7 +84,7 @@ def test_a_shipped_profile_is_possible(name):
 
 
 @pytest.mark.parametrize("name", list_shipped_names())
-def test_every_figure_of_a_shipped_profile_says_where_it_comes_from(name):
+def test_every_value_of_a_built_in_profile_has_a_source(name):
     lines = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
 
     figures = [i for i, line in enumerate(lines) if FIGURE.match(line)]
@@ -118,7 +118,7 @@ def test_a_device_without_onnxruntime_wheels_runs_litert_only():
     assert set(profile.runtimes) == {"litert"}
 
 
-def test_a_profile_of_ones_own_is_read_from_its_file(tmp_path):
+def test_a_custom_profile_is_read_from_its_file(tmp_path):
     path = tmp_path / "bench.toml"
     path.write_text(GOOD, encoding="utf-8")
 

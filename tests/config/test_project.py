@@ -54,7 +54,7 @@ def test_everything_that_can_be_set_is_read(read):
     assert (how.scale, how.mean, how.std, how.channels_first) == (0.5, (1, 2.5, 3), (2,), True)
 
 
-def test_all_mistakes_are_told_at_once_with_their_paths(read):
+def test_all_mistakes_are_reported_at_once_with_their_paths(read):
     with pytest.raises(UserError) as refused:
         read('[model]\npaht = "x"\n[data]\nmetric = "f1"\n[gate]\nmax_drop_points = -1\n')
 
@@ -89,7 +89,7 @@ def test_what_is_not_toml_is_refused_with_the_place(read):
         read("[model\n")
 
 
-def test_a_folder_in_place_of_the_file_and_a_missing_folder_are_told_apart(tmp_path):
+def test_a_folder_in_place_of_the_file_and_a_missing_folder_cause_different_errors(tmp_path):
     (tmp_path / "edgekit.toml").mkdir()
     with pytest.raises(UserError, match="directory"):
         load_project(tmp_path)
@@ -105,7 +105,7 @@ def test_a_folder_in_place_of_the_file_and_a_missing_folder_are_told_apart(tmp_p
         ("batch_axis = 'two'", "x.batch_axis: input should be a valid integer or 'none', got"),
     ],
 )
-def test_a_field_that_may_be_of_several_types_is_told_in_one_line(read, line, told):
+def test_an_error_in_a_field_of_several_types_is_one_line(read, line, told):
     with pytest.raises(UserError) as caught:
         read(f"[model.inputs.x]\n{line}\n")
     assert told in caught.value.message

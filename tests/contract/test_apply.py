@@ -18,7 +18,7 @@ from tests.builders.projects import edgekit, listing, refused, untouched
 from tests.builders.tiny import model, normal
 
 
-def test_a_pass_by_hand_writes_a_model_and_says_what_it_costs(digits):
+def test_apply_writes_a_model_and_reports_its_cost(digits):
     with untouched(digits):
         done = edgekit("apply", "quantize-static", "-C", digits, "model.onnx", "-o", "../q.onnx")
 

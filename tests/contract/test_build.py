@@ -24,7 +24,7 @@ from tests.builders.projects import (
 STAGES_OF_THE_AGENT = re.compile(r"(score|timing)$", re.MULTILINE)
 
 
-def test_a_build_folder_holds_all_that_is_promised(built):
+def test_a_build_folder_contains_all_promised_files(built):
     project, _ = built
     out = project / "build" / PROFILE
     assert {path.name for path in out.iterdir()} == {
@@ -54,7 +54,7 @@ def test_the_bundle_file_and_the_build_folder_are_the_same(built):
     assert packed < 0.9 * model.bytes
 
 
-def test_the_manifest_says_what_the_packed_form_costs_everywhere(built):
+def test_the_manifest_lists_the_cost_of_every_storage_variant(built):
     out = built[0] / "build" / PROFILE
     manifest = open_bundle(out).manifest
     (form,) = manifest.forms
@@ -120,7 +120,7 @@ def test_a_second_build_does_no_work_and_only_adds_to_the_results(built, workpla
     assert (out / "edgekit.lock").read_bytes() == lock
 
 
-def test_ctrl_c_ends_a_build_with_130_and_the_same_command_goes_on(built, workplace):
+def test_ctrl_c_ends_a_build_with_130_and_the_same_command_resumes(built, workplace):
     project = copy_digits(workplace / "digits")
     cache = workplace / "own-cache"
     arguments = ("build", "-C", project)
@@ -257,7 +257,7 @@ def test_allow_failing_packs_the_nearest_and_the_bundle_says_that_it_fails(built
     assert bundle.manifest.recipe["name"] == facts["nearest"]
 
 
-def test_a_build_that_fails_leaves_no_bundle_of_an_earlier_one_behind_unsaid(built, digits):
+def test_a_failed_build_notes_the_bundle_of_an_earlier_one(built, digits):
     assert spawned("build", "-C", digits).code == 0
     before = open_bundle(digits / "build" / PROFILE).manifest
     done = spawned("build", "-C", digits, "--device", tight(digits, model_mib=0.005))
@@ -312,7 +312,7 @@ def test_a_recipe_that_fails_the_gate_ends_with_3_though_the_original_would_pass
     assert not (tiny / "build" / PROFILE / "manifest.json").exists()
 
 
-def test_a_recipe_that_leaves_nothing_of_the_outputs_is_no_candidate(tiny):
+def test_a_recipe_that_ruins_the_outputs_is_not_a_candidate(tiny):
     write_hostile(tiny, limit=50)
     done = edgekit("build", "-C", tiny, "--step", "quantize-static")
 
@@ -332,7 +332,7 @@ def test_a_recipe_that_leaves_nothing_of_the_outputs_is_no_candidate(tiny):
         (["--recipe", "bad.toml"], "bad.toml: step 2: bits: must be a number from 1 to 8"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_a_bad_request_and_leaves_nothing(tiny, how, says):
+def test_an_invalid_recipe_is_a_bad_request_and_writes_nothing(tiny, how, says):
     (tiny / "bad.toml").write_text(
         '[[step]]\npass = "clean"\n[[step]]\npass = "quantize-weights"\nbits = 9\n'
     )

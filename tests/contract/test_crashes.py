@@ -202,7 +202,7 @@ class Device:
         ({"kind": "no_space"}, True, False),
     ],
 )
-def test_a_model_that_brings_the_measuring_process_down_leaves_the_others(failure, here, stays):
+def test_a_model_that_crashes_the_measuring_process_does_not_affect_others(failure, here, stays):
     models = {name: ModelRef(name, "onnxruntime") for name in ("good", "bad", "other")}
 
     def measure():

@@ -103,7 +103,7 @@ def test_a_host_that_cannot_be_reached_ends_with_4_and_one_line(bundle):
         assert "Traceback" not in done.err
 
 
-def test_one_host_that_fails_does_not_keep_the_others_from_their_turn():
+def test_one_failing_host_does_not_affect_the_others():
     done = edgekit("devices", "probe", "user@127.0.0.1:1", "local", "--json")
     assert done.code == 4
     facts, failure = json.loads(done.out)
@@ -118,7 +118,7 @@ def test_json_names_every_host_that_did_not_answer():
     assert (done.code, failure["host"]) == (4, "user@127.0.0.1:1")
 
 
-def test_a_bundle_for_another_machine_is_turned_away(bundle, workplace):
+def test_a_bundle_for_another_machine_is_refused(bundle, workplace):
     project = copy_digits(workplace / "arm")
     built = spawned("build", "-C", project, "--device", "raspberry-pi-4")
     assert built.code == 0, built.err

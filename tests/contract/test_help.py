@@ -81,7 +81,7 @@ def test_no_command_is_a_bad_request_that_shows_the_help():
     assert done.err == edgekit("--help").out
 
 
-def test_the_version_is_said():
+def test_the_version_is_shown():
     done = edgekit("--version")
     assert done.code == 0
     assert re.fullmatch(r"edgekit \d+\.\d+\.\d+\S*\n", done.out)

@@ -29,7 +29,7 @@ def test_what_can_be_pruned_is_in_the_text_and_in_json(digits):
     assert found["fixed"][0]["reason"] in told.out
 
 
-def test_nobody_who_did_not_ask_is_told_what_can_be_pruned(digits):
+def test_prunable_parts_are_shown_only_on_request(digits):
     plain = edgekit("inspect", "model.onnx", "-C", digits)
 
     assert "pruned" not in plain.out
@@ -38,7 +38,7 @@ def test_nobody_who_did_not_ask_is_told_what_can_be_pruned(digits):
     )
 
 
-def test_a_model_that_cannot_be_pruned_says_what_binds_and_is_no_failure(workplace):
+def test_a_model_that_cannot_be_pruned_is_inspected_with_the_reason(workplace):
     source = model(
         workplace,
         "g (float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }",
@@ -52,7 +52,7 @@ def test_a_model_that_cannot_be_pruned_says_what_binds_and_is_no_failure(workpla
     )
 
 
-def test_apply_tells_how_many_macs_went(workplace):
+def test_apply_reports_the_removed_macs(workplace):
     write_fat(workplace / "fat")
     ask = ("apply", "prune-channels", "-C", "fat", "model.onnx", "-o", "o.onnx")
 
@@ -88,7 +88,7 @@ def write_fat(project):
     )
 
 
-def test_a_build_that_int8_leaves_too_large_takes_channels_out(workplace):
+def test_a_build_prunes_channels_if_int8_is_too_large(workplace):
     project = workplace / "fat"
     write_fat(project)
     text = edgekit("devices", "show", PROFILE).out

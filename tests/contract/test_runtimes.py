@@ -61,7 +61,7 @@ def test_those_far_behind_are_timed_in_fewer_processes_and_the_original_in_all(b
     assert set(processes.values()) <= {2, 3, 4, 5}
 
 
-def test_a_device_measures_both_forms_and_the_faster_there_that_passes_is_chosen(
+def test_a_device_measures_both_formats_and_the_fastest_that_passes_is_chosen(
     both, shared_cache, tmp_path
 ):
     done = spawned(
@@ -89,7 +89,7 @@ def test_the_bundle_says_which_runtime_the_chosen_file_is_for(both):
     assert "Comparison of the runtimes" in page
 
 
-def test_the_terminal_shows_the_two_forms_of_a_recipe_in_one_line(both, monkeypatch, shared_cache):
+def test_the_terminal_shows_both_formats_of_a_recipe_in_one_line(both, monkeypatch, shared_cache):
     monkeypatch.setenv("EDGEKIT_CACHE", str(shared_cache))
     said = edgekit("build", "-C", both[0], "--runtime", "auto").out
     lines = {line.split()[0]: line.split() for line in said.splitlines() if line.endswith("x")}
@@ -97,7 +97,7 @@ def test_the_terminal_shows_the_two_forms_of_a_recipe_in_one_line(both, monkeypa
     assert all(len(cells) == 6 for cells in lines.values())
 
 
-def test_a_device_that_runs_tflite_alone_gets_a_twin_of_an_onnx_model(workplace):
+def test_a_device_with_tflite_only_gets_a_converted_onnx_model(workplace):
     project = write_tiny(workplace / "tiny", samples=300)
     how = ("--device", "beaglebone-black", "--runtime", "auto", "--json")
     done = edgekit("build", "-C", project, *how)
@@ -140,7 +140,7 @@ def test_a_tflite_model_is_compressed_as_an_onnx_model_is(workplace):
     assert facts["chosen"] in runtimes
 
 
-def test_a_file_goes_over_by_hand_and_comes_back(tiny):
+def test_a_file_is_converted_by_hand_and_back(tiny):
     there = edgekit("apply", "to-tflite", "-C", tiny, "model.onnx", "-o", "m.tflite", "--json")
     assert there.code == 0, there.err
     assert json.loads(there.out)["relative_error"] < 1e-5

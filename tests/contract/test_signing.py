@@ -71,7 +71,7 @@ def test_edgekit_toml_names_key_version_and_validity(tiny):
         ("valid_days = 0", "release.valid_days"),
     ],
 )
-def test_a_wrong_release_table_is_told_before_the_work(tiny, table, says):
+def test_a_wrong_release_table_is_reported_before_the_work(tiny, table, says):
     release_table(tiny, table)
     done = build(tiny)
     assert done.code == 2
@@ -135,7 +135,7 @@ def test_a_revoked_key_signs_nothing_more(tiny):
 
 
 @pytest.mark.parametrize("key", ["nobody", "none.pub", "0" * 64, "../../etc/passwd", ""])
-def test_what_is_no_key_is_a_bad_request(workplace, key):
+def test_an_invalid_key_is_a_bad_request(workplace, key):
     done = edgekit("keys", "trust", "local", "--key", key)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("edgekit: ")

@@ -146,9 +146,7 @@ def write_sources(folder):
         ("model.pkl", ("joblib",), "scikit-learn", "sklearn"),
     ],
 )
-def test_a_library_that_is_missing_is_named_with_what_brings_it(
-    tiny, given, blocked, package, extra
-):
+def test_a_missing_library_is_named_with_its_extra(tiny, given, blocked, package, extra):
     write_sources(tiny)
     site = tiny.parent / "site"
     site.mkdir()
@@ -182,7 +180,7 @@ def _path(site):
         ("broken:function", "SyntaxError"),
     ],
 )
-def test_what_is_not_there_is_said_in_one_line(tiny, given, says):
+def test_missing_sources_are_reported_in_one_line(tiny, given, says):
     (tiny / "folder").mkdir()
     (tiny / "nets.py").write_text("\n\ndef raises():\n    raise ValueError('boom')\n")
     (tiny / "broken.py").write_text("def function(:\n")

@@ -53,6 +53,6 @@ def test_a_tflite_file_loads_as_a_graph_that_computes_the_same(both, tmp_path):
     np.testing.assert_allclose(old, new, rtol=1e-5)
 
 
-def test_neither_has_states_to_carry_or_operators_to_build_in(both):
+def test_neither_file_has_states_or_custom_operators(both):
     assert [tuple(list_carried_states(each)) for each in both] == [(), ()]
     assert [list_operators_to_build_in(each) for each in both] == [(), ()]

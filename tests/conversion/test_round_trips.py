@@ -117,7 +117,7 @@ def test_real_files_compute_the_same(zoo, name):
 
 @pytest.mark.zoo
 @pytest.mark.parametrize("entry", ["ic-resnet8", "kws-dscnn"])
-def test_integers_of_real_files_come_back_as_they_were(zoo, entry):
+def test_integers_of_real_files_are_restored(zoo, entry):
     data = (zoo / entry / "reference_int8.tflite").read_bytes()
     graph = read_lite(data)
     back = convert_to_tflite(lift(graph), {})

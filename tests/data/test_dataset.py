@@ -229,7 +229,7 @@ def test_a_wrong_table_of_labels_is_refused_with_its_line(tmp_path, opened, tabl
         opened("data", PIXELS)
 
 
-def test_an_array_that_feeds_nothing_is_told_with_the_name_it_is_like(tmp_path, opened):
+def test_an_unused_array_is_noted_with_the_most_similar_input(tmp_path, opened):
     np.savez(
         tmp_path / "d.npz", features=X, label=LABEL, slice_a=LABEL, sequence=LABEL,
         sequnce=LABEL, weather=X[:, 0],
@@ -245,7 +245,7 @@ def test_an_array_that_feeds_a_single_input_as_x_is_used(tmp_path, opened):
     assert opened("d.npz").notes == ()
 
 
-def test_an_array_of_an_input_that_is_a_constant_is_told(tmp_path, opened):
+def test_an_array_of_a_constant_input_is_noted(tmp_path, opened):
     wanted = Signature(
         inputs=(
             *signature("N", 12).inputs,

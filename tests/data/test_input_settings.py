@@ -34,13 +34,13 @@ def told(folder, text, signature=SIGNATURE):
     return build_feeding(signature, table.inputs, dims=table.dims, folder=folder)
 
 
-def test_the_axis_of_samples_is_told_by_the_name_of_the_batch():
+def test_the_sample_axis_is_found_by_the_name_of_the_batch():
     found = [Feeding().axis(each, SIGNATURE) for each in SIGNATURE.inputs]
 
     assert found == [0, 1, WHOLE, 0]
 
 
-def test_sizes_that_are_no_batch_are_fed_as_a_whole():
+def test_inputs_without_a_batch_are_fed_as_a_whole():
     fixed = Signature(
         inputs=(spec("x", 1, 512), spec("h", 2, 1, 64), spec("c", 1, 1, 64)), outputs=()
     )
@@ -81,7 +81,7 @@ def test_states_of_fixed_sizes_are_carried_and_fed_by_hand_alike(
     assert (tmp_path / "steps.onnx").read_bytes() == (tmp_path / "hand.onnx").read_bytes()
 
 
-def test_dimensions_of_the_batch_are_no_sizes_that_somebody_must_give():
+def test_batch_dimensions_need_no_given_size():
     one = Signature(
         inputs=(spec("ids", "n", "length"), spec("h", 1, None, 4), spec("seen", "n", 6, "past")),
         outputs=(),
@@ -164,7 +164,7 @@ def test_a_state_begins_with_zeros_a_number_or_a_file(tmp_path):
         ("[model]\ndims = { n = 4294967296 }", "model.dims.n"),
     ],
 )
-def test_what_edgekit_toml_cannot_mean_is_refused_in_one_line(tmp_path, text, says):
+def test_invalid_input_tables_are_refused_in_one_line(tmp_path, text, says):
     np.save(tmp_path / "text.npy", np.array(["a"]))
     np.save(tmp_path / "short.npy", np.zeros(3))
     head = "{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776, 1048576), }"
@@ -177,7 +177,7 @@ def test_what_edgekit_toml_cannot_mean_is_refused_in_one_line(tmp_path, text, sa
     assert says in str(caught.value)
 
 
-def test_one_input_at_least_is_fed_with_samples(tmp_path):
+def test_at_least_one_input_must_come_from_samples(tmp_path):
     one = Signature(inputs=(spec("h", 1, 4),), outputs=(spec("hn", 1, 4),))
     with pytest.raises(UserError, match="at least one must come from the samples"):
         told(tmp_path, '[model.inputs.h]\nfrom = "hn"', one)

@@ -101,7 +101,7 @@ def test_an_input_without_an_axis_for_samples_is_refused(tmp_path, refusal):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_file_that_was_cut_short_is_refused(tmp_path, refusal, save, share):
+def test_a_truncated_file_is_refused(tmp_path, refusal, save, share):
     x = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
     save(tmp_path / "data.npz", x=x, label=np.zeros(400, np.int64))
     data = (tmp_path / "data.npz").read_bytes()
@@ -135,7 +135,7 @@ def test_a_file_with_flipped_bytes_is_refused(tmp_path, refusal):
         ("wrong_data:single", "wrong_data:single: x: a single value"),
     ],
 )
-def test_a_source_that_is_none_is_refused(tmp_path, refusal, source, complaint):
+def test_an_invalid_source_is_refused(tmp_path, refusal, source, complaint):
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong_data.py").write_text(

@@ -306,7 +306,7 @@ def test_timing_without_samples_feeds_the_constants(tmp_path):
         ({"state": np.full((40, 2, 6), np.nan, "f")}, "has NaN or infinite"),
     ],
 )
-def test_sequences_that_are_none_are_refused(tmp_path, change, says):
+def test_invalid_sequences_are_refused(tmp_path, change, says):
     path = step_model(tmp_path)
     np.savez(tmp_path / "d.npz", **{"x": normal(40, 8), "sequence": SEQUENCE} | change)
     with pytest.raises(UserError) as caught:
@@ -314,7 +314,7 @@ def test_sequences_that_are_none_are_refused(tmp_path, change, says):
     assert says in str(caught.value)
 
 
-def test_a_damaged_memory_of_states_is_made_again(tmp_path):
+def test_a_damaged_cache_of_states_is_computed_again(tmp_path):
     path = step_model(tmp_path)
     _, states, _ = step_data(tmp_path, path)
     calibration(tmp_path, "steps.npz", path)

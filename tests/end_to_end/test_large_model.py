@@ -70,7 +70,7 @@ def memory_kib():
 
 
 @pytest.mark.slow
-def test_a_model_over_two_gib_becomes_one_of_a_quarter_that_says_the_same(tmp_path):
+def test_a_model_over_two_gib_is_quantized_with_the_same_outputs(tmp_path):
     if memory_kib() < MOST_KIB:
         pytest.skip("under 12 GiB of memory are free")
     if shutil.disk_usage(tmp_path).free < 8 * GIB:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.zoo
         ("kws-dscnn", 4.0, 1.0, 6.0),
     ],
 )
-def test_few_bits_travel_light_and_stay_accurate(
+def test_few_bit_models_are_small_and_accurate(
     zoo, tmp_path, monkeypatch, name, bits, most_points, least_ratio
 ):
     entry, intake = taken_in(zoo, tmp_path, monkeypatch, name)

@@ -16,7 +16,7 @@ from tests.end_to_end.test_zoo import plainly_scored
 pytestmark = pytest.mark.zoo
 
 
-def test_thin_layers_stay_accurate_and_take_8_bits(zoo, tmp_path, monkeypatch):
+def test_factorized_layers_stay_accurate_in_8_bits(zoo, tmp_path, monkeypatch):
     name = "ic-resnet8"
     entry, intake = taken_in(zoo, tmp_path, monkeypatch, name)
     samples = intake.calibration.samples

@@ -27,7 +27,7 @@ def looked(folder, text=NET, weights=WEIGHTS, **dims):
     return find_prunable(model(folder, text, weights=weights), dims)
 
 
-def test_what_hangs_on_a_layer_is_what_one_counts_by_hand(tmp_path):
+def test_removable_macs_and_parameters_match_a_count_by_hand(tmp_path):
     found = looked(tmp_path)
 
     first, second = found.parts
@@ -45,7 +45,7 @@ def test_what_hangs_on_a_layer_is_what_one_counts_by_hand(tmp_path):
     assert found.sizes == {"x": (1, 3, 8, 8)}
 
 
-def test_what_keeps_its_channels_says_why(tmp_path):
+def test_layers_that_keep_their_channels_have_a_reason(tmp_path):
     (kept,) = looked(tmp_path).fixed
 
     assert (kept.layers, kept.example) == (1, "y")
@@ -86,7 +86,7 @@ def test_heads_are_whole_and_counted_at_the_sizes_that_are_given(tmp_path):
     ],
     ids=["all of it is the output", "no weights", "layers of branches"],
 )
-def test_a_model_that_cannot_be_pruned_says_what_binds_in_one_line(tmp_path, text, weights, why):
+def test_a_model_that_cannot_be_pruned_has_a_reason_in_one_line(tmp_path, text, weights, why):
     source = model(tmp_path, text, weights=weights)
 
     found = inspect(source.path, device=None, folder=tmp_path, structure=True)
@@ -98,7 +98,7 @@ def test_a_model_that_cannot_be_pruned_says_what_binds_in_one_line(tmp_path, tex
     assert why in last
 
 
-def test_a_quantized_model_says_so(tmp_path):
+def test_a_quantized_model_is_refused_as_quantized(tmp_path):
     text = (
         "g (float[N,4] x) => (float[N,3] y) "
         "{ q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, w, z) f = Cast<to = 1>(i) "
@@ -114,7 +114,7 @@ def test_a_quantized_model_says_so(tmp_path):
 @pytest.mark.parametrize(
     "restored", ["a = DequantizeLinear(w, s)", "c = Cast<to = 1>(w) a = Mul(c, s)"]
 )
-def test_a_model_whose_weights_are_integers_says_so(tmp_path, restored):
+def test_a_model_of_integer_weights_is_refused_as_quantized(tmp_path, restored):
     text = (
         f"g (float[N,4] x) => (float[N,3] y) {{ {restored} "
         "h = MatMul(x, a) r = Relu(h) y = MatMul(r, v) }"
@@ -140,7 +140,7 @@ def test_a_depthwise_layer_is_one_that_channels_run_through(tmp_path):
     assert part.macs == 3 * 64 * (3 + 9 + 5)
 
 
-def test_a_residual_layer_can_go_as_a_whole(tmp_path):
+def test_a_residual_layer_can_be_removed_as_a_whole(tmp_path):
     text = (
         "g (float[N,8] x) => (float[N,4] y) { a = MatMul(x, w) b = MatMul(a, u) c = Relu(b) "
         "d = MatMul(c, v) s = Add(a, d) y = MatMul(s, k) }"
@@ -180,7 +180,7 @@ def test_layers_that_differ_by_a_number_are_one_row_and_reasons_alike_one_line(t
     assert kept[0].endswith(", and so does 1 more layer.")
 
 
-def test_a_tflite_file_is_looked_at_as_the_graph_that_it_becomes(tmp_path):
+def test_a_tflite_file_is_inspected_as_its_converted_graph(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
     lite = apply("to-tflite", source, tmp_path)
 

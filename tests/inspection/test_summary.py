@@ -71,7 +71,7 @@ def test_weights_count_wherever_they_are_stored(tmp_path):
     assert found.macs == 8 * 4
 
 
-def test_shapes_that_depend_on_the_data_are_said_to_be_unknown(tmp_path):
+def test_shapes_that_depend_on_the_data_are_reported_as_unknown(tmp_path):
     text = (
         "g (float[N,4] x) => (float[M,3] y) "
         "{ i = NonZero(x) k = Cast<to = 1>(i) t = Transpose(k) y = MatMul(t, w) }"
@@ -134,7 +134,7 @@ def test_a_device_that_cannot_run_the_opset_says_what_to_do(tmp_path):
     assert (found.device, found.model_mib_limit) == ("small", 5)
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(tmp_path):
     for data in (b"", b"hello", b"\x08\x08", np.zeros(100).tobytes()):
         (tmp_path / "m.onnx").write_bytes(data)
         with pytest.raises(UserError, match=r"m\.onnx"):
@@ -214,7 +214,7 @@ def test_a_file_that_the_old_runtime_of_a_device_lacks_is_the_reference_alone(tm
     assert new.obstacles == ()
 
 
-def test_what_litert_says_of_itself_does_not_reach_the_terminal(tmp_path):
+def test_log_output_of_litert_does_not_reach_the_terminal(tmp_path):
     path = lite(tmp_path, CONV)
     script = (
         "import sys; from pathlib import Path; from edgekit.conversion.open_model import read_model"
@@ -226,7 +226,7 @@ def test_what_litert_says_of_itself_does_not_reach_the_terminal(tmp_path):
     assert done.stderr == "read\n"
 
 
-def test_a_constant_of_edgekit_toml_decides_what_crosses_over(tmp_path):
+def test_a_constant_of_edgekit_toml_decides_what_can_be_converted(tmp_path):
     source = write(tmp_path, model_by_rate())
     found = inspect(source.path, device="beaglebone-black", folder=tmp_path)
     assert "has a condition that depends on the input data" in found.obstacles[0].what

@@ -8,7 +8,7 @@ from tests.builders.tiny import normal, proto
 CONV = "g (float[N,1,L] x) => (float[N,4,M] y) { h = Conv<strides = [2]>(x, w) y = Abs(h) }"
 
 
-def test_a_window_larger_than_what_it_moves_over_costs_nobody_knows_what():
+def test_the_cost_of_a_window_larger_than_its_input_is_unknown():
     made = proto(CONV, weights={"w": normal(4, 1, 16)})
 
     found = compute_cost(made, {})

@@ -35,7 +35,7 @@ def looked(folder, path, **dims):
     return inspect(path, device=None, folder=folder, dims=dims)
 
 
-def test_the_command_line_goes_before_edgekit_toml(tmp_path):
+def test_the_command_line_overrides_edgekit_toml(tmp_path):
     (tmp_path / "edgekit.toml").write_text("[model]\ndims = { H = 4 }\n")
     path = model(tmp_path, NET, weights=WEIGHTS).path
 
@@ -93,7 +93,7 @@ def test_tflite_takes_the_sizes_that_are_given(tmp_path):
         ("H=2147483647", "more than the limit of"),
     ],
 )
-def test_a_size_that_is_none_is_refused(tmp_path, given, says):
+def test_an_invalid_size_is_refused(tmp_path, given, says):
     path = model(tmp_path, NET, weights=WEIGHTS).path
     refused("inspect", path, "--dims", given, says=says)
 
@@ -115,7 +115,7 @@ def test_a_bundle_has_its_sizes(tmp_path):
     )
 
 
-def test_a_border_that_is_mirrored_is_no_reason_to_find_nothing_prunable(tmp_path):
+def test_mirrored_padding_does_not_prevent_pruning(tmp_path):
     weights = {
         "pads": np.int64([0, 512, 0, 512]),
         "one": np.int64([1]),

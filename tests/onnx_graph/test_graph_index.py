@@ -30,7 +30,7 @@ def test_an_output_of_the_graph_has_a_reader_outside():
     assert index.only_reader("h") is None
 
 
-def test_unread_constants_go_and_those_of_inner_graphs_and_outputs_stay(tmp_path):
+def test_unread_constants_are_removed_except_those_of_inner_graphs_and_outputs(tmp_path):
     made = proto(WITH_IF, weights=WEIGHTS)
     made.graph.output.append(made.graph.output[0])
     made.graph.output[1].name = "as_it_is"

@@ -75,7 +75,7 @@ def test_external_data_outside_the_folder_are_refused(tmp_path, location):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.99])
-def test_a_file_that_was_cut_short_is_refused(tmp_path, share):
+def test_a_truncated_file_is_refused(tmp_path, share):
     data = net().SerializeToString()
     (tmp_path / "net.onnx").write_bytes(data[: int(len(data) * share)])
 
@@ -111,7 +111,7 @@ def test_an_opset_of_the_future_is_refused(tmp_path):
         write(tmp_path, made)
 
 
-def test_inputs_that_are_no_tensors_are_refused(tmp_path):
+def test_inputs_that_are_not_tensors_are_refused(tmp_path):
     sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
     made = proto("g (float[2] x) => (float[2] y) { y = Identity(x) }")
     made.graph.input.append(sequence)
@@ -119,13 +119,13 @@ def test_inputs_that_are_no_tensors_are_refused(tmp_path):
         write(tmp_path, made)
 
 
-def test_operators_of_a_library_that_is_not_here_are_refused(tmp_path):
+def test_operators_of_a_missing_library_are_refused(tmp_path):
     text = "g (float[2] x) => (float[2] y) { y = acme.Magic(x) }"
     with pytest.raises(UserError, match="rejects the model"):
         write(tmp_path, proto(text, imports=', "acme" : 1'))
 
 
-def test_a_folder_and_a_missing_file_are_told_apart(tmp_path):
+def test_a_folder_and_a_missing_file_cause_different_errors(tmp_path):
     with pytest.raises(UserError, match="a folder"):
         read_model(tmp_path)
     with pytest.raises(UserError, match="No such file"):

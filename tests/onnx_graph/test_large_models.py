@@ -62,7 +62,7 @@ def test_other_data_are_another_model(large):
     assert read_onnx(large.path).digest != large.digest
 
 
-def test_a_large_model_is_looked_at(large, tmp_path):
+def test_a_large_model_is_inspected(large, tmp_path):
     found = inspect(large.path, device=PROFILE, folder=tmp_path)
 
     assert found.cost.macs == 64 * 200 + 200 * 100 + 100 * 10
@@ -94,7 +94,7 @@ def test_cleaning_leaves_it_in_two_files(large, tmp_path):
     np.testing.assert_allclose(run(made, x=x)[0], run(large, x=x)[0], rtol=1e-5, atol=1e-4)
 
 
-def test_the_original_is_measured_and_its_int8_form_is_packed(large, tmp_path, monkeypatch):
+def test_the_original_is_measured_and_its_int8_candidate_is_packed(large, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
     x = uniform(40, 64)
     np.savez(tmp_path / "calib.npz", x=x)

@@ -89,7 +89,7 @@ def test_a_cleaned_classifier_of_a_batch_of_minus_one_takes_any_batch(tmp_path, 
     assert np.allclose(run(out, normal(5, 3, 8, 8)), whole, atol=1e-5)
 
 
-def test_the_original_runs_where_its_file_states_an_input_of_nothing(tmp_path):
+def test_a_model_with_an_input_of_size_zero_runs(tmp_path):
     path = stated(tmp_path, {("x", 0): 0})
     store = Store(tmp_path / "store")
     found = open_model(path, folder=tmp_path, store=store, trusted=False, tick=ignore_progress)
@@ -121,7 +121,7 @@ def test_a_stored_tensor_may_be_empty(tmp_path):
 
 @pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize("size", [1 << 31, 1 << 40, 1 << 62])
-def test_a_size_that_no_memory_holds_is_refused(tmp_path, axis, size):
+def test_a_size_beyond_the_memory_is_refused(tmp_path, axis, size):
     path = stated(tmp_path, {("x", axis): size})
     store = Store(tmp_path / "store")
 

@@ -40,7 +40,7 @@ def test_a_weight_in_a_constant_node_is_one(tmp_path):
         "g (float[N,6] x) => (float[6,4] w, float[N,4] y) { y = MatMul(x, w) }",
     ],
 )
-def test_a_weight_that_something_else_needs_as_well_is_shared(tmp_path, text):
+def test_a_weight_with_another_reader_is_shared(tmp_path, text):
     found = counted(tmp_path, text, w=normal(6, 4))
 
     assert (found.weight_bytes, found.shared_bytes) == (0, 96)
@@ -62,7 +62,7 @@ def test_weights_inside_branches_count_like_those_of_the_graph(tmp_path):
     ("value", "seen"),
     [(np.nan, ("b", None)), (np.inf, (None, "b")), (-np.inf, (None, "b"))],
 )
-def test_a_value_that_is_no_number_is_named_with_its_tensor(tmp_path, value, seen):
+def test_a_nan_is_named_with_its_tensor(tmp_path, value, seen):
     found = counted(tmp_path, w=normal(6, 4), b=np.array([1, value, 2, 3], np.float32))
 
     assert (found.nan, found.infinite) == seen

@@ -40,7 +40,7 @@ def test_a_copy_holds_the_tracked_files_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "project"], "no scratch folder stays"
 
 
-def test_the_command_says_where_it_is_and_how_to_go_on(tmp_path, monkeypatch):
+def test_the_command_prints_the_folder_and_the_next_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = edgekit("example", "digits", "my digits")
     assert done.code == 0
@@ -59,7 +59,7 @@ def test_an_empty_folder_is_filled(tmp_path):
     assert (tmp_path / "empty" / "model.onnx").is_file()
 
 
-def test_a_folder_that_holds_anything_is_left_as_it_is(tmp_path):
+def test_a_folder_that_is_not_empty_is_not_changed(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / ".notes").write_text("mine")
     (tmp_path / "file").write_text("mine")

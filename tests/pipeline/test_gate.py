@@ -43,7 +43,7 @@ def outcomes(found):
 ALL = Budget(model_mib=2, transfer_mib=1, peak_rss_mib=100, latency_p95_ms=10)
 
 
-def test_the_hosts_latency_and_memory_never_count_for_a_device():
+def test_latency_and_memory_of_the_host_never_count_for_a_device():
     found = verdict(ALL, host=measured(p95=1.0, rss_mib=10))
 
     assert outcomes(found) == {
@@ -80,7 +80,7 @@ def test_too_large_a_drop_fails():
     assert [c.name for c in verdict(ALL, right=889).failing_checks] == ["accuracy_drop_points"]
 
 
-def test_where_proof_is_asked_for_a_good_figure_alone_is_not_enough():
+def test_with_required_proof_a_good_estimate_is_not_enough():
     figure = verdict(Budget(), right=895, drop=0.6)
     proof = verdict(Budget(), right=895, drop=0.6, proof=True)
 

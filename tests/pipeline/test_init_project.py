@@ -52,7 +52,7 @@ def test_the_only_model_and_the_data_beside_it_are_found_by_name(tmp_path):
     assert "x float32 [N, 6]" in started.text
 
 
-def test_what_was_not_found_is_said(tmp_path):
+def test_missing_models_and_data_are_reported(tmp_path):
     dense(tmp_path)
 
     points = init_project(tmp_path, None).open_points
@@ -60,7 +60,7 @@ def test_what_was_not_found_is_said(tmp_path):
     assert [p.partition(":")[0] for p in points] == ["[data] calibration", "[data] evaluation"]
 
 
-def test_data_without_labels_are_said_to_have_none(tmp_path):
+def test_data_without_labels_are_reported(tmp_path):
     dense(tmp_path)
     np.savez(tmp_path / "eval.npz", x=np.zeros((4, 6), np.float32))
 
@@ -112,7 +112,7 @@ def test_names_with_quotes_and_line_breaks_do_no_harm(tmp_path):
     assert project.build.device is None
 
 
-def test_a_file_that_is_there_already_is_not_touched(tmp_path):
+def test_an_existing_file_is_not_changed(tmp_path):
     dense(tmp_path)
     (tmp_path / "edgekit.toml").write_text("# mine")
 

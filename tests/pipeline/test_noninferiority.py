@@ -85,7 +85,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(p_lost, p_won):
     assert covered == pytest.approx(0.95, abs=0.02)
 
 
-def test_what_was_lost_and_won_is_counted_sample_by_sample():
+def test_changed_predictions_are_counted_sample_by_sample():
     before = tally([True] * 90 + [False] * 10, [1] * 100)
     after = tally([False] * 3 + [True] * 88 + [False] * 9, [2] * 3 + [1] * 92 + [5] * 5)
 

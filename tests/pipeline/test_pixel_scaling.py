@@ -95,7 +95,7 @@ def test_init_says_the_size_where_the_images_have_another(tmp_path):
     assert found.scale == pytest.approx(1 / 255)
 
 
-def test_init_leaves_a_model_of_raw_bytes_alone(tmp_path):
+def test_init_sets_no_scaling_for_a_model_of_raw_bytes(tmp_path):
     classifier(tmp_path, BY_NAME["no scaling"], first=False)
     image_folder(tmp_path)
 
@@ -105,7 +105,7 @@ def test_init_leaves_a_model_of_raw_bytes_alone(tmp_path):
     assert f"no scaling:  {COUNT} of {COUNT} correct" in text
 
 
-def test_init_says_why_it_could_not_try(tmp_path):
+def test_init_reports_why_scaling_was_not_tried(tmp_path):
     classifier(tmp_path, BY_NAME["0 to 1"], first=False)
     x, labels = pictures()
     np.savez(tmp_path / "eval.npz", x=x, label=labels + 7)
@@ -149,7 +149,7 @@ def test_bytes_for_a_model_that_is_clearly_better_with_scaled_ones_are_refused(t
     assert project.data.preprocess == set_scaling(BY_NAME[name], None)
 
 
-def test_what_the_project_says_already_stays_in_the_better_setting(tmp_path):
+def test_settings_of_the_project_are_kept_in_the_suggestion(tmp_path):
     source, opened = dataset(tmp_path, BY_NAME["0 to 1"])
 
     with pytest.raises(UserError) as caught:
@@ -171,7 +171,7 @@ def test_a_model_of_raw_bytes_is_let_through_and_asked_once(tmp_path):
     assert told == []
 
 
-def test_scaled_bytes_are_not_looked_at(tmp_path):
+def test_scaled_bytes_are_not_checked(tmp_path):
     how = set_scaling(BY_NAME["-1 to 1"], None)
     source, opened = dataset(tmp_path, BY_NAME["0 to 1"], settings=how)
     told = []

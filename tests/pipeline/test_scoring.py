@@ -62,7 +62,7 @@ def unfinished(tmp_path):
 
 
 @pytest.mark.parametrize("error", [DeviceError("the link was lost"), KeyboardInterrupt()])
-def test_what_was_heard_before_the_end_is_not_asked_again(tmp_path, unfinished, error):
+def test_samples_scored_before_the_interruption_are_not_scored_again(tmp_path, unfinished, error):
     with pytest.raises(type(error)):
         ask(Device(20, error), tmp_path, unfinished)
     with pytest.raises(type(error)):
@@ -73,7 +73,7 @@ def test_what_was_heard_before_the_end_is_not_asked_again(tmp_path, unfinished, 
     assert again.starts == [30]
 
 
-def test_a_scoring_that_came_to_its_end_leaves_nothing(tmp_path, unfinished):
+def test_a_finished_scoring_leaves_no_files(tmp_path, unfinished):
     with pytest.raises(KeyboardInterrupt):
         ask(Device(20, KeyboardInterrupt()), tmp_path, unfinished)
     ask(Device(), tmp_path, unfinished)
@@ -94,7 +94,7 @@ def test_a_scoring_that_came_to_its_end_leaves_nothing(tmp_path, unfinished):
         {"hits": "zz"},
     ],
 )
-def test_what_does_not_fit_is_counted_anew(tmp_path, unfinished, kept):
+def test_a_partial_result_that_does_not_fit_is_computed_again(tmp_path, unfinished, kept):
     whole = tally(RIGHT[:10])
     unfinished.store.remember("unfinished-tallies", unfinished.key, encode(whole) | kept)
 
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_counted_anew(tmp_path, unfinished, kept):
 
 
 @pytest.mark.parametrize(("start", "count"), [(5, 1), (0, TOTAL + 1)])
-def test_a_part_that_does_not_follow_is_the_devices_fault(tmp_path, unfinished, start, count):
+def test_a_result_out_of_order_is_a_fault_of_the_device(tmp_path, unfinished, start, count):
     class Skips(Device):
         def ask(self, job, result, *, progress):
             part = TallyPart(start, tally([True] * count))
@@ -115,11 +115,11 @@ def test_a_part_that_does_not_follow_is_the_devices_fault(tmp_path, unfinished, 
 
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 9, 39])
-def test_two_halves_make_the_whole(cut):
+def test_two_partial_results_are_combined(cut):
     assert join_tallies(tally(RIGHT[:cut]), tally(RIGHT[cut:])) == tally(RIGHT)
 
 
-def test_a_real_agent_that_is_cut_off_is_asked_for_the_rest(tmp_path):
+def test_a_real_interrupted_agent_is_asked_for_the_rest(tmp_path):
     """Some seconds of work, cut off once the first part has come."""
     count, size, times = 60, 512, 24
     rounds = "".join(f"h{i + 1} = MatMul(h{i}, w) " for i in range(times))

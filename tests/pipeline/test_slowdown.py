@@ -36,7 +36,7 @@ def pair(tmp_path):
 
 
 @pytest.mark.parametrize("with_data", [True, False])
-def test_a_slower_file_is_told_with_its_ratio_and_a_faster_one_is_not(tmp_path, pair, with_data):
+def test_a_slower_file_is_noted_with_its_ratio_and_a_faster_one_is_not(tmp_path, pair, with_data):
     fast, slow = pair
     data = samples(tmp_path, x=uniform(4, 8)) if with_data else None
 
@@ -47,7 +47,7 @@ def test_a_slower_file_is_told_with_its_ratio_and_a_faster_one_is_not(tmp_path, 
     assert describe_slowdown(slow, fast, data, seed=0) == ""
 
 
-def test_of_a_file_that_does_not_run_nothing_is_said(tmp_path, pair):
+def test_a_file_that_does_not_run_gets_no_note(tmp_path, pair):
     wrong = samples(tmp_path, x=uniform(4, 9))
     assert describe_slowdown(*pair, wrong, seed=0) == ""
 
@@ -59,7 +59,7 @@ def much_more_work(source, settings, work):
     return target
 
 
-def test_apply_tells_that_what_a_pass_made_is_slower(tmp_path, monkeypatch, pair):
+def test_apply_notes_that_the_result_of_a_pass_is_slower(tmp_path, monkeypatch, pair):
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
     row = dataclasses.replace(
         PASSES["clean"],

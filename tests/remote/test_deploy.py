@@ -31,7 +31,7 @@ def bundles(tmp_path):
     return [make_bundle(tmp_path / f"b{i}", seed=i) for i in range(2)]
 
 
-def test_push_push_again_go_back_and_ask(device, bundles, tmp_path):
+def test_push_push_again_roll_back_and_ask_for_the_status(device, bundles, tmp_path):
     host, home = device
     said = []
     with open_session(host) as session:
@@ -67,7 +67,7 @@ def test_a_small_bundle_pushed_again_costs_next_to_nothing(device, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["release.json", "model.onnx"])
-def test_pushing_again_mends_a_damaged_release(device, bundles, tmp_path, file):
+def test_pushing_again_repairs_a_damaged_release(device, bundles, tmp_path, file):
     host, home = device
     with open_session(host) as session:
         first = push(bundles[0], session, cache=tmp_path / "cache")
@@ -94,7 +94,7 @@ def test_a_bundle_file_is_the_same_as_its_folder(device, bundles, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["folder", "file", "file of an older edgekit"])
-def test_low_bit_weights_travel_packed_and_are_served_as_they_were(device, tmp_path, form):
+def test_few_bit_weights_are_sent_packed_and_served_unchanged(device, tmp_path, form):
     host, home = device
     bundle = make_bundle(tmp_path / "b", low_bits=True, width=6000)
     model = bundle.path / "model.onnx"
@@ -133,7 +133,7 @@ def test_a_device_that_cannot_expand_gets_the_model_deflated(device, tmp_path):
     assert any("no numpy for this processor; sent with deflate instead" in s.stage for s in said)
 
 
-def test_going_back_from_nothing_is_one_line(device):
+def test_a_rollback_without_a_release_causes_one_line(device):
     with open_session(device[0]) as session:
         assert status(session).current is None
         with pytest.raises(DeviceError, match=f"^{device[0]}: "):
@@ -154,7 +154,7 @@ def test_another_architecture_is_refused_before_anything_is_sent(device, tmp_pat
     assert not (home / "objects").exists()
 
 
-def test_a_model_that_computes_something_else_there_is_not_switched_to(device, bundles, tmp_path):
+def test_a_model_with_other_outputs_on_the_device_is_not_served(device, bundles, tmp_path):
     host, home = device
     with open_session(host) as session:
         good = push(bundles[0], session, cache=tmp_path / "cache")

@@ -4,6 +4,6 @@ import subprocess
 import sys
 
 
-def test_the_local_way_does_not_load_the_ssh_library():
+def test_a_local_session_does_not_load_the_ssh_library():
     code = "import sys, edgekit.remote.deploy; sys.exit('paramiko' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

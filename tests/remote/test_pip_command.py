@@ -66,7 +66,7 @@ def pack_pip(folder):
         archive.writestr(record, "".join(f"{name},,\n" for name in names))
 
 
-def test_without_pip_and_uv_a_push_says_so_before_anything_is_sent(bare, tmp_path):
+def test_without_pip_and_uv_a_push_fails_before_anything_is_sent(bare, tmp_path):
     make_bundle(tmp_path / "bundle")
     manifest = json.loads((tmp_path / "bundle/manifest.json").read_text())
     manifest["profile"]["runtimes"]["onnxruntime"]["version"] = "==1.15.*"  # not the one here

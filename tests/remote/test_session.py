@@ -43,7 +43,7 @@ def test_this_machine_is_a_device_too(home):
         assert 500 < session.bytes_sent < 1000, "the command that starts the agent counts"
 
 
-def test_all_that_goes_to_the_device_is_counted(home):
+def test_all_bytes_sent_to_the_device_are_counted(home):
     transport = Tapped()
     try:
         session = Session(transport)
@@ -112,14 +112,14 @@ def test_the_home_is_the_devices_choice_then_the_profiles(
             assert session.bytes_sent < most, "the agent that is there is found"
 
 
-def test_a_home_that_cannot_be_made_is_named(tmp_path):
+def test_a_home_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DeviceError, match="cannot create edgekit's folder") as caught:
         open_session("local", home=str(tmp_path / "file/home")).__enter__()
     assert str(tmp_path / "file/home") in one_line(caught)
 
 
-def test_a_killed_agent_is_one_line_and_the_next_job_starts_another(home):
+def test_a_killed_agent_causes_one_line_and_the_next_job_starts_another(home):
     with open_session("local") as session:
         session.facts()
         first = agents_below(home)
@@ -197,7 +197,7 @@ class Stranger(LocalTransport):
         ),
     ],
 )
-def test_whatever_answers_there_the_error_is_one_line(script, message):
+def test_any_wrong_answer_causes_one_line(script, message):
     transport = Stranger(script)
     try:
         session = Session(transport)
@@ -208,7 +208,7 @@ def test_whatever_answers_there_the_error_is_one_line(script, message):
         transport.close()
 
 
-def test_a_silent_agent_is_given_up(home):
+def test_a_silent_agent_is_abandoned(home):
     transport = Stranger('echo \'{"edgekit": {"home": "/h"}}\'; cat >/dev/null')
     try:
         session = Session(transport)

@@ -30,7 +30,7 @@ def samples(folder, megabytes=1):
     return Samples((columns[0],), columns[1])
 
 
-def test_constants_states_and_sequences_come_along(device, tmp_path):
+def test_constants_states_and_sequences_are_sent(device, tmp_path):
     session, home = device
     plain = samples(tmp_path)
     extra = []
@@ -89,7 +89,7 @@ def test_nothing_stays_of_samples_that_were_interrupted(device, tmp_path):
     assert kept(home) == []
 
 
-def test_nothing_to_forget_is_nothing_to_do(device):
+def test_forgetting_nothing_sends_nothing(device):
     session, _ = device
     before = session.bytes_sent
     assert forget(session, ()) == ()

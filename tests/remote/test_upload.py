@@ -28,7 +28,7 @@ def test_bytes_and_files_arrive_whole(session, tmp_path):
     assert len(got) == 5
 
 
-def test_what_shrinks_is_sent_small_and_what_does_not_is_sent_as_it_is(session):
+def test_compressible_data_is_sent_compressed_and_other_data_raw(session):
     before = session.bytes_sent
     zeros = bytes(10 << 20)
     send(session, [(zeros, sha256(zeros))])
@@ -39,7 +39,7 @@ def test_what_shrinks_is_sent_small_and_what_does_not_is_sent_as_it_is(session):
     assert 0 <= session.bytes_sent - before - len(noise) < 3000
 
 
-def test_what_is_there_is_not_sent_again(session):
+def test_existing_files_are_not_sent_again(session):
     noise = os.urandom(1 << 20)
     first = send(session, [(noise, sha256(noise))])
     before = session.bytes_sent
@@ -47,5 +47,5 @@ def test_what_is_there_is_not_sent_again(session):
     assert session.bytes_sent - before < 500
 
 
-def test_nothing_to_send_is_nothing_to_do(session):
+def test_an_upload_of_nothing_sends_nothing(session):
     assert send(session, []) == {}

@@ -92,7 +92,7 @@ def test_a_wheel_missing_from_the_cache_is_fetched_again(tmp_path, index):
     assert first.files[0][0].stat().st_size > 4
 
 
-def test_what_the_hosts_markers_left_out_is_fetched_all_the_same(tmp_path, index):
+def test_requirements_excluded_by_the_hosts_markers_are_downloaded(tmp_path, index):
     wheel(index, "numpy", "2.4.0", NATIVE)
     wheel(index, "armonly", "1.0")
     needs = ["numpy", "armonly>=1; platform_machine == 'aarch64'"]
@@ -100,7 +100,7 @@ def test_what_the_hosts_markers_left_out_is_fetched_all_the_same(tmp_path, index
     assert "armonly-1.0-py3-none-any.whl" in [p.name for p, _ in fetch(tmp_path).files]
 
 
-def test_a_closure_that_cannot_be_closed_is_an_error(tmp_path, index):
+def test_requirements_that_cannot_be_met_are_an_error(tmp_path, index):
     wheel(index, "numpy", "2.4.0", NATIVE)
     needs = ["numpy", "absent>=1; platform_machine == 'aarch64'"]
     wheel(index, "onnxruntime", "1.32.0", NATIVE, needs)
@@ -109,7 +109,7 @@ def test_a_closure_that_cannot_be_closed_is_an_error(tmp_path, index):
     assert "\n" not in caught.value.message
 
 
-def test_pips_failure_is_one_line(tmp_path, index):
+def test_a_failure_of_pip_causes_one_line(tmp_path, index):
     wheel(index, "onnxruntime", "1.32.0", "cp311-cp311-manylinux_2_99_aarch64")
     with pytest.raises(DeviceError, match=r"cannot fetch onnxruntime>=1\.15 for Python 3") as e:
         fetch(tmp_path)
@@ -117,7 +117,7 @@ def test_pips_failure_is_one_line(tmp_path, index):
     assert "\n" not in e.value.message
 
 
-def test_a_damaged_lock_is_made_anew(tmp_path, index):
+def test_a_damaged_lock_is_written_again(tmp_path, index):
     wheel(index, "numpy", "2.4.0", NATIVE)
     wheel(index, "onnxruntime", "1.32.0", NATIVE, ["numpy"])
     first = fetch(tmp_path)
@@ -160,7 +160,7 @@ def test_extras_and_versions_are_followed(tmp_path):
         ([">=2.0", ">=2.14", "<=2.14", "==2.1.*", ">=2.0,<3", "~=2.14"], ("ai-edge-litert",)),
     ],
 )
-def test_a_version_of_litert_speaks_of_one_package(specifiers, packages):
+def test_a_version_of_litert_selects_one_package(specifiers, packages):
     assert [choose_litert_packages(s) for s in specifiers] == [packages] * len(specifiers)
 
 
@@ -189,7 +189,7 @@ def test_litert_is_what_the_profile_means_and_there_is_for_the_device():
 
 @pytest.mark.parametrize("version", ["", "none", "1.0 --pre", "1.0; extra == 'x'", "1.0 @ file:/x"])
 @pytest.mark.parametrize("allowed", ["", ">=1.15"])
-def test_a_tested_version_that_is_none_is_not_asked_for(version, allowed):
+def test_an_invalid_tested_version_is_not_requested(version, allowed):
     """It comes from a bundle, and was put into what pip is asked for."""
     (wanted,) = list_candidates("onnxruntime", RuntimeSpec(version=allowed), PI, version)
     assert wanted.requirements == (f"onnxruntime{allowed}", "numpy")
@@ -197,7 +197,7 @@ def test_a_tested_version_that_is_none_is_not_asked_for(version, allowed):
     assert first.requirements[0] == "onnxruntime==1.32.0"
 
 
-def test_onnxruntime_is_not_there_for_32_bits():
+def test_onnxruntime_is_not_available_for_32_bits():
     with pytest.raises(DeviceError, match="onnxruntime has no wheels for armv7l"):
         list_candidates("onnxruntime", ANY, PI32, "1.32.0")
 
@@ -224,7 +224,7 @@ def test_platforms_go_from_new_to_old():
 
 
 @pytest.mark.parametrize("libc", ["musl 1.2.4", ""])
-def test_without_glibc_nothing_can_be_brought(libc, local_facts):
+def test_without_glibc_no_runtime_can_be_installed(libc, local_facts):
     from dataclasses import replace
 
     with pytest.raises(DeviceError, match="pi: no runtime is built for its libc"):
@@ -247,7 +247,7 @@ def test_the_lock_names_every_file_and_digest(tmp_path, index):
     assert entries_of(lock) == [(p.name, d) for p, d in got.files]
 
 
-def test_what_the_lock_pins_stays_although_there_is_newer(tmp_path, index):
+def test_versions_in_the_lock_are_kept_although_newer_ones_exist(tmp_path, index):
     wheel(index, "numpy", "2.4.0", NATIVE)
     wheel(index, "onnxruntime", "1.32.0", NATIVE, ["numpy"])
     first = fetch(tmp_path)

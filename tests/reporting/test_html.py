@@ -63,7 +63,7 @@ def test_a_build_whose_checks_all_hold_says_so(tmp_path):
     assert "Passes; every check holds" in words
 
 
-def test_a_candidate_packed_although_it_fails_is_not_praised(tmp_path):
+def test_a_candidate_packed_although_it_fails_is_marked_as_failing(tmp_path):
     lines = usual_lines()
     lines[3]["verdict"] = dataclasses.asdict(verdict(1.7, 0.04, 13_377))
 

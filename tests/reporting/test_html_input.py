@@ -152,7 +152,7 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     assert "static-int8" in words
 
 
-def test_a_folder_that_is_no_build_is_refused(tmp_path):
+def test_a_folder_without_a_build_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a build folder") as caught:
         write_report(tmp_path)
 

@@ -258,7 +258,7 @@ def test_options_with_names_keep_them(key, word):
         ),
     ],
 )
-def test_what_cannot_be_written_is_refused_in_words(graph, words):
+def test_unsupported_graphs_are_refused_with_the_reason(graph, words):
     with pytest.raises(UserError, match=words):
         write_lite(graph())
 

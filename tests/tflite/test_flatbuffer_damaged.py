@@ -46,7 +46,7 @@ def test_a_file_cut_anywhere_is_refused():
         read_or_refused(data[:length])
 
 
-def test_changed_bytes_never_end_in_anything_but_a_refusal():
+def test_changed_bytes_never_cause_a_crash():
     data, draw = write_lite(small()), random.Random(0)
     refused = 0
     for _ in range(1500):
@@ -60,7 +60,7 @@ def test_changed_bytes_never_end_in_anything_but_a_refusal():
 @pytest.mark.parametrize(
     "data", [b"", b"TFL3", b"PK\x03\x04 a zip file", b"\x08\0\0\0ONNX" + bytes(99)]
 )
-def test_what_is_no_tflite_file_is_called_so(data):
+def test_a_file_that_is_not_tflite_is_named_as_such(data):
     with pytest.raises(UserError, match="not a TFLite file"):
         read_lite(data)
 
@@ -128,6 +128,6 @@ def old(model, _graph):
         (old, "schema version 2"),
     ],
 )
-def test_what_is_not_supported_or_cannot_be_is_said(change, said):
+def test_unsupported_or_impossible_content_is_named(change, said):
     with pytest.raises(UserError, match=said):
         read_lite(changed(change))

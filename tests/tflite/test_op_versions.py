@@ -107,7 +107,7 @@ def test_grouped_convolutions_need_a_newer_version():
         ),
     ],
 )
-def test_what_the_old_runtime_cannot_run_is_said_once_in_words(graph, said):
+def test_operators_that_the_old_runtime_lacks_are_reported_once(graph, said):
     (line,) = list_version_conflicts(graph)
     assert said in line
 
@@ -117,7 +117,7 @@ def test_plain_graphs_are_not_too_new():
     assert list_version_conflicts(product("int8", "int8", count=1)) == []
 
 
-def test_inner_graphs_are_looked_at_too_and_the_node_is_named():
+def test_inner_graphs_are_checked_and_the_node_is_named():
     outer = dense()
     inner = single("DILATE", [tensor("x", (2,))], tensor("y", (2,)))
     inner.ops[0].origin = "Dilate_3"

@@ -173,7 +173,7 @@ def test_steps_lower_the_loss_and_the_written_model_gives_what_the_function_gave
 
 
 @pytest.mark.parametrize("make", [small_images, perceptron])
-def test_a_model_that_learned_nothing_is_written_back_to_the_byte(function, make):
+def test_an_untrained_model_is_written_back_unchanged(function, make):
     proto = make()
     made = function.write_back(proto, function.GraphFunction(proto))
     assert made.SerializeToString() == proto.SerializeToString()
@@ -336,7 +336,7 @@ def test_weights_of_4_bits_in_blocks_are_read_and_written(function):
     np.testing.assert_array_equal(numpy_helper.to_array(written).astype(int), expected)
 
 
-def test_what_is_fed_wrongly_is_refused_by_name(function):
+def test_wrong_inputs_are_refused_by_name(function):
     graph = function.GraphFunction(perceptron())
     with pytest.raises(UserError, match=r"input x is missing; given are z"):
         graph({"z": 1})

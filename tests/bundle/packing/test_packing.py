@@ -49,7 +49,7 @@ def repacked(data):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_graph_comes_back_bit_by_bit(tmp_path, name):
+def test_every_graph_is_restored_bit_by_bit(tmp_path, name):
     kind = KINDS[name]
     source = model(tmp_path, kind.text, weights=kind.weights, **kind.how)
     repacked(source.path.read_bytes())
@@ -63,7 +63,7 @@ DTYPES = ("i1", "u1", "<i2", "<u2", "<i4", "<i8", "<f2", "<f4", "<f8", "?")
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_tensors_of_any_type_and_bits_come_back(data):
+def test_tensors_of_any_type_and_bits_are_restored(data):
     dtype = np.dtype(data.draw(st.sampled_from(DTYPES)))
     raw = data.draw(st.binary(max_size=120)) * data.draw(st.integers(1, 40))
     raw = bytes(b & 1 for b in raw) if dtype == np.bool_ else raw
@@ -73,12 +73,12 @@ def test_tensors_of_any_type_and_bits_come_back(data):
 
 @settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=400))
-def test_bytes_that_are_no_model_come_back(data):
+def test_bytes_that_are_not_a_model_are_restored(data):
     repacked(data)
 
 
 @pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT4])
-def test_tensors_of_four_bits_come_back_near_their_entropy(kind):
+def test_tensors_of_four_bits_are_packed_near_their_entropy(kind):
     values = low_bits(20_001) + (8 if kind == TensorProto.UINT4 else 0)
     nibbles = (np.append(values, 0) & 15).astype(np.uint8)
     tensor = TensorProto(name="w", data_type=kind, dims=[20_001])
@@ -88,19 +88,19 @@ def test_tensors_of_four_bits_come_back_near_their_entropy(kind):
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
 @pytest.mark.parametrize("count", [3_000, 300_000])
-def test_integers_take_little_more_than_their_entropy(count, kind):
+def test_integers_are_packed_near_their_entropy(count, kind):
     values = low_bits(count, kind=np.int16) + (0 if kind == np.int8 else 128)
     array = values.astype(kind)
     assert len(repacked(file_of(array))) < 1.005 * entropy_bytes(array) + 90
 
 
-def test_two_numbers_of_four_bits_in_a_byte_are_taken_apart():
+def test_two_numbers_of_four_bits_in_a_byte_are_packed_separately():
     pairs = (low_bits(2, 50_000) + 8).astype(np.uint8)
     packed = repacked(file_of(pairs[0] | pairs[1] << 4))
     assert len(packed) < 1.01 * entropy_bytes(pairs) + 90
 
 
-def test_what_follows_from_other_tensors_travels_for_nothing():
+def test_tensors_that_follow_from_others_need_no_space():
     rng = np.random.default_rng(3)
     weight_scales = rng.uniform(0.001, 0.1, 1000).astype(np.float32)
     input_scale = np.float32(0.0377)
@@ -109,7 +109,7 @@ def test_what_follows_from_other_tensors_travels_for_nothing():
     assert len(repacked(file_of(weight_scales, np.asarray(input_scale), *others))) < alone + 60
 
 
-def test_scales_of_few_digits_travel_in_little_more_than_a_byte():
+def test_scales_of_few_digits_are_packed_in_little_more_than_a_byte():
     scales = np.random.default_rng(0).lognormal(-4, 0.5, 2000).astype(np.float32)
     short = (scales.view(np.uint32) & 0xFFFF0000).view(np.float32)
     assert len(repacked(file_of(short))) < 1.25 * len(short) + 90
@@ -139,7 +139,7 @@ def test_a_quantized_model_is_smaller_than_any_deflater_makes_it(tmp_path):
         assert len(repacked(made.path.read_bytes())) < 0.93 * best
 
 
-def test_noise_travels_as_it_is():
+def test_noise_is_stored_unchanged():
     noise = np.random.default_rng(0).bytes(5000)
     sent = encode_for_transfer(noise)
     assert (sent.encoding, sent.data) == ("raw", noise)
@@ -173,7 +173,7 @@ def test_damaged_bytes_never_become_another_file_unnoticed():
                 assert made == PACKED or hashlib.sha256(made).hexdigest() != digest
 
 
-def test_bytes_cut_short_or_with_more_behind_are_refused():
+def test_truncated_and_extended_files_are_refused():
     packed = pack(PACKED)
     for wrong in (*(packed[:at] for at in range(len(packed))), packed + b"\0\0"):
         with pytest.raises(AgentError) as caught:
@@ -192,13 +192,13 @@ def test_any_bytes_at_all_are_refused_in_one_line(data):
             assert "\n" not in error.failure.message  # noqa: PT017
 
 
-def test_a_size_that_is_not_the_right_one_is_refused():
+def test_a_wrong_size_is_refused():
     with pytest.raises(AgentError, match="makes"):
         unpack(pack(PACKED), len(PACKED) - 1)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 3])
-def test_channels_that_spread_otherwise_are_told_apart(axis):
+def test_channels_of_other_distributions_are_packed_separately(axis):
     shape = [48, 32, 3, 40]
     spreads = np.linspace(0.5, 12, shape[axis]).reshape([-1 if i == axis else 1 for i in range(4)])
     values = np.random.default_rng(0).normal(0, 1, shape) * spreads
@@ -208,7 +208,7 @@ def test_channels_that_spread_otherwise_are_told_apart(axis):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.45, 0.6, 0.9])
-def test_zeros_among_floats_travel_in_little_more_than_their_entropy(share):
+def test_zeros_among_floats_are_packed_near_their_entropy(share):
     rng = np.random.default_rng(0)
     dense = rng.normal(0, 0.05, (200, 200)).astype(np.float32)
     sparse = np.where(rng.random(dense.shape) < share, np.float32(0), dense)
@@ -218,7 +218,7 @@ def test_zeros_among_floats_travel_in_little_more_than_their_entropy(share):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_zeros_among_integers_travel_in_their_entropy(share):
+def test_zeros_among_integers_are_packed_near_their_entropy(share):
     rng = np.random.default_rng(0)
     dense = np.clip(np.rint(rng.normal(0, 20, 100_000)), -64, 64)
     sparse = np.where(rng.random(dense.shape) < share, 0, dense).astype(np.int8)

@@ -24,7 +24,7 @@ def files(tmp_path_factory):
     return [apply("to-tflite", made, folder).path.read_bytes() for made in (source, int8)]
 
 
-def test_weights_are_found_where_they_lie(files):
+def test_weights_are_found_in_the_file(files):
     found = {t.dims: t for t in find_tflite_tensors(files[0])}
     for weight in WEIGHTS.values():
         at = found[weight.T.shape]
@@ -32,7 +32,7 @@ def test_weights_are_found_where_they_lie(files):
         np.testing.assert_array_equal(stored, weight.T)
 
 
-def test_packed_files_expand_to_the_very_bytes_and_integers_take_less(files):
+def test_packed_files_expand_to_the_same_bytes_and_integers_are_smaller(files):
     for data in files:
         packed = pack(data)
         assert unpack(packed, len(data)) == data

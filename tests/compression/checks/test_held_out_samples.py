@@ -42,7 +42,7 @@ def numbered(folder, count, sequence=None):
     ("count", "batch", "kept"),
     [(12, 1, 2), (16, 1, 4), (24, 1, 4), (64, 1, 8), (1000, 1, 16), (24, 4, 4), (100, 32, 0)],
 )
-def test_a_few_samples_from_all_over_are_kept_apart(tmp_path, count, batch, kept):
+def test_a_few_evenly_spread_samples_are_held_out(tmp_path, count, batch, kept):
     made = hold_out_samples(numbered(tmp_path, count), least=12, batch=batch, in_time=False)
 
     unseen = rows(made.unseen)
@@ -53,14 +53,14 @@ def test_a_few_samples_from_all_over_are_kept_apart(tmp_path, count, batch, kept
 
 
 @pytest.mark.parametrize(("count", "batch"), [(11, 1), (12, 4)])
-def test_of_few_samples_none_is_kept_apart(tmp_path, count, batch):
+def test_of_few_samples_none_are_held_out(tmp_path, count, batch):
     made = hold_out_samples(numbered(tmp_path, count), least=12, batch=batch, in_time=False)
 
     assert made.unseen == ()
     assert rows(made.fitting) == list(range(count))
 
 
-def test_batches_are_kept_apart_whole(tmp_path):
+def test_whole_batches_are_held_out(tmp_path):
     made = hold_out_samples(numbered(tmp_path, 48), least=12, batch=6, in_time=False)
 
     unseen = rows(made.unseen)
@@ -69,7 +69,7 @@ def test_batches_are_kept_apart_whole(tmp_path):
     assert np.array_equal(np.diff(unseen), np.ones(5))
 
 
-def test_whole_sequences_are_kept_apart(tmp_path):
+def test_whole_sequences_are_held_out(tmp_path):
     sequence = np.repeat(np.arange(10), 7)
     made = hold_out_samples(numbered(tmp_path, 70, sequence), least=12, batch=1, in_time=True)
 
@@ -82,7 +82,9 @@ def test_whole_sequences_are_kept_apart(tmp_path):
 @pytest.mark.parametrize(
     ("sequences", "steps", "kept"), [(4, 50, 1), (16, 24, 2), (40, 30, 5), (300, 2, 16), (40, 1, 5)]
 )
-def test_an_eighth_of_the_sequences_is_kept_apart_however_long(tmp_path, sequences, steps, kept):
+def test_an_eighth_of_the_sequences_is_held_out_whatever_their_length(
+    tmp_path, sequences, steps, kept
+):
     sequence = np.repeat(np.arange(sequences), steps)
     data = numbered(tmp_path, len(sequence), sequence)
     made = hold_out_samples(data, least=12, batch=1, in_time=True)
@@ -90,7 +92,7 @@ def test_an_eighth_of_the_sequences_is_kept_apart_however_long(tmp_path, sequenc
     assert len(set(sequence[np.int64(rows(made.unseen))])) == kept
 
 
-def test_the_last_steps_of_a_single_sequence_are_kept_apart(tmp_path):
+def test_the_last_steps_of_a_single_sequence_are_held_out(tmp_path):
     made = hold_out_samples(numbered(tmp_path, 80), least=12, batch=1, in_time=True)
 
     assert rows(made.unseen) == list(range(70, 80))
@@ -98,7 +100,7 @@ def test_the_last_steps_of_a_single_sequence_are_kept_apart(tmp_path):
     assert "the last steps of one sequence" in said
 
 
-def test_a_sample_keeps_its_number_in_the_users_data(tmp_path):
+def test_a_held_out_sample_keeps_its_number(tmp_path):
     made = hold_out_samples(numbered(tmp_path, 64), least=12, batch=1, in_time=False)
 
     assert all(part.first == rows([part])[0] for part in (*made.unseen, *made.fitting))
@@ -119,7 +121,7 @@ def wide(folder, *, inputs=64):
         (QuantizeStatic(), 64, 8),
     ],
 )
-def test_the_error_told_is_that_on_new_samples(tmp_path, settings, count, unseen):
+def test_the_reported_error_is_that_on_held_out_samples(tmp_path, settings, count, unseen):
     source = wide(tmp_path)
     data = samples(tmp_path, x=normal(count, 64, seed=4))
 
@@ -132,7 +134,7 @@ def test_the_error_told_is_that_on_new_samples(tmp_path, settings, count, unseen
     assert found.agreement.worst[1] > 0.5 * real
 
 
-def test_a_result_that_follows_its_samples_says_so(tmp_path):
+def test_an_overfitted_result_gets_a_note(tmp_path):
     source = wide(tmp_path)
     data = samples(tmp_path, x=normal(24, 64, seed=4))
 
@@ -161,7 +163,7 @@ def test_outputs_that_are_mostly_lost_are_named_with_their_error(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "told"), [(0.29, False), (0.31, True), (2.0, True)])
-def test_an_error_above_three_tenths_of_an_output_is_told_as_a_loss(error, told):
+def test_a_relative_error_above_0_3_gets_a_note(error, told):
     found = Agreement(
         samples=16,
         relative_errors={"y": error, "z": 0.1},
@@ -177,7 +179,7 @@ def test_an_error_above_three_tenths_of_an_output_is_told_as_a_loss(error, told)
 
 
 @pytest.mark.parametrize(("kept", "added", "lost"), [(0.2, 1.0, True), (2.5, 0.1, False)])
-def test_an_output_that_its_mean_is_nearer_to_is_refused(tmp_path, kept, added, lost):
+def test_an_output_worse_than_a_constant_is_refused(tmp_path, kept, added, lost):
     text = "g (float[N,16] x) => (float[N,8] y) {y = MatMul(x, v)}"
     v, noise = normal(16, 8, seed=1), normal(16, 8, seed=2)
     before = model(tmp_path, text, weights={"v": v})
@@ -198,7 +200,7 @@ def test_an_output_that_its_mean_is_nearer_to_is_refused(tmp_path, kept, added, 
     assert not list(check_agreement(PASSES["quantize-static"].promise, found))
 
 
-def test_the_error_of_few_samples_is_told_as_that_of_the_samples_fitted_to(tmp_path):
+def test_an_error_measured_on_calibration_samples_gets_a_note(tmp_path):
     source = wide(tmp_path)
     data = samples(tmp_path, x=normal(6, 64, seed=4))
 

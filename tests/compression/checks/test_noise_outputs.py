@@ -28,20 +28,20 @@ def test_an_output_of_rounding_alone_does_not_reject_the_file(tmp_path):
     assert [t.name for t in made.signature.outputs] == ["c", "m"]
 
 
-def test_it_is_found_by_inputs_that_differ_in_their_last_digits(tmp_path):
+def test_rounding_outputs_are_found_by_perturbed_inputs(tmp_path):
     source, data = model(tmp_path, CENTERED), samples(tmp_path, x=uniform(4, 64) + 3)
     errors = {"c": 0.5, "m": 0.5}
     assert find_noise_outputs(source, data, errors, seed=0) == {"m"}
 
 
-def test_an_output_of_which_a_part_jumps_is_no_rounding(tmp_path):
+def test_an_output_with_jumps_is_not_a_rounding_output(tmp_path):
     text = "g (float[1,64] x) => (float[1,64] y) { y = Round(x) }"
     near_ties = np.where(np.arange(64) % 4 == 0, 0.5, 1.25).astype(np.float32)
     data = samples(tmp_path, x=np.tile(near_ties, (4, 1)))
     assert not find_noise_outputs(model(tmp_path, text), data, {"y": 1.0}, seed=0)
 
 
-def test_a_small_output_that_is_wrong_is_no_rounding(tmp_path, monkeypatch):
+def test_a_small_wrong_output_is_not_a_rounding_output(tmp_path, monkeypatch):
     source = model(tmp_path, SMALL, weights={"k": np.float32(1e-9)})
     data = samples(tmp_path, x=uniform(4, 64))
 

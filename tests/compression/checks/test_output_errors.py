@@ -28,7 +28,7 @@ WEIGHTS = {"a": normal(8, 4), "b": normal(8, 8, seed=1), "stride": np.float32([8
            "grid": normal(12, seed=2)}  # fmt: skip
 
 
-def test_a_final_softmax_is_judged_by_what_it_is_made_of():
+def test_a_final_softmax_is_judged_by_its_input():
     made = proto(
         "g (float[N,8] x) => (float[N,8] y, float[N,8] z) { h = MatMul(x, w) y = Softmax(h) "
         "z = MatMul(x, w) }",
@@ -38,7 +38,7 @@ def test_a_final_softmax_is_judged_by_what_it_is_made_of():
     assert find_output_parts(made) == ["h", "z"]
 
 
-def test_what_is_joined_in_one_output_is_judged_part_by_part():
+def test_concatenated_outputs_are_judged_part_by_part():
     assert find_output_parts(proto(HEAD, weights=WEIGHTS)) == ["box", "logit"]
 
 
@@ -53,7 +53,7 @@ def test_an_8_bit_version_has_the_same_parts(tmp_path):
     assert len(find_output_parts(after)) == len(find_output_parts(made)) == 2
 
 
-def test_the_bias_of_a_layer_belongs_to_what_is_judged():
+def test_the_bias_of_a_layer_belongs_to_the_judged_value():
     made = proto(
         "g (float[N,8] x) => (float[N,4] y) { m = MatMul(x, w) y = Add(m, b) }",
         weights={"w": normal(8, 4), "b": normal(4)},
@@ -66,7 +66,7 @@ def test_an_output_that_is_an_input_is_still_judged():
     assert find_output_parts(made) == ["y"]
 
 
-def test_values_that_the_outputs_hold_end_at_an_activation_function():
+def test_judged_values_end_at_an_activation_function():
     found = find_output_values(proto(HEAD, weights=WEIGHTS))
     assert {"y", "scaled", "joined", "box", "score"} <= found
     assert "logit" not in found
@@ -92,7 +92,7 @@ def errors(per_sample):
     return OutputErrors(error=table, size=np.ones_like(table))
 
 
-def test_a_gain_within_the_noise_is_none():
+def test_a_gain_within_the_noise_does_not_count():
     rng = np.random.default_rng(0)
     before = np.exp(rng.normal(0, 0.3, 16))
     noisy = before * np.exp(rng.normal(-0.05, 0.8, 16))
@@ -113,7 +113,7 @@ def test_one_sample_with_a_large_gain_does_not_decide_for_all():
     assert not errors(after).beats(errors(before))
 
 
-def test_a_gain_of_accurate_outputs_alone_is_none():
+def test_a_gain_of_accurate_outputs_only_does_not_count():
     rng = np.random.default_rng(0)
     noise = np.exp(rng.normal(0, 0.2, (16, 3)))
     # Three outputs; the second is furthest off.
@@ -125,6 +125,6 @@ def test_a_gain_of_accurate_outputs_alone_is_none():
     assert worst.beats(before)
 
 
-def test_the_part_furthest_off_is_relative_to_its_size():
+def test_the_error_of_the_worst_part_is_relative_to_its_size():
     found = OutputErrors(error=np.array([[8.0, 1.0, 0.0]]), size=np.array([[100.0, 2.0, 0.0]]))
     assert found.by_part == pytest.approx([0.08, 0.5, 0.0])

@@ -18,7 +18,7 @@ from tests.builders.tiny import apply, model, normal, proto, samples
         ("y = Gather(t, i)", "is too small for an embedding: 256 entries, fewer than 4096"),
     ],
 )
-def test_a_table_that_is_no_embedding_has_the_reason_that_holds(body, reason):
+def test_a_table_that_is_not_an_embedding_has_the_true_reason(body, reason):
     text = f"g (int64[N,4] i) => (y) {{ {body} }}"
     made = proto(text, weights={"t": normal(32, 8), "s": [8, 32]})
 
@@ -90,7 +90,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_refusal_says_the_reason_that_holds(tmp_path, case):
+def test_a_refusal_gives_the_true_reason(tmp_path, case):
     text, step, shapes, reason = REFUSALS[case]
     source = model(tmp_path, text, weights={n: normal(*shape) for n, shape in shapes.items()})
     data = samples(tmp_path, **{s.name: fed(s) for s in source.signature.inputs})

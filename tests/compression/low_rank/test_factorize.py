@@ -79,7 +79,7 @@ def parameters(made):
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.7])
-def test_the_layers_named_keep_the_part_asked_for_together(tmp_path, keep):
+def test_the_selected_layers_keep_the_requested_share(tmp_path, keep):
     source, data = dense(tmp_path)
 
     made = apply("low-rank", source, tmp_path, data, keep=keep, layers=("up", "down"))
@@ -91,7 +91,7 @@ def test_the_layers_named_keep_the_part_asked_for_together(tmp_path, keep):
     assert sqnr_db(run(source, x=unseen)[0], run(made, x=unseen)[0]) > 15
 
 
-def test_inputs_tell_more_than_weights_alone(tmp_path):
+def test_activations_give_better_ranks_than_weights_alone(tmp_path):
     source, data = dense(tmp_path)
     unseen = skewed(64, 48, seed=9)
     before = run(source, x=unseen)[0]
@@ -104,7 +104,7 @@ def test_inputs_tell_more_than_weights_alone(tmp_path):
         assert sqnr_db(before, aware) > sqnr_db(before, plain) + 2
 
 
-def test_refitting_brings_the_outputs_nearer(tmp_path):
+def test_refitting_reduces_the_output_error(tmp_path):
     source, data = image(tmp_path)
     unseen = uniform(48, 3, 12, 12, seed=9)
     before = run(source, x=unseen)[0]
@@ -120,7 +120,7 @@ def test_refitting_brings_the_outputs_nearer(tmp_path):
 
 
 @pytest.mark.parametrize("of", ["parameters", "macs"])
-def test_convolutions_of_any_step_border_and_dilation_are_split(tmp_path, of):
+def test_convolutions_of_any_stride_padding_and_dilation_are_factorized(tmp_path, of):
     source, data = image(tmp_path)
 
     made = apply("low-rank", source, tmp_path, data, keep=0.4, of=of)
@@ -132,7 +132,7 @@ def test_convolutions_of_any_step_border_and_dilation_are_split(tmp_path, of):
     assert sqnr_db(run(source, x=unseen)[0], run(made, x=unseen)[0]) > 15
 
 
-def test_a_kernel_that_is_a_product_of_columns_and_rows_is_found_out(tmp_path):
+def test_a_separable_kernel_is_factorized_along_its_axes(tmp_path):
     rng = np.random.default_rng(0)
     down, along = rng.standard_normal((8, 24, 5)), rng.standard_normal((24, 8, 5))
     weights = {"w": np.einsum("ria,orb->oiab", down, along).astype(np.float32)}
@@ -149,7 +149,7 @@ def test_a_kernel_that_is_a_product_of_columns_and_rows_is_found_out(tmp_path):
 
 
 @pytest.mark.parametrize("weight", [smooth(1, 8, 5, 5, seed=1), np.zeros((1, 8, 5, 5), np.float32)])
-def test_a_convolution_of_one_channel_is_split_where_it_does_anything(tmp_path, weight):
+def test_a_convolution_of_one_channel_is_factorized_if_that_saves(tmp_path, weight):
     text = (
         "g (float[N,8,9,9] x) => (y) { c = Conv(x, w) f = Flatten(c) d = MatMul(f, v) "
         "r = Relu(d) y = MatMul(r, u) }"
@@ -165,7 +165,7 @@ def test_a_convolution_of_one_channel_is_split_where_it_does_anything(tmp_path, 
     assert weight.any() or notes["w"].startswith("whole")
 
 
-def test_grouped_convolutions_and_those_of_other_ranks_are_split_by_channels(tmp_path):
+def test_grouped_convolutions_and_those_of_other_ranks_are_factorized_by_channels(tmp_path):
     text = (
         "g (float[N,32,16] x) => (y) { h = Conv<group = 2, pads = [1,1]>(x, w, b) y = Conv(h, v) }"
     )
@@ -183,7 +183,7 @@ def test_grouped_convolutions_and_those_of_other_ranks_are_split_by_channels(tmp
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 10
 
 
-def test_inputs_that_are_never_anything_but_zero_do_no_harm(tmp_path):
+def test_inputs_that_are_always_zero_do_no_harm(tmp_path):
     source, _ = dense(tmp_path)
     x = skewed(64, 48)
     x[:, ::2] = 0
@@ -193,7 +193,7 @@ def test_inputs_that_are_never_anything_but_zero_do_no_harm(tmp_path):
     assert np.isfinite(run(made, x=skewed(8, 48, seed=3))[0]).all()
 
 
-def test_ranks_are_multiples_of_8_and_the_record_tells_them(tmp_path):
+def test_ranks_are_multiples_of_8_and_reported(tmp_path):
     source, data = dense(tmp_path)
     place = work(tmp_path, data)
     run_step(build_step(LowRank(layers=("up", "down"))), source, place)
@@ -225,7 +225,7 @@ def test_patterns_reach_names_of_nodes_weights_and_biases(tmp_path):
         assert [c.layer for c in read_layers(place.scratch)] == ["up"]
 
 
-def test_a_pattern_that_nothing_matches_is_refused_with_the_names_that_there_are(tmp_path):
+def test_a_pattern_without_a_match_is_refused_with_the_names(tmp_path):
     source, data = dense(tmp_path)
 
     with pytest.raises(PassRefused, match=r"no Conv, Gemm or MatMul matches '\*ffn\*'") as refused:
@@ -234,7 +234,7 @@ def test_a_pattern_that_nothing_matches_is_refused_with_the_names_that_there_are
     assert "up" in refused.value.hint or "h" in refused.value.hint
 
 
-def test_a_model_in_which_no_rank_saves_anything_says_which_would_have_to(tmp_path):
+def test_a_model_in_which_no_rank_saves_anything_is_refused_with_the_needed_rank(tmp_path):
     text = "g (float[N,6,8,8] x) => (y) { y = Conv<group = 6, pads = [1,1,1,1]>(x, w) }"
     source = model(tmp_path, text, weights={"w": normal(6, 1, 3, 3)})
     data = samples(tmp_path, x=uniform(8, 6, 8, 8))
@@ -243,7 +243,7 @@ def test_a_model_in_which_no_rank_saves_anything_says_which_would_have_to(tmp_pa
         apply("low-rank", source, tmp_path, data)
 
 
-def test_a_layer_that_is_meant_in_vain_is_told_of(tmp_path):
+def test_a_selected_layer_that_cannot_be_factorized_is_reported(tmp_path):
     text = "g (float[N,32] x) => (y) { h = MatMul(x, w) y = MatMul(h, v) }"
     weights = {"w": normal(32, 32), "v": normal(32, 1)}
     source = model(tmp_path, text, weights=weights)
@@ -254,7 +254,7 @@ def test_a_layer_that_is_meant_in_vain_is_told_of(tmp_path):
     assert notes == {"w": "rank 8 of 32", "v": "not factorized; only ranks below 0.87 save space"}
 
 
-def test_a_product_that_is_spread_over_a_larger_sum_is_refitted_all_the_same(tmp_path):
+def test_a_product_broadcast_in_a_larger_sum_is_refitted(tmp_path):
     text = (
         "g (float[N,4,32] x) => (y) { a = ReduceMean<axes = [1], keepdims = 1>(x) "
         "h = MatMul(a, w) b = Add(h, c) y = Add(x, b) }"
@@ -276,7 +276,7 @@ def test_a_budget_below_rank_1_of_every_layer_is_refused(tmp_path):
         apply("low-rank", source, tmp_path, data, keep=0.1)
 
 
-def test_so_few_ranks_that_the_outputs_are_lost_are_refused(tmp_path):
+def test_ranks_so_low_that_the_outputs_are_lost_are_refused(tmp_path):
     text = (
         "g (float[N,32] x) => (float[N,10] y) "
         "{ h = MatMul(x, w) r = Relu(h) s = MatMul(r, u) t = Relu(s) y = MatMul(t, v) }"
@@ -331,7 +331,7 @@ def test_it_becomes_a_tflite_file_that_computes_the_same(tmp_path):
         )
 
 
-def test_the_runner_tells_a_file_that_multiplies_no_less(tmp_path, monkeypatch):
+def test_a_result_that_does_not_reduce_the_macs_is_reported(tmp_path, monkeypatch):
     source, data = dense(tmp_path)
 
     def shares(given, settings, place: Work):

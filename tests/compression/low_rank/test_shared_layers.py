@@ -91,7 +91,7 @@ def test_layers_with_one_weight_share_its_factors(tmp_path, kind, score):
     ],
     ids=["and its transpose", "and another operator"],
 )
-def test_a_large_weight_that_stays_whole_is_told_with_the_reason(tmp_path, body, reason):
+def test_a_large_weight_that_is_not_factorized_is_noted_with_the_reason(tmp_path, body, reason):
     text = f"g (float[N,5,{WIDE}] x0) => (float[N,5,{WIDE}] y, float[N,5,{WIDE}] z) {{ {body} }}"
     weights = {"w": thin(WIDE, WIDE), "v": thin(WIDE, WIDE)}
     if "Einsum" in body:

@@ -14,7 +14,7 @@ NET = (
 )
 
 
-def test_a_layer_that_hardly_adds_anything_is_the_first_to_go(tmp_path):
+def test_the_residual_layer_with_the_least_effect_is_removed_first(tmp_path):
     weights = {"a": normal(8, 8, seed=1), "b": normal(8, 8, scale=1e-3), "c": normal(8, 8, seed=2)}
     whole = proto(NET, weights=weights)
     reference = Reference(whole, [samples(tmp_path, x=normal(16, 8, seed=3))])

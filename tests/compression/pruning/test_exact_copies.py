@@ -143,7 +143,7 @@ def pruned(folder, text, weights, data, **settings):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_reads_copies_makes_up_for_those_that_go(tmp_path, kind):
+def test_consumers_of_copied_channels_compensate_the_removed_ones(tmp_path, kind):
     inputs, made, body, weights, data = KINDS[kind]
     remove = 0.2 if "lstm" in kind or "gru" in kind else 0.4  # the state of these stays
     text = f"g ({inputs}) => ({made}) {{ {body} }}"
@@ -172,7 +172,7 @@ def test_a_weight_that_cannot_be_refitted_is_named_with_the_reason(tmp_path):
     assert notes == ["t was not refitted after its inputs were pruned: it is shared by 2 nodes"]
 
 
-def test_channels_that_a_fixed_weight_does_not_read_go_first(tmp_path):
+def test_channels_that_a_fixed_weight_does_not_read_are_removed_first(tmp_path):
     # The output layer is tied to the embedding, and reads nothing of the last channels.
     table = normal(40, WIDTH, scale=1)
     table[:, 20:] = 0

@@ -51,7 +51,7 @@ def _layer(norm_first):
     )
 
 
-def test_each_sum_with_what_it_is_made_of_is_a_branch_scaled_ones_too():
+def test_each_residual_sum_is_a_branch_including_scaled_ones():
     found = list_branches(proto(CHAIN, weights=CONVS | SCALE))
 
     assert [(b.add, b.kept) for b in found] == [("s1", "x"), ("y", "s1")]
@@ -60,7 +60,7 @@ def test_each_sum_with_what_it_is_made_of_is_a_branch_scaled_ones_too():
     assert found[1].macs == 4 * 36 * 4 * 9  # of one sample
 
 
-def test_a_branch_of_zeros_is_left_out_with_no_change():
+def test_removing_a_branch_of_zeros_changes_nothing():
     weights = CONVS | SCALE | {"b": np.zeros((4, 4, 3, 3), np.float32)}
     whole = proto(CHAIN, weights=weights)
     made = remove_branches(whole, list_branches(whole)[:1])
@@ -70,7 +70,7 @@ def test_a_branch_of_zeros_is_left_out_with_no_change():
     assert {t.name for t in made.graph.initializer} == {"c", "scale"}
 
 
-def test_a_chain_can_go_as_a_whole_and_the_output_keeps_its_name():
+def test_a_chain_of_branches_can_be_removed_and_the_output_keeps_its_name():
     whole = proto(CHAIN, weights=CONVS | SCALE)
     made = remove_branches(whole, list_branches(whole))
 
@@ -80,7 +80,7 @@ def test_a_chain_can_go_as_a_whole_and_the_output_keeps_its_name():
     assert len(whole.graph.node) == 7  # the model itself stays as it was
 
 
-def test_a_branch_inside_a_branch_goes_alone_or_with_it():
+def test_a_nested_branch_is_removed_alone_or_with_its_outer_branch():
     text = (
         f"g (float[N,4,6,6] x) => (float[N,4,6,6] y) {{ a1 = {CONV}(x, a) b1 = {CONV}(a1, b) "
         f"s1 = Add(a1, b1) c1 = {CONV}(s1, c) y = Add(x, c1) }}"
@@ -108,7 +108,7 @@ def test_attention_and_feed_forward_layers_are_branches(norm_first):
     assert not {"q", "k", "v", "o"} & {t.name for t in left.graph.initializer}
 
 
-def test_layers_side_by_side_go_one_by_one_and_what_they_share_goes_with_the_last():
+def test_parallel_layers_are_removed_one_by_one_and_shared_nodes_with_the_last():
     text = (
         f"g (float[N,4,6,6] x) => (float[N,4,6,6] y) {{ n = Relu(x) a1 = {CONV}(n, a) "
         f"b1 = {CONV}(n, b) s = Add(x, a1) y = Add(s, b1) }}"
@@ -124,7 +124,7 @@ def test_layers_side_by_side_go_one_by_one_and_what_they_share_goes_with_the_las
     assert [n.op_type for n in remove_branches(whole, [first, second]).graph.node] == ["Identity"]
 
 
-def test_what_is_read_elsewhere_or_is_an_output_stays_and_says_why():
+def test_branches_read_elsewhere_or_output_are_kept_with_the_reason():
     weights = CONVS | SCALE
     read = CHAIN.replace("m1 = Mul(c1, scale) y = Sum(s1, m1)", "m1 = Mul(c1, a1) y = Add(m1, s1)")
     found, fixed = find_branches(proto(read, weights=CONVS))
@@ -139,7 +139,7 @@ def test_what_is_read_elsewhere_or_is_an_output_stays_and_says_why():
     assert fixed[0].reason == "r1 inside the branch is an output of the model"
 
 
-def test_two_layers_of_one_value_are_no_branch_and_say_so():
+def test_two_layers_of_one_value_are_not_a_branch():
     text = (
         f"g (float[N,4,6,6] x) => (float[N,4,6,6] y) {{ a1 = {CONV}(x, a) b1 = {CONV}(x, b) "
         "y = Add(a1, b1) }"
@@ -150,7 +150,7 @@ def test_two_layers_of_one_value_are_no_branch_and_say_so():
     assert fixed[0].reason == "neither operand of the sum is computed from the other"
 
 
-def test_an_activation_spelled_out_and_a_repeated_side_are_no_layers():
+def test_composed_activations_and_repeated_operands_are_not_branches():
     gelu = (
         "g (float[N,4,6,6] x) => (float[N,4,6,6] y) { c1 = Mul(x, x) c2 = Mul(c1, x) "
         f"c3 = Add(x, c2) t = Tanh(c3) a1 = {CONV}(t, a) p = GlobalAveragePool(a1) "
@@ -160,7 +160,7 @@ def test_an_activation_spelled_out_and_a_repeated_side_are_no_layers():
     assert find_branches(proto(gelu, weights=CONVS)) == ((), ())
 
 
-def test_what_an_inner_graph_reads_keeps_its_name():
+def test_values_read_by_inner_graphs_keep_their_names():
     text = (
         f"g (float[N,4,6,6] x, bool k) => (float[N,4,6,6] y) {{ a1 = {CONV}(x, a) "
         "s1 = Add(x, a1) y = If(k)<then_branch = t () => (float[N,4,6,6] p) { p = Relu(s1) }, "

@@ -65,7 +65,7 @@ def pruned(source, folder, calibration, **settings):
     return made, read_layers(job.scratch)
 
 
-def test_as_many_multiplications_go_as_asked_and_widths_stay_multiples(tmp_path):
+def test_the_requested_macs_are_removed_and_widths_stay_multiples(tmp_path):
     source = model(tmp_path, CONVS, weights=convs())
     calibration = samples(tmp_path, x=normal(64, 3, 10, 10, seed=4))
 
@@ -83,7 +83,7 @@ def test_as_many_multiplications_go_as_asked_and_widths_stay_multiples(tmp_path)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 6
 
 
-def test_what_others_say_as_well_goes_first_and_nothing_is_lost(tmp_path):
+def test_redundant_channels_are_removed_first_without_loss(tmp_path):
     source = model(tmp_path, MLP, weights=twins())
     calibration = samples(tmp_path, x=normal(512, 8, seed=4))
     x = normal(20, 8, seed=9)
@@ -99,7 +99,7 @@ def test_what_others_say_as_well_goes_first_and_nothing_is_lost(tmp_path):
     assert sqnr_db(wanted, run(ours, x=x)[0]) > 40 > 20 > sqnr_db(wanted, run(plain, x=x)[0])
 
 
-def test_of_units_each_kind_loses_that_part_of_its_groups(tmp_path):
+def test_with_units_each_kind_loses_the_same_share_of_groups(tmp_path):
     source = model(tmp_path, MLP, weights=twins())
     calibration = samples(tmp_path, x=normal(512, 8, seed=4))
 
@@ -115,7 +115,7 @@ def rows(source):
     return [(name, shape[0]) for name, shape in weights(source).items()]
 
 
-def test_a_residual_layer_that_adds_hardly_anything_goes_as_a_whole(tmp_path):
+def test_a_residual_layer_with_little_effect_is_removed_as_a_whole(tmp_path):
     kept = {"a": normal(8, 16, seed=1), "b": normal(16, 8, seed=2), "e": normal(8, 3, seed=5)}
     idle = {"c": normal(8, 16, seed=3), "d": normal(16, 8, seed=4, scale=1e-4)}
     source = model(tmp_path, RESIDUAL, weights=kept | idle)
@@ -129,7 +129,7 @@ def test_a_residual_layer_that_adds_hardly_anything_goes_as_a_whole(tmp_path):
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 40
 
 
-def test_too_much_is_refused_with_what_binds(tmp_path):
+def test_an_unreachable_share_is_refused_with_the_reason(tmp_path):
     source = model(tmp_path, CONVS, weights=convs())
     calibration = samples(tmp_path, x=normal(16, 3, 10, 10))
 
@@ -137,7 +137,7 @@ def test_too_much_is_refused_with_what_binds(tmp_path):
         pruned(source, tmp_path, calibration, remove=0.95, align=16)
 
 
-def test_alignment_that_leaves_nothing_is_what_binds_in_a_tiny_model(tmp_path):
+def test_in_a_tiny_model_the_alignment_is_the_reason(tmp_path):
     source = model(tmp_path, MLP, weights={"a": normal(8, 2), "b": normal(2, 5)})
     calibration = samples(tmp_path, x=normal(16, 8))
 
@@ -147,7 +147,7 @@ def test_alignment_that_leaves_nothing_is_what_binds_in_a_tiny_model(tmp_path):
         pruned(source, tmp_path, calibration, kinds=())
 
 
-def test_more_than_was_asked_is_told_with_the_steps_that_make_it_so(tmp_path):
+def test_removing_more_than_requested_is_reported_with_the_steps(tmp_path):
     source = model(tmp_path, MLP, weights=twins())
     calibration = samples(tmp_path, x=normal(64, 8, seed=4))
 
@@ -158,7 +158,7 @@ def test_more_than_was_asked_is_told_with_the_steps_that_make_it_so(tmp_path):
     ]
 
 
-def test_a_single_sample_is_too_little_to_refit_from(tmp_path):
+def test_a_single_sample_is_too_few_to_refit(tmp_path):
     source = model(tmp_path, MLP, weights=twins())
     calibration = samples(tmp_path, x=normal(16, 8))
 
@@ -183,7 +183,7 @@ def test_channels_that_are_outputs_of_the_model_are_named(tmp_path):
         pruned(source, tmp_path, samples(tmp_path, x=normal(16, 8)), remove=0.25)
 
 
-def test_recurrent_layers_are_named_among_what_stays(tmp_path):
+def test_recurrent_layers_are_named_in_a_refusal(tmp_path):
     text = (
         "g (float[4,N,8] x) => (float[N,6] y)"
         " { s, last = LSTM<hidden_size = 16>(x, w, r) h = Squeeze(last, axis) y = MatMul(h, o) }"
@@ -208,7 +208,7 @@ def test_kinds_that_a_model_does_not_have_are_named(tmp_path):
     assert refusal.value.hint == "kinds of this model: neurons"
 
 
-def test_gradients_find_what_the_outputs_do_not_depend_on(tmp_path):
+def test_gradient_scores_find_channels_without_effect(tmp_path):
     pytest.importorskip("tensorflow")
     weight = normal(16, 5, seed=2)
     weight[::2] = 0  # half of the neurons are large and read with zero
@@ -223,7 +223,7 @@ def test_gradients_find_what_the_outputs_do_not_depend_on(tmp_path):
     np.testing.assert_allclose(run(made, x=x)[0], run(source, x=x)[0], atol=1e-5)
 
 
-def test_a_pruned_model_is_quantized_and_goes_to_tflite_as_any_other(tmp_path):
+def test_a_pruned_model_is_quantized_and_converted_to_tflite(tmp_path):
     source = model(tmp_path, CONVS, weights=convs())
     calibration = samples(tmp_path, x=normal(64, 3, 10, 10, seed=4))
     x = normal(1, 3, 10, 10, seed=9)
@@ -236,7 +236,7 @@ def test_a_pruned_model_is_quantized_and_goes_to_tflite_as_any_other(tmp_path):
     assert lite.path.stat().st_size < 0.5 * source.path.stat().st_size
 
 
-def test_what_layers_read_has_a_variance_in_every_direction(tmp_path):
+def test_shrunken_moments_have_variance_in_every_direction(tmp_path):
     """Few samples, far from zero: shrinking before centring would leave less than none."""
     made = prepare(proto(CONVS, weights=convs()), 13)
     x = normal(4, 3, 10, 10, seed=4) + 10

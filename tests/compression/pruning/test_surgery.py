@@ -33,14 +33,16 @@ def some(blocks):
 
 @quietly
 @given(SEEDS, some(images.BLOCKS), OPSETS, st.booleans())
-def test_zero_channels_of_an_image_network_go_without_a_trace(seed, blocks, opset, free):
+def test_removing_zero_channels_of_an_image_network_changes_nothing(seed, blocks, opset, free):
     channels = found(image_net(seed, blocks, opset=opset, free=free))
     holds(channels, shares(channels, 0.6, seed))
 
 
 @quietly
 @given(SEEDS, some(sequences.BLOCKS), OPSETS, st.booleans())
-def test_zero_heads_and_neurons_of_a_transformer_go_without_a_trace(seed, blocks, opset, free):
+def test_removing_zero_heads_and_neurons_of_a_transformer_changes_nothing(
+    seed, blocks, opset, free
+):
     channels = found(transformer(seed, blocks, opset=opset, free=free))
     holds(channels, shares(channels, 0.6, seed))
 
@@ -49,7 +51,7 @@ STRUCTURES = [*images.BLOCKS, *dict.fromkeys(sequences.BLOCKS)]
 
 
 @pytest.mark.parametrize("block", STRUCTURES, ids=lambda block: block.__name__)
-def test_nearly_all_of_each_structure_can_go(block):
+def test_nearly_all_of_each_structure_can_be_removed(block):
     if block in images.BLOCKS:
         channels = found(image_net(8, [images.plain, block], opset=21))
     else:
@@ -61,14 +63,14 @@ def test_nearly_all_of_each_structure_can_go(block):
 
 
 @pytest.mark.parametrize("seeds", [range(first, first + 12) for first in (0, 12)], ids=str)
-def test_zero_channels_of_a_random_graph_go_without_a_trace(seeds):
+def test_removing_zero_channels_of_a_random_graph_changes_nothing(seeds):
     for seed in seeds:
         channels = found(draft(seed, most=24).finished())
         holds(channels, shares(channels, 0.5, seed))
 
 
 @pytest.mark.zoo
-def test_zero_channels_of_real_models_go_without_a_trace(zoo):
+def test_removing_zero_channels_of_real_models_changes_nothing(zoo):
     for path in sorted(zoo.glob("*/model.onnx")):
         channels = found(load(path))
         assert channels.families, path
@@ -91,7 +93,7 @@ def mlp():
     return found(proto(MLP, weights={"w": normal(6, 8), "v": normal(8, 3, seed=1)}))
 
 
-def test_a_cut_leaves_the_model_it_was_found_in_as_it_is():
+def test_a_removal_does_not_change_the_given_model():
     channels = mlp()
     before = channels.proto.SerializeToString()
     assert remove_groups(channels, []).SerializeToString() == before
@@ -102,7 +104,7 @@ def test_a_cut_leaves_the_model_it_was_found_in_as_it_is():
     assert channels.proto.SerializeToString() == before
 
 
-def test_what_would_be_left_with_nothing_is_named():
+def test_a_value_that_would_become_empty_is_named():
     channels = mlp()
     with pytest.raises(ValueError, match="a would become empty"):
         remove_groups(channels, range(8))
@@ -151,7 +153,7 @@ def test_a_bias_read_twice_is_cut_for_each_reader_as_it_needs():
     assert sizes == {(6, 6), (6, 7), (6,), (7,), (6, 4), (7, 4)}
 
 
-def test_counting_what_is_left_takes_no_time():
+def test_counting_the_remaining_macs_is_fast():
     channels = found(transformer(3, [sequences.attention, sequences.feed_forward] * 3))
     gone = shares(channels, 0.5)
     count_remaining_macs(channels)
@@ -161,7 +163,7 @@ def test_counting_what_is_left_takes_no_time():
     assert time.perf_counter() - started < 1.0
 
 
-def test_a_cut_of_one_head_leaves_the_others_as_they_were():
+def test_removing_one_head_does_not_change_the_others():
     channels = found(transformer(1, [sequences.attention]))
     heads = next(f for f in channels.families if f.kind == "heads")
     smaller = remove_groups(channels, heads.groups[:1])

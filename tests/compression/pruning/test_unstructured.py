@@ -70,7 +70,7 @@ def test_as_many_weights_are_zero_as_were_asked_for(folder, source, given, spars
     assert sparsity - 1e-9 <= zeros(made) < sparsity + 0.05
 
 
-def test_weights_that_are_left_make_up_for_those_that_went(folder, source, given):
+def test_remaining_weights_compensate_the_removed_ones(folder, source, given):
     expected = run(source, x=UNSEEN)[0]
     how = {"sparsity": 0.5, "allocation": "uniform"}
     quality = [
@@ -84,7 +84,7 @@ def test_weights_that_are_left_make_up_for_those_that_went(folder, source, given
     assert quality[1] > quality[0] + 6
 
 
-def test_measured_shares_come_closer_than_the_same_for_all(folder):
+def test_measured_sparsities_are_more_accurate_than_uniform_ones(folder):
     text = (
         "g (float[N,64] x) => (float[N,8] y) { "
         "h = MatMul(x, a) r = Relu(h) s = MatMul(r, b) t = Relu(s) y = MatMul(t, c) }"
@@ -111,9 +111,7 @@ def test_measured_shares_come_closer_than_the_same_for_all(folder):
 @pytest.mark.parametrize(
     ("pattern", "kept", "block"), [("2:4", 2, 4), ("1:2", 1, 2), ("4:8", 4, 8)]
 )
-def test_of_each_block_of_inputs_so_many_stay_where_it_fits(
-    folder, source, given, pattern, kept, block
-):
+def test_n_of_m_inputs_are_kept_where_the_pattern_fits(folder, source, given, pattern, kept, block):
     arrays = stored(apply("prune-weights", source, folder, given, pattern=pattern))
 
     for name in LAYERS:
@@ -148,7 +146,7 @@ def test_zeros_stay_zeros_in_8_bits(folder, then):
     assert second < 0.65 * first
 
 
-def test_a_sparse_float_file_is_lighter_on_its_way(folder):
+def test_a_sparse_float_file_has_a_smaller_download(folder):
     text = "g (float[N,128] x) => (float[N,64] y) { y = MatMul(x, w) }"
     wide = model(folder, text, weights={"w": normal(128, 64)})
     made = apply("prune-weights", wide, folder, samples(folder, x=uniform(64, 128)), sparsity=0.5)
@@ -157,7 +155,7 @@ def test_a_sparse_float_file_is_lighter_on_its_way(folder):
     assert after < 0.65 * before
 
 
-def test_the_smallest_entries_of_each_row_of_an_embedding_go(folder):
+def test_the_smallest_entries_of_each_row_of_an_embedding_are_removed(folder):
     text = (
         "g (int64[N,6] ids) => (float[N,8] y) { "
         "r = Gather(table, ids) m = ReduceMean<axes = [1], keepdims = 0>(r) y = MatMul(m, w) }"
@@ -176,7 +174,7 @@ def test_the_smallest_entries_of_each_row_of_an_embedding_go(folder):
     assert (gone.max(axis=1) <= left.min(axis=1)).all()
 
 
-def test_the_record_tells_the_zeros_of_each_layer(folder, source, given):
+def test_the_layer_report_has_the_zeros_of_each_layer(folder, source, given):
     mine = work(folder, given)
     settings = PruneWeights(sparsity=0.6)
     made = run_step(Step(name="prune-weights", version=1, settings=settings), source, mine)
@@ -208,7 +206,7 @@ def pruned_kind(folder, name):
 
 
 @pytest.mark.parametrize("name", sorted(QUANTIZABLE.keys() - NOT_PRUNABLE))
-def test_graphs_of_all_kinds_come_back_sparse_and_whole(tmp_path, name):
+def test_graphs_of_all_kinds_are_pruned(tmp_path, name):
     assert read_storage_stats(pruned_kind(tmp_path, name).path).zeros >= 0.19
 
 
@@ -223,7 +221,7 @@ def test_graphs_without_weights_of_their_own_are_refused(tmp_path, name):
 # ---------------------------------------------------------------- refusals, and the runner's eye
 
 
-def test_what_is_as_sparse_already_is_refused(folder, source, given):
+def test_a_model_that_is_already_sparse_is_refused(folder, source, given):
     made = apply("prune-weights", source, folder, given, sparsity=0.5)
     with pytest.raises(
         PassRefused,
@@ -237,7 +235,7 @@ def test_a_quantized_model_is_refused(folder, source, given):
         apply("prune-weights", apply("quantize-static", source, folder, given), folder, given)
 
 
-def test_a_pattern_that_fits_nowhere_is_refused_with_the_inputs_there_are(folder):
+def test_a_pattern_that_fits_no_layer_is_refused_with_the_inputs(folder):
     text = "g (float[N,3] x) => (float[N,5] y) { y = MatMul(x, w) }"
     odd = model(folder, text, weights={"w": normal(3, 5)})
     with pytest.raises(PassRefused, match=r"2:4 fits no layer.* multiple of 4 .*w has 3 inputs"):
@@ -267,7 +265,7 @@ def test_samples_that_are_not_finite_are_refused(folder, source):
 
 
 @pytest.mark.parametrize("count", [1, 64])
-def test_samples_that_never_vary_still_tell_honest_costs(tmp_path, count):
+def test_constant_samples_still_give_valid_costs(tmp_path, count):
     dense = model(
         tmp_path,
         "g (float[N,32] x) => (float[N,10] y) "
@@ -349,7 +347,7 @@ def test_zeros_found_together_cost_no_more_than_those_of_greedy_obs(sparsity):
     assert ours < 0.5 * aim.error(prune_by_magnitude(aim.weight, ShareRule(sparsity=sparsity)))
 
 
-def test_what_is_left_is_the_least_squares_fit_on_its_mask():
+def test_remaining_weights_are_the_least_squares_fit_on_the_mask():
     aim = an_aim(groups=3, outputs=4, inputs=9)
     made = prune_matrix(aim, PatternRule(kept=1, block=3))
     assert ((made.reshape(3, 4, 3, 3) != 0).sum(axis=-1) == 1).all()

@@ -53,11 +53,11 @@ def ladders(damages):
         (6, 1, 1, {6, 5, 4, 3, 2, 1}),
     ],
 )
-def test_what_is_left_keeps_its_alignment(count, width, align, left):
+def test_remaining_widths_stay_aligned(count, width, align, left):
     assert {count - step for step in list_removal_counts(family(count, width), align)} == left
 
 
-def test_counts_of_a_state_are_those_of_the_groups_that_go():
+def test_counts_of_a_search_state_match_the_removed_groups():
     channels, made = ladders([1.0, 1.0])
     sizes = Sizes(channels, made)
 
@@ -76,7 +76,7 @@ def test_channels_that_only_pad_a_block_save_no_time():
 
 
 @pytest.mark.parametrize("dear", [0, 1])
-def test_the_family_that_does_less_damage_goes_further(dear):
+def test_the_family_with_less_damage_loses_more_channels(dear):
     damages = [1.0, 1.0]
     damages[dear] = 100.0
     channels, made = ladders(damages)

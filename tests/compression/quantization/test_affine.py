@@ -62,7 +62,7 @@ def test_every_weight_comes_back_to_within_half_a_step_of_its_channel(weight, da
 
 
 @given(weights, st.data())
-def test_scales_never_make_infinities_however_dead_a_channel_is(weight, data):
+def test_scales_of_dead_channels_cause_no_infinities(weight, data):
     axis = data.draw(st.integers(0, weight.ndim - 1))
     dead = weight * np.float32(1e-38)
     for array in (dead, np.zeros_like(weight)):
@@ -71,7 +71,7 @@ def test_scales_never_make_infinities_however_dead_a_channel_is(weight, data):
         assert np.isfinite(1 / scales).all()
 
 
-def test_a_weight_without_entries_has_scales_all_the_same():
+def test_an_empty_weight_has_scales():
     assert np.isfinite(compute_symmetric_scales(np.zeros((0, 3), np.float32), 1)).all()
 
 

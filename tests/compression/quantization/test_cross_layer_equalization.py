@@ -51,7 +51,7 @@ def test_unequal_channels_keep_their_precision(tmp_path, kind):
     assert channels_db(equal=True) > channels_db(equal=False) + 3
 
 
-def test_channels_are_left_alone_where_the_activation_function_minds(tmp_path):
+def test_channels_are_not_scaled_through_other_activation_functions(tmp_path):
     text, second = GRAPHS["conv, relu, depthwise conv"]
     first = normal(16, 4, 1, 1) * WIDE[:, None, None, None]
     weights = {"w": first, "b": normal(16), "v": second, "low": np.float32(0), "six": np.float32(6)}

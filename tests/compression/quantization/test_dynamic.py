@@ -62,7 +62,7 @@ def test_a_weight_that_two_layers_share_is_stored_once(tmp_path):
     assert apply("quantize-dynamic", source, tmp_path).bytes < 0.35 * source.bytes
 
 
-def test_an_input_of_zeros_gives_the_bias_and_nothing_else(tmp_path):
+def test_an_input_of_zeros_gives_only_the_bias(tmp_path):
     text = "g (float[N,6] x) => (float[N,4] y) { y = Gemm(x, w, b) }"
     bias = normal(4)
     source = model(tmp_path, text, weights={"w": normal(6, 4), "b": bias})

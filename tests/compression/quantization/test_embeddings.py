@@ -57,14 +57,14 @@ def test_a_table_that_the_output_layer_shares_is_not_stored_twice(tmp_path):
     ],
     ids=["a row that is not finite", "columns, not rows", "too small to pay"],
 )
-def test_other_tables_are_left_alone(tmp_path, text, table):
+def test_other_tables_are_not_changed(tmp_path, text, table):
     source = model(tmp_path, text, weights={"t": table})
 
     with pytest.raises(PassRefused, match=r"^nothing to quantize: "):
         apply("quantize-dynamic", source, tmp_path)
 
 
-def test_static_quantization_stores_tables_in_8_bits_as_well(tmp_path):
+def test_static_quantization_also_stores_tables_in_8_bits(tmp_path):
     text = "g (int64[N,5] i) => (float[N,5,9] y) { h = Gather(t, i) y = MatMul(h, w) }"
     source = model(tmp_path, text, weights={"t": normal(200, 64), "w": normal(64, 9)})
     made = apply("quantize-static", source, tmp_path, samples(tmp_path, i=IDS))

@@ -57,7 +57,7 @@ def test_a_model_without_large_weights_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("then", ["prune-weights", "prune-channels", "low-rank"])
-def test_what_makes_a_graph_smaller_keeps_weights_in_16_bits(tmp_path, then):
+def test_passes_that_shrink_a_graph_keep_weights_in_16_bits(tmp_path, then):
     wide = model(
         tmp_path,
         "g (float[N,32] x) => (float[N,10] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }",
@@ -96,7 +96,7 @@ def test_weights_too_small_for_16_bits_are_refused_with_their_size(tmp_path):
      "c = Transpose<perm = [0, 2, 1]>(h) l = MatMul(e, c) y = Transpose<perm = [0, 2, 1]>(l)"],
     ids=["on the right", "on the left"],
 )  # fmt: skip
-def test_an_embedding_that_is_the_output_layer_too_is_stored_once(tmp_path, head):
+def test_an_embedding_that_is_also_the_output_layer_is_stored_once(tmp_path, head):
     text = f"g (int64[N,7] i) => (float[N,7,300] y) {{ r = Gather(e, i) h = MatMul(r, w) {head} }}"
     weights = {"e": normal(300, 32), "w": normal(32, 32, seed=1)}
     source = model(tmp_path, text, weights=weights)

@@ -68,7 +68,7 @@ def quantized(source, folder, count, **settings):
 
 
 @pytest.mark.parametrize("count", [32, 80])
-def test_a_layer_whose_range_ruins_the_outputs_stays_float_and_the_user_is_told(tmp_path, count):
+def test_a_layer_whose_range_ruins_the_outputs_stays_float_with_a_note(tmp_path, count):
     source, x = network(tmp_path, huge=True), uniform(16, 3, 8, 8, seed=7)
     before = run(source, x=x)[0]
 
@@ -107,7 +107,7 @@ def test_layers_stay_float_only_if_no_version_in_8_bits_is_about_as_accurate(tmp
     [QuantizeWeights(bits=8.0, allocation="uniform"), Float16()],
     ids=["weights", "float16"],
 )
-def test_layers_keep_the_names_that_the_user_knows_through_a_pass_before(tmp_path, before):
+def test_layers_keep_their_original_names_through_earlier_passes(tmp_path, before):
     source = network(tmp_path, huge=True)
     desk = work(tmp_path, samples(tmp_path, x=uniform(32, 3, 8, 8)))
     first = run_checked(build_step(before), source, desk)
@@ -120,7 +120,7 @@ def test_layers_keep_the_names_that_the_user_knows_through_a_pass_before(tmp_pat
 
 
 @pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed")
-def test_a_tflite_file_keeps_these_layers_in_float_and_says_how_many(tmp_path):
+def test_a_tflite_file_keeps_these_layers_in_float_and_notes_their_number(tmp_path):
     source, x = network(tmp_path, huge=True), uniform(1, 3, 8, 8, seed=7)
     made, _ = quantized(source, tmp_path, 32)
     in_float = Counter(fused_ops(made, tmp_path))["Conv"]
@@ -134,7 +134,7 @@ def test_a_tflite_file_keeps_these_layers_in_float_and_says_how_many(tmp_path):
 
 
 @pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed")
-def test_nothing_is_said_of_layers_in_float_where_all_are(tmp_path):
+def test_a_float_model_gets_no_note_about_float_layers(tmp_path):
     desk = work(tmp_path, samples(tmp_path, x=uniform(8, 3, 8, 8)))
 
     run_checked(build_step(ToTflite(dims=(("N", 1),))), network(tmp_path, huge=False), desk)
@@ -163,7 +163,7 @@ def test_the_tensor_that_makes_the_error_is_found(tmp_path):
     assert errors["r4"] > 0.8 * sum(errors.values())
 
 
-def test_a_tensor_leaves_8_bits_with_the_nodes_that_need_it_there(tmp_path):
+def test_a_float_tensor_moves_the_nodes_around_it_to_float(tmp_path):
     index, placement, _, _ = parts(tmp_path, huge=False)
     costs = Costs(work={w.node.output[0]: 0.09 for w in placement.weighted}, weights={})
     errors = dict.fromkeys(placement.values, 1e-4) | {"r4": 1.0}
@@ -184,7 +184,7 @@ def test_no_more_than_a_fifth_of_the_arithmetic_stays_float(tmp_path):
         assert sum(costs.work.get(name, 0) for name in nodes) <= 0.2
 
 
-def test_a_small_error_is_left_alone(tmp_path):
+def test_a_small_error_moves_no_layer_to_float(tmp_path):
     index, placement, _, _ = parts(tmp_path, huge=False)
     costs = find_costs(index, placement, dict.fromkeys(placement.values, 24 * 64))
     errors = dict.fromkeys(placement.values, 0.0) | {"r4": 9e-4}

@@ -34,7 +34,7 @@ def test_an_lstm_runs_with_integer_products(tmp_path, step):
 
 
 @pytest.mark.parametrize("name", ["gru", "rnn", "transposed conv of one axis"])
-def test_what_has_no_integer_kernel_is_whole_again_once_loaded(tmp_path, name):
+def test_weights_without_an_integer_kernel_are_dequantized_at_load(tmp_path, name):
     source = source_of(name, tmp_path)
     made = apply("quantize-dynamic", source, tmp_path)
 

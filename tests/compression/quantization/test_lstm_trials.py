@@ -77,7 +77,7 @@ def test_both_lstms_multiply_integers_where_their_inputs_allow_it(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["GRU", "RNN"])
-def test_weights_that_8_bits_are_too_few_for_take_16(tmp_path, kind):
+def test_weights_too_sensitive_for_8_bits_get_16(tmp_path, kind):
     gates = {"GRU": 3, "RNN": 1}[kind]
     text = (
         f"g (float[N,{STEPS},{INPUTS}] x) => (float[1,N,{UNITS}] h) "
@@ -98,7 +98,7 @@ def test_weights_that_8_bits_are_too_few_for_take_16(tmp_path, kind):
     assert any("input weights are stored in 16 bits" in note for note in notes)
 
 
-def test_without_samples_the_user_is_told_that_nothing_was_measured(tmp_path):
+def test_without_samples_a_note_says_that_nothing_was_measured(tmp_path):
     made, notes = told("quantize-dynamic", two_lstms(tmp_path, first_scale=0.3), tmp_path)
     assert ops(made).count("DynamicQuantizeLSTM") == 2
     assert any("--data CALIB" in note for note in notes)

@@ -64,7 +64,7 @@ def test_each_product_is_static_or_dynamic_as_asked(tmp_path, trials, dynamic):
     assert sqnr_db(run(source, x=x)[0], run(write(tmp_path, made), x=x)[0]) > 25
 
 
-def test_the_fastest_version_says_the_same(tmp_path, trials):
+def test_the_fastest_version_has_the_same_outputs(tmp_path, trials):
     source, its = trials
     data = samples(tmp_path, x=uniform(16, 64))
     made = its.find_fastest(source, work(tmp_path, data))

@@ -22,7 +22,7 @@ def kinds(made):
     return [node.op_type for each in iter_graphs(graph) for node in each.node]
 
 
-def test_a_speaker_embedding_keeps_what_it_says(tmp_path, tasks):
+def test_a_speaker_embedding_stays_accurate(tmp_path, tasks):
     folder = tasks / "emb-speaker-ge2e"
     source = read_onnx(folder / "model.onnx")
     x = np.load(folder / "calib.npz")["x"].astype(np.float32)

@@ -35,7 +35,7 @@ CASES = {
 
 @pytest.mark.parametrize("settings", [QuantizeStatic(), QuantizeDynamic()])
 @pytest.mark.parametrize("case", CASES)
-def test_a_large_weight_that_stays_float_is_told_with_its_reason(tmp_path, case, settings):
+def test_a_large_weight_that_stays_float_is_noted_with_the_reason(tmp_path, case, settings):
     text, weights, arrays, reason = CASES[case]
     source = model(tmp_path, text, weights=weights)
 
@@ -55,7 +55,7 @@ def test_a_model_that_is_quantized_whole_has_no_such_note(tmp_path, settings):
     assert "stay float" not in " ".join(found.notes)
 
 
-def test_a_convolution_that_the_pass_leaves_is_told_once(tmp_path):
+def test_a_convolution_that_the_pass_leaves_is_noted_once(tmp_path):
     text = (
         "g (float[N,16,8,8] x) => (float[N,64] y)"
         " { c = Conv(x, t) m = GlobalAveragePool(c) f = Flatten(m) y = MatMul(f, u) }"

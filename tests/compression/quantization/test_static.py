@@ -111,7 +111,7 @@ KERNELS = {
 
 
 @pytest.mark.parametrize("kind", BETWEEN)
-def test_between_two_convolutions_nothing_is_float_that_need_not_be(tmp_path, kind):
+def test_between_two_convolutions_everything_is_8_bit_if_possible(tmp_path, kind):
     body, weights, in_float = BETWEEN[kind]
     text = (
         "g (float[1,8,16,16] x) => (float[1,8,16,16] y) "

@@ -38,7 +38,7 @@ def test_the_device_and_this_machine_decide(machine, facts, device, bits):
 
 
 @pytest.mark.parametrize("settings", [QuantizeStatic(), QuantizeDynamic(), QuantizeWeights()])
-def test_bits_that_are_left_open_are_filled_in_and_others_stay(settings):
+def test_automatic_bits_are_set_and_explicit_ones_are_kept(settings):
     assert set_weight_bits(build_step(settings), 8).settings.weight_bits == 8
     asked = build_step(type(settings)(weight_bits=7))
     assert set_weight_bits(asked, 8) == asked

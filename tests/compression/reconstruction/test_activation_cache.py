@@ -36,7 +36,7 @@ def data(tmp_path):
 
 
 @pytest.mark.parametrize("room", [1 << 20, 200, 0])
-def test_layers_that_change_on_the_way_are_seen_as_they_are_by_then(tmp_path, monkeypatch, room):
+def test_layers_changed_by_earlier_stages_are_used(tmp_path, monkeypatch, room):
     monkeypatch.setattr(replay, "_MOST_BYTES", room)
     made, parts = whole(1), data(tmp_path)
     runs = Replay(parts)
@@ -61,7 +61,7 @@ def test_layers_that_change_on_the_way_are_seen_as_they_are_by_then(tmp_path, mo
         tensor.CopyFrom(numpy_helper.from_array(changed, weight))
 
 
-def test_what_was_kept_is_not_computed_again(tmp_path):
+def test_cached_values_are_not_computed_again(tmp_path):
     made, parts = whole(1), data(tmp_path)
     runs = Replay(parts)
     list(runs.values(made, ["d"], later=["f"], unsettled=["e"]))

@@ -57,7 +57,7 @@ def cut_first(whole, going):
     return remove_groups(channels, gone), layers
 
 
-def test_channels_that_were_copies_of_others_are_made_up_for(tmp_path):
+def test_removed_copies_of_channels_are_compensated(tmp_path):
     weights = chain()
     for twin in (0, 1):  # relu(2 a) = 2 relu(a)
         weights["w1"][twin] = 2 * weights["w1"][twin + 2]
@@ -77,7 +77,7 @@ def test_channels_that_were_copies_of_others_are_made_up_for(tmp_path):
     assert sizes == {tuple(t.dims) for t in changed.graph.initializer} | {(6,)}  # a bias for c
 
 
-def test_what_is_left_of_a_cut_comes_nearer_on_samples_that_were_never_seen(tmp_path):
+def test_refitting_a_pruned_model_reduces_the_error_on_unseen_samples(tmp_path):
     whole = proto(_CHAIN, weights=chain(seed=20))
     changed, layers = cut_first(whole, 3)
     learning, others = parts(tmp_path, 3, 8, 8)
@@ -132,7 +132,7 @@ def test_a_model_that_was_not_changed_stays_as_it_is(tmp_path):
         ("f = Flatten (x)  a = Gemm (f, gemm)  y = Tanh (a)", (1, 6)),
     ],
 )
-def test_a_damaged_layer_of_any_kind_comes_back(tmp_path, text, shape):
+def test_a_damaged_layer_of_any_kind_is_restored(tmp_path, text, shape):
     sizes = {
         "dw": (6, 1, 3, 3), "pw": (2, 6, 1, 1), "grouped": (6, 3, 2, 2), "b": (6,),
         "line": (6, 6, 3), "pl": (2, 6, 1), "cube": (6, 6, 2, 2, 1), "pc": (2, 6, 1, 1, 1),
@@ -157,7 +157,7 @@ def test_a_damaged_layer_of_any_kind_comes_back(tmp_path, text, shape):
     np.testing.assert_allclose(computed(made, x=x), computed(whole, x=x), atol=2e-3)
 
 
-def test_a_layer_that_is_added_to_something_makes_up_for_what_that_lacks(tmp_path):
+def test_a_layer_in_a_sum_compensates_the_error_of_the_other_operand(tmp_path):
     text = """g (float[N,6] x) => (float[N,6] y) {
         k = MatMul (x, v)  a = MatMul (x, w)  b = Add (a, bias)  y = Add (k, b)
     }"""
@@ -191,7 +191,7 @@ def test_few_samples_and_dead_channels_do_no_harm(tmp_path):
         assert reference.divergence(made) < 1.05 * reference.divergence(changed)
 
 
-def test_what_makes_the_outputs_worse_is_undone(tmp_path):
+def test_refits_that_make_the_outputs_worse_are_undone(tmp_path):
     whole = proto(_CHAIN, weights=chain(seed=20))
     changed, layers = cut_first(whole, 3)
     learning = [samples(tmp_path, x=np.full((1, 3, 8, 8), 0.01 * i, np.float32)) for i in range(9)]

@@ -41,7 +41,7 @@ def _computed(made, x):
 
 
 @pytest.mark.parametrize("tail", [_RELU, _CLIP, _SUM])
-def test_a_layer_that_is_cut_off_comes_nearer_when_it_is_fitted_again(tmp_path, monkeypatch, tail):
+def test_a_layer_before_a_relu_improves_when_it_is_refitted_again(tmp_path, monkeypatch, tail):
     whole, changed = _models(tail)
     learning = [samples(tmp_path, x=normal(200, 12, seed=100 + i)) for i in range(2)]
     others = [samples(tmp_path, x=normal(64, 12, seed=99))]
@@ -63,7 +63,7 @@ def test_a_layer_that_is_cut_off_comes_nearer_when_it_is_fitted_again(tmp_path, 
     assert errors[1] < 0.98 * errors[0]
 
 
-def test_a_value_that_something_else_reads_has_to_come_out_right():
+def test_a_value_with_another_reader_is_fitted_completely():
     tail = "r = Relu(a) y = Add(r, a)"
     whole, changed = _models(tail)
     (task,) = find_refit_tasks(whole, changed, {"a": None})
@@ -71,7 +71,7 @@ def test_a_value_that_something_else_reads_has_to_come_out_right():
     assert find_clipped_value(GraphIndex(changed), task, residual=False) is None
 
 
-def test_the_bounds_of_a_clip_count_where_they_are_stored():
+def test_stored_bounds_of_a_clip_are_used():
     whole, changed = _models(_CLIP)
     (task,) = find_refit_tasks(whole, changed, {"a": None})
     cutoff = find_clipped_value(GraphIndex(changed), task, residual=False)

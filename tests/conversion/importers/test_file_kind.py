@@ -55,7 +55,7 @@ def test_a_tflite_file_of_any_name_is_one(tmp_path, source, name):
     ],
 )
 @pytest.mark.parametrize("name", ["x.json", "x.textproto", "x.onnxtxt", "x.onnx"])
-def test_text_is_no_model_under_any_name(tmp_path, name, content, says):
+def test_text_is_not_a_model_under_any_name(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     refused("inspect", tmp_path / name, says=says)
 
@@ -71,7 +71,7 @@ def test_text_is_no_model_under_any_name(tmp_path, name, content, says):
         (("x.npy",), None),
     ],
 )
-def test_a_zip_archive_is_told_by_its_members(tmp_path, members, kind):
+def test_a_zip_archive_is_identified_by_its_members(tmp_path, members, kind):
     path = tmp_path / "model.onnx"
     with zipfile.ZipFile(path, "w") as archive:
         for member in members:
@@ -88,7 +88,7 @@ def test_a_pickle_of_any_name_needs_trust(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x03\x04" + bytes(100), b"TFL3"])
-def test_damage_is_left_to_whoever_opens_it(tmp_path, content):
+def test_damage_is_reported_by_the_loader(tmp_path, content):
     (tmp_path / "model.keras").write_bytes(content)
 
     assert detect_content(tmp_path / "model.keras") is None

@@ -117,14 +117,14 @@ def _input(made):
         ("text", "is text", "after the text processing"),
     ],
 )
-def test_what_cannot_be_converted_is_refused_with_what_to_do(results, name, says, hint):
+def test_sources_that_cannot_be_converted_are_refused_with_a_hint(results, name, says, hint):
     said = results[name].said
     assert says in said["error"]
     assert hint in said["hint"]
     assert "\n" not in said["error"]
 
 
-def test_the_bytes_hold_no_places_and_no_inner_shapes(results):
+def test_converted_files_contain_no_paths_and_no_inner_shapes(results):
     proto = onnx.load(results["two"].path)
     assert not proto.graph.value_info
     assert not any(node.doc_string for node in proto.graph.node)

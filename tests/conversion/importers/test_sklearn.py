@@ -33,12 +33,12 @@ def test_a_pipeline_gives_probabilities_first_and_then_the_label(results, name):
 
 
 @pytest.mark.parametrize("name", ["logistic", "mlp", "columns", "margins"])
-def test_what_is_linear_is_written_in_standard_operators(results, name):
+def test_linear_models_are_written_in_standard_operators(results, name):
     nodes = onnx.load(results[name].path).graph.node
     assert {node.domain for node in nodes} == {""}
 
 
-def test_classes_that_are_words_leave_the_label_out_and_are_told(results):
+def test_classes_that_are_words_drop_the_label_output_with_a_note(results):
     assert results["words"].outputs == ["probabilities float32 [batch, 3]"]
     assert "0 = maybe, 1 = no, 2 = yes" in results["words"].said["notes"][0]
 
@@ -62,7 +62,7 @@ def test_a_regressor_gives_one_value(results):
         ("broken", "not a pickle, damaged", ""),
     ],
 )
-def test_what_cannot_be_converted_is_refused_with_what_to_do(results, name, says, hint):
+def test_sources_that_cannot_be_converted_are_refused_with_a_hint(results, name, says, hint):
     said = results[name].said
     assert says in said["error"]
     assert hint in said["hint"]

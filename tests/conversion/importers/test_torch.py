@@ -49,7 +49,7 @@ def test_arguments_name_the_inputs_and_keys_the_outputs(results):
         assert made.outputs == ["sum float32 [batch, 1]", "h float32 [batch, 4]"]
 
 
-def test_where_torch_export_fails_torchscript_follows_and_the_reader_is_told(results):
+def test_if_torch_export_fails_torchscript_is_used_with_a_note(results):
     made = results["branch"]
     assert made.said["tool"] == "torch.onnx (TorchScript)"
     notes = " ".join(made.said["notes"])
@@ -58,7 +58,7 @@ def test_where_torch_export_fails_torchscript_follows_and_the_reader_is_told(res
     assert made.run(x=np.full((3, 4), 3, np.float32))[0].max() == 6
 
 
-def test_a_module_of_one_batch_size_keeps_it_and_says_so(results):
+def test_a_module_of_one_batch_size_keeps_it_with_a_note(results):
     assert results["fixed"].inputs == ["x float32 [2, 12]"]
     assert "the batch size is fixed to 2" in results["fixed"].said["notes"][0]
 
@@ -90,7 +90,7 @@ def test_the_same_module_gives_the_same_bytes(results):
         ("text", "torch cannot load it", "torch.export.save"),
     ],
 )
-def test_what_cannot_be_converted_is_refused_with_what_to_do(results, name, says, hint):
+def test_sources_that_cannot_be_converted_are_refused_with_a_hint(results, name, says, hint):
     said = results[name].said
     assert says in said["error"]
     assert hint in said["hint"]

@@ -18,7 +18,7 @@ def check(reference):
     check_agreement(made, where="model.h5")
 
 
-def test_the_same_passes():
+def test_equal_outputs_are_accepted():
     check(lambda inputs: [2 * inputs[0]])
 
 
@@ -35,13 +35,13 @@ def test_the_same_passes():
     ],
     ids=["values", "shape", "chance", "batch"],
 )
-def test_what_differs_is_refused(reference, says):
+def test_different_outputs_are_refused(reference, says):
     with pytest.raises(UserError) as refused:
         check(reference)
     assert says in refused.value.message
 
 
-def test_rounding_that_the_source_makes_much_of_itself_is_allowed():
+def test_differences_that_the_source_amplifies_are_allowed():
     made = Conversion(
         proto=tiny.proto("g (float[N, 4] x) => (float[N, 4] y) { c = Mul(x, x)\n y = Sin(c) }"),
         tool="a tool",
@@ -50,14 +50,14 @@ def test_rounding_that_the_source_makes_much_of_itself_is_allowed():
     check_agreement(made, where="model.h5")
 
 
-def test_a_difference_is_told_by_the_largest_value_and_rows_may_be_left_out():
+def test_a_difference_is_relative_to_the_largest_value_and_may_skip_rows():
     expected = np.array([[10.0], [1.0], [1.0], [1.0]])
     got = np.array([[10.0], [1.0], [1.0], [3.0]])
     assert compute_largest_difference(expected, got) == pytest.approx(0.2)
     assert compute_largest_difference(expected, got, stray=0.25) == 0
 
 
-def test_an_output_that_is_an_input_and_one_that_comes_twice_get_their_own_names():
+def test_outputs_that_are_inputs_or_repeated_get_their_own_names():
     text = "g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }"
     proto = tiny.proto(text)
     proto.graph.output.extend([proto.graph.output[0], proto.graph.input[0]])

@@ -48,7 +48,7 @@ def test_a_random_qdq_graph_gives_the_same_but_for_rounding(seeds):
 
 
 @pytest.mark.parametrize("seeds", SEEDS[:3], ids=str)
-def test_a_random_graph_comes_back_as_it_was(seeds):
+def test_a_random_graph_is_restored_by_the_conversion_back(seeds):
     for seed in seeds:
         drawn = draft(seed)
         proto = drawn.finished()

@@ -43,7 +43,7 @@ def test_computed_shapes_are_constants_once_inputs_have_sizes():
     agree(made, dims={"L": 6}, x=noise(1, 6, 8))
 
 
-def test_shapes_that_the_file_states_are_not_believed():
+def test_wrong_shapes_in_the_file_are_ignored():
     made = proto("agraph (float[N, 4] x) => (float[7, 9] y) { a = Relu(x) y = Neg(a) }")
     made.graph.value_info.add(
         name="a", type=helper.make_tensor_type_proto(TensorProto.FLOAT, [3, 3])
@@ -52,7 +52,7 @@ def test_shapes_that_the_file_states_are_not_believed():
     assert sizes(fixed, "a") == sizes(fixed, "y") == [2, 4]
 
 
-def test_functions_are_written_out():
+def test_local_functions_are_inlined():
     functions = """
         <opset_import: ["" : 17], domain: "own">
         twice (a) => (b) { b = Add(a, a) }"""
@@ -73,7 +73,7 @@ def test_stored_inputs_are_weights():
     assert [value.name for value in fix_shapes(made, {}).graph.input] == ["x"]
 
 
-def test_weights_stay_what_they_are_for_learning():
+def test_weights_stay_constants_for_training():
     text = "agraph (float[1, 4] x) => (y) { t = Transpose(w) u = Mul(t, t) y = MatMul(x, u) }"
     made = proto(text, weights={"w": noise(6, 4)})
     assert kinds(fix_shapes(made, {})) == ["MatMul"]
@@ -101,13 +101,13 @@ LOOP = """agraph (float[2, 3] x) => (float[2, 3] y, float[K, 2, 3] z) {
 }"""
 
 
-def test_a_loop_of_known_rounds_is_written_out():
+def test_a_loop_of_known_length_is_unrolled():
     made = proto(LOOP)
     assert "Loop" not in kinds(fix_shapes(made, {}))
     agree(made, x=noise(2, 3))
 
 
-def test_a_scan_backward_over_a_sequence_is_written_out():
+def test_a_reverse_scan_is_unrolled():
     text = """agraph (float[3] s, float[5, 3] x) => (float[3] y, float[5, 3] z) {
         y, z = Scan<num_scan_inputs = 1, scan_input_directions = [1],
                     scan_output_directions = [1], body = step (float[3] a, float[3] b)
@@ -116,7 +116,7 @@ def test_a_scan_backward_over_a_sequence_is_written_out():
     agree(proto(text), s=noise(3), x=noise(5, 3))
 
 
-def test_a_loop_that_the_data_ends_is_refused():
+def test_a_loop_whose_end_depends_on_the_data_is_refused():
     text = LOOP.replace(
         "more = Identity(going)",
         "v = ReduceSum<keepdims = 0>(t) w = Constant<value = float {9}>() more = Less(v, w)",
@@ -135,13 +135,13 @@ def test_a_sequence_of_known_length_leaves_tensors():
     agree(made, x=noise(2, 6))
 
 
-def test_inputs_that_are_no_tensors_are_refused():
+def test_inputs_that_are_not_tensors_are_refused():
     made = proto("agraph (seq(float[2]) x) => (float[2] y) { y = ConcatFromSequence<axis = 0>(x) }")
     with pytest.raises(PassRefused, match="input x is a sequence"):
         fix_shapes(made, {})
 
 
-def test_a_graph_of_two_thousand_nodes_settles_in_seconds():
+def test_a_graph_of_two_thousand_nodes_is_processed_in_seconds():
     nodes, name = [], "x"
     for at in range(400):
         parts = [f"{kind}{at}" for kind in "sgrtu"]

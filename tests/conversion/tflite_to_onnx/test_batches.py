@@ -63,7 +63,7 @@ def test_a_graph_that_mixes_samples_keeps_its_batch_of_one(step):
     assert batch_of(lifted(chain(step))) == ("N" if step[0] == "SOFTMAX" else 1)
 
 
-def test_images_are_turned_once_at_the_entrance_and_once_at_the_exit():
+def test_images_are_transposed_once_at_the_input_and_once_at_the_output():
     conv = ("CONV_2D", [normal(3, 3, 3, 3), normal(3)], (1, 8, 8, 3), CONV | {"padding": "SAME"})
     bias = ("ADD", [normal(3)], (1, 8, 8, 3), {})
     made = lifted(chain(conv, bias, conv, ("RELU", [], (1, 8, 8, 3), {}), conv))
@@ -80,7 +80,7 @@ def test_pads_before_a_convolution_become_its_own():
     assert_alike(graph, {"x": normal(1, 8, 8, 3)}, tolerance=1e-4)
 
 
-def test_samples_made_of_blocks_around_a_convolution_become_its_dilation():
+def test_space_to_batch_around_a_convolution_becomes_its_dilation():
     graph = chain(
         ("SPACE_TO_BATCH_ND", [np.asarray([2, 2], np.int32), np.asarray([[2, 2]] * 2, np.int32)],
          (4, 6, 6, 3), {}),
@@ -94,7 +94,7 @@ def test_samples_made_of_blocks_around_a_convolution_become_its_dilation():
     assert_alike(graph, {"x": normal(1, 8, 8, 3)}, tolerance=1e-4)
 
 
-def test_an_operator_without_a_counterpart_is_named_with_what_it_makes():
+def test_an_operator_without_a_counterpart_is_named_with_its_output():
     graph = one(
         "ATAN2", {0: tensor("a", (1, 2)), 1: tensor("b", (1, 2))}, {}, [tensor("y", (1, 2))]
     )
@@ -103,7 +103,7 @@ def test_an_operator_without_a_counterpart_is_named_with_what_it_makes():
     assert refused.value.hint
 
 
-def test_a_state_that_lasts_is_refused():
+def test_a_state_that_is_kept_between_runs_is_refused():
     state = tensor("state", (1, 2))
     state.is_variable = True
     graph = LiteGraph(
@@ -116,7 +116,7 @@ def test_a_state_that_lasts_is_refused():
         lift(graph)
 
 
-def test_lifting_leaves_the_graph_as_it_is():
+def test_the_conversion_does_not_change_the_given_graph():
     graph = chain(
         ("PAD", [np.asarray([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32)], (1, 10, 10, 3), {}),
         ("CONV_2D", [normal(4, 3, 3, 3)], (1, 8, 8, 4), CONV | {"padding": "VALID"}),

@@ -38,7 +38,7 @@ def transposed(weights, made, *, padding=SAME, strides=(2, 2), options=None):
         ((2, 3, 3, 4), (1, 1), (1, 6, 5, 2)),
     ],
 )
-def test_a_transposed_convolution_with_a_bias_says_the_same(weights, strides, made):
+def test_a_transposed_convolution_with_a_bias_has_the_same_outputs(weights, strides, made):
     graph = transposed(weights, made, strides=strides)
 
     assert_alike(graph, {"x": normal(1, 6, 5, weights[-1], seed=2)})
@@ -46,14 +46,14 @@ def test_a_transposed_convolution_with_a_bias_says_the_same(weights, strides, ma
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x01\x00", struct.pack("<iii", 0, 2, 2)])
-def test_options_that_are_not_understood_are_refused(raw):
+def test_options_in_an_unknown_format_are_refused(raw):
     graph = transposed((1, 2, 2, 4), (1, 12, 10, 1), options=raw)
 
     with pytest.raises(PassRefused, match="options in an unknown format"):
         lift(read_lite(write_lite(graph)))
 
 
-def test_a_file_with_a_custom_operator_is_not_said_to_run_as_it_is(tmp_path):
+def test_a_file_with_a_custom_operator_gets_a_caveat(tmp_path):
     path = tmp_path / "custom.tflite"
     path.write_bytes(write_lite(transposed((1, 2, 2, 4), (1, 12, 10, 1))))
 
@@ -75,7 +75,7 @@ def test_the_old_runtime_is_said_to_lack_a_custom_operator_by_its_own_name(tmp_p
     assert line == "Convolution2DTransposeBias: tflite-runtime 2.14 has no such operator"
 
 
-def test_weights_are_used_as_they_lie():
+def test_weights_are_used_without_a_transpose():
     graph = transposed((1, 2, 2, 1), (1, 12, 10, 1))
     x = np.zeros((1, 6, 5, 1), np.float32)
     x[0, 2, 3, 0] = 1.0

@@ -54,7 +54,7 @@ def test_a_detector_ends_with_the_same_boxes(is_regular):
     assert_alike(detector(use_regular_nms=is_regular), encoded())
 
 
-def test_places_without_a_detection_are_zero():
+def test_entries_without_a_detection_are_zero():
     graph = detector(nms_score_threshold=0.97)
     expected = by_litert(write_lite(graph), encoded())
     found = by_onnxruntime(lifted(graph), encoded())

@@ -129,7 +129,7 @@ def test_hybrid_weights_stay_integers_under_a_scale():
     np.testing.assert_allclose(found, x @ (weights.T * 0.02), rtol=1e-4, atol=1e-5)
 
 
-def test_integers_side_by_side_and_added_are_the_same_to_one_quantum():
+def test_concatenated_and_added_integers_agree_to_one_quantum():
     a, b = (tensor(n, (1, 4, 4, 3), "int8", scaled(0.03, z)) for n, z in (("a", 1), ("b", -7)))
     total = tensor("y", (1, 4, 4, 3), "int8", scaled(0.05, 2))
     graph = one("ADD", {0: a, 1: b}, {}, [total])

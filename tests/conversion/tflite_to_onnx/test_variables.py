@@ -170,7 +170,7 @@ def test_a_variable_that_is_passed_into_a_branch_is_refused():
         lift(graph)
 
 
-def test_a_first_value_that_is_computed_from_nothing_known_is_refused():
+def test_an_initial_value_computed_at_run_time_is_refused():
     unknown = tensor("u", (1, 4))
     graph = streaming(np.zeros((1, 4), np.float32))
     graph.inner = [first_values(h=unknown)]
@@ -194,7 +194,7 @@ def test_a_quantized_variable_is_a_state_of_floats():
 
 
 @pytest.mark.parametrize("given", [None, 4])
-def test_a_slower_file_with_states_is_told(tmp_path, monkeypatch, given):
+def test_a_slower_file_with_states_is_noted(tmp_path, monkeypatch, given):
     monkeypatch.setattr("edgekit.compression.checks.timing.measure_time_ratio", lambda *_: 2.0)
     monkeypatch.setattr(
         "edgekit.compression.checks.conversion_growth.measure_thread_seconds", lambda *_: 5e-5

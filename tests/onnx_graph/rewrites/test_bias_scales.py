@@ -126,7 +126,7 @@ def test_a_factor_that_callers_can_replace_is_not_multiplied_beforehand():
 @pytest.mark.parametrize(
     "factors", [(normal(3), normal(4)), (normal(3, 1), normal(1, 4)), (normal(2, 4), normal(1))]
 )
-def test_factors_that_are_no_scales_are_left_to_the_runtime(factors):
+def test_factors_that_are_not_scales_are_not_folded(factors):
     text = (
         "g (float[4] x) => (float[4] y) { s = Mul(p, q) k = DequantizeLinear(b, s) y = Add(x, k) }"
     )

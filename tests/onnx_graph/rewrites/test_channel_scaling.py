@@ -85,7 +85,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_follows_a_layer_goes_into_it_and_names_stay(tmp_path, case):
+def test_scales_after_a_layer_are_folded_and_names_stay(tmp_path, case):
     text, weights, shape, left = CASES[case]
     source = write(tmp_path, proto(text, weights=weights))
     made = onnx.load(str(source.path))

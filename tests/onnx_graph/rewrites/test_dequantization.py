@@ -104,7 +104,7 @@ READERS = {
 }
 
 
-def test_a_product_that_is_no_weight_alone_stays_cast_and_mul():
+def test_a_product_that_is_not_a_weight_stays_cast_and_mul():
     weights = {"w": np.ones((8, 8), np.int8), "s": np.full((1, 8), 0.1, np.float32)}
     for readers in READERS.values():
         text = f"g (float[8,8] x) => (y, z) {{ c = Cast<to = 1>(w) d = Mul(c, s) {readers} }}"

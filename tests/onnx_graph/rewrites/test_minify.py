@@ -149,7 +149,7 @@ def test_inputs_and_outputs_with_short_names_of_their_own_are_not_taken(tmp_path
     np.testing.assert_array_equal(result[0], [0, 0, 6])
 
 
-def test_a_clean_model_is_cleaned_again_without_complaint(tmp_path):
+def test_a_clean_model_can_be_cleaned_again(tmp_path):
     source = model(
         tmp_path,
         "g (float[N,3,8,8] x) => (float[N,4,6,6] y) { c = Conv(x, w) y = Relu(c) }",

@@ -33,7 +33,7 @@ def spelled(folder, text, weights, x):
         ("Gemm<transA = 1, alpha = 2.0>(x, w)", None, ["Transpose", "Gemm"]),
     ],
 )
-def test_a_gemm_becomes_a_plain_one_and_what_is_left_over(tmp_path, product, bias, ops):
+def test_a_gemm_becomes_a_plain_gemm_and_additional_operators(tmp_path, product, bias, ops):
     weights = {"w": normal(6, 4)} | ({} if bias is None else {"b": bias})
     text = f"g (float[6,6] x) => (float[6,4] y) {{ y = {product} }}"
 
@@ -51,7 +51,7 @@ def test_a_gemm_becomes_a_plain_one_and_what_is_left_over(tmp_path, product, bia
          ["Transpose", "MatMul", "Transpose"]),
     ],
 )  # fmt: skip
-def test_a_constant_of_a_matmul_stands_on_the_right_where_that_pays(
+def test_a_constant_of_a_matmul_is_moved_to_the_right_if_that_pays(
     tmp_path, shape, line, weight, ops
 ):
     text = f"g (float[{shape}] x) => (y) {{ y = {line} }}"

@@ -49,7 +49,7 @@ def test_a_model_that_cannot_be_raised_is_refused_with_both_versions():
     assert "\n" not in refused.value.message
 
 
-def test_functions_of_its_own_are_written_out_before_an_old_model_is_raised(tmp_path):
+def test_local_functions_are_inlined_before_the_opset_is_raised(tmp_path):
     made = proto(
         "g (float[N,4] x) => (float[N,4] y) { y = local.twice(x) }",
         opset=12,

@@ -40,7 +40,7 @@ def test_a_fixed_batch_is_met_even_where_another_input_is_free(tmp_path):
     assert shapes == [(4, 2), (2, 2)]  # what fills up the last batch is no sample
 
 
-def test_a_sample_that_the_model_fails_on_is_told_by_its_number(tmp_path):
+def test_a_sample_that_the_model_fails_on_is_named_by_its_number(tmp_path):
     text = (
         "g (int64[N] i) => (float[N] y) "
         "{ t = Constant<value = float[2] {1.0, 2.0}>() y = Gather(t, i) }"

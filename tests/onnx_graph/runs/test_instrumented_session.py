@@ -13,7 +13,7 @@ from tests.builders.tiny import normal, proto, uniform
 TEXT = "g (float[N,32] x) => (float[N,32] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, w) }"
 
 
-def test_added_outputs_tell_of_inner_values_and_the_rest_is_unchanged(tmp_path, monkeypatch):
+def test_added_outputs_return_inner_values_and_change_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     weight = normal(32, 32)
@@ -33,7 +33,7 @@ def test_added_outputs_tell_of_inner_values_and_the_rest_is_unchanged(tmp_path, 
     assert made.SerializeToString() == before
 
 
-def test_an_addition_that_the_runtime_refuses_is_one_line():
+def test_an_added_output_that_the_runtime_rejects_causes_one_line():
     additions = Additions(outputs=["z"])
     additions.add("h", helper.make_node("NoSuchOperator", ["h"], ["z"]))
 

@@ -18,7 +18,7 @@ from tests.builders.candidates import (
 )
 
 
-def test_where_all_are_too_slow_channels_go_as_the_limit_asks_and_some_more():
+def test_if_all_candidates_are_too_slow_channels_are_pruned_beyond_the_limit():
     tried = [candidate("original", fails={"latency_p95_ms": 2.0})]
     int8 = measuring(lambda removed: 2.0 if not removed else 0.9)
     while recipes := propose(tried, terms()):
@@ -31,21 +31,21 @@ def test_where_all_are_too_slow_channels_go_as_the_limit_asks_and_some_more():
     assert tried[-1].recipe == pruned[-1]
 
 
-def test_what_is_still_too_slow_loses_more_channels_at_most_three_times():
+def test_a_candidate_that_is_still_too_slow_is_pruned_at_most_three_times():
     tried = explore(measuring(lambda removed: 1.5 - 0.1 * removed))
 
     pruned = [name for name in tried if name.startswith("pruned-")]
     assert pruned == [f"pruned-{n}-{form}" for n in (40, 63, 77) for form in ("static", "dynamic")]
 
 
-def test_channels_that_cost_too_much_accuracy_are_the_end_of_it():
+def test_the_search_ends_if_channels_cost_too_much_accuracy():
     slow = measuring(lambda removed: 1.5 - removed / 10, drop=lambda removed: removed - 0.5)
 
     pruned = [name for name in explore(slow) if name.startswith("pruned-")]
     assert {name.rsplit("-", 1)[0] for name in pruned} == {"pruned-40", "pruned-63"}
 
 
-def test_where_too_many_went_and_there_is_room_some_come_back():
+def test_if_too_many_channels_were_removed_fewer_are_tried():
     def outcome(recipe):
         pruned = settings_in(recipe).get("prune-channels")
         removed = pruned.remove if pruned else 0.0
@@ -61,7 +61,7 @@ def test_where_too_many_went_and_there_is_room_some_come_back():
     ]
 
 
-def test_the_nearest_forms_are_pruned_and_no_others():
+def test_only_the_nearest_recipes_are_pruned():
     def outcome(recipe):
         if "prune-channels" in settings_in(recipe):
             return accurate(recipe)
@@ -80,7 +80,7 @@ def test_a_model_that_fits_as_it_is_loses_no_channels():
     assert [t.recipe.name for t in tried] == ["original", "int8-static", "int8-dynamic"]
 
 
-def test_where_no_int8_is_accurate_the_floats_lose_channels():
+def test_without_an_accurate_int8_the_float_model_is_pruned():
     def outcome(recipe):
         bad = 0.5 if recipe.name.startswith("int8") else -0.5
         fails = {"latency_p95_ms": 0.5, "accuracy_drop_points": bad}
@@ -94,13 +94,13 @@ def test_where_no_int8_is_accurate_the_floats_lose_channels():
     assert passes_of(tried[-1].recipe) == ["clean", "prune-channels"]
 
 
-def test_a_limit_that_leaves_next_to_nothing_of_a_model_is_not_aimed_at():
+def test_a_limit_that_would_remove_nearly_everything_is_not_tried():
     tried = explore(measuring(lambda _: 50.0))
 
     assert not [name for name in tried if not name.startswith("int8-")]
 
 
-def test_what_has_become_fast_enough_gets_fewer_bits_where_it_is_too_heavy_to_travel():
+def test_a_fast_candidate_gets_fewer_bits_if_its_download_is_too_large():
     def outcome(recipe):
         found = settings_in(recipe)
         fails = {
@@ -128,7 +128,7 @@ def test_what_has_become_fast_enough_gets_fewer_bits_where_it_is_too_heavy_to_tr
     ]
 
 
-def test_few_bits_that_are_accurate_and_too_heavy_lose_channels():
+def test_accurate_few_bit_candidates_that_are_too_large_are_pruned():
     made = []
 
     def outcome(recipe):
@@ -158,7 +158,7 @@ def test_few_bits_that_are_accurate_and_too_heavy_lose_channels():
     )
 
 
-def test_low_rank_comes_once_and_after_channels():
+def test_low_rank_is_tried_once_after_channels():
     def outcome(recipe):
         if "prune-channels" in settings_in(recipe):
             return Rejection(recipe=recipe, reason="all its channels are outputs")
@@ -175,7 +175,7 @@ def test_low_rank_comes_once_and_after_channels():
 @pytest.mark.parametrize(
     ("budget", "of"), [("latency_p95_ms", "macs"), ("model_mib", "parameters")]
 )
-def test_ranks_are_counted_in_what_the_budget_that_binds_depends_on(budget, of):
+def test_ranks_are_counted_in_the_unit_of_the_missed_budget(budget, of):
     made = []
 
     def outcome(recipe):
@@ -188,7 +188,7 @@ def test_ranks_are_counted_in_what_the_budget_that_binds_depends_on(budget, of):
     assert settings_in(made[-1])["low-rank"].of == of
 
 
-def test_zeros_come_only_where_fewer_bits_lose_too_much():
+def test_sparsity_is_tried_only_if_fewer_bits_lose_too_much():
     def outcome(*, low_bits):
         def made(recipe):
             found = settings_in(recipe)

@@ -22,13 +22,13 @@ from tests.builders.candidates import (
 )
 
 
-def test_two_recipes_are_enough_where_the_static_one_is_accurate():
+def test_two_recipes_are_enough_if_the_static_one_is_accurate():
     tried = explore(lambda r: candidate(r.name, recipe=r, fails={"accuracy_drop_points": -0.5}))
 
     assert tried == ["int8-static", "int8-dynamic"]
 
 
-def test_ranges_that_leave_nothing_of_the_outputs_lead_to_others():
+def test_ranges_that_ruin_the_outputs_lead_to_other_ranges():
     tried = explore(
         lambda r: (
             candidate(r.name, recipe=r, fails={"accuracy_drop_points": -0.5})
@@ -51,7 +51,7 @@ def test_other_ranges_are_tried_only_when_the_first_loses_too_much():
     ]
 
 
-def test_a_slow_but_accurate_candidate_is_no_reason_for_other_ranges():
+def test_a_slow_but_accurate_candidate_does_not_lead_to_other_ranges():
     tried = explore(lambda r: candidate(r.name, recipe=r, fails={"latency_p95_ms": 0.5}))
 
     assert not [name for name in tried if "mse" in name or "minmax" in name]
@@ -79,7 +79,7 @@ def test_of_equally_fast_ones_the_smaller_wins():
     assert choose_candidate([large, small], source="host") is small
 
 
-def test_one_that_was_not_timed_where_it_counts_loses_against_one_that_was():
+def test_a_candidate_not_timed_on_the_device_loses_against_a_timed_one():
     timed, untimed = candidate("timed", ms=9.0), candidate("untimed")
 
     assert choose_candidate([untimed, timed], source="host") is timed
@@ -99,20 +99,20 @@ def test_where_none_passes_nothing_is_chosen():
     ],
     ids=["more failing lines", "by more", "cannot run at all"],
 )
-def test_the_nearest_misses_least(worse):
+def test_the_nearest_candidate_misses_the_limits_least(worse):
     best = candidate("best", ms=5, fails={"latency_p95_ms": 0.5})
 
     assert find_nearest([candidate("worse", ms=1, **worse), best], source="host") is best
 
 
-def test_every_recipe_has_weights_of_the_bits_that_the_processors_bear():
+def test_every_recipe_has_the_weight_bits_that_suit_the_processors():
     recipes = propose([], replace(terms(), weight_bits=7))
 
     bits = [s.settings.weight_bits for r in recipes for s in r.steps if s.name != "clean"]
     assert bits == [7, 7]
 
 
-def test_fewer_bits_are_tried_only_where_int8_is_too_heavy_to_travel():
+def test_fewer_bits_are_tried_only_if_int8_exceeds_the_transfer_budget():
     tried = explore(weighing(lambda room: 0.97 * room))
 
     assert tried == [
@@ -123,7 +123,7 @@ def test_fewer_bits_are_tried_only_where_int8_is_too_heavy_to_travel():
     ]
 
 
-def test_a_file_that_comes_out_too_heavy_is_made_lighter_a_few_times():
+def test_a_file_that_is_too_large_is_made_smaller_a_few_times():
     assert explore(weighing(lambda room: 1.1 * room))[4:] == [
         "low-bits-902k-static",
         "low-bits-902k-dynamic",
@@ -143,7 +143,7 @@ def test_fewer_bits_end_where_there_are_no_such_weights():
 # ---------------------------------------------------------------- two runtimes
 
 
-def test_where_both_runtimes_are_there_each_recipe_is_tried_in_both_forms():
+def test_with_both_runtimes_each_recipe_is_tried_in_both_formats():
     assert explore(accurate, BOTH) == [
         "int8-static",
         "int8-dynamic",
@@ -153,7 +153,7 @@ def test_where_both_runtimes_are_there_each_recipe_is_tried_in_both_forms():
     ]
 
 
-def test_the_twin_of_a_recipe_begins_with_the_same_steps():
+def test_the_tflite_candidate_of_a_recipe_begins_with_the_same_steps():
     tried = []
     while recipes := propose(tried, BOTH):
         tried += map(accurate, recipes)
@@ -163,7 +163,7 @@ def test_the_twin_of_a_recipe_begins_with_the_same_steps():
     assert steps["int8-dynamic-tflite"][-1].settings.precision == "dynamic"
 
 
-def test_where_the_original_does_not_cross_over_its_int8_is_not_tried_there():
+def test_if_the_original_cannot_be_converted_its_int8_is_not_tried():
     def outcome(recipe):
         if recipe.name == "original-tflite":
             return Rejection(recipe=recipe, reason="no counterpart")
@@ -208,7 +208,7 @@ def test_a_model_whose_int8_fails_for_one_runtime_still_gets_ranges_for_the_othe
     assert later == ["int8-static-mse-tflite", "int8-static-minmax-tflite", "int16x8-tflite"]
 
 
-def test_floats_of_16_bits_are_tried_only_where_floats_are_too_heavy_and_int8_is_not_accurate():
+def test_float16_is_tried_only_if_floats_are_too_large_and_int8_is_inaccurate():
     def outcome(*, heavy):
         return lambda r: candidate(
             r.name, recipe=r, fails={"accuracy_drop_points": 0.5, "model_mib": heavy}
@@ -218,7 +218,7 @@ def test_floats_of_16_bits_are_tried_only_where_floats_are_too_heavy_and_int8_is
     assert "float16-tflite" not in explore(outcome(heavy=-0.5), LITE)
 
 
-def test_a_tflite_model_is_brought_over_first_and_then_tried_as_any_other():
+def test_a_tflite_model_is_converted_first_and_then_compressed():
     asked = terms("onnx", "tflite", source="tflite")
     tried = explore(accurate, asked)
     assert tried == [
@@ -235,7 +235,7 @@ def test_a_tflite_model_is_brought_over_first_and_then_tried_as_any_other():
     ]
 
 
-def test_a_tflite_model_that_the_device_is_too_old_for_is_written_anew():
+def test_a_tflite_model_too_new_for_the_device_is_rewritten():
     known = terms("tflite", source="tflite", target="tflite-runtime", remakes=True)
     first = propose([], known)
     assert [r.name for r in first] == ["original-tflite"]
@@ -243,7 +243,7 @@ def test_a_tflite_model_that_the_device_is_too_old_for_is_written_anew():
     assert propose([], replace(known, remakes=False)) != first
 
 
-def test_a_tflite_model_that_cannot_be_brought_over_is_left_as_it_is():
+def test_a_tflite_model_that_cannot_be_converted_is_kept():
     def refused(recipe):
         return Rejection(recipe=recipe, reason="no counterpart")
 
@@ -252,7 +252,7 @@ def test_a_tflite_model_that_cannot_be_brought_over_is_left_as_it_is():
     assert lite == ["int8-static-tflite", "int8-dynamic-tflite"]
 
 
-def test_fewer_bits_run_in_the_forms_that_int8_was_accurate_in():
+def test_fewer_bits_use_the_recipes_in_which_int8_was_accurate():
     tried = explore(weighing(lambda room: 0.97 * room), BOTH)
 
     assert tried[5:] == [

@@ -74,7 +74,7 @@ def in_few_bits(found):
     )
 
 
-def test_where_few_bits_are_refused_channels_go_for_the_bytes_to_send():
+def test_if_few_bits_are_refused_channels_are_pruned_for_the_transfer_budget():
     passes, _ = ended_well(sending(in_8_bits, refuses=["quantize-weights"]))
 
     assert passes == ["clean", "prune-channels", "quantize-static"]
@@ -104,7 +104,7 @@ def candidates_of(outcome, asked=None):
     raise AssertionError("the search does not end")
 
 
-def test_the_least_size_of_few_bits_is_tried_and_is_the_nearest_where_nothing_holds():
+def test_the_smallest_size_of_few_bits_is_tried_and_can_be_the_nearest():
     def others(found):
         return bool(set(found) & {"prune-channels", "prune-weights", "low-rank"})
 
@@ -116,7 +116,7 @@ def test_the_least_size_of_few_bits_is_tried_and_is_the_nearest_where_nothing_ho
     assert near.verdict.shortfall[1] == 1
 
 
-def test_between_a_least_size_that_loses_too_much_and_8_bits_one_more_is_tried():
+def test_a_size_between_the_smallest_and_8_bits_is_tried():
     def others(found):
         return bool(set(found) & {"prune-channels", "prune-weights", "low-rank"})
 
@@ -136,13 +136,13 @@ def test_between_a_least_size_that_loses_too_much_and_8_bits_one_more_is_tried()
     assert len({settings_in(c.recipe)["quantize-weights"].most_bytes for c in of_few_bits}) == 2
 
 
-def test_channels_go_from_few_bits_of_the_least_size():
+def test_few_bit_candidates_of_the_smallest_size_are_pruned():
     passes, _ = ended_well(with_least_size(1.2))
 
     assert passes == ["clean", "prune-channels", "quantize-weights", "quantize-static"]
 
 
-def test_zeros_are_tried_where_few_bits_of_the_least_size_cannot_be_sent():
+def test_sparsity_is_tried_if_the_smallest_few_bit_file_is_too_large():
     def others(found):
         return bool(set(found) & {"prune-channels", "low-rank"})
 
@@ -168,19 +168,19 @@ def test_a_least_size_that_is_refused_again_ends_the_tries():
     assert len(set(asked)) == 3
 
 
-def test_where_few_bits_lose_too_much_channels_go_for_the_bytes_to_send():
+def test_if_few_bits_lose_too_much_channels_are_pruned_for_the_transfer_budget():
     passes, _ = ended_well(sending(in_few_bits, loses=[lambda found: "quantize-weights" in found]))
 
     assert passes == ["clean", "prune-channels", "quantize-static"]
 
 
-def test_where_few_bits_and_channels_are_refused_zeros_are_sent():
+def test_if_few_bits_and_channels_are_refused_sparsity_is_tried():
     passes, _ = ended_well(sending(in_8_bits, refuses=["quantize-weights", "prune-channels"]))
 
     assert passes == ["clean", "prune-weights", "quantize-static"]
 
 
-def test_where_nothing_else_is_left_ranks_go():
+def test_low_rank_is_tried_last():
     refuses = ["quantize-weights", "prune-channels", "prune-weights"]
     passes, _ = ended_well(sending(in_8_bits, refuses=refuses))
 
@@ -204,7 +204,7 @@ def test_channels_that_are_accurate_and_still_too_many_get_fewer_bits():
     assert passes == ["clean", "prune-channels", "quantize-weights", "quantize-static"]
 
 
-def test_where_channels_alone_and_bits_alone_lose_too_much_half_of_each_is_tried():
+def test_if_channels_and_bits_alone_lose_too_much_half_of_each_is_tried():
     def bits(found):
         return "quantize-weights" in found and "prune-channels" not in found
 
@@ -231,7 +231,7 @@ def test_where_8_bit_activations_lose_too_much_weights_of_8_bits_and_16_bit_floa
     assert passes == ["clean", "float16"]
 
 
-def test_a_budget_that_nothing_meets_is_given_up_after_a_bounded_number_of_candidates():
+def test_a_budget_that_no_candidate_meets_ends_after_a_bounded_number_of_candidates():
     def everything(found):
         return bool(
             set(found) & {"quantize-weights", "prune-channels", "prune-weights", "low-rank"}

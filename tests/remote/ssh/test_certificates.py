@@ -73,13 +73,13 @@ def hello():
 
 
 @pytest.mark.parametrize("key", ["ed25519", "ecdsa", "rsa"], indirect=True)
-def test_a_certificate_beside_the_key_opens(authority, use, key):
+def test_a_certificate_next_to_the_key_is_used(authority, use, key):
     sign(authority.folder / "ca", key, "-n", USER)
     use(IdentityFile=key)
     assert hello() == b"hello\n"
 
 
-def test_a_certificate_named_by_the_configuration_opens(authority, use, key, tmp_path):
+def test_a_certificate_named_by_the_configuration_is_used(authority, use, key, tmp_path):
     sign(authority.folder / "ca", key, "-n", USER)
     key.with_name("mine-cert.pub").rename(tmp_path / "pass.pub")
     use(IdentityFile=key)
@@ -89,7 +89,7 @@ def test_a_certificate_named_by_the_configuration_opens(authority, use, key, tmp
     assert hello() == b"hello\n"
 
 
-def test_a_certificate_that_the_server_does_not_trust_leaves_the_plain_key(sshd, tmp_path, key):
+def test_with_an_untrusted_certificate_the_plain_key_is_used(sshd, tmp_path, key):
     """The key of the other server opens it, whatever certificate lies beside it."""
     copy = tmp_path / "copy"
     for end in ("", ".pub"):
@@ -128,7 +128,7 @@ def test_a_certificate_works_with_an_agent(authority, use, key, tmp_path, holds)
 
 
 @pytest.mark.parametrize("text", ["", "not a key\n", "ssh-ed25519 AAAA\n", None])
-def test_a_certificate_file_that_is_none_is_named(use, key, tmp_path, text):
+def test_an_invalid_certificate_file_is_named(use, key, tmp_path, text):
     if text is not None:
         (tmp_path / "c.pub").write_text(text)
     use(IdentityFile=key, CertificateFile=tmp_path / "c.pub")
@@ -189,7 +189,7 @@ def test_a_revoked_authority_is_refused(authority, use, certified):
         (["-h"], "for no host"),
     ],
 )
-def test_a_host_certificate_that_does_not_hold_is_refused(
+def test_an_invalid_host_certificate_is_refused(
     authority, use, certified, tmp_path, options, message
 ):
     from edgekit.remote.ssh.host_certificates import read_host_certificate
@@ -207,7 +207,7 @@ def test_a_host_certificate_that_does_not_hold_is_refused(
         )
 
 
-def test_a_changed_byte_of_a_host_certificate_is_noticed(authority, certified):
+def test_a_changed_byte_of_a_host_certificate_is_detected(authority, certified):
     import base64
 
     from edgekit.remote.ssh.host_certificates import read_host_certificate

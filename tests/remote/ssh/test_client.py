@@ -44,7 +44,7 @@ def said(transport, command="echo hello"):
         transport.close()
 
 
-def test_a_command_runs_there(sshd):
+def test_a_command_runs_on_the_host(sshd):
     transport = SshTransport("dev")
     stream = transport.open("read line; echo \"got '$line'\"; echo bad >&2; exit 7")
     assert stream.send(memoryview(b"it's\n")) == 5
@@ -97,30 +97,30 @@ def test_a_key_kept_under_an_alias_is_found(sshd, use):
     assert said(SshTransport("dev")) == b"hello\n"
 
 
-def test_the_second_known_hosts_file_counts_as_well(sshd, use, tmp_path):
+def test_the_second_known_hosts_file_is_also_used(sshd, use, tmp_path):
     (tmp_path / "more").write_text(sshd.known_line())
     use(known="", UserKnownHostsFile=f"{tmp_path}/absent {tmp_path}/more")
     assert said(SshTransport("dev")) == b"hello\n"
 
 
-def test_a_key_nobody_there_knows_is_named(sshd, use, tmp_path):
+def test_an_unknown_key_is_named(sshd, use, tmp_path):
     use(IdentityFile=make_key(tmp_path / "stranger"))
     error = refused()
     assert f"login as {getpass.getuser()} refused: tried {tmp_path}/stranger" in error.message
     assert not error.transient
 
 
-def test_a_key_with_a_passphrase_is_not_asked_for(sshd, use, tmp_path):
+def test_a_key_with_a_passphrase_is_skipped(sshd, use, tmp_path):
     use(IdentityFile=make_key(tmp_path / "locked", passphrase="secret"))
     assert "has a passphrase" in refused().message
 
 
-def test_no_key_at_all_is_said(sshd, use, tmp_path):
+def test_a_missing_key_is_reported(sshd, use, tmp_path):
     use(IdentityFile=tmp_path / "absent")
     assert "no key" in refused().message
 
 
-def test_the_next_identity_is_tried_and_a_damaged_one_is_passed_over(sshd, use, tmp_path):
+def test_the_next_identity_is_tried_and_a_damaged_one_is_skipped(sshd, use, tmp_path):
     (tmp_path / "damaged").write_text("not a key")
     stranger = make_key(tmp_path / "stranger")
     config = use(IdentityFile=tmp_path / "damaged")
@@ -148,14 +148,14 @@ def agent(sshd, tmp_path):
     process.wait()
 
 
-def test_the_agents_key_opens(sshd, use, agent, tmp_path):
+def test_a_key_of_the_ssh_agent_is_used(sshd, use, agent, tmp_path):
     use(IdentityFile=tmp_path / "absent", IdentitiesOnly="no", IdentityAgent=agent)
     assert said(SshTransport("dev")) == b"hello\n"
     use(IdentityFile=tmp_path / "absent", IdentitiesOnly="yes", IdentityAgent=agent)
     assert "no key" in refused().message
 
 
-def test_the_agent_of_the_environment_counts_unless_it_is_none(
+def test_the_agent_of_the_environment_is_used_unless_disabled(
     sshd, use, agent, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
@@ -185,7 +185,7 @@ def test_a_jump_that_leads_to_itself_ends(sshd, use):
         SshTransport("dev")
 
 
-def test_a_jump_host_that_cannot_reach_it_says_so(sshd, use):
+def test_a_jump_host_that_cannot_reach_the_host_is_reported(sshd, use):
     config = use(ProxyJump="hop")
     plain = config.read_text().replace("Host dev", "Host hop").replace("  ProxyJump hop\n", "")
     config.write_text(
@@ -231,19 +231,19 @@ def test_a_proxy_command_that_ends_at_once_is_an_error(sshd, use):
     assert "no SSH connection" in refused().message
 
 
-def test_a_port_nobody_listens_on(sshd, use):
+def test_a_port_without_a_server_is_reported(sshd, use):
     use(Port=free_port())
     error = refused()
     assert "refused" in error.message
     assert error.transient
 
 
-def test_a_name_that_does_not_resolve(sshd, use):
+def test_a_name_that_does_not_resolve_is_reported(sshd, use):
     use(HostName="no-such-host.invalid")
     assert "no address for no-such-host.invalid" in refused().message
 
 
-def test_a_server_that_says_nothing_is_given_up(sshd, use):
+def test_a_silent_server_is_abandoned(sshd, use):
     proxy = Proxy(sshd.port, stall_after=-1).start()
     use(Port=proxy.port, ConnectTimeout=1)
     started = time.monotonic()
@@ -254,7 +254,7 @@ def test_a_server_that_says_nothing_is_given_up(sshd, use):
     proxy.stop()
 
 
-def test_something_else_than_ssh_is_an_error(sshd, use):
+def test_a_server_that_is_not_ssh_is_an_error(sshd, use):
     import socket
     import threading
 
@@ -271,7 +271,7 @@ def test_something_else_than_ssh_is_an_error(sshd, use):
     server.close()
 
 
-def test_no_python_there_is_said(sshd, tmp_path):
+def test_a_missing_python_is_reported(sshd, tmp_path):
     (tmp_path / "empty").mkdir()
     sshd.environment(f"PATH={tmp_path}/empty\n")
     with (
@@ -282,7 +282,7 @@ def test_no_python_there_is_said(sshd, tmp_path):
     assert "apt install python3" in caught.value.hint
 
 
-def test_a_python_that_is_too_old_is_passed_over(sshd, tmp_path):
+def test_a_python_that_is_too_old_is_skipped(sshd, tmp_path):
     old = tmp_path / "bin/python3"
     old.parent.mkdir()
     old.write_text("#!/bin/sh\nexit 1\n")

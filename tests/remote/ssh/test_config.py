@@ -49,12 +49,12 @@ def test_a_host_is_read_as_ssh_reads_it(text, name, user, port):
 @pytest.mark.parametrize(
     "text", ["", "@", "me@", "pi:", "pi:0", "pi:99999", "-oProxyCommand=x", "a b"]
 )
-def test_what_is_no_host_is_refused(text):
+def test_an_invalid_host_is_refused(text):
     with pytest.raises(UserError, match="does not name a host"):
         parse_host(text)
 
 
-def test_what_the_user_says_beats_the_file(settings):
+def test_the_command_line_overrides_the_file(settings):
     found = settings("Host dev\n User a\n Port 1\n HostName h\n", "me@dev:7")
     assert (found.user, found.port, found.hostname) == ("me", 7, "h")
 
@@ -114,7 +114,7 @@ def test_proxy_command_tokens_are_filled_in(settings):
 @pytest.mark.parametrize(
     "text", ["Host dev\n Port many\n", "Host dev\n Port\n", "Match nonsense x\n"]
 )
-def test_a_wrong_configuration_is_one_line(settings, text):
+def test_a_wrong_configuration_causes_one_line(settings, text):
     with pytest.raises(DeviceError, match="configuration") as caught:
         settings(text)
     assert "\n" not in caught.value.message
@@ -205,7 +205,7 @@ def test_certificates_and_names_with_spaces_are_taken_over(settings, tmp_path):
         "= 3\n",
     ],
 )
-def test_a_line_that_ssh_refuses_is_one_line_here(settings, text):
+def test_a_line_that_ssh_refuses_causes_one_line(settings, text):
     with pytest.raises(DeviceError) as caught:
         settings(text + BASE)
     assert "\n" not in caught.value.message

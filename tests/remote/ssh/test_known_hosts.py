@@ -77,7 +77,7 @@ def test_hashed_names_are_found(tmp_path, keys):
     assert read_known_keys(files, "[10.0.0.8]:2222") == ()
 
 
-def test_lines_that_other_readers_choke_on_do_not_hide_the_host(tmp_path, keys):
+def test_invalid_lines_do_not_hide_the_host(tmp_path, keys):
     (text, key), (other, _) = keys
     lines = f"@cert-authority *.lan {other}\n@revoked * {other}\ngarbage\nx y z\n|1|bad {other}\n"
     check_host_key("dev", key, PLACE, hosts(tmp_path, f"{lines}[10.0.0.7]:2222 {text}\n"))

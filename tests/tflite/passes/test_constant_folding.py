@@ -121,7 +121,7 @@ def test_equal_constants_are_stored_once_and_equal_operators_run_once():
     assert made.ops[1].inputs[0] is made.ops[1].inputs[1]
 
 
-def test_what_depends_on_constants_alone_is_computed_with_its_activation():
+def test_operators_on_constants_are_folded_with_their_activation():
     left, right = (constant(n, np.asarray([-3.0, 4.0], np.float32)) for n in "lr")
     both = Op(
         kind="ADD",

@@ -34,7 +34,7 @@ def convolved(rest, *, output="float[1,4,8,8] y", weights=None, attributes="pads
          "y = Clip (c, lo, hi)", "RELU_N1_TO_1"),
     ],
 )  # fmt: skip
-def test_an_activation_is_its_layers_own(rest, name):
+def test_an_activation_is_fused_into_its_layer(rest, name):
     made = convolved(rest)
 
     ops = lite_graph(made).ops
@@ -44,7 +44,7 @@ def test_an_activation_is_its_layers_own(rest, name):
     agrees(made)
 
 
-def test_what_follows_a_layer_along_its_channels_goes_into_weights_and_bias():
+def test_scales_after_a_layer_are_folded_into_weights_and_bias():
     made = convolved(
         "m = Mul (c, s) y = Add (m, b)",
         weights={"s": normal(4, 1, 1, seed=1), "b": normal(1, 4, 1, 1, seed=2)},
@@ -56,7 +56,7 @@ def test_what_follows_a_layer_along_its_channels_goes_into_weights_and_bias():
     agrees(made)
 
 
-def test_what_varies_over_the_image_stays_outside_the_layer():
+def test_factors_that_vary_over_the_image_are_not_folded():
     made = convolved("y = Add (c, b)", weights={"b": normal(8, 8, seed=1)})
 
     assert count_kinds(lite_graph(made).ops)["ADD"] == 1
@@ -126,7 +126,7 @@ def test_gelu_is_one_operator_however_it_is_spelled(name):
     agrees(made)
 
 
-def test_what_only_looks_like_gelu_is_left_alone():
+def test_operators_that_only_resemble_gelu_are_not_fused():
     text = GELUS["none"].replace("Mul (x, a)", "Mul (e, a)")
     made = proto(f"g (float[2,16] x) => (float[2,16] y) {{ {text} }}", weights=GELU_NUMBERS)
 
@@ -162,7 +162,7 @@ def test_a_layer_that_two_others_read_keeps_its_own_output():
     agrees(made)
 
 
-def test_an_output_in_the_middle_is_not_swallowed():
+def test_an_intermediate_output_is_kept():
     nodes = convolved("r = Relu (c) y = Relu (r)").graph.node
     made = model(list(nodes), {"x": [1, 3, 8, 8]}, ["c", "y"], {"w": normal(4, 3, 3, 3)})
 

@@ -46,7 +46,7 @@ def test_heads_are_heads_beside_the_batch_by_letters_and_as_one_operator(block):
     assert ("heads", 3) in [(kind, count) for kind, count, _ in kinds(of_one(block, 3))]
 
 
-def test_shared_heads_of_keys_go_with_all_the_queries_that_ask_them():
+def test_shared_key_heads_are_removed_with_all_their_query_heads():
     channels = of_one(sequences.repeated, 2)
     heads = [f for f in channels.families if f.kind == "heads"]
     assert [(len(f.groups), f.width) for f in heads] == [(2, 8)]
@@ -85,7 +85,7 @@ def test_a_place_says_where_a_channel_is_and_which_value_has_it():
     }
 
 
-def test_whole_groups_of_a_convolution_go_and_channels_of_all_groups_together():
+def test_groups_of_a_convolution_are_removed_whole_or_channels_in_all_groups():
     s = Sketch()
     x = images.conv(s, s.feed("x", ["n", 3, 8, 8]), 3, 12, bias=0)
     y = images.conv(s, s.add("Relu", x), 12, 18, 3, group=3)
@@ -122,7 +122,7 @@ def reason_of(block, seed=0, *, width=6, opset=17):
          "maps zeros to other values, which Conv"),
     ],
 )  # fmt: skip
-def test_what_binds_is_named(block, said):
+def test_reasons_why_channels_stay_are_named(block, said):
     assert said.replace("_0", "") in reason_of(block)
 
 
@@ -146,7 +146,7 @@ def test_constants_that_are_nodes_count_as_stored():
     holds(channels, [0, 2])
 
 
-def test_what_is_added_to_an_input_or_to_what_no_rule_knows_goes_with_it():
+def test_values_added_to_an_input_or_an_unknown_operator_keep_their_channels():
     s = Sketch(0)
     x = s.feed("x", ["n", 3, 8, 8])
     y = s.add("Add", images.conv(s, x, 3, 3), x)
@@ -160,7 +160,7 @@ def test_what_is_added_to_an_input_or_to_what_no_rule_knows_goes_with_it():
     assert said[second] == f"they are tied to the output of RandomNormalLike {odd}"
 
 
-def test_a_layer_norm_without_scales_binds_what_it_reads():
+def test_a_layer_norm_without_scales_keeps_the_channels_it_reads():
     s = Sketch(0)
     x, width = images.bare_norm(s, s.feed("x", ["n", 3, 8, 8]), 3)
     s.output(images.conv(s, x, width, 2), 4)
@@ -168,11 +168,11 @@ def test_a_layer_norm_without_scales_binds_what_it_reads():
 
 
 @pytest.mark.parametrize("op", ["Tanh", "Relu", "Elu", "Selu", "Softsign", "HardSwish", "Erf"])
-def test_activations_that_make_zero_of_zero_bind_nothing(op):
+def test_activations_that_map_zero_to_zero_allow_pruning(op):
     assert reason_of(lambda s, x: s.add(op, x)) == ""
 
 
-def test_a_state_of_an_lstm_stays_and_what_it_reads_may_go():
+def test_the_state_of_an_lstm_is_kept_and_its_inputs_can_be_pruned():
     s = Sketch(0)
     x = s.add("Gather", s.weight(20, D), s.feed("ids", ["n", "l"], 7))
     s.output(s.mean(sequences.recurrent(s, x), 1, 2, keepdims=0), 1)
@@ -180,7 +180,7 @@ def test_a_state_of_an_lstm_stays_and_what_it_reads_may_go():
     assert ("neurons", 10, 1) in kinds(channels)
 
 
-def test_what_runs_inside_if_stays():
+def test_channels_inside_if_are_kept():
     s = Sketch(0)
     x = s.add("Gather", s.weight(20, D), s.feed("ids", ["n", "l"], 7))
     s.output(s.mean(sequences.branching(s, x), 1, 2, keepdims=0), 1)
@@ -188,7 +188,7 @@ def test_what_runs_inside_if_stays():
     assert "they are read inside If, Loop or Scan" in said
 
 
-def test_a_model_of_lengths_is_looked_at_with_ones():
+def test_a_model_with_lengths_as_input_is_traced_with_ones():
     s = Sketch(0)
     x = s.feed("x", ["n", 6])
     count = s.feed("count", [1], 7)
@@ -198,7 +198,7 @@ def test_a_model_of_lengths_is_looked_at_with_ones():
     assert kinds(found(s.proto())) == [("neurons", 8, 1)]
 
 
-def test_sizes_of_real_samples_are_taken_where_none_can_be_made_up():
+def test_sizes_of_real_samples_are_used_if_random_inputs_fail():
     s = Sketch(0)
     x = s.feed("x", ["n", "l"])
     y = s.add("MatMul", s.reshape(x, -1, 5), s.weight(5, 8))
@@ -209,7 +209,7 @@ def test_sizes_of_real_samples_are_taken_where_none_can_be_made_up():
     assert kinds(find_channels(made, {"x": (1, 10)})) == [("neurons", 8, 1)]
 
 
-def test_a_split_that_is_counted_in_the_graph_is_followed():
+def test_a_split_with_computed_sizes_is_followed():
     s = Sketch(0)
     x, width = images.halved(s, s.feed("x", ["n", 3, 8, 8]), 3)
     s.output(images.conv(s, x, width, 2), 4)
@@ -238,7 +238,7 @@ def test_nodes_of_other_domains_are_kept_with_their_name():
     assert "pruning does not support Inverse inv" in reasons(found(s.proto())).values()
 
 
-def test_what_was_cut_can_be_cut_again():
+def test_a_pruned_model_can_be_pruned_again():
     for seed in range(4):
         once = of_one(lambda s, x: sequences.attention(s, sequences.layer_norm(s, x)), seed, 18)
         smaller = found(remove_groups(once, shares(once, 0.4)))
@@ -246,7 +246,7 @@ def test_what_was_cut_can_be_cut_again():
         holds(smaller, shares(smaller, 0.5))
 
 
-def test_what_is_left_runs_at_sizes_that_were_never_seen():
+def test_a_pruned_model_runs_at_unseen_sizes():
     channels = of_one(sequences.merged, 5)
     smaller = remove_groups(channels, shares(channels, 0.5))
     feeds = [{"ids": np.ones(size, np.int64)} for size in ((1, 1), (5, 31))]

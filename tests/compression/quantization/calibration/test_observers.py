@@ -70,7 +70,7 @@ def test_a_percentile_leaves_the_share_outside_that_it_says():
 
 
 @pytest.mark.parametrize("kind", ["mse", "entropy"])
-def test_a_lone_outlier_is_given_up(kind):
+def test_a_single_outlier_is_clipped(kind):
     batches = with_outlier(60, size=1_000_000)
     values = np.concatenate(batches)
 
@@ -80,7 +80,7 @@ def test_a_lone_outlier_is_given_up(kind):
     assert squared_error(values, *found) < squared_error(values, values.min(), values.max())
 
 
-def test_entropy_keeps_what_an_activation_function_piles_up_at_zero_from_deciding():
+def test_entropy_ignores_the_zeros_of_an_activation_function():
     rng = np.random.default_rng(0)
     values = np.maximum(rng.normal(0, 1, 200_000), 0).astype(np.float32)
 

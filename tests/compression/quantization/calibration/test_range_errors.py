@@ -32,7 +32,7 @@ def test_a_range_is_judged_by_the_readers_and_not_by_the_value_itself(tmp_path):
     assert errors["narrow"] < errors["wide"] / 100
 
 
-def test_a_value_that_is_moved_is_judged_behind_the_move(tmp_path):
+def test_a_range_is_judged_after_data_movement(tmp_path):
     made = proto(
         "g (float[N,2,4,4] x) => (float[N,3,2,2] y) { c = Conv(x, w) "
         "m = MaxPool<kernel_shape = [2,2], strides = [2,2]>(c) d = Conv(m, v) y = Neg(d) }",

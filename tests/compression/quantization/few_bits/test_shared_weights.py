@@ -99,7 +99,7 @@ def test_lengths_first_states_and_opsets_change_nothing(tmp_path, kind, opset, e
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 24
 
 
-def test_errors_are_made_up_for_by_what_the_layer_reads(tmp_path):
+def test_rounding_errors_are_compensated_for_the_layers_inputs(tmp_path):
     """Second moments of inputs and states: better than rounding each weight by itself."""
     source = recurrent(tmp_path, "LSTM")
     made = apply(
@@ -275,7 +275,7 @@ def test_a_model_of_integers_without_integer_kernels_is_refused_as_such(tmp_path
             apply(name, few, tmp_path, data)
 
 
-def test_a_weight_that_8_bits_are_too_few_for_takes_16(tmp_path):
+def test_a_weight_too_sensitive_for_8_bits_gets_16(tmp_path):
     text = (
         f"g (float[{STEPS},1,{INPUTS}] x) => (float[1,1,{UNITS}] y) "
         f"{{ , y = LSTM<hidden_size = {UNITS}>(x, w, r) }}"
@@ -296,7 +296,7 @@ def test_a_weight_that_8_bits_are_too_few_for_takes_16(tmp_path):
         assert sqnr_db(run(source, x=one)[0], run(made, x=one)[0]) > 15
 
 
-def test_weights_that_stay_float_are_told_with_the_reason(tmp_path):
+def test_weights_that_stay_float_are_noted_with_the_reason(tmp_path):
     text = (
         "g (float[N,8,12] x) => (float[N,40] y) { c = Conv<pads = [1,1]>(x, w) r = Relu(c) "
         "t = ConvTranspose(r, v) p = GlobalAveragePool(t) f = Flatten(p) y = MatMul(f, m) }"
@@ -312,7 +312,7 @@ def test_weights_that_stay_float_are_told_with_the_reason(tmp_path):
     assert "whose weights this pass does not change" in told[0]
 
 
-def test_a_table_that_is_gathered_and_multiplied_is_no_shared_weight():
+def test_a_table_that_is_gathered_and_multiplied_is_not_a_shared_weight():
     made = proto(
         "g (int64[N] i) => (float[N,100] y) { v = Gather(w, i) t = Transpose<perm = [1,0]>(w) "
         "y = MatMul(v, t) }",

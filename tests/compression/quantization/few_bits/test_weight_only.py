@@ -69,7 +69,7 @@ def test_more_bits_come_closer_to_float(tmp_path, how):
     assert found[1] > 18
 
 
-def test_weights_take_the_bits_that_were_asked_for_on_their_way(tmp_path):
+def test_packed_weights_have_the_requested_bits(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     given = samples(tmp_path, x=uniform(32, 3, 12, 12))
     for bits in (2.5, 4.0, 5.0):
@@ -79,7 +79,7 @@ def test_weights_take_the_bits_that_were_asked_for_on_their_way(tmp_path):
         assert bits - 0.35 < spent < bits + 0.1
 
 
-def test_of_equal_bits_an_entropy_grid_comes_closer_than_a_fixed_one(tmp_path):
+def test_an_entropy_grid_is_more_accurate_than_a_fixed_one_of_equal_bits(tmp_path):
     source, given = two_matrices(tmp_path)
     fixed = apply("quantize-weights", source, tmp_path, given, bits=4, **FIXED)
     stored = integers(fixed)
@@ -184,7 +184,7 @@ def test_a_scale_for_every_block_comes_closer_than_one_for_the_channel():
     assert error(32) < 0.6 * error(0)
 
 
-def test_the_bias_behind_a_product_makes_up_for_what_the_weights_lost(tmp_path):
+def test_the_bias_after_a_product_compensates_the_rounding_error(tmp_path):
     text = "g (float[N,32] x) => (float[N,8] y) { h = MatMul(x, w) y = Add(h, b) }"
     weights = {"w": normal(32, 8), "b": normal(8, seed=1)}
     source = model(tmp_path, text, weights=weights)

@@ -55,7 +55,7 @@ def test_weights_in_low_bits_already_are_not_quantized_again(tmp_path):
         apply("quantize-weights", low, tmp_path, given)
 
 
-def test_bits_that_cannot_be_are_refused(tmp_path):
+def test_impossible_bits_are_refused(tmp_path):
     text, weights = lopsided()
     source = model(tmp_path, text, weights=weights)
     given = samples(tmp_path, x=uniform(64, 32))
@@ -127,7 +127,7 @@ def test_biases_make_up_for_the_weights_whatever_the_width_of_the_image(tmp_path
     assert np.abs(difference.mean(axis=(0, 2, 3))).max() < 0.1
 
 
-def test_a_layer_of_zeros_still_gives_its_bias_in_8_bits(tmp_path):
+def test_a_layer_of_zeros_still_outputs_its_bias_in_8_bits(tmp_path):
     text = (
         "g (float[N,4,8,8] x) => (y) { c = Conv(x, w) r = Relu(c) "
         "d = Conv(r, zeros, b) y = Add(r, d) }"
@@ -168,7 +168,7 @@ def test_layers_set_by_hand_count_in_the_transfer_size(tmp_path):
 
 @pytest.mark.parametrize("block", [16, 32])
 @pytest.mark.parametrize("most", [25_000, 40_000])
-def test_native_containers_keep_to_the_transfer_size_as_well(tmp_path, block, most):
+def test_native_containers_also_meet_the_transfer_size(tmp_path, block, most):
     source, given = two_matrices(tmp_path)
     how = {"container": "native", "block": block}
     for allocation in ("uniform", "measured"):
@@ -184,7 +184,7 @@ def test_native_containers_keep_to_the_transfer_size_as_well(tmp_path, block, mo
         assert compute_transfer_bytes(made.path.read_bytes()) < 1.06 * most
 
 
-def test_the_filling_of_a_last_batch_is_no_sample(tmp_path):
+def test_padding_of_the_last_batch_is_not_a_sample(tmp_path):
     x = np.stack([np.full(3, i, np.float32) for i in range(10)])
     proto_ = proto("g (float[8,3] x) => (y) { y = MatMul(x, w) }", weights={"w": normal(3, 2)})
     layer = Layer(node=proto_.graph.node[0], shape=(3, 2), axis=1)
@@ -196,7 +196,7 @@ def test_the_filling_of_a_last_batch_is_no_sample(tmp_path):
     np.testing.assert_allclose(moments.mean, [[4.5, 4.5, 4.5]])
 
 
-def test_an_output_seen_once_does_not_upset_the_bits(tmp_path):
+def test_an_output_with_a_single_sample_does_not_distort_the_bits(tmp_path):
     text = "g (float[N,16] x) => (float[N,1] y) { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }"
     weights = {"a": normal(16, 32, scale=0.3), "b": normal(32, 1, scale=0.3, seed=1)}
     source = model(tmp_path, text, weights=weights)
@@ -206,7 +206,7 @@ def test_an_output_seen_once_does_not_upset_the_bits(tmp_path):
     assert costs["b"].width < 32
 
 
-def test_a_bias_that_two_layers_share_costs_neither_of_them_more(tmp_path):
+def test_a_bias_that_two_layers_share_increases_no_error(tmp_path):
     def costs(second):
         text = (
             "g (float[N,4,6,6] x) => (float[N,8] y) { c = Conv(x, w, b) r = Relu(c) "
@@ -286,7 +286,7 @@ def test_zeros_of_whole_channels_leave_room_for_other_weights(tmp_path, sparse_m
     assert 0.85 * 12_000 < compute_transfer_bytes(made.path.read_bytes()) <= 12_000
 
 
-def test_an_output_of_zeros_is_not_said_to_be_lost(tmp_path):
+def test_an_output_of_zeros_is_not_reported_as_lost(tmp_path):
     text = (
         "g (float[N,64] x) => (float[N,32] y, float[N,64] z) { y = MatMul(x, a) z = MatMul(x, b) }"
     )

@@ -100,7 +100,7 @@ def test_padding_that_tflite_knows_is_left_to_it(size, pads, padding):
     assert "PAD" not in count_kinds(lite_graph(proto).ops)
 
 
-def test_padding_that_tflite_would_put_elsewhere_is_written_out():
+def test_padding_that_tflite_would_place_differently_is_explicit():
     proto = layer("Conv", (1, 3, 8, 8), (4, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
     graph = lite_graph(proto)
     (conv,) = (op for op in graph.ops if op.kind == "CONV_2D")
@@ -109,6 +109,6 @@ def test_padding_that_tflite_would_put_elsewhere_is_written_out():
     agree(proto)
 
 
-def test_four_axes_of_space_are_refused_by_name():
+def test_four_spatial_axes_are_refused_by_name():
     with pytest.raises(PassRefused, match="Conv y has 4 spatial axes"):
         lite_graph(layer("Conv", (1, 1, 3, 3, 3, 3), (1, 1, 2, 2, 2, 2)))

@@ -62,7 +62,7 @@ def close(before, after, *, within):
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("extras", [{}, {"lengths": True}, {"states": True}])
-def test_an_integer_lstm_means_the_same_in_litert(tmp_path, direction, extras):
+def test_an_integer_lstm_has_the_same_outputs_in_litert(tmp_path, direction, extras):
     source = layer(tmp_path, "LSTM", direction, **extras)
     made = with_integers(source, tmp_path)
     assert "DynamicQuantizeLSTM" in ops(made)
@@ -76,7 +76,7 @@ def test_an_integer_lstm_means_the_same_in_litert(tmp_path, direction, extras):
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("kind", ["GRU", "RNN"])
-def test_weights_stored_as_integers_mean_the_same_in_litert(tmp_path, kind, direction):
+def test_weights_stored_as_integers_have_the_same_outputs_in_litert(tmp_path, kind, direction):
     source = layer(tmp_path, kind, direction, states=True)
     made = apply("quantize-dynamic", source, tmp_path)
     x = uniform(5, 2, INPUTS, seed=9)
@@ -140,7 +140,7 @@ def test_weights_of_4_bits_stay_in_4_bits(tmp_path, kind, direction):
     assert four == sides * gates * UNITS * (INPUTS + UNITS)
 
 
-def test_integer_products_inside_a_loop_mean_the_same_in_litert(tmp_path):
+def test_integer_products_inside_a_loop_have_the_same_outputs_in_litert(tmp_path):
     text = (
         "g (float[1,48] x) => (float[1,48] y) { n = Constant<value = int64 {3}>() "
         "y = Loop(n, , x)<body = b (int64 i, bool go, float[1,48] a) => (bool on, float[1,48] o) "
@@ -152,7 +152,7 @@ def test_integer_products_inside_a_loop_mean_the_same_in_litert(tmp_path):
     close(run(made, x=x), in_litert(made, ["y"], x=x), within=0.01)
 
 
-def test_kernels_for_few_bits_are_refused_with_what_can_be_done(tmp_path):
+def test_kernels_for_few_bits_are_refused_with_a_hint(tmp_path):
     text = "g (float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }"
     source = model(tmp_path, text, weights={"w": normal(64, 64, scale=0.2)})
     data = samples(tmp_path, x=uniform(16, 64))

@@ -51,7 +51,7 @@ def test_an_upscaled_image_by_reshapes_and_a_transpose_is_right():
     agree(conv(tail, channels=8, weights=sizes), x=noise(1, 3, 6, 6))
 
 
-def test_joined_parted_and_sliced_images_stay_channels_last():
+def test_concatenated_split_and_sliced_images_stay_channels_last():
     tail = (
         "j = Concat<axis = 1>(c, c) p, q = Split<axis = 1>(j, s) "
         "l = Slice(p, b, e, a, t) y = Conv(l, v)"

@@ -170,7 +170,7 @@ def test_an_operator_after_a_pooling_gives_what_onnxruntime_gives(line, given, o
     agree(written(line, given, opset, before=before))
 
 
-def test_a_clip_of_old_has_its_bounds_as_attributes():
+def test_an_old_clip_has_its_bounds_as_attributes():
     agree(written("Clip <min = 0.0, max = 6.0> (x)", ROWS, 10))
     (op,) = lite_graph(written("Clip <min = 0.0, max = 6.0> (x)", ROWS, 10)).ops
     assert op.kind == "RELU6"
@@ -267,7 +267,7 @@ def test_an_output_that_is_an_input_is_a_copy():
         ("g (uint64[3] x) => (uint64[3] y) { y = Add (x, x) }", "uint64"),
     ],
 )
-def test_what_has_no_counterpart_is_refused_in_one_line(text, why):
+def test_operators_without_a_counterpart_are_refused_in_one_line(text, why):
     proto = tiny.proto(text)
     with pytest.raises(PassRefused, match=why):
         lite_graph(proto)

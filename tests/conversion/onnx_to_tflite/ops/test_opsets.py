@@ -48,7 +48,7 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_what_older_opsets_write_is_understood(name):
+def test_operators_of_older_opsets_are_converted(name):
     opset, text = WRITTEN[name]
     outputs = "y, z" if "y, z" in text else "y"
     read = text.replace("(", " ").replace(")", " ").replace(",", " ").split()

@@ -49,7 +49,7 @@ def test_directions_and_first_states_are_those_of_onnxruntime(kind, direction):
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
-def test_short_sequences_end_where_they_end(kind):
+def test_sequence_lengths_are_respected(kind):
     agree(layer(kind, direction="bidirectional", lengths=[4, 2]), x=noise(4, 2, 5))
 
 

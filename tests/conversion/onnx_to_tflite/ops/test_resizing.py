@@ -53,7 +53,7 @@ def test_shrinking_with_a_wider_filter_is_that_of_onnxruntime():
     agree(resize('mode = "linear", antialias = 1', sizes=(1, 2, 2, 3)), x=noise(1, 2, 5, 7))
 
 
-def test_older_opsets_say_scales_in_their_own_way():
+def test_scales_of_older_opsets_are_read():
     text = 'agraph (float[1, 2, 4, 4] x) => (y) { y = Upsample<mode = "nearest">(x, r) }'
     scales = {"r": np.array([1, 1, 2, 3], np.float32)}
     agree(proto(text, weights=scales, opset=9), x=noise(1, 2, 4, 4))

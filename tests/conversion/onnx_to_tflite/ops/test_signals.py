@@ -91,12 +91,12 @@ def test_frames_of_images_behind_a_convolution_keep_their_axes():
 @pytest.mark.parametrize(
     "indices", [[[0, 2, 4], [1, 3, 5]], [[3, 2, 1], [4, 3, 2]], [[0, 1], [0, 1]]]
 )
-def test_indices_that_are_no_frames_are_gathered(indices):
+def test_indices_that_are_not_frames_are_gathered(indices):
     proto = graph([helper.make_node("Gather", ["x", "i"], ["y"], axis=1)], {"i": indices}, [2, 9])
     agree(proto, x=noise(2, 9))
 
 
-def test_frames_by_index_tuples_are_cut_as_well():
+def test_frames_by_index_tuples_are_also_sliced():
     indices = (160 * np.arange(20)[:, None] + np.arange(400))[..., None]
     nodes = [
         helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
