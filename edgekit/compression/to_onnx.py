@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.compression.checks.conversion_growth import check_integers, note_size, note_time
 from edgekit.compression.registry import Work
-from edgekit.conversion.tflite_to_onnx.convert import lift
+from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.errors import PassRefused, UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.io import save
@@ -29,7 +29,7 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
         graph = _read_graph(model, dict(settings.dims))
     except UserError as error:  # litert runs the file, so the file is not at fault
         raise PassRefused(error.message, hint=error.hint) from error
-    proto = lift(graph)
+    proto = convert_to_onnx(graph)
     target = work.scratch / "lifted.onnx"
     save(proto, target)
     for state in read_states(proto):

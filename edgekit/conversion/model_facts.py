@@ -25,10 +25,10 @@ def load_graph(model: Model) -> ModelProto:
     """
     if model.format == "onnx":
         return load(model.path)
-    from edgekit.conversion.tflite_to_onnx.convert import lift
+    from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
     from edgekit.tflite.flatbuffer import read_lite  # ONNX files need no litert
 
-    return lift(read_lite(model.path.read_bytes()))
+    return convert_to_onnx(read_lite(model.path.read_bytes()))
 
 
 def compute_cost(model: Model, dims: Mapping[str, int]) -> cost.Cost:

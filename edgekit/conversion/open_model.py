@@ -44,14 +44,14 @@ def check_model_file(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path}: a folder, not a model file", hint="give a .onnx or .tflite file")
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UserError(
             f"{path}: a pipe or device, not a file", hint="save the model as a file first"
         )
-    if not found.st_size:
+    if not status.st_size:
         raise UserError(f"{path}: the file is empty")
 
 
@@ -83,10 +83,10 @@ def check_fed_sizes(model: Model, dims: Mapping[str, int]) -> None:
             dim if isinstance(dim, int) else dims.get(name_dimension(spec.name, axis, dim), 1)
             for axis, dim in enumerate(spec.shape)
         ]
-        needed = math.prod(sizes) * np.dtype(spec.dtype).itemsize
-        if needed > _MOST_INPUT_BYTES:
+        byte_count = math.prod(sizes) * np.dtype(spec.dtype).itemsize
+        if byte_count > _MOST_INPUT_BYTES:
             raise UserError(
-                f"{model.display_name}: the input {spec} takes {needed >> 20:,} MiB, more than "
+                f"{model.display_name}: the input {spec} takes {byte_count >> 20:,} MiB, more than "
                 f"the limit of {_MOST_INPUT_BYTES >> 20:,} MiB",
                 hint="check the sizes; export the model with the sizes you use, or with dynamic "
                 "ones",

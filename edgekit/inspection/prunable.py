@@ -22,7 +22,11 @@ from edgekit.compression.pruning.dependency import (
 from edgekit.compression.pruning.dependency.inner_layers import describe_inner_layers
 from edgekit.compression.pruning.dependency.propagation import Use
 from edgekit.compression.pruning.residual_branches import Branch, list_branches
-from edgekit.compression.pruning.surgery import count_remaining_macs, get_node_key, select_removable
+from edgekit.compression.pruning.surgery import (
+    count_remaining_macs,
+    get_node_key,
+    select_removable,
+)
 from edgekit.conversion.model_facts import load_graph
 from edgekit.errors import PassRefused
 from edgekit.model import Model, name_dimension

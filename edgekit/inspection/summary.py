@@ -11,7 +11,7 @@ from edgekit.compatibility.runtimes import find_obstacles
 from edgekit.config.profile import DeviceProfile, load_profile
 from edgekit.config.project import Project, load_project
 from edgekit.conversion.model_facts import compute_cost, list_operators_to_build_in
-from edgekit.conversion.onnx_to_tflite.convert_graph import lower
+from edgekit.conversion.onnx_to_tflite.convert_graph import convert_nodes
 from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
 from edgekit.data.input_settings import Array, build_feeding
 from edgekit.errors import PassRefused, UserError
@@ -140,6 +140,6 @@ def _iter_conversion_obstacles(
         with refuse_bad_sizes(model, dims):
             proto = load(model.path)
             fix_inputs(proto, constants)
-            lower(fix_shapes(proto, dims))
+            convert_nodes(fix_shapes(proto, dims))
     except PassRefused as refusal:
         yield Obstacle(what=f"as .tflite: {refusal.message}", fix=refusal.hint or _NO_COUNTERPART)

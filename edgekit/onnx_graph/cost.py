@@ -110,21 +110,37 @@ def _count_parameters(proto: ModelProto) -> int:
     """Count the stored float and integer weights of all initializers and Constant nodes."""
     count = 0
     for graph in iter_graphs(proto.graph):
-        held = [a for node in graph.node if node.op_type == "Constant" for a in node.attribute]
-        sparse = [*graph.sparse_initializer, *(a.sparse_tensor for a in held if _is_sparse(a))]
-        tensors = (*graph.initializer, *(a.t for a in held), *(each.values for each in sparse))
+        attributes = [
+            a for node in graph.node if node.op_type == "Constant" for a in node.attribute
+        ]
+        sparse = [
+            *graph.sparse_initializer,
+            *(a.sparse_tensor for a in attributes if _is_sparse(a)),
+        ]
+        tensors = (
+            *graph.initializer,
+            *(a.t for a in attributes),
+            *(sparse_tensor.values for sparse_tensor in sparse),
+        )
         count += sum(math.prod(t.dims) for t in tensors if _is_weight(t))
-        count += sum(len(a.floats) for a in held)
+        count += sum(len(a.floats) for a in attributes)
     return count
 
 
 def _count_weight_bytes(proto: ModelProto) -> int:
     count = sum(map(_count_tensor_bytes, iter_tensors(proto.graph)))
     for graph in iter_graphs(proto.graph):
-        held = [a for node in graph.node for a in node.attribute]
-        sparse = [*graph.sparse_initializer, *(a.sparse_tensor for a in held if _is_sparse(a))]
-        count += sum(_count_tensor_bytes(t) for each in sparse for t in (each.values, each.indices))
-        count += 4 * sum(len(a.floats) for a in held if a.name == "value_floats")
+        attributes = [a for node in graph.node for a in node.attribute]
+        sparse = [
+            *graph.sparse_initializer,
+            *(a.sparse_tensor for a in attributes if _is_sparse(a)),
+        ]
+        count += sum(
+            _count_tensor_bytes(t)
+            for sparse_tensor in sparse
+            for t in (sparse_tensor.values, sparse_tensor.indices)
+        )
+        count += 4 * sum(len(a.floats) for a in attributes if a.name == "value_floats")
     return count
 
 
@@ -153,11 +169,11 @@ def _compute_peak_bytes(index: GraphIndex, sizes: Mapping[str, int]) -> int | No
         return None
     live_bytes, peak = sum(sizes[name] for name in alive), 0
     for i, node in enumerate(nodes):
-        made = {name for name in node.output if name} - alive
-        if not made <= sizes.keys():
+        new_values = {name for name in node.output if name} - alive
+        if not new_values <= sizes.keys():
             return None
-        alive |= made
-        live_bytes += sum(sizes[name] for name in made)
+        alive |= new_values
+        live_bytes += sum(sizes[name] for name in new_values)
         peak = max(peak, live_bytes)
         touched = {*node.input, *node.output} if i else set(alive)
         ended = {name for name in touched & alive if last.get(name, i) <= i}
@@ -199,12 +215,12 @@ def _count_einsum_macs(node: NodeProto, shapes: Shapes) -> int | None:
     """Multiply the sizes of all letters, for any number of factors."""
     if any(name not in shapes for name in (*node.input, *node.output)):
         return None
-    found = parse_equation(node, [len(shapes[name]) for name in node.input])
-    if found is None:
+    terms = parse_equation(node, [len(shapes[name]) for name in node.input])
+    if terms is None:
         return None
     sizes = {
         letter: n
-        for name, term in zip(node.input, found[0], strict=True)
+        for name, term in zip(node.input, terms[0], strict=True)
         for letter, n in zip(term, shapes[name], strict=True)
     }
     return math.prod(sizes.values())

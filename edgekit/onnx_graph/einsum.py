@@ -19,20 +19,20 @@ def parse_equation(node: NodeProto, ranks: list[int]) -> tuple[list[str], str] |
     Returns:
         The terms of the inputs and the term of the output; ``None`` if a term repeats a letter.
     """
-    written = read_attribute(node, "equation", b"")
-    equation = (written.decode() if isinstance(written, bytes) else "").replace(" ", "")
-    left, arrow, made = equation.partition("->")
-    read = left.split(",")
-    spare = [max(n - len(t.replace("...", "")), 0) for t, n in zip(read, ranks, strict=True)]
+    attribute = read_attribute(node, "equation", b"")
+    equation = (attribute.decode() if isinstance(attribute, bytes) else "").replace(" ", "")
+    operands, arrow, output = equation.partition("->")
+    terms = operands.split(",")
+    spare = [max(n - len(t.replace("...", "")), 0) for t, n in zip(terms, ranks, strict=True)]
     dots = [chr(0x391 + n) for n in range(max(spare, default=0))]
-    wide = [
+    broadcast_ranks = [
         term.replace("...", "".join(dots[len(dots) - n :]))
-        for term, n in zip(read, spare, strict=True)
+        for term, n in zip(terms, spare, strict=True)
     ]
     if not arrow:
-        letters = "".join(wide)
-        made = "".join(sorted(c for c in set(letters) if letters.count(c) == 1 or c in dots))
-    made = made.replace("...", "".join(dots))
-    if any(len(set(term)) < len(term) for term in (*wide, made)):
+        letters = "".join(broadcast_ranks)
+        output = "".join(sorted(c for c in set(letters) if letters.count(c) == 1 or c in dots))
+    output = output.replace("...", "".join(dots))
+    if any(len(set(term)) < len(term) for term in (*broadcast_ranks, output)):
         return None
-    return wide, made
+    return broadcast_ranks, output

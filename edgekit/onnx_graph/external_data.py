@@ -21,11 +21,11 @@ def list_external_files(path: Path, tensors: Iterable[TensorProto]) -> list[Path
     Raises:
         UserError: a file is missing, too short, or outside the model's folder.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for tensor in tensors:
         if is_external(tensor):
-            found[_check_file(path, tensor)] = None
-    return list(found)
+            files[_check_file(path, tensor)] = None
+    return list(files)
 
 
 def is_external(tensor: TensorProto) -> bool:

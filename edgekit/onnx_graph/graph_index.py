@@ -47,8 +47,8 @@ class GraphIndex:
             for name in dict.fromkeys(node.input):
                 if name:
                     self.readers[name].append(node)
-            for each in iter_inner_graphs(node):
-                self.inner_reads |= _collect_reads(each) | {v.name for v in each.output}
+            for subgraph in iter_inner_graphs(node):
+                self.inner_reads |= _collect_reads(subgraph) | {v.name for v in subgraph.output}
         self.outputs = {v.name for v in self.graph.output}
         self.initializers: dict[str, TensorProto] = self._find_constants(outer)
         self._names: set[str] = _collect_names(proto.graph) if outer is None else outer.main._names
@@ -99,9 +99,9 @@ class GraphIndex:
 
     def replace_nodes(self, nodes: Sequence[NodeProto]) -> None:
         """Replace all nodes of the graph by the given ones."""
-        kept = list(nodes)
+        new_nodes = list(nodes)
         del self.graph.node[:]
-        self.graph.node.extend(kept)
+        self.graph.node.extend(new_nodes)
 
     def fresh(self, stem: str) -> str:
         """Return a new unique name and reserve it.
@@ -148,11 +148,11 @@ class GraphIndex:
     def drop_unread_constants(self) -> None:
         """Remove the initializers of the main graph that nothing reads, and inputs of that name."""
         graph, stored = self.proto.graph, self.main.initializers
-        read = _collect_reads(graph) | self.main.outputs
-        for place in reversed(range(len(graph.initializer))):  # in place: copies can be large
-            if graph.initializer[place].name not in read:
-                del graph.initializer[place]
-        inputs = [v for v in graph.input if v.name in read or v.name not in stored]
+        read_names = _collect_reads(graph) | self.main.outputs
+        for position in reversed(range(len(graph.initializer))):  # in place: copies can be large
+            if graph.initializer[position].name not in read_names:
+                del graph.initializer[position]
+        inputs = [v for v in graph.input if v.name in read_names or v.name not in stored]
         del graph.input[:]
         graph.input.extend(inputs)
 
@@ -165,9 +165,9 @@ def read_attribute(node: NodeProto, name: str, default: object) -> object:
         name: of the attribute.
         default: the result if the attribute is absent.
     """
-    for each in node.attribute:
-        if each.name == name:
-            return helper.get_attribute_value(each)
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return helper.get_attribute_value(attribute)
     return default
 
 

@@ -66,7 +66,7 @@ def read_onnx(path: Path) -> Model:
     except (onnx.checker.ValidationError, ValueError) as error:
         raise UserError(f"{path}: not a valid ONNX model: {_format_error(error)}") from error
     try:
-        found = read_signature(proto)
+        signature = read_signature(proto)
     except UserError as error:
         raise UserError(f"{path}: {error.message}", hint=error.hint) from error
     digest = _compute_digest(path, beside)
@@ -79,7 +79,7 @@ def read_onnx(path: Path) -> Model:
             hint="the model may use custom operators, or types that its operators do not support",
         ) from error
     return_freed_memory()
-    return Model(path=path, format="onnx", digest=digest, signature=found, beside=tuple(beside))
+    return Model(path=path, format="onnx", digest=digest, signature=signature, beside=tuple(beside))
 
 
 def load(path: Path) -> ModelProto:
@@ -138,7 +138,7 @@ def _parse(path: Path) -> ModelProto:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not proto.graph.output or not proto.opset_import:
         raise UserError(f"{path}: not an ONNX model, or truncated (no graph with outputs)")
-    refuse_too_many_nodes(proto.graph, where=str(path))
+    refuse_too_many_nodes(proto.graph, location=str(path))
     return proto
 
 
@@ -203,11 +203,11 @@ def _write_data(proto: ModelProto, path: Path) -> None:
             offset = -(-file.tell() // _PAGE) * _PAGE
             file.seek(offset)
             file.write(tensor.raw_data)
-            place = {"location": path.name, "offset": offset, "length": file.tell() - offset}
+            location = {"location": path.name, "offset": offset, "length": file.tell() - offset}
             tensor.ClearField("raw_data")
             del tensor.external_data[:]
             tensor.data_location = TensorProto.EXTERNAL
-            for key, value in place.items():
+            for key, value in location.items():
                 tensor.external_data.add(key=key, value=str(value))
 
 
@@ -266,8 +266,8 @@ def read_signature(proto: ModelProto) -> Signature:
 
 def _to_spec(value: ValueInfoProto) -> TensorSpec:
     if not value.type.HasField("tensor_type"):
-        kind = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
-        raise UserError(f"{value.name}: a {kind}; only tensors are supported")
+        type_name = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
+        raise UserError(f"{value.name}: a {type_name}; only tensors are supported")
     tensor = value.type.tensor_type
     if tensor.elem_type not in helper.get_all_tensor_dtypes():
         raise UserError(f"{value.name}: unknown element type {tensor.elem_type}")
@@ -297,9 +297,9 @@ def iter_inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
 
 def iter_tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """Yield every stored tensor: initializers and tensor attributes, inner graphs included."""
-    for each in iter_graphs(graph):
-        yield from each.initializer
-        for node in each.node:
+    for subgraph in iter_graphs(graph):
+        yield from subgraph.initializer
+        for node in subgraph.node:
             for attribute in node.attribute:
                 if attribute.type == onnx.AttributeProto.TENSOR:
                     yield attribute.t
@@ -334,10 +334,10 @@ def get_opset(proto: ModelProto) -> int:
 
 def _compute_digest(path: Path, beside: list[Path]) -> str:
     """Return the sha256 of the file, or, with external data, of the digests of all its files."""
-    own = sha256_of(str(path))
+    file_digest = sha256_of(str(path))
     if not beside:
-        return own
-    parts = [own, *(sha256_of(str(file)) for file in beside)]
+        return file_digest
+    parts = [file_digest, *(sha256_of(str(file)) for file in beside)]
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 

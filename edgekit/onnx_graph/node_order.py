@@ -39,16 +39,16 @@ def _sort_topologically(needs: list[set[int]]) -> list[int]:
     """Return node indices in topological order, ties in the given order; cycles are left out."""
     readers: dict[int, list[int]] = defaultdict(list)
     missing = [len(each) for each in needs]
-    for place, each in enumerate(needs):
+    for position, each in enumerate(needs):
         for other in each:
-            readers[other].append(place)
-    ready = [place for place, count in enumerate(missing) if not count]
+            readers[other].append(position)
+    ready = [position for position, count in enumerate(missing) if not count]
     order: list[int] = []
     heapq.heapify(ready)
     while ready:
-        place = heapq.heappop(ready)
-        order.append(place)
-        for reader in readers[place]:
+        position = heapq.heappop(ready)
+        order.append(position)
+        for reader in readers[position]:
             missing[reader] -= 1
             if not missing[reader]:
                 heapq.heappush(ready, reader)

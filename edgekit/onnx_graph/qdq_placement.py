@@ -48,7 +48,7 @@ class WeightedNode:
     weight: str
     axis: int
     bias: str | None
-    kept: QdqWeight | None  # integers and scales of a weight that is quantized already
+    qdq_weight: QdqWeight | None  # integers and scales of a weight that is quantized already
     output: str  # after the activation function that the output's range absorbs
     contraction: Contraction | None = None  # for other products (``match_product``)
 
@@ -57,19 +57,19 @@ class WeightedNode:
 class Placement:
     """Values that become 8-bit, in graph order.
 
-    ``like`` maps a moved value to the value whose parameters it shares; ``in_float`` names the
-    first outputs of nodes that compute in float.
+    ``parameter_source`` maps a moved value to the value whose parameters it shares; ``in_float``
+    names the first outputs of nodes that compute in float.
     """
 
     in_float: frozenset[str] = frozenset()
     weighted: list[WeightedNode] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
-    like: dict[str, str] = field(default_factory=dict)
+    parameter_source: dict[str, str] = field(default_factory=dict)
 
     def root(self, name: str) -> str:
         """Return the value whose range determines the parameters of ``name``."""
-        while name in self.like:
-            name = self.like[name]
+        while name in self.parameter_source:
+            name = self.parameter_source[name]
         return name
 
 
@@ -92,7 +92,7 @@ def plan_placement(index: GraphIndex, in_float: frozenset[str] = frozenset()) ->
             eight_bit[weighted.output] = None
         elif _is_data_movement(node) and node.input[0] in eight_bit:
             for output in node.output:
-                placement.like[output] = node.input[0]
+                placement.parameter_source[output] = node.input[0]
                 followers[output] = node
                 eight_bit[output] = None
         elif node.op_type in _FOLLOW and all(name in eight_bit for name in node.input):
@@ -101,9 +101,11 @@ def plan_placement(index: GraphIndex, in_float: frozenset[str] = frozenset()) ->
             eight_bit[output] = None
         elif node.op_type in _BRIDGE and _can_bridge(index, node, eight_bit):
             eight_bit[node.output[0]] = None
-    needed = _find_needed_values(index, placement, followers)
-    placement.values = [name for name in eight_bit if name in needed]
-    placement.like = {k: v for k, v in placement.like.items() if k in needed}
+    needed_values = _find_needed_values(index, placement, followers)
+    placement.values = [name for name in eight_bit if name in needed_values]
+    placement.parameter_source = {
+        k: v for k, v in placement.parameter_source.items() if k in needed_values
+    }
     return placement
 
 
@@ -111,21 +113,23 @@ def match_weighted_node(index: GraphIndex, node: NodeProto) -> WeightedNode | No
     """Describe a Conv, Gemm or MatMul with a finite float32 or int8 QDQ weight; else ``None``."""
     if not is_standard(node) or len(node.input) < 2:
         return None
-    kept = _match_qdq_weight(index, node.input[1])
-    weight = kept.integers if kept else node.input[1]
-    if kept is None and not _is_float(index, weight):
+    qdq_weight = _match_qdq_weight(index, node.input[1])
+    weight = qdq_weight.integers if qdq_weight else node.input[1]
+    if qdq_weight is None and not _is_float(index, weight):
         return None
     axis = find_channel_axis(index, node, len(index.initializers[weight].dims))
     if axis is None or not index.is_finite(weight):
         return None
-    if kept and kept.axis != axis:
+    if qdq_weight and qdq_weight.axis != axis:
         return None
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
     channels = index.initializers[weight].dims[axis]
     if bias is not None and not (_is_float(index, bias, (channels,)) and index.is_finite(bias)):
         return None
     output = _find_absorbed_output(index, node.output[0])
-    return WeightedNode(node=node, weight=weight, axis=axis, bias=bias, kept=kept, output=output)
+    return WeightedNode(
+        node=node, weight=weight, axis=axis, bias=bias, qdq_weight=qdq_weight, output=output
+    )
 
 
 def match_product(index: GraphIndex, node: NodeProto) -> WeightedNode | None:
@@ -134,15 +138,15 @@ def match_product(index: GraphIndex, node: NodeProto) -> WeightedNode | None:
     In addition to ``match_weighted_node``: ConvTranspose, MatMul with a weight of more axes or on
     the left, Einsum of two factors, and the input weights of LSTM, GRU and RNN.
     """
-    found = match_weighted_node(index, node)
-    if found is not None:
-        return found
+    weighted = match_weighted_node(index, node)
+    if weighted is not None:
+        return weighted
     if node.op_type == "ConvTranspose" and is_standard(node):
         return _match_conv_transpose(index, node)
     contraction = describe_contraction(index, node)
     if contraction is None:
         return None
-    weight = node.input[contraction.place]
+    weight = node.input[contraction.weight_position]
     if not _is_float(index, weight) or not index.is_finite(weight):
         return None
     return WeightedNode(
@@ -150,7 +154,7 @@ def match_product(index: GraphIndex, node: NodeProto) -> WeightedNode | None:
         weight=weight,
         axis=contraction.outputs[0],
         bias=None,
-        kept=None,
+        qdq_weight=None,
         output=node.output[0],
         contraction=contraction,
     )
@@ -165,7 +169,7 @@ def _match_conv_transpose(index: GraphIndex, node: NodeProto) -> WeightedNode | 
     if not all(_is_float(index, name) and index.is_finite(name) for name in stored):
         return None
     return WeightedNode(
-        node=node, weight=weight, axis=1, bias=bias, kept=None, output=node.output[0]
+        node=node, weight=weight, axis=1, bias=bias, qdq_weight=None, output=node.output[0]
     )
 
 
@@ -200,7 +204,7 @@ def _match_qdq_weight(index: GraphIndex, name: str) -> QdqWeight | None:
     node = index.producer.get(name) or index.main.producer.get(name)
     if node is None or node.op_type != "DequantizeLinear" or len(node.input) != 2:
         return None
-    integers, scales = (index.initializers.get(each) for each in node.input)
+    integers, scales = (index.initializers.get(input_name) for input_name in node.input)
     if integers is None or integers.data_type != TensorProto.INT8:
         return None
     if scales is None or len(scales.dims) != 1:
@@ -245,8 +249,12 @@ def _is_data_movement(node: NodeProto) -> bool:
 
 def _can_bridge(index: GraphIndex, node: NodeProto, eight_bit: dict[str, None]) -> bool:
     """Return whether all inputs of a node are 8-bit or stored."""
-    read = [name for name in node.input if name and name not in index.initializers]
-    return len(node.output) == 1 and bool(read) and all(name in eight_bit for name in read)
+    computed_inputs = [name for name in node.input if name and name not in index.initializers]
+    return (
+        len(node.output) == 1
+        and bool(computed_inputs)
+        and all(name in eight_bit for name in computed_inputs)
+    )
 
 
 def _find_absorbed_output(index: GraphIndex, output: str) -> str:
@@ -269,18 +277,20 @@ def _find_needed_values(
     A Conv needs a quantized output to be fused, and so do Gemm and MatMul before a Relu or Clip;
     otherwise the outputs of Gemm and MatMul may be float.
     """
-    needed = {w.output for w in placement.weighted if w.node.op_type == "Conv"}
+    needed_values = {w.output for w in placement.weighted if w.node.op_type == "Conv"}
     for w in placement.weighted:
         reader = index.only_reader(w.node.output[0])
         if reader is not None and reader.op_type in _ABSORBED:
-            needed.add(w.output)
-    needed |= {w.node.input[0] for w in placement.weighted}
+            needed_values.add(w.output)
+    needed_values |= {w.node.input[0] for w in placement.weighted}
     for output, node in reversed(followers.items()):
-        if output not in needed:
+        if output not in needed_values:
             continue
         if _is_data_movement(node):
-            needed.add(node.input[0])
-            needed.update(node.output)  # a Split is an integer kernel only where all are 8-bit
+            needed_values.add(node.input[0])
+            needed_values.update(
+                node.output
+            )  # a Split is an integer kernel only where all are 8-bit
         else:
-            needed.update(n for n in node.input if n not in index.initializers)
-    return needed
+            needed_values.update(n for n in node.input if n not in index.initializers)
+    return needed_values

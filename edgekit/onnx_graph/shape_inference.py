@@ -66,8 +66,10 @@ def _has_huge_range(graph: GraphProto) -> bool:
     single = {t.name: t for t in graph.initializer if math.prod(t.dims) == 1}
     for node in graph.node:
         if node.op_type == "Constant":
-            held = [a.t for a in node.attribute if a.name == "value" and math.prod(a.t.dims) == 1]
-            single |= dict.fromkeys(node.output, *held) if held else {}
+            range_limits = [
+                a.t for a in node.attribute if a.name == "value" and math.prod(a.t.dims) == 1
+            ]
+            single |= dict.fromkeys(node.output, *range_limits) if range_limits else {}
         ends = [single[name] for name in node.input if name in single]
         if node.op_type == "Range" and len(ends) == 3 and _count_range(ends) > _MOST_COUNTED:
             return True
@@ -90,13 +92,13 @@ def _copy(proto: ModelProto) -> ModelProto:
 
 def _restore_initializers(bare: ModelProto, proto: ModelProto) -> None:
     """Turn the inputs that replaced weights into initializers again, without their data."""
-    fed = {value.name for value in proto.graph.input}
-    for place in reversed(range(len(bare.graph.input))):
-        if bare.graph.input[place].name not in fed:
-            del bare.graph.input[place]
-    known = {tensor.name for tensor in bare.graph.initializer}
+    input_names = {value.name for value in proto.graph.input}
+    for position in reversed(range(len(bare.graph.input))):
+        if bare.graph.input[position].name not in input_names:
+            del bare.graph.input[position]
+    stored_names = {tensor.name for tensor in bare.graph.initializer}
     for tensor in proto.graph.initializer:
-        if tensor.name not in known:
+        if tensor.name not in stored_names:
             bare.graph.initializer.add(
                 name=tensor.name, dims=tensor.dims, data_type=tensor.data_type
             )
@@ -130,24 +132,24 @@ def infer_shapes_at(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Sha
     """
     shaped = copy_with_shapes(proto, dims)
     bare = _copy_without_weights(proto)
-    made = {name for node in proto.graph.node for name in node.output}
+    computed = {name for node in proto.graph.node for name in node.output}
     del bare.graph.value_info[:]
-    bare.graph.value_info.extend(v for v in shaped.graph.value_info if v.name in made)
-    known = {value.name: value for value in (*shaped.graph.input, *shaped.graph.output)}
+    bare.graph.value_info.extend(v for v in shaped.graph.value_info if v.name in computed)
+    signature_values = {value.name: value for value in (*shaped.graph.input, *shaped.graph.output)}
     for value in (*bare.graph.input, *bare.graph.output):
-        if value.name in known:
-            value.CopyFrom(known[value.name])
+        if value.name in signature_values:
+            value.CopyFrom(signature_values[value.name])
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
         bare = onnx.shape_inference.infer_shapes(bare)
     return read_shapes(bare)[0]
 
 
-def get_fixed_shape(kind: TypeProto) -> Shape | None:
+def get_fixed_shape(value_type: TypeProto) -> Shape | None:
     """Return the shape of a type; ``None`` if a dimension is free or unknown.
 
     Inference yields a negative size if a window is larger than its input.
     """
-    tensor = kind.tensor_type
+    tensor = value_type.tensor_type
     dims = tensor.shape.dim
     if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in dims):
         return None
@@ -185,15 +187,15 @@ def infer_ranks(proto: ModelProto) -> dict[str, int]:
         bare = onnx.shape_inference.infer_shapes(bare)
     except (onnx.shape_inference.InferenceError, ValueError):
         return {}  # such as an operator that inference does not know: nothing is known
-    found: dict[str, set[int]] = {}
+    ranks: dict[str, set[int]] = {}
     for graph in iter_graphs(bare.graph):
         for value in (*graph.input, *graph.value_info, *graph.output):
             tensor = value.type.tensor_type
             rank = len(tensor.shape.dim) if tensor.HasField("shape") else -1
-            found.setdefault(value.name, set()).add(rank)
+            ranks.setdefault(value.name, set()).add(rank)
     # Two inner graphs may each have a value of that name.
     return {
-        name: min(kinds) for name, kinds in found.items() if len(kinds) == 1 and min(kinds) >= 0
+        name: min(kinds) for name, kinds in ranks.items() if len(kinds) == 1 and min(kinds) >= 0
     }
 
 
@@ -227,11 +229,11 @@ def _copy_without_weights(proto: ModelProto) -> ModelProto:
     graph.node.extend(proto.graph.node)
     graph.input.extend(proto.graph.input)
     graph.output.extend(proto.graph.output)
-    fed = {value.name for value in graph.input}
+    input_names = {value.name for value in graph.input}
     for tensor in proto.graph.initializer:
         if can_hold_shape(tensor):
             graph.initializer.add().CopyFrom(tensor)
-        elif tensor.name not in fed:
+        elif tensor.name not in input_names:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             graph.input.append(value)
     return bare
@@ -266,10 +268,10 @@ def infer_element_types(proto: ModelProto) -> dict[str, int | None]:
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
         bare = onnx.shape_inference.infer_shapes(bare)
     values = (*bare.graph.input, *bare.graph.value_info, *bare.graph.output)
-    found: dict[str, int | None] = {}
+    element_types: dict[str, int | None] = {}
     for value in values:
         if value.type.HasField("tensor_type"):
-            found[value.name] = value.type.tensor_type.elem_type
+            element_types[value.name] = value.type.tensor_type.elem_type
         elif value.type.WhichOneof("value"):
-            found[value.name] = None
-    return found
+            element_types[value.name] = None
+    return element_types

@@ -33,15 +33,15 @@ class ObservedValues:
 
     Attributes:
         sizes: shape of every value of the main graph, inputs included.
-        known: the small integer values.
-        steady: those of them that are equal for all inputs and free sizes tried.
-        kinds: ONNX element types, where they are known.
+        integers: the small integer values.
+        constant_integers: those of them that are equal for all inputs and free sizes tried.
+        element_types: ONNX element types, where they are known.
     """
 
     sizes: dict[str, tuple[int, ...]]
-    known: Values
-    steady: Values
-    kinds: dict[str, int | None]
+    integers: Values
+    constant_integers: Values
+    element_types: dict[str, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +71,25 @@ def observe_values(
         PassRefused: the model runs on no synthetic input.
     """
     runner = _Runner(proto, shapes or {}, constants or {})
-    failed, hollow = "", None
+    failure, empty_run = "", None
     for free, integer in product(_FREE, (0, 1)):
-        how = _InputSettings(batch=1, free=free, integer=integer)
-        if free > min(_FREE) and runner.largest(how) > _MOST_FED:
+        settings = _InputSettings(batch=1, free=free, integer=integer)
+        if free > min(_FREE) and runner.largest(settings) > _MOST_FED:
             continue
         try:
-            first = runner.run(how)
+            first = runner.run(settings)
         except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class
-            failed = failed or first_line(error)
+            failure = failure or first_line(error)
             continue
         if any(0 in size for size in first[0].values()):
-            hollow = hollow or (first, free, integer)  # a size without empty values is better
+            empty_run = empty_run or (first, free, integer)  # a size without empty values is better
             continue
         return runner.compare_runs(first, runner.run_again(free, integer))
-    if hollow is not None:
-        first, free, integer = hollow
+    if empty_run is not None:
+        first, free, integer = empty_run
         return runner.compare_runs(first, runner.run_again(free, integer))
     raise PassRefused(
-        f"the model fails on every random input that was tried: {failed}",
+        f"the model fails on every random input that was tried: {failure}",
         hint="give calibration data with --data; its shapes are used instead",
     )
 
@@ -109,36 +109,36 @@ class _Runner:
             for v in self.inputs
             if v.type.tensor_type.shape.dim
         } - {""}
-        kinds = self.kinds = infer_element_types(proto)
-        made = [name for node in proto.graph.node for name in node.output if name]
-        self.made = [name for name in made if kinds.get(name, 0) is not None]
-        self.integers = [name for name in self.made if kinds.get(name) in _INTEGERS]
-        additions = Additions(outputs=[_SHAPE + name for name in self.made] + self.integers)
-        for name in self.made:
+        element_types = self.element_types = infer_element_types(proto)
+        value_names = [name for node in proto.graph.node for name in node.output if name]
+        self.value_names = [name for name in value_names if element_types.get(name, 0) is not None]
+        self.integers = [name for name in self.value_names if element_types.get(name) in _INTEGERS]
+        additions = Additions(outputs=[_SHAPE + name for name in self.value_names] + self.integers)
+        for name in self.value_names:
             additions.add(name, helper.make_node("Shape", [name], [_SHAPE + name]))
         try:
             self.session: ort.InferenceSession = open_instrumented(proto, additions)
         except UserError as error:
             raise PassRefused(f"{error.message}, so no channels can be removed") from error
 
-    def run(self, how: _InputSettings) -> tuple[dict[str, tuple[int, ...]], Values]:
+    def run(self, settings: _InputSettings) -> tuple[dict[str, tuple[int, ...]], Values]:
         """Return the shapes of all values, and the small integer values."""
-        feeds = self._make_feeds(how)
-        wanted = [*(_SHAPE + name for name in self.made), *self.integers]
-        found = dict(zip(wanted, self.session.run(wanted, feeds), strict=True))
-        sizes = {name: tuple(found[_SHAPE + name].tolist()) for name in self.made}
+        feeds = self._make_feeds(settings)
+        output_names = [*(_SHAPE + name for name in self.value_names), *self.integers]
+        outputs = dict(zip(output_names, self.session.run(output_names, feeds), strict=True))
+        sizes = {name: tuple(outputs[_SHAPE + name].tolist()) for name in self.value_names}
         sizes |= {name: tuple(value.shape) for name, value in feeds.items()}
-        values = feeds | {name: found[name] for name in self.integers}
-        known = {
+        values = feeds | {name: outputs[name] for name in self.integers}
+        integers = {
             name: value
             for name, value in values.items()
             if value.dtype.kind in "iu" and value.size <= _FEW
         }
-        return sizes, known
+        return sizes, integers
 
-    def largest(self, how: _InputSettings) -> int:
+    def largest(self, settings: _InputSettings) -> int:
         """Return the number of entries of the largest input."""
-        return max(int(math.prod(self._iter_sizes(value, how))) for value in self.inputs)
+        return max(int(math.prod(self._iter_sizes(value, settings))) for value in self.inputs)
 
     def run_again(self, free: int, integer: int) -> Values | None:
         """Return integers on other inputs, as different as the model accepts, or ``None``."""
@@ -163,36 +163,41 @@ class _Runner:
         self, first: tuple[dict[str, tuple[int, ...]], Values], other: Values | None
     ) -> ObservedValues:
         """Combine two runs: the values on which they agree are steady."""
-        sizes, known = first
-        steady = {
+        sizes, integers = first
+        constant_integers = {
             name: value
-            for name, value in known.items()
+            for name, value in integers.items()
             if other is not None and name in other and np.array_equal(value, other[name])
         }
-        return ObservedValues(sizes=sizes, known=known, steady=steady, kinds=self.kinds)
+        return ObservedValues(
+            sizes=sizes,
+            integers=integers,
+            constant_integers=constant_integers,
+            element_types=self.element_types,
+        )
 
-    def _make_feeds(self, how: _InputSettings) -> Values:
-        rng = np.random.default_rng(how.batch + how.integer)
-        return {value.name: self._make_input(value, how, rng) for value in self.inputs}
+    def _make_feeds(self, settings: _InputSettings) -> Values:
+        rng = np.random.default_rng(settings.batch + settings.integer)
+        return {value.name: self._make_input(value, settings, rng) for value in self.inputs}
 
     def _make_input(
-        self, value: ValueInfoProto, how: _InputSettings, rng: np.random.Generator
+        self, value: ValueInfoProto, settings: _InputSettings, rng: np.random.Generator
     ) -> NDArray[np.generic]:
         if value.name in self.constants:
             return self.constants[value.name]
-        size = tuple(self._iter_sizes(value, how))
-        kind = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-        made = rng.random(size) if kind.kind == "f" else np.full(size, how.integer)
-        return made.astype(kind)
+        size = tuple(self._iter_sizes(value, settings))
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        array = rng.random(size) if dtype.kind == "f" else np.full(size, settings.integer)
+        return array.astype(dtype)
 
-    def _iter_sizes(self, value: ValueInfoProto, how: _InputSettings) -> Iterator[int]:
-        given = self.shapes.get(value.name)
-        if given and not value.type.tensor_type.HasField("shape"):
-            yield from given
+    def _iter_sizes(self, value: ValueInfoProto, settings: _InputSettings) -> Iterator[int]:
+        shape = self.shapes.get(value.name)
+        if shape and not value.type.tensor_type.HasField("shape"):
+            yield from shape
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.HasField("dim_value"):
                 yield dim.dim_value
             elif axis == 0 or dim.dim_param in self.batches:
-                yield how.batch
+                yield settings.batch
             else:
-                yield given[axis] if given and axis < len(given) else how.free
+                yield shape[axis] if shape and axis < len(shape) else settings.free

@@ -10,12 +10,12 @@ MOST_NODES = 100_000
 MOST_INNER_GRAPHS = 2_000
 
 
-def refuse_too_many_nodes(graph: GraphProto, *, where: str) -> None:
+def refuse_too_many_nodes(graph: GraphProto, *, location: str) -> None:
     """Check the number of nodes and of inner graphs (If, Loop, Scan).
 
     Args:
         graph: the main graph.
-        where: beginning of the message, such as the path of the file.
+        location: beginning of the message, such as the path of the file.
 
     Raises:
         UserError: there are too many.
@@ -23,17 +23,17 @@ def refuse_too_many_nodes(graph: GraphProto, *, where: str) -> None:
     nodes = graphs = 0
     waiting = [graph]
     while waiting:
-        found = waiting.pop()
-        nodes += len(found.node)
+        subgraph = waiting.pop()
+        nodes += len(subgraph.node)
         graphs += 1
         if nodes > MOST_NODES or graphs > MOST_INNER_GRAPHS + 1:
             raise UserError(
-                f"{where}: more than {MOST_NODES:,} nodes or {MOST_INNER_GRAPHS:,} branches and "
+                f"{location}: more than {MOST_NODES:,} nodes or {MOST_INNER_GRAPHS:,} branches and "
                 "loop bodies",
                 hint="export loops as Loop or Scan operators instead of unrolling them, and "
                 "evaluate constant conditions before export",
             )
-        for node in found.node:
+        for node in subgraph.node:
             for attribute in node.attribute:
                 if attribute.type == AttributeProto.GRAPH:
                     waiting.append(attribute.g)

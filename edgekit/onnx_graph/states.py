@@ -53,7 +53,7 @@ def read_states(proto: ModelProto) -> tuple[State, ...]:
     for entry in proto.metadata_props:
         if entry.key == _KEY:
             try:
-                return tuple(_decode_state(each) for each in json.loads(entry.value))
+                return tuple(_decode_state(record) for record in json.loads(entry.value))
             except (KeyError, TypeError, ValueError):
                 return ()
     return ()

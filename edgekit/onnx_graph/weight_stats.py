@@ -96,7 +96,7 @@ def _compute_zero_share(proto: ModelProto) -> float:
     widen_weights(proto)
     index = GraphIndex(proto)
     weighted = (match_product(index, node) for node in index.graph.node)
-    names = [w.weight for w in weighted if w and not w.kept and index.only_reader(w.weight)]
+    names = [w.weight for w in weighted if w and not w.qdq_weight and index.only_reader(w.weight)]
     names += [name for name in index.initializers if _is_large_table(index, name)]
     zeros = entries = 0
     for name in names:

@@ -38,9 +38,9 @@ def decode_constant(raw: memoryview, dtype: str, shape: Shape) -> Array:
     Raises:
         UserError: Constants of this type are not supported, or the bytes do not fit the shape.
     """
-    wanted = count_stored_bytes(dtype, shape)
-    if len(raw) != wanted:
-        raise UserError(f"{len(raw)} bytes stored, but {dtype}{list(shape)} needs {wanted}")
+    byte_count = count_stored_bytes(dtype, shape)
+    if len(raw) != byte_count:
+        raise UserError(f"{len(raw)} bytes stored, but {dtype}{list(shape)} needs {byte_count}")
     if dtype in BITS:
         return _unpack(np.frombuffer(raw, np.uint8), dtype, math.prod(shape)).reshape(shape)
     values: Array = np.frombuffer(raw, np.dtype(dtype).newbyteorder("<"))
@@ -85,9 +85,9 @@ def _pack(data: Array, tensor: Tensor) -> NDArray[np.uint8]:
     low = 0 if tensor.dtype.startswith("u") else -(2 ** (bits - 1))
     if data.size and not (low <= int(data.min()) and int(data.max()) < low + 2**bits):
         raise UserError(f"constant {tensor.name}: values outside {tensor.dtype}")
-    each = 8 // bits
+    per_byte = 8 // bits
     codes = data.reshape(-1).view(np.uint8) & (2**bits - 1)
-    codes = np.pad(codes, (0, -codes.size % each)).reshape(-1, each)
+    codes = np.pad(codes, (0, -codes.size % per_byte)).reshape(-1, per_byte)
     shifted = codes << np.arange(0, 8, bits, dtype=np.uint8)
     packed: NDArray[np.uint8] = np.bitwise_or.reduce(shifted, axis=1).astype(np.uint8)
     return packed

@@ -17,7 +17,7 @@ def compute_lite_cost(graph: LiteGraph) -> Cost:
     ``macs`` counts convolutions, fully connected layers and batched products of the main graph;
     operators of subgraphs count in ``ops`` only.
     """
-    macs = [(op, _MACS[op.kind](op)) for op in graph.ops if op.kind in _MACS]
+    macs = [(op, _MACS[op.op_type](op)) for op in graph.ops if op.op_type in _MACS]
     stored = list({id(t): t for g in (graph, *graph.inner) for t in _list_constants(g)}.values())
     return Cost(
         ops=dict(sorted(Counter(_list_operators(graph)).items())),
@@ -31,12 +31,12 @@ def compute_lite_cost(graph: LiteGraph) -> Cost:
 
 
 def _list_operators(graph: LiteGraph) -> list[str]:
-    return [op.kind.removeprefix("CUSTOM:") for g in (graph, *graph.inner) for op in g.ops]
+    return [op.op_type.removeprefix("CUSTOM:") for g in (graph, *graph.inner) for op in g.ops]
 
 
 def _list_constants(graph: LiteGraph) -> list[Tensor]:
-    read = [t for op in graph.ops for t in op.inputs if t is not None]
-    return [t for t in (*read, *graph.outputs.values()) if t.is_constant]
+    inputs = [t for op in graph.ops for t in op.inputs if t is not None]
+    return [t for t in (*inputs, *graph.outputs.values()) if t.is_constant]
 
 
 def _is_weight(tensor: Tensor) -> bool:
@@ -63,11 +63,11 @@ def _compute_peak(graph: LiteGraph) -> int | None:
     return peak
 
 
-def _build_filter_counter(place: int, *axes: int) -> Callable[[Op], int | None]:
+def _build_filter_counter(position: int, *axes: int) -> Callable[[Op], int | None]:
     """Return a counter of multiplications: output elements times weight sizes along the axes."""
 
     def count(op: Op) -> int | None:
-        weights = _fix_shape(op.inputs[place])
+        weights = _fix_shape(op.inputs[position])
         if len(weights) <= max(axes, default=0):
             return None
         return math.prod(_fix_shape(op.outputs[0])) * math.prod(weights[a] for a in axes)

@@ -20,12 +20,12 @@ def evaluate_op(op: Op, arrays: Sequence[Array]) -> Array | None:
         op: Operator with one output, whose type and shape the result gets.
         arrays: Values of its inputs, in order.
     """
-    compute = _COMPUTED.get(op.kind)
+    compute = _COMPUTED.get(op.op_type)
     if compute is None or len(op.outputs) != 1 or op.options.get("batch_dims"):
         return None
     with np.errstate(all="ignore"):
-        made = np.asarray(compute(op, arrays))
-    return _apply_activation(op, made).astype(op.outputs[0].dtype, copy=False)
+        result = np.asarray(compute(op, arrays))
+    return _apply_activation(op, result).astype(op.outputs[0].dtype, copy=False)
 
 
 def activation_bounds(name: str) -> tuple[float, float]:
@@ -42,9 +42,9 @@ def activation_bounds(name: str) -> tuple[float, float]:
     }[name]
 
 
-def _apply_activation(op: Op, made: Array) -> Array:
+def _apply_activation(op: Op, result: Array) -> Array:
     name = op.options.get("fused_activation_function", "NONE")
-    return made if name == "NONE" else np.clip(made, *activation_bounds(name))
+    return result if name == "NONE" else np.clip(result, *activation_bounds(name))
 
 
 def _apply_function(function: Callable[..., Any], op: Op, arrays: Sequence[Array]) -> Array:
@@ -121,8 +121,8 @@ def _reverse(op: Op, arrays: Sequence[Array]) -> Array:
 
 def _reduce(function: Callable[..., Any], op: Op, arrays: Sequence[Array]) -> Array:
     axes = tuple(arrays[1].ravel().tolist())
-    made = function(arrays[0], axis=axes, keepdims=op.options.get("keep_dims", False))
-    return np.asarray(made)
+    result = function(arrays[0], axis=axes, keepdims=op.options.get("keep_dims", False))
+    return np.asarray(result)
 
 
 def _divide(left: Array, right: Array) -> Array:

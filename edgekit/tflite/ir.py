@@ -1,4 +1,4 @@
-"""Data classes of a TFLite graph, the representation that all bridge code works on."""
+"""Data classes of a TFLite graph."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Op:
     """One operator.
 
     Args:
-        kind: Name in the schema's ``BuiltinOperator`` (``CONV_2D``), or ``CUSTOM:name``.
+        op_type: Name in the schema's ``BuiltinOperator`` (``CONV_2D``), or ``CUSTOM:name``.
         inputs: Input tensors; ``None`` for an optional input that is left out.
         outputs: Output tensors.
         options: Options by the schema's names in snake case; paddings, activations and types by
@@ -71,7 +71,7 @@ class Op:
         origin: ONNX node from which the operator was made, for messages.
     """
 
-    kind: str
+    op_type: str
     inputs: list[Tensor | None]
     outputs: list[Tensor]
     options: dict[str, Any] = field(default_factory=dict)
@@ -100,38 +100,40 @@ class LiteGraph:
 
     def readers(self) -> dict[int, list[Op]]:
         """Return the operators that read each tensor, by ``id``, each operator once."""
-        found: dict[int, list[Op]] = {}
+        readers: dict[int, list[Op]] = {}
         for op in self.ops:
             for tensor in {id(t): t for t in op.inputs if t is not None}.values():
-                found.setdefault(id(tensor), []).append(op)
-        return found
+                readers.setdefault(id(tensor), []).append(op)
+        return readers
 
-    def substitute(self, replaced: Mapping[int, Tensor]) -> None:
+    def substitute(self, replacements: Mapping[int, Tensor]) -> None:
         """Replace tensors in all operator inputs and graph outputs.
 
         Args:
-            replaced: New tensor by ``id`` of the old one; chains are followed.
+            replacements: New tensor by ``id`` of the old one; chains are followed.
         """
         for op in self.ops:
             op.inputs = [
-                None if t is None else _follow_replacements(replaced, t) for t in op.inputs
+                None if t is None else _follow_replacements(replacements, t) for t in op.inputs
             ]
-        self.outputs = {name: _follow_replacements(replaced, t) for name, t in self.outputs.items()}
+        self.outputs = {
+            name: _follow_replacements(replacements, t) for name, t in self.outputs.items()
+        }
 
     def drop_unread(self) -> None:
         """Remove operators none of whose outputs is read."""
-        needed = {id(t) for t in self.outputs.values()}
-        kept: list[Op] = []
+        needed_tensors = {id(t) for t in self.outputs.values()}
+        kept_ops: list[Op] = []
         for op in reversed(self.ops):
-            if any(id(t) in needed for t in op.outputs):
-                kept.append(op)
-                needed |= {id(t) for t in op.inputs if t is not None}
-        self.ops = kept[::-1]
+            if any(id(t) in needed_tensors for t in op.outputs):
+                kept_ops.append(op)
+                needed_tensors |= {id(t) for t in op.inputs if t is not None}
+        self.ops = kept_ops[::-1]
 
 
-def _follow_replacements(replaced: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
-    while id(tensor) in replaced:
-        tensor = replaced[id(tensor)]
+def _follow_replacements(replacements: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
+    while id(tensor) in replacements:
+        tensor = replacements[id(tensor)]
     return tensor
 
 
@@ -146,9 +148,9 @@ def constant(name: str, data: Array, *, quantization: Quantization | None = None
     )
 
 
-def count_kinds(ops: Sequence[Op]) -> dict[str, int]:
-    """Count the operators of each kind."""
+def count_op_types(ops: Sequence[Op]) -> dict[str, int]:
+    """Count the operators of each type."""
     counts: dict[str, int] = {}
     for op in ops:
-        counts[op.kind] = counts.get(op.kind, 0) + 1
+        counts[op.op_type] = counts.get(op.op_type, 0) + 1
     return counts

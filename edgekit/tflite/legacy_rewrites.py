@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from edgekit.tflite.ir import LiteGraph, Op, Quantization, Tensor, constant
-from edgekit.tflite.rewriter import Wiring, int32, sweep
+from edgekit.tflite.rewriter import GraphRewriter, int32, sweep
 
 
 def avoid_newer_kernels(graph: LiteGraph) -> None:
@@ -15,16 +15,16 @@ def avoid_newer_kernels(graph: LiteGraph) -> None:
     sweep(graph, _replace_by_convolution, "FULLY_CONNECTED")
 
 
-def _replace_by_convolution(wiring: Wiring, op: Op) -> None:
+def _replace_by_convolution(rewriter: GraphRewriter, op: Op) -> None:
     """Rewrite a FULLY_CONNECTED with per-channel scales as a CONV_2D of one pixel.
 
     Release 2.14 applies the first scale to all channels; its convolutions read every scale.
     """
-    source, weight, made = op.inputs[0], op.inputs[1], op.outputs[0]
-    given = None if weight is None else weight.quantization
-    if source is None or weight is None or weight.data is None or given is None:
+    source, weight, output = op.inputs[0], op.inputs[1], op.outputs[0]
+    quantization = None if weight is None else weight.quantization
+    if source is None or weight is None or weight.data is None or quantization is None:
         return
-    if given.scales.size == 1 or source.dtype == "float32" or -1 in source.shape:
+    if quantization.scales.size == 1 or source.dtype == "float32" or -1 in source.shape:
         return
     channels, depth = weight.shape
     rows = math.prod(source.shape) // depth
@@ -34,21 +34,21 @@ def _replace_by_convolution(wiring: Wiring, op: Op) -> None:
         shape=(1, 1, rows, depth),
         quantization=source.quantization,
     )
-    wiring.insert(op, "RESHAPE", [source, int32(image.shape)], image)
+    rewriter.insert(op, "RESHAPE", [source, int32(image.shape)], image)
     kernel = constant(
         weight.name,
         weight.data.reshape(channels, 1, 1, depth),
         quantization=Quantization(
-            scales=given.scales, zero_points=given.zero_points, axis=given.axis
+            scales=quantization.scales, zero_points=quantization.zero_points, axis=quantization.axis
         ),
     )
     bias = op.inputs[2] if len(op.inputs) > 2 else None
-    bias = bias or _build_zero_bias(source, given, channels)
+    bias = bias or _build_zero_bias(source, quantization, channels)
     pixels = Tensor(
-        name=made.name,
-        dtype=made.dtype,
+        name=output.name,
+        dtype=output.dtype,
         shape=(1, 1, rows, channels),
-        quantization=made.quantization,
+        quantization=output.quantization,
     )
     activation = op.options.get("fused_activation_function", "NONE")
     options = {
@@ -59,18 +59,18 @@ def _replace_by_convolution(wiring: Wiring, op: Op) -> None:
         "dilation_w_factor": 1,
         "fused_activation_function": activation,
     }
-    wiring.insert(op, "CONV_2D", [image, kernel, bias], pixels, options)
-    wiring.change_op(op, "RESHAPE", [pixels, int32(made.shape)])
+    rewriter.insert(op, "CONV_2D", [image, kernel, bias], pixels, options)
+    rewriter.change_op(op, "RESHAPE", [pixels, int32(output.shape)])
 
 
-def _build_zero_bias(source: Tensor, given: Quantization, channels: int) -> Tensor:
-    wide = source.dtype == "int16"
+def _build_zero_bias(source: Tensor, quantization: Quantization, channels: int) -> Tensor:
+    is_int16 = source.dtype == "int16"
     scale = 1.0 if source.quantization is None else float(source.quantization.scales.item())
     return constant(
         "bias",
-        np.zeros(channels, np.int64 if wide else np.int32),
+        np.zeros(channels, np.int64 if is_int16 else np.int32),
         quantization=Quantization(
-            scales=(given.scales * np.float32(scale)).astype(np.float32),
-            zero_points=np.zeros(given.scales.size, np.int64),
+            scales=(quantization.scales * np.float32(scale)).astype(np.float32),
+            zero_points=np.zeros(quantization.scales.size, np.int64),
         ),
     )

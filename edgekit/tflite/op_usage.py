@@ -14,9 +14,9 @@ class OpUse:
         self.op = op
         self.inputs = [t for t in op.inputs if t is not None]
 
-    def type(self, place: int) -> str | None:
+    def type(self, position: int) -> str | None:
         """Return the type of an input; ``None`` where it is left out."""
-        tensor = self.op.inputs[place] if place < len(self.op.inputs) else None
+        tensor = self.op.inputs[position] if position < len(self.op.inputs) else None
         return None if tensor is None else tensor.dtype
 
     @property
@@ -44,9 +44,9 @@ class OpUse:
         """Return whether float activations are combined with int8 weights (a hybrid kernel)."""
         return (self.type(0), self.type(1), self.out) == ("float32", "int8", "float32")
 
-    def scales(self, place: int) -> int:
+    def scales(self, position: int) -> int:
         """Return the number of scales of an input."""
-        tensor = self.op.inputs[place] if place < len(self.op.inputs) else None
+        tensor = self.op.inputs[position] if position < len(self.op.inputs) else None
         parameters = None if tensor is None else tensor.quantization
         return 0 if parameters is None else len(parameters.scales)
 

@@ -16,10 +16,10 @@ def get_version(op: Op) -> int:
     Source: TensorFlow, ``lite/tools/versioning/op_version.cc``.
     """
     use = OpUse(op)
-    if op.kind in _RULES:
-        return _RULES[op.kind](use)
-    known = _BY_TYPE.get(op.kind, {})
-    return known.get(use.type(0) or "", known.get("", 1))
+    if op.op_type in _RULES:
+        return _RULES[op.op_type](use)
+    versions = _BY_TYPE.get(op.op_type, {})
+    return versions.get(use.type(0) or "", versions.get("", 1))
 
 
 def _has_narrow_bias(use: OpUse) -> bool:
@@ -42,9 +42,9 @@ def _conv(use: OpUse) -> int:
 def _depthwise(use: OpUse) -> int:
     if use.hybrid:
         return 6 if use.scales(1) > 1 else 4
-    known = {("int16", "int8"): 5, ("int8", "int8"): 3, ("int8", "int4"): 7}
+    versions = {("int16", "int8"): 5, ("int8", "int8"): 3, ("int8", "int4"): 7}
     dilated = use.option("dilation_w_factor", 1) != 1 or use.option("dilation_h_factor", 1) != 1
-    return known.get(use.types, 2 if dilated else 1)
+    return versions.get(use.types, 2 if dilated else 1)
 
 
 def _dense(use: OpUse) -> int:
@@ -94,16 +94,16 @@ def _gather_nd(use: OpUse) -> int:
 
 
 def _mul(use: OpUse) -> int:
-    kind = use.type(0)
-    if kind == "int16":
+    dtype = use.type(0)
+    if dtype == "int16":
         return 4 if use.scales(0) else 7
-    if kind in ("uint32", "complex64", "int64"):
-        return {"uint32": 7, "complex64": 6, "int64": 5}[kind]
+    if dtype in ("uint32", "complex64", "int64"):
+        return {"uint32": 7, "complex64": 6, "int64": 5}[dtype]
     ends = [t.quantization for t in (*use.inputs[:2], *use.op.outputs[:1])]
     scales = [float(q.scales[0]) for q in ends if q is not None]
     if len(scales) == 3 and all(scales) and scales[0] * scales[1] / scales[2] >= 1.0:
         return 3
-    return 2 if kind == "int8" else 1
+    return 2 if dtype == "int8" else 1
 
 
 def _add(use: OpUse) -> int:
@@ -183,7 +183,7 @@ def _space(use: OpUse) -> int:
 def _resize(use: OpUse) -> int:
     if use.type(0) == "int16":
         return 4
-    nearest = use.op.kind == "RESIZE_NEAREST_NEIGHBOR"
+    nearest = use.op.op_type == "RESIZE_NEAREST_NEIGHBOR"
     if use.option("half_pixel_centers") or (nearest and use.option("align_corners")):
         return 3
     return 2 if use.type(0) == "int8" else 1
@@ -194,8 +194,8 @@ def _split(use: OpUse) -> int:
 
 
 def _fill(use: OpUse) -> int:
-    known = {"float16": 4, "int8": 3, "int16": 3, "bool": 2, "string": 2}
-    return known.get(use.type(1) or "", 1)
+    versions = {"float16": 4, "int8": 3, "int16": 3, "bool": 2, "string": 2}
+    return versions.get(use.type(1) or "", 1)
 
 
 def _select(use: OpUse) -> int:
@@ -208,9 +208,9 @@ def _select(use: OpUse) -> int:
 
 def _cast(use: OpUse) -> int:
     both = {use.type(0), use.out}
-    known = {"bfloat16": 7, "int4": 6, "float64": 5, "float16": 5, "uint16": 4, "int8": 3}
-    known["uint32"] = 2
-    return max((known.get(kind or "", 1) for kind in both), default=1)
+    versions = {"bfloat16": 7, "int4": 6, "float64": 5, "float16": 5, "uint16": 4, "int8": 3}
+    versions["uint32"] = 2
+    return max((versions.get(dtype or "", 1) for dtype in both), default=1)
 
 
 def _quantize(use: OpUse) -> int:

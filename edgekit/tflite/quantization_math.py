@@ -30,19 +30,19 @@ def is_same_quantization(one: Quantization | None, other: Quantization | None) -
     )
 
 
-def can_requantize(scales: Sequence[Quantization | None], made: Quantization | None) -> bool:
+def can_requantize(scales: Sequence[Quantization | None], output: Quantization | None) -> bool:
     """Return whether a kernel can requantize from the given scales to the scale of its output.
 
     Args:
         scales: Quantization of its inputs, or of its accumulator.
-        made: Quantization of its output.
+        output: Quantization of its output.
     """
-    if made is None:
+    if output is None:
         return False
     ratios = [
-        given.scales.astype(np.float64) / made.scales.astype(np.float64)
-        for given in scales
-        if given is not None
+        quantization.scales.astype(np.float64) / output.scales.astype(np.float64)
+        for quantization in scales
+        if quantization is not None
     ]
     return all(bool(((r >= SMALLEST_RATIO) & (r < LARGEST_RATIO)).all()) for r in ratios)
 
@@ -50,9 +50,9 @@ def can_requantize(scales: Sequence[Quantization | None], made: Quantization | N
 def multiply_scales(*scales: Quantization | None) -> Quantization:
     """Return the quantization of products: the product of per-tensor scales, with zero point 0."""
     total = np.ones(1)
-    for given in scales:
-        if given is not None:
-            total = total * given.scales
+    for quantization in scales:
+        if quantization is not None:
+            total = total * quantization.scales
     return Quantization(scales=total.astype(np.float32), zero_points=np.zeros(1, np.int64))
 
 
@@ -73,22 +73,24 @@ def dequantize_constant(tensor: Tensor) -> Array:
     """
     if tensor.data is None or tensor.quantization is None:
         raise ValueError(f"{tensor.name}: not stored as quantized integers")
-    given, rank = tensor.quantization, tensor.data.ndim
-    zero_points = broadcast_along_axis(given.zero_points, given.axis, rank)
-    scales = broadcast_along_axis(given.scales.astype(np.float64), given.axis, rank)
+    quantization, rank = tensor.quantization, tensor.data.ndim
+    zero_points = broadcast_along_axis(quantization.zero_points, quantization.axis, rank)
+    scales = broadcast_along_axis(quantization.scales.astype(np.float64), quantization.axis, rank)
     return np.asarray((tensor.data.astype(np.int64) - zero_points) * scales)
 
 
 def quantize_reals(
-    reals: Array, given: Quantization, dtype: str, *, name: str = "constant"
+    reals: Array, quantization: Quantization, dtype: str, *, name: str = "constant"
 ) -> Tensor:
     """Quantize real values to a constant: round half to even and clip to the range of the type."""
-    scales = broadcast_along_axis(given.scales.astype(np.float64), given.axis, reals.ndim)
-    zero_points = broadcast_along_axis(given.zero_points, given.axis, reals.ndim)
+    scales = broadcast_along_axis(
+        quantization.scales.astype(np.float64), quantization.axis, reals.ndim
+    )
+    zero_points = broadcast_along_axis(quantization.zero_points, quantization.axis, reals.ndim)
     bounds = np.iinfo(dtype)
     integers = np.rint(reals / scales) + zero_points
     return constant(
-        name, np.clip(integers, bounds.min, bounds.max).astype(dtype), quantization=given
+        name, np.clip(integers, bounds.min, bounds.max).astype(dtype), quantization=quantization
     )
 
 
@@ -100,7 +102,7 @@ def build_symmetric_quantization(most: float, dtype: str) -> Quantization:
 
 def quantize_number(tensor: Tensor, value: float, dtype: str) -> Tensor:
     """Quantize a constant of one value so that the type's largest integer represents it exactly."""
-    given = build_symmetric_quantization(abs(value) if value else 1.0, dtype)
+    quantization = build_symmetric_quantization(abs(value) if value else 1.0, dtype)
     most = np.iinfo(dtype).max
     data = np.full(tensor.shape, most * int(np.sign(value)), dtype)
-    return constant(tensor.name, data, quantization=given)
+    return constant(tensor.name, data, quantization=quantization)

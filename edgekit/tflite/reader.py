@@ -12,7 +12,7 @@ import numpy as np
 from edgekit.errors import UserError
 from edgekit.tflite.buffers import decode_constant
 from edgekit.tflite.ir import LiteGraph, Op, Quantization, Shape, Tensor
-from edgekit.tflite.schema import KIND_NAMES, TYPE_NAMES, find_union, tables, unpack_options
+from edgekit.tflite.schema import OP_NAMES, TYPE_NAMES, find_union, tables, unpack_options
 
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError)
 _RANK_LIMIT = 32
@@ -48,8 +48,8 @@ def read_lite(data: bytes, shapes: Mapping[int, Shape] | None = None) -> LiteGra
         raise _build_damage_error("it is truncated, or an offset is out of range") from error
 
 
-def _build_damage_error(why: str) -> UserError:
-    return UserError(f"the TFLite file is damaged: {why}", hint="download or export it again")
+def _build_damage_error(reason: str) -> UserError:
+    return UserError(f"the TFLite file is damaged: {reason}", hint="download or export it again")
 
 
 @dataclass(kw_only=True)
@@ -94,18 +94,20 @@ def _read_model(file: _File) -> LiteGraph:
     if not subgraphs:
         raise _build_damage_error("it contains no graph")
     codes = file.read_elements(file.model.OperatorCodesLength(), file.model.OperatorCodes)
-    kinds = [_read_kind(code) for code in codes]
-    graph, *inner = (_read_graph(file, one, kinds, main=i == 0) for i, one in enumerate(subgraphs))
+    op_types = [_read_op_type(code) for code in codes]
+    graph, *inner = (
+        _read_graph(file, one, op_types, main=i == 0) for i, one in enumerate(subgraphs)
+    )
     graph.inner = inner
     return graph
 
 
-def _read_kind(code: Any) -> str:  # noqa: ANN401 - generated types
+def _read_op_type(code: Any) -> str:  # noqa: ANN401 - generated types
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-    kind = KIND_NAMES.get(number)
-    if kind is None:
+    op_type = OP_NAMES.get(number)
+    if op_type is None:
         raise UserError(f"unknown operator {number}", hint="the file is too new")
-    return f"CUSTOM:{_decode_text(code.CustomCode())}" if kind == "CUSTOM" else kind
+    return f"CUSTOM:{_decode_text(code.CustomCode())}" if op_type == "CUSTOM" else op_type
 
 
 def _decode_text(name: bytes | None) -> str:
@@ -113,14 +115,14 @@ def _decode_text(name: bytes | None) -> str:
     return (name or b"").partition(b"\0")[0].decode()
 
 
-def _read_graph(file: _File, subgraph: Any, kinds: Sequence[str], *, main: bool) -> LiteGraph:  # noqa: ANN401
-    found = file.read_elements(subgraph.TensorsLength(), subgraph.Tensors)
-    tensors = [_read_tensor(file, one, i) for i, one in enumerate(found)]
+def _read_graph(file: _File, subgraph: Any, op_types: Sequence[str], *, main: bool) -> LiteGraph:  # noqa: ANN401
+    operators = file.read_elements(subgraph.TensorsLength(), subgraph.Tensors)
+    tensors = [_read_tensor(file, one, i) for i, one in enumerate(operators)]
     for i, shape in file.shapes.items() if main else ():
         if i < len(tensors) and not tensors[i].is_constant:
             tensors[i].shape = shape
-    found = file.read_elements(subgraph.OperatorsLength(), subgraph.Operators)
-    ops = [_read_operator(file, one, tensors, kinds) for one in found]
+    operators = file.read_elements(subgraph.OperatorsLength(), subgraph.Operators)
+    ops = [_read_operator(file, one, tensors, op_types) for one in operators]
     inputs = file.read_elements(subgraph.InputsLength(), subgraph.Inputs)
     outputs = file.read_elements(subgraph.OutputsLength(), subgraph.Outputs)
     named = _read_signature(file, inputs, outputs) if main else None
@@ -185,28 +187,28 @@ def _read_quantization(table: Any, name: str, shape: Shape) -> Quantization | No
     return Quantization(scales=scales, zero_points=zero_points, axis=axis)
 
 
-def _read_operator(file: _File, table: Any, tensors: list[Tensor], kinds: Sequence[str]) -> Op:  # noqa: ANN401
+def _read_operator(file: _File, table: Any, tensors: list[Tensor], op_types: Sequence[str]) -> Op:  # noqa: ANN401
     inputs = file.read_elements(table.InputsLength(), table.Inputs)
     return Op(
-        kind=kinds[table.OpcodeIndex()],
+        op_type=op_types[table.OpcodeIndex()],
         inputs=[None if i == -1 else _get_tensor(tensors, i) for i in inputs],
         outputs=[
             _get_tensor(tensors, i)
             for i in file.read_elements(table.OutputsLength(), table.Outputs)
         ],
-        options=_read_options(file, table, tensors, kinds[table.OpcodeIndex()]),
+        options=_read_options(file, table, tensors, op_types[table.OpcodeIndex()]),
     )
 
 
-def _read_options(file: _File, table: Any, tensors: list[Tensor], kind: str) -> dict[str, Any]:  # noqa: ANN401
+def _read_options(file: _File, table: Any, tensors: list[Tensor], op_type: str) -> dict[str, Any]:  # noqa: ANN401
     options: dict[str, Any] = {}
     if table.BuiltinOptions() is not None:
-        _check_options(kind, 0, table.BuiltinOptionsType())
+        _check_options(op_type, 0, table.BuiltinOptionsType())
         options = unpack_options(0, table.BuiltinOptionsType(), table.BuiltinOptions())
     elif table.BuiltinOptions2() is not None:
-        _check_options(kind, 1, table.BuiltinOptions2Type())
+        _check_options(op_type, 1, table.BuiltinOptions2Type())
         options = unpack_options(1, table.BuiltinOptions2Type(), table.BuiltinOptions2())
-    if kind.startswith("CUSTOM:"):
+    if op_type.startswith("CUSTOM:"):
         options["custom_options"] = _read_custom_options(file, table)
     if table.IntermediatesLength():
         inside = file.read_elements(table.IntermediatesLength(), table.Intermediates)
@@ -214,11 +216,11 @@ def _read_options(file: _File, table: Any, tensors: list[Tensor], kind: str) -> 
     return options
 
 
-def _check_options(kind: str, union: int, number: int) -> None:
+def _check_options(op_type: str, union: int, number: int) -> None:
     """Refuse options of another operator: LiteRT ignores them, so its output is undefined."""
-    place, own = find_union(kind)
-    if place is not None and (place, own) != (union, number):
-        raise _build_damage_error(f"the options of {kind} belong to another operator")
+    expected_union, expected_number = find_union(op_type)
+    if expected_union is not None and (expected_union, expected_number) != (union, number):
+        raise _build_damage_error(f"the options of {op_type} belong to another operator")
 
 
 def _read_custom_options(file: _File, table: Any) -> bytes:  # noqa: ANN401 - generated types
@@ -244,17 +246,19 @@ def _read_signature(
     model = file.model
     signatures = file.read_elements(model.SignatureDefsLength(), model.SignatureDefs)
     for one in (s for s in signatures if s.SubgraphIndex() == 0):
-        fed = file.read_elements(one.InputsLength(), one.Inputs)
-        if sorted(t.TensorIndex() for t in fed) == sorted(inputs):
-            given = file.read_elements(one.OutputsLength(), one.Outputs)
-            return _sort_signature(fed, inputs), _sort_signature(given, outputs)
+        inputs_by_name = file.read_elements(one.InputsLength(), one.Inputs)
+        if sorted(t.TensorIndex() for t in inputs_by_name) == sorted(inputs):
+            outputs_by_name = file.read_elements(one.OutputsLength(), one.Outputs)
+            return _sort_signature(inputs_by_name, inputs), _sort_signature(
+                outputs_by_name, outputs
+            )
     return None
 
 
-def _sort_signature(maps: Sequence[Any], places: list[int]) -> dict[str, int]:
+def _sort_signature(maps: Sequence[Any], order: list[int]) -> dict[str, int]:
     """Sort a signature's tensor indices in the graph's order; a signature's own is arbitrary."""
     pairs = sorted((_decode_text(t.Name()), t.TensorIndex()) for t in maps)
-    return dict(sorted(pairs, key=lambda pair: places.index(pair[1])))
+    return dict(sorted(pairs, key=lambda pair: order.index(pair[1])))
 
 
 def _name_by_tensors(indices: list[int], tensors: list[Tensor], main: bool) -> dict[str, int]:
@@ -275,12 +279,12 @@ def _strip_serving_prefix(name: str) -> str:
 
 def _check_order(graph: LiteGraph) -> None:
     """Check that operators read only tensors computed before; give empty constants a value."""
-    made = {id(t) for op in graph.ops for t in op.outputs}
-    known = {id(t) for t in graph.inputs.values()}
+    computed = {id(t) for op in graph.ops for t in op.outputs}
+    available = {id(t) for t in graph.inputs.values()}
     for op in graph.ops:
         for tensor in (t for t in op.inputs if t is not None):
-            if 0 in tensor.shape and id(tensor) not in made | known:
+            if 0 in tensor.shape and id(tensor) not in computed | available:
                 tensor.data = decode_constant(memoryview(b""), tensor.dtype, tensor.shape)
-            if not (id(tensor) in known or tensor.is_constant or tensor.is_variable):
-                raise _build_damage_error(f"{op.kind} reads {tensor.name} before it is computed")
-        known |= {id(t) for t in op.outputs}
+            if not (id(tensor) in available or tensor.is_constant or tensor.is_variable):
+                raise _build_damage_error(f"{op.op_type} reads {tensor.name} before it is computed")
+        available |= {id(t) for t in op.outputs}

@@ -10,7 +10,7 @@ import numpy as np
 from edgekit.tflite.ir import Array, LiteGraph, Op, Shape, Tensor, constant
 
 
-class Wiring:
+class GraphRewriter:
     """Operators of one graph, to be edited during iteration.
 
     An operator is removed at once when nothing reads its outputs any more; ``close`` writes the
@@ -20,24 +20,24 @@ class Wiring:
     def __init__(self, graph: LiteGraph) -> None:
         self.graph = graph
         self._outputs = {id(t) for t in graph.outputs.values()}
-        self._makers: dict[int, Op] = {}
+        self._producers: dict[int, Op] = {}
         self._readers: dict[int, list[Op]] = {}
-        self._gone: set[int] = set()
+        self._removed: set[int] = set()
         self._before: dict[int, list[Op]] = {}
         self._after: dict[int, list[Op]] = {}
         for op in graph.ops:
-            self._enter(op)
+            self._register(op)
 
-    def ops(self, *kinds: str) -> Iterator[Op]:
+    def ops(self, *op_types: str) -> Iterator[Op]:
         """Yield the operators of the original graph in order, except those removed meanwhile."""
         for op in list(self.graph.ops):
-            if id(op) not in self._gone and (not kinds or op.kind in kinds):
+            if id(op) not in self._removed and (not op_types or op.op_type in op_types):
                 yield op
 
-    def maker(self, tensor: Tensor | None, *kinds: str) -> Op | None:
-        """Return the operator that computes a tensor, if it is of one of the kinds."""
-        op = None if tensor is None else self._makers.get(id(tensor))
-        return op if op is not None and (not kinds or op.kind in kinds) else None
+    def producer(self, tensor: Tensor | None, *op_types: str) -> Op | None:
+        """Return the operator that computes a tensor, if it is of one of the types."""
+        op = None if tensor is None else self._producers.get(id(tensor))
+        return op if op is not None and (not op_types or op.op_type in op_types) else None
 
     def readers(self, tensor: Tensor) -> list[Op]:
         """Return the operators that read a tensor."""
@@ -55,12 +55,12 @@ class Wiring:
     def change_op(
         self,
         op: Op,
-        kind: str,
+        op_type: str,
         inputs: Sequence[Tensor | None],
         options: dict[str, Any] | None = None,
     ) -> None:
-        """Change the kind, inputs and options of an operator, and keep its outputs."""
-        op.kind = kind
+        """Change the type, inputs and options of an operator, and keep its outputs."""
+        op.op_type = op_type
         op.options = {} if options is None else options
         self.set_inputs(op, inputs)
 
@@ -75,28 +75,28 @@ class Wiring:
         for tensor in before:
             self._release(tensor)
 
-    def absorb(self, op: Op, later: Op) -> None:
+    def absorb(self, op: Op, reader: Op) -> None:
         """Merge an operator with the only reader of its output and take over that one's outputs."""
-        self._makers.pop(id(op.outputs[0]))
-        rest = [t for t in later.inputs if t is not None and t is not op.outputs[0]]
-        op.outputs = list(later.outputs)
-        self._leave(later)
-        self._makers[id(op.outputs[0])] = op
-        for tensor in rest:
+        self._producers.pop(id(op.outputs[0]))
+        other_inputs = [t for t in reader.inputs if t is not None and t is not op.outputs[0]]
+        op.outputs = list(reader.outputs)
+        self._unregister(reader)
+        self._producers[id(op.outputs[0])] = op
+        for tensor in other_inputs:
             self._release(tensor)
 
-    def take_output(self, op: Op, place: int, later: Op) -> None:
+    def take_output(self, op: Op, position: int, reader: Op) -> None:
         """Merge one output of an operator with its only reader, whose output it takes over."""
-        self._makers.pop(id(op.outputs[place]))
-        op.outputs[place] = later.outputs[0]
-        self._leave(later)
-        self._makers[id(op.outputs[place])] = op
+        self._producers.pop(id(op.outputs[position]))
+        op.outputs[position] = reader.outputs[0]
+        self._unregister(reader)
+        self._producers[id(op.outputs[position])] = op
 
-    def append_dequantize(self, op: Op, place: int, integers: Tensor) -> None:
+    def append_dequantize(self, op: Op, position: int, integers: Tensor) -> None:
         """Make an output integer, and add a DEQUANTIZE that computes the former float output."""
-        old = op.outputs[place]
-        op.outputs[place] = integers
-        self._makers[id(integers)] = op
+        old = op.outputs[position]
+        op.outputs[position] = integers
+        self._producers[id(integers)] = op
         self.append(op, "DEQUANTIZE", [integers], old)
 
     def swap(self, old: Tensor, new: Tensor) -> None:
@@ -113,69 +113,69 @@ class Wiring:
     def insert(
         self,
         before: Op,
-        kind: str,
+        op_type: str,
         inputs: Sequence[Tensor | None],
         output: Tensor,
         options: dict[str, Any] | None = None,
     ) -> Tensor:
         """Insert a new operator before another and return its output."""
-        made = Op(
-            kind=kind,
+        op = Op(
+            op_type=op_type,
             inputs=list(inputs),
             outputs=[output],
             options=options or {},
             origin=before.origin,
         )
-        self._before.setdefault(id(before), []).append(made)
-        self._enter(made)
+        self._before.setdefault(id(before), []).append(op)
+        self._register(op)
         return output
 
     def append(
         self,
         after: Op,
-        kind: str,
+        op_type: str,
         inputs: Sequence[Tensor | None],
         output: Tensor,
     ) -> Op:
         """Insert a new operator after another and return it."""
-        made = Op(kind=kind, inputs=list(inputs), outputs=[output], origin=after.origin)
-        self._after.setdefault(id(after), []).append(made)
-        self._enter(made)
-        return made
+        op = Op(op_type=op_type, inputs=list(inputs), outputs=[output], origin=after.origin)
+        self._after.setdefault(id(after), []).append(op)
+        self._register(op)
+        return op
 
     def close(self) -> None:
         """Write the operators back to the graph in topological order."""
         ops = [op for old in self.graph.ops for op in self._iter_around(old)]
-        done: set[int] = set()
+        visited: set[int] = set()
         ordered: list[Op] = []
         for op in ops:
-            self._place(op, done, ordered)
+            self._append_sorted(op, visited, ordered)
         self.graph.ops = ordered
 
-    def _place(self, op: Op, done: set[int], ordered: list[Op]) -> None:
-        if id(op) in done or id(op) in self._gone:
+    def _append_sorted(self, op: Op, visited: set[int], ordered: list[Op]) -> None:
+        if id(op) in visited or id(op) in self._removed:
             return
-        done.add(id(op))
+        visited.add(id(op))
         for tensor in op.inputs:
-            maker = self.maker(tensor)
-            if maker is not None:
-                self._place(maker, done, ordered)
+            producer = self.producer(tensor)
+            if producer is not None:
+                self._append_sorted(producer, visited, ordered)
         ordered.append(op)
 
     def _iter_around(self, op: Op) -> Iterator[Op]:
-        for each in self._before.get(id(op), []):
-            yield from self._iter_around(each)
+        for neighbor in self._before.get(id(op), []):
+            yield from self._iter_around(neighbor)
         yield op
-        for each in self._after.get(id(op), []):
-            yield from self._iter_around(each)
+        for neighbor in self._after.get(id(op), []):
+            yield from self._iter_around(neighbor)
 
-    def _enter(self, op: Op) -> None:
-        self._makers.update({id(t): op for t in op.outputs})
+    def _register(self, op: Op) -> None:
+        self._producers.update({id(t): op for t in op.outputs})
         for tensor in (t for t in op.inputs if t is not None):
             self._readers.setdefault(id(tensor), []).append(op)
 
-    def _leave(self, op: Op) -> None:
-        self._gone.add(id(op))
+    def _unregister(self, op: Op) -> None:
+        self._removed.add(id(op))
         for tensor in (t for t in op.inputs if t is not None):
             self._readers[id(tensor)].remove(op)
 
@@ -183,11 +183,11 @@ class Wiring:
         """Remove the operator of a tensor if nothing reads its outputs, and so on upstream."""
         waiting = [tensor]
         while waiting:
-            op = self._makers.get(id(waiting.pop()))
-            if op is None or id(op) in self._gone:
+            op = self._producers.get(id(waiting.pop()))
+            if op is None or id(op) in self._removed:
                 continue
             if not any(self._readers.get(id(t)) or self.is_output(t) for t in op.outputs):
-                self._leave(op)
+                self._unregister(op)
                 waiting += [t for t in op.inputs if t is not None]
 
 
@@ -228,10 +228,10 @@ def build_like(tensor: Tensor, shape: Shape | None = None) -> Tensor:
     )
 
 
-def sweep(graph: LiteGraph, rewrite: Callable[[Wiring, Op], None], *kinds: str) -> None:
-    """Apply a rewrite to every operator of the given kinds, in a graph and its subgraphs."""
+def sweep(graph: LiteGraph, rewrite: Callable[[GraphRewriter, Op], None], *op_types: str) -> None:
+    """Apply a rewrite to every operator of the given types, in a graph and its subgraphs."""
     for one in (graph, *graph.inner):
-        wiring = Wiring(one)
-        for op in wiring.ops(*kinds):
-            rewrite(wiring, op)
-        wiring.close()
+        rewriter = GraphRewriter(one)
+        for op in rewriter.ops(*op_types):
+            rewrite(rewriter, op)
+        rewriter.close()

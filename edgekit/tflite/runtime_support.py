@@ -58,18 +58,19 @@ def list_version_conflicts(graph: LiteGraph) -> list[str]:
 
 
 def _iter_conflicts(op: Op) -> Iterator[str]:
-    kind = op.kind.removeprefix("CUSTOM:")
-    place = f"{kind} ({op.origin})" if op.origin else kind
-    highest, version = _HIGHEST.get(op.kind), get_version(op)
+    op_type = op.op_type.removeprefix("CUSTOM:")
+    location = f"{op_type} ({op.origin})" if op.origin else op_type
+    highest, version = _HIGHEST.get(op.op_type), get_version(op)
     if highest is None:
-        yield f"{place}: tflite-runtime 2.14 has no such operator"
+        yield f"{location}: tflite-runtime 2.14 has no such operator"
     elif version > highest:
-        yield f"{place}: version {version} is needed, tflite-runtime 2.14 has {highest}"
+        yield f"{location}: version {version} is needed, tflite-runtime 2.14 has {highest}"
     use = OpUse(op)
-    if op.kind == "FULLY_CONNECTED" and use.type(0) in _INTEGERS and use.scales(1) > 1:
+    if op.op_type == "FULLY_CONNECTED" and use.type(0) in _INTEGERS and use.scales(1) > 1:
         yield (
-            f"{place}: tflite-runtime 2.14 supports one scale for the weights, not one per channel"
+            f"{location}: tflite-runtime 2.14 supports one scale for the weights, not "
+            "one per channel"
         )
     tensors = [t for t in (*op.inputs, *op.outputs) if t is not None]
     for dtype in dict.fromkeys(t.dtype for t in tensors if t.dtype in _LATER_TYPES):
-        yield f"{place}: tflite-runtime 2.14 has no type {dtype}"
+        yield f"{location}: tflite-runtime 2.14 has no type {dtype}"

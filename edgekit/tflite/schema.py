@@ -23,8 +23,8 @@ def _read_enum(enum: type, *, lower: bool = False) -> dict[str, int]:
     return {k.lower(): v for k, v in words.items()} if lower else words
 
 
-KINDS = _read_enum(tables.BuiltinOperator)
-KIND_NAMES = {number: name for name, number in KINDS.items()}
+OP_CODES = _read_enum(tables.BuiltinOperator)
+OP_NAMES = {number: name for name, number in OP_CODES.items()}
 TYPES = _read_enum(tables.TensorType, lower=True)
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 UNIONS = (_read_enum(tables.BuiltinOptions), _read_enum(tables.BuiltinOptions2))
@@ -79,41 +79,41 @@ _TABLES = {
 }
 
 
-def find_options_table(kind: str) -> str | None:
+def find_options_table(op_type: str) -> str | None:
     """Return the name of the schema table with an operator's options; ``None`` without options."""
-    name = _TABLES.get(kind) or kind.title().replace("_", "") + "Options"
+    name = _TABLES.get(op_type) or op_type.title().replace("_", "") + "Options"
     if not any(name in union for union in UNIONS):
         return None
     return name if vars(getattr(tables, name + "T")()) else None
 
 
-def find_union(kind: str) -> tuple[int | None, int]:
+def find_union(op_type: str) -> tuple[int | None, int]:
     """Return the union and the number of an operator's options table; ``None``, 0 without one."""
-    name = find_options_table(kind)
-    for place, union in enumerate(UNIONS):
+    name = find_options_table(op_type)
+    for position, union in enumerate(UNIONS):
         if name in union:
-            return place, union[name]
+            return position, union[name]
     return None, 0
 
 
-def pack_options(kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - generated types
+def pack_options(op_type: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - generated types
     """Convert options to the schema's options object; ``None`` for operators without options.
 
     Raises:
         UserError: The schema has no such option or option value.
     """
-    name = find_options_table(kind)
+    name = find_options_table(op_type)
     if name is None:
         if options:
-            raise UserError(f"{kind} has no option {', '.join(options)}")
+            raise UserError(f"{op_type} has no option {', '.join(options)}")
         return None
-    made = getattr(tables, name + "T")()
+    table = getattr(tables, name + "T")()
     for key, value in options.items():
         field = _to_camel(key)
-        if not hasattr(made, field):
-            raise UserError(f"{kind} has no option {key}")
-        setattr(made, field, _to_number(kind, key, value))
-    return made
+        if not hasattr(table, field):
+            raise UserError(f"{op_type} has no option {key}")
+        setattr(table, field, _to_number(op_type, key, value))
+    return table
 
 
 def unpack_options(union: int, number: int, table: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -137,11 +137,11 @@ def unpack_options(union: int, number: int, table: Any) -> dict[str, Any]:  # no
     return {key: _to_word(name, key, value) for key, value in words.items()}
 
 
-def _to_number(kind: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option of any type
+def _to_number(op_type: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option of any type
     if not isinstance(value, str) or key not in _ENUMS:
         return value
     if value not in _ENUMS[key]:
-        raise UserError(f"{kind}: {key} cannot be {value}")
+        raise UserError(f"{op_type}: {key} cannot be {value}")
     return _ENUMS[key][value]
 
 

@@ -58,33 +58,39 @@ def read_shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, 
     """
     from ai_edge_litert import interpreter as litert
 
-    made = litert.Interpreter(
+    interpreter = litert.Interpreter(
         model_path=str(path),
         num_threads=1,
         experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         experimental_preserve_all_tensors=True,
     )
-    for details in made.get_input_details():
+    for details in interpreter.get_input_details():
         if details["name"] in sizes:
-            made.resize_tensor_input(details["index"], list(sizes[details["name"]]), strict=False)
-    told = f"{path}: LiteRT cannot process inputs " + ", ".join(
+            interpreter.resize_tensor_input(
+                details["index"], list(sizes[details["name"]]), strict=False
+            )
+    refusal = f"{path}: LiteRT cannot process inputs " + ", ".join(
         f"{name} {list(shape)}" for name, shape in sizes.items()
     )
     try:
-        made.allocate_tensors()
+        interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{told}: {first_line(error)}", hint="give other sizes") from error
-    found = {d["index"]: tuple(int(n) for n in d["shape"]) for d in made.get_tensor_details()}
-    for details in made.get_tensor_details():
-        if 0 in found[details["index"]]:
-            raise UserError(f"{told}: {details['name']} has no entries", hint="give larger sizes")
-    return found
+        raise UserError(f"{refusal}: {first_line(error)}", hint="give other sizes") from error
+    shapes = {
+        d["index"]: tuple(int(n) for n in d["shape"]) for d in interpreter.get_tensor_details()
+    }
+    for details in interpreter.get_tensor_details():
+        if 0 in shapes[details["index"]]:
+            raise UserError(
+                f"{refusal}: {details['name']} has no entries", hint="give larger sizes"
+            )
+    return shapes
 
 
 def _format_refusal(path: Path, error: AgentError) -> str:
     """Format LiteRT's refusal as one line that names the path once."""
-    said = first_line(error).replace(f" cannot load {path}: ", ": ")
-    return f"{path}: LiteRT rejects the file: {said}"
+    message = first_line(error).replace(f" cannot load {path}: ", ": ")
+    return f"{path}: LiteRT rejects the file: {message}"
 
 
 @contextmanager
@@ -97,15 +103,15 @@ def _silence_litert() -> Iterator[None]:
         yield
         return
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with tempfile.TemporaryFile() as stderr_file:
+        os.dup2(stderr_file.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-            held.seek(0)
-            for line in held:
+            stderr_file.seek(0)
+            for line in stderr_file:
                 if not line.startswith(b"INFO: "):
                     os.write(2, line)
 

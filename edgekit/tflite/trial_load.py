@@ -58,7 +58,7 @@ def try_tflite(path: Path, store: Store) -> None:
 def _open_in_child(path: Path) -> int | None:
     """Load the file in a child process and return its exit status; ``None`` on a timeout."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             # -P: no file in the current folder may be imported as a module.
             [sys.executable, "-P", "-c", _OPEN, str(path)],
             stdin=subprocess.DEVNULL,
@@ -69,7 +69,7 @@ def _open_in_child(path: Path) -> int | None:
         )
     except subprocess.TimeoutExpired:
         return None
-    return done.returncode
+    return completed.returncode
 
 
 def _get_signal_name(number: int) -> str:

@@ -34,8 +34,12 @@ def count_tflite_ops(path: Path) -> Counter[str]:
             code = model.OperatorCodes(op.OpcodeIndex())
             # Files from before 2020 fill only the old field.
             number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            own = code.CustomCode() if number == schema.BuiltinOperator.CUSTOM else None
-            counts[own.decode(errors="replace") if own else names.get(number, str(number))] += 1
+            custom_name = code.CustomCode() if number == schema.BuiltinOperator.CUSTOM else None
+            counts[
+                custom_name.decode(errors="replace")
+                if custom_name
+                else names.get(number, str(number))
+            ] += 1
     return counts
 
 

@@ -14,7 +14,7 @@ from edgekit.errors import UserError, make_missing_extra_error
 from edgekit.tflite.buffers import count_stored_bytes, encode_constant
 from edgekit.tflite.ir import LiteGraph, Op, Quantization, Tensor
 from edgekit.tflite.op_versions import get_version
-from edgekit.tflite.schema import KINDS, TYPES, find_union, pack_options, tables
+from edgekit.tflite.schema import OP_CODES, TYPES, find_union, pack_options, tables
 
 try:
     import flatbuffers
@@ -194,14 +194,14 @@ def _write_buffer(file: _File, tensor: Tensor) -> int:
 
 
 def _write_operator(file: _File, op: Op, numbers: dict[int, int]) -> int:
-    builtin = op.kind in KINDS
-    if not builtin and not op.kind.startswith("CUSTOM:"):
-        raise UserError(f"{op.origin or op.kind}: TFLite has no operator {op.kind}")
-    code = file.codes.setdefault((op.kind, get_version(op)), len(file.codes))
+    builtin = op.op_type in OP_CODES
+    if not builtin and not op.op_type.startswith("CUSTOM:"):
+        raise UserError(f"{op.origin or op.op_type}: TFLite has no operator {op.op_type}")
+    code = file.codes.setdefault((op.op_type, get_version(op)), len(file.codes))
     options = {k: v for k, v in op.options.items() if k not in ("custom_options", "intermediates")}
-    made = pack_options(op.kind, options)
-    place = None if made is None else made.Pack(file.builder)
-    union, number = find_union(op.kind)
+    table = pack_options(op.op_type, options)
+    offset = None if table is None else table.Pack(file.builder)
+    union, number = find_union(op.op_type)
     inside = op.options.get("intermediates", ())
     return file.table(
         "Operator",
@@ -209,8 +209,8 @@ def _write_operator(file: _File, op: Op, numbers: dict[int, int]) -> int:
         Outputs=file.numbers(_to_int32(numbers[id(t)] for t in op.outputs)),
         Intermediates=file.numbers(_to_int32(numbers[id(t)] for t in inside)) if inside else None,
         CustomOptions=_write_bytes(file, op.options.get("custom_options")),
-        BuiltinOptions=place if union == 0 else None,
-        BuiltinOptions2=place if union == 1 else None,
+        BuiltinOptions=offset if union == 0 else None,
+        BuiltinOptions2=offset if union == 1 else None,
         OpcodeIndex=code,
         BuiltinOptionsType=number if union == 0 else None,
         BuiltinOptions2Type=number if union == 1 else None,
@@ -221,9 +221,9 @@ def _write_bytes(file: _File, raw: bytes | None) -> int | None:
     return int(file.builder.CreateByteVector(raw)) if raw else None
 
 
-def _write_code(file: _File, kind: str, version: int) -> int:
-    custom = kind.removeprefix("CUSTOM:") if kind not in KINDS else None
-    number = KINDS["CUSTOM"] if custom is not None else KINDS[kind]
+def _write_code(file: _File, op_type: str, version: int) -> int:
+    custom = op_type.removeprefix("CUSTOM:") if op_type not in OP_CODES else None
+    number = OP_CODES["CUSTOM"] if custom is not None else OP_CODES[op_type]
     return file.table(
         "OperatorCode",
         CustomCode=None if custom is None else file.text(custom),

@@ -7,7 +7,7 @@ import onnxruntime as ort
 
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
 from edgekit.tflite.flatbuffer import read_lite
-from edgekit.tflite.ir import count_kinds
+from edgekit.tflite.ir import count_op_types
 from tests.builders.qdq_graphs import by_litert
 
 
@@ -32,7 +32,7 @@ def agree(proto, *, dims=None, atol=1e-5, **inputs):
 
 def operators(proto, dims=None):
     """How many operators of each kind the .tflite file has."""
-    return count_kinds(read_lite(convert_to_tflite(proto, dims or {})).ops)
+    return count_op_types(read_lite(convert_to_tflite(proto, dims or {})).ops)
 
 
 def noise(*shape, seed=0):

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 from ai_edge_litert.interpreter import Interpreter
 
-from edgekit.conversion.tflite_to_onnx.convert import lift
+from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.tflite.flatbuffer import read_lite, write_lite
 from edgekit.tflite.ir import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit_agent.runtimes.litert import LitertModel
@@ -33,7 +33,7 @@ def one(kind, inputs, constants, outputs, **options):
         for place, given in constants.items()
     }
     read = [places.get(i) for i in range(max(places) + 1)]
-    op = Op(kind=kind, inputs=read, outputs=list(outputs), options=options)
+    op = Op(op_type=kind, inputs=read, outputs=list(outputs), options=options)
     return LiteGraph(
         ops=[op],
         inputs={t.name: t for t in inputs.values()},
@@ -43,7 +43,7 @@ def one(kind, inputs, constants, outputs, **options):
 
 def lifted(graph):
     """The ONNX model of a graph that went through a file, checked."""
-    made = lift(read_lite(write_lite(graph)))
+    made = convert_to_onnx(read_lite(write_lite(graph)))
     onnx.checker.check_model(made, full_check=True)
     return made
 
@@ -62,7 +62,7 @@ def by_onnxruntime(made, feeds):
     return dict(zip(names, session.run(None, feeds), strict=True))
 
 
-def kinds_of(made):
+def op_types_of(made):
     return [node.op_type for node in made.graph.node]
 
 

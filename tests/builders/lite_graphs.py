@@ -25,13 +25,13 @@ def dense(*, weights=None, first="x", second="y"):
     if weights is None:
         weights = constant("w", rng.normal(size=(3, 4)).astype(np.float32))
     bias = constant("b", np.arange(3, dtype=np.float32))
-    op = Op(kind="FULLY_CONNECTED", inputs=[x, weights, bias], outputs=[y])
+    op = Op(op_type="FULLY_CONNECTED", inputs=[x, weights, bias], outputs=[y])
     return LiteGraph(ops=[op], inputs={first: x}, outputs={second: y})
 
 
 def single(kind, inputs, output, **options):
     """A graph of one operator; inputs without a value are fed."""
-    op = Op(kind=kind, inputs=list(inputs), outputs=[output], options=options)
+    op = Op(op_type=kind, inputs=list(inputs), outputs=[output], options=options)
     fed = {t.name: t for t in inputs if t is not None and not t.is_constant}
     return LiteGraph(ops=[op], inputs=fed, outputs={output.name: output})
 

@@ -25,8 +25,8 @@ def resizable(folder, *, batch=1, free=1):
     axes = constant("a", np.array([1, 2], np.int32))
     window = {"padding": "VALID", "stride_w": 2, "stride_h": 2}
     ops = [
-        Op(kind="CONV_2D", inputs=[x, *weights], outputs=[c], options=window),
-        Op(kind="MEAN", inputs=[c, axes], outputs=[y], options={"keep_dims": False}),
+        Op(op_type="CONV_2D", inputs=[x, *weights], outputs=[c], options=window),
+        Op(op_type="MEAN", inputs=[c, axes], outputs=[y], options={"keep_dims": False}),
     ]
     path = folder / "resizable.tflite"
     path.write_bytes(write_lite(LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": y})))
@@ -77,7 +77,7 @@ def test_sizes_that_the_file_rejects_are_a_user_error(tmp_path):
 
 def test_an_operator_that_no_runtime_has_is_still_refused_as_such(tmp_path):
     x, y = (Tensor(name=n, dtype="float32", shape=(1, 1, 1, 3)) for n in "xy")
-    op = Op(kind="CUSTOM:NobodyHasThis", inputs=[x], outputs=[y])
+    op = Op(op_type="CUSTOM:NobodyHasThis", inputs=[x], outputs=[y])
     path = tmp_path / "custom.tflite"
     path.write_bytes(write_lite(LiteGraph(ops=[op], inputs={"x": x}, outputs={"y": y})))
 

@@ -10,9 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
-from edgekit.conversion.onnx_to_tflite.convert_graph import lower
+from edgekit.conversion.onnx_to_tflite.convert_graph import convert_nodes
 from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
-from edgekit.conversion.tflite_to_onnx.convert import lift
+from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.tflite.flatbuffer import read_lite
 from tests.builders.handmade_tflite import batch_of, by_litert, by_onnxruntime, lifted
 from tests.builders.tiny import normal
@@ -55,14 +55,14 @@ def converted():
 
 def scales(graph):
     """Of all layers, without those that only round an input."""
-    ops = [op for op in graph.ops if op.kind != "QUANTIZE"]
+    ops = [op for op in graph.ops if op.op_type != "QUANTIZE"]
     return {float(t.quantization.scales[0]) for op in ops for t in op.outputs if t.quantization}
 
 
 def both(data, images):
     """Outputs of a file and of the ONNX model made of it."""
     graph = read_lite(data)
-    made = lift(graph)
+    made = convert_to_onnx(graph)
     (name,), (output,) = graph.inputs, graph.outputs
     onnx.checker.check_model(made, full_check=True)
     found = by_onnxruntime(made, {name: images})[output]
@@ -83,7 +83,7 @@ def test_what_keras_exports_as_integers_computes_the_same_to_one_quantum(convert
 
 def test_integers_go_to_onnx_and_back_with_the_same_scales_to_one_quantum(converted):
     graph = read_lite(converted["int8"])
-    back = convert_to_tflite(lift(graph), {})
+    back = convert_to_tflite(convert_to_onnx(graph), {})
     assert scales(graph) == scales(read_lite(back))
     (name,), images = graph.inputs, normal(4, 15, 13, 3, seed=50)
     for image in images:
@@ -120,7 +120,7 @@ def test_real_files_compute_the_same(zoo, name):
 def test_integers_of_real_files_are_restored(zoo, entry):
     data = (zoo / entry / "reference_int8.tflite").read_bytes()
     graph = read_lite(data)
-    back = convert_to_tflite(lift(graph), {})
+    back = convert_to_tflite(convert_to_onnx(graph), {})
     samples = np.load(zoo / entry / "eval.npz")
     given = samples[next(key for key in samples if key != "y")][:30].astype(np.float32)
     (name,) = graph.inputs
@@ -170,7 +170,7 @@ def stored(case):
 @pytest.mark.parametrize("name", SAMPLED)
 def test_onnx_operators_go_to_tflite_and_back(name):
     model, feeds, expected = stored(cases()[name])
-    made = lifted(lower(fix_shapes(model, {})))
+    made = lifted(convert_nodes(fix_shapes(model, {})))
     found = by_onnxruntime(made, feeds)
     for value, want in zip(model.graph.output, expected, strict=True):
         assert found[value.name].dtype == want.dtype

@@ -148,7 +148,7 @@ def lite(folder, *ops):
     for kind, constants, shape, options in ops:
         out = Tensor(name=kind.lower(), dtype="float32", shape=shape)
         held = [constant("w", np.ones(c, np.float32)) for c in constants]
-        made.append(Op(kind=kind, inputs=[value, *held], outputs=[out], options=options))
+        made.append(Op(op_type=kind, inputs=[value, *held], outputs=[out], options=options))
         value = out
     graph = LiteGraph(ops=made, inputs={"x": x}, outputs={"y": value})
     path = folder / "model.tflite"
@@ -184,7 +184,7 @@ def hybrid(folder):
     y = Tensor(name="y", dtype="float32", shape=(1, 2))
     scale = Quantization(scales=np.ones(2, np.float32), zero_points=np.zeros(2, np.int64))
     w = constant("w", np.ones((2, 4), np.int8), quantization=scale)
-    op = Op(kind="FULLY_CONNECTED", inputs=[x, w, None], outputs=[y])
+    op = Op(op_type="FULLY_CONNECTED", inputs=[x, w, None], outputs=[y])
     path = folder / "hybrid.tflite"
     path.write_bytes(write_lite(LiteGraph(ops=[op], inputs={"x": x}, outputs={"y": y})))
     return path

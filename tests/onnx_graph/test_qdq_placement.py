@@ -62,7 +62,7 @@ def test_values_after_the_last_integer_kernel_stay_float():
     placement = placed("c = Conv(x, w) m = MaxPool<kernel_shape = [2,2]>(c) y = Neg(m)")
 
     assert placement.values == ["x", "c"]
-    assert placement.like == {}
+    assert placement.parameter_source == {}
 
 
 def test_a_sum_is_8_bit_only_where_all_of_its_inputs_are():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgekit.errors import UserError
 from edgekit.tflite.flatbuffer import read_lite, write_lite
 from edgekit.tflite.ir import LiteGraph, Op, constant
-from edgekit.tflite.schema import KINDS, find_options_table
+from edgekit.tflite.schema import OP_CODES, find_options_table
 from edgekit_agent.runtimes import import_runtime
 from tests.builders.lite_graphs import dense, run, scales, single, tensor
 
@@ -69,7 +69,7 @@ def test_the_same_graph_is_the_same_bytes():
 
 def test_inputs_have_the_names_and_order_that_the_agent_reports(tmp_path):
     b, a, y = (tensor(n, (2,)) for n in ("b", "a", "sum"))
-    op = Op(kind="SUB", inputs=[b, a], outputs=[y])
+    op = Op(op_type="SUB", inputs=[b, a], outputs=[y])
     data = write_lite(LiteGraph(ops=[op], inputs={"b": b, "a": a}, outputs={"sum": y}))
     read = read_lite(data)
     assert (list(read.inputs), list(read.outputs)) == names_reported(data, tmp_path)
@@ -94,7 +94,7 @@ def test_constants_are_aligned_and_equal_ones_stored_once():
     odd = constant("odd", np.arange(37, dtype=np.float32)[::-1])
     x, *mid = (tensor(n, (37,)) for n in ("x", "p", "q", "y"))
     ops = [
-        Op(kind="ADD", inputs=[s, c], outputs=[t])
+        Op(op_type="ADD", inputs=[s, c], outputs=[t])
         for s, c, t in zip([x, *mid], [*twice, odd], mid, strict=False)
     ]
     data = write_lite(LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": mid[-1]}))
@@ -156,14 +156,14 @@ def counting():
         tensor(n, (), t) for n, t in zip("abcd", ("int32", "bool", "int32", "int32"), strict=True)
     )
     two, ten = (constant(str(n), np.array(n, np.int32)) for n in (2, 10))
-    less = Op(kind="LESS", inputs=[a, ten], outputs=[b])
-    add = Op(kind="ADD", inputs=[c, two], outputs=[d])
+    less = Op(op_type="LESS", inputs=[a, ten], outputs=[b])
+    add = Op(op_type="ADD", inputs=[c, two], outputs=[d])
     inner = [
         LiteGraph(ops=[less], inputs={"a": a}, outputs={"b": b}),
         LiteGraph(ops=[add], inputs={"c": c}, outputs={"d": d}),
     ]
     options = {"cond_subgraph_index": 1, "body_subgraph_index": 2}
-    loop = Op(kind="WHILE", inputs=[x], outputs=[y], options=options)
+    loop = Op(op_type="WHILE", inputs=[x], outputs=[y], options=options)
     return LiteGraph(ops=[loop], inputs={"x": x}, outputs={"y": y}, inner=inner)
 
 
@@ -179,7 +179,7 @@ def test_a_custom_operator_keeps_its_name_and_options():
         "CUSTOM:Mine", [tensor("x", (2,))], tensor("y", (2,)), custom_options=b"\x01\x02"
     )
     (op,) = read_lite(write_lite(graph)).ops
-    assert (op.kind, op.options) == ("CUSTOM:Mine", {"custom_options": b"\x01\x02"})
+    assert (op.op_type, op.options) == ("CUSTOM:Mine", {"custom_options": b"\x01\x02"})
 
 
 def test_constants_behind_the_flatbuffer_are_read():
@@ -215,7 +215,9 @@ def defaults(kind):
     return read_lite(write_lite(graph)).ops[0].options
 
 
-WITH_OPTIONS = sorted(k for k in KINDS if find_options_table(k) and not k.startswith("STABLEHLO"))
+WITH_OPTIONS = sorted(
+    k for k in OP_CODES if find_options_table(k) and not k.startswith("STABLEHLO")
+)
 
 
 @settings(max_examples=150, deadline=None)

@@ -19,13 +19,13 @@ def small():
     x, c, y = tensor("x", (1, 4, 4, 1)), tensor("c", (1, 4, 4, 8)), tensor("y", (1, 2, 2, 8))
     w = constant("w", weights, quantization=scales(*[0.5] * 8))
     conv = Op(
-        kind="CONV_2D",
+        op_type="CONV_2D",
         inputs=[x, w, constant("b", np.zeros(8, np.float32))],
         outputs=[c],
         options={"stride_w": 1, "stride_h": 1},
     )
     size = {"stride_w": 2, "stride_h": 2, "filter_width": 2, "filter_height": 2}
-    pool = Op(kind="MAX_POOL_2D", inputs=[c], outputs=[y], options=size)
+    pool = Op(op_type="MAX_POOL_2D", inputs=[c], outputs=[y], options=size)
     return LiteGraph(ops=[conv, pool], inputs={"x": x}, outputs={"y": y})
 
 

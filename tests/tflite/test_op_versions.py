@@ -60,7 +60,9 @@ def test_a_narrow_bias_of_wide_activations_needs_a_newer_version():
 
 def test_a_bias_left_out_in_its_place_needs_no_newer_version():
     (op,) = product().ops
-    assert get_version(Op(kind=op.kind, inputs=[*op.inputs[:2], None], outputs=op.outputs)) == 1
+    assert (
+        get_version(Op(op_type=op.op_type, inputs=[*op.inputs[:2], None], outputs=op.outputs)) == 1
+    )
 
 
 def test_two_uses_of_an_operator_have_a_version_each():
@@ -68,9 +70,9 @@ def test_two_uses_of_an_operator_have_a_version_each():
     low, flat = tensor("low", (1,)), constant("flat", np.array([1], np.int32))
     six, one = (constant(str(n), np.arange(n, dtype=np.int32)) for n in (6, 1))
     ops = [
-        Op(kind="TRANSPOSE", inputs=[x, six], outputs=[y]),
-        Op(kind="RESHAPE", inputs=[y, flat], outputs=[low]),
-        Op(kind="TRANSPOSE", inputs=[low, one], outputs=[z]),
+        Op(op_type="TRANSPOSE", inputs=[x, six], outputs=[y]),
+        Op(op_type="RESHAPE", inputs=[y, flat], outputs=[low]),
+        Op(op_type="TRANSPOSE", inputs=[low, one], outputs=[z]),
     ]
     model = schema.Model.GetRootAs(
         write_lite(LiteGraph(ops=ops, inputs={"x": x}, outputs={"z": z}))
@@ -82,14 +84,14 @@ def test_two_uses_of_an_operator_have_a_version_each():
 def test_a_product_with_scale_one_or_more_needs_a_newer_mul():
     ends = [tensor(n, (2,), "int8", quantization=scales(s)) for n, s in (("x", 1), ("y", 0.5))]
     small, large = (tensor("z", (2,), "int8", quantization=scales(s)) for s in (0.5, 1))
-    assert get_version(Op(kind="MUL", inputs=[*ends], outputs=[small])) == 3
-    assert get_version(Op(kind="MUL", inputs=[*ends], outputs=[large])) == 2
+    assert get_version(Op(op_type="MUL", inputs=[*ends], outputs=[small])) == 3
+    assert get_version(Op(op_type="MUL", inputs=[*ends], outputs=[large])) == 2
 
 
 def test_grouped_convolutions_need_a_newer_version():
     x, y = tensor("x", (1, 4, 4, 4)), tensor("y", (1, 4, 4, 2))
     w = constant("w", np.ones((2, 1, 1, 2), np.float32))
-    op = Op(kind="CONV_2D", inputs=[x, w, None], outputs=[y])
+    op = Op(op_type="CONV_2D", inputs=[x, w, None], outputs=[y])
     assert get_version(op) == 6
 
 

@@ -350,7 +350,7 @@ def test_an_operator_without_an_entry_is_refused_by_name():
     from edgekit.tflite.ir import LiteGraph, Op
     from edgekit.training.tf_function.execute import check_supported
 
-    op = Op(kind="HASHTABLE", inputs=[], outputs=[], origin="LabelEncoder codes")
+    op = Op(op_type="HASHTABLE", inputs=[], outputs=[], origin="LabelEncoder codes")
     with pytest.raises(PassRefused, match="LabelEncoder codes: HASHTABLE"):
         check_supported(LiteGraph(ops=[op], inputs={}, outputs={}))
 

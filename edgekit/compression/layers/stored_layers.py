@@ -224,7 +224,7 @@ def _find_weighted(
     return {
         w.weight: w
         for w in found
-        if w is not None and w.kept is None and index.only_reader(w.weight) is w.node
+        if w is not None and w.qdq_weight is None and index.only_reader(w.weight) is w.node
     }
 
 

@@ -112,7 +112,7 @@ def _iter_readers(index: GraphIndex, place: int) -> Iterator[WeightReader]:
                     )
             continue
         weighted = match_weighted_node(index, node)
-        if weighted is not None and weighted.kept is None:
+        if weighted is not None and weighted.qdq_weight is None:
             yield reader(input=1, axis=weighted.axis)
 
 

@@ -110,8 +110,8 @@ def find_layers(index: GraphIndex) -> list[SplittableLayer]:
         weighted = _find_splittable(index, node)
         if weighted is None or _multiplies_vector(weighted, shapes):
             continue
-        kept |= weighted.kept is not None
-        if weighted.kept is None:
+        kept |= weighted.qdq_weight is not None
+        if weighted.qdq_weight is None:
             views.setdefault(weighted.weight, []).append(weighted)
     found = [
         _build_layer(index, readers, shapes)
@@ -147,7 +147,9 @@ def _multiplies_vector(weighted: WeightedNode, shapes: Mapping[str, tuple[int, .
     """Return whether a batch of matrices multiplies a vector, for which two factors do not work."""
     if weighted.contraction is None or not weighted.contraction.groups:
         return False
-    return len(shapes.get(weighted.node.input[1 - weighted.contraction.place], (0, 0))) == 1
+    return (
+        len(shapes.get(weighted.node.input[1 - weighted.contraction.weight_position], (0, 0))) == 1
+    )
 
 
 def _build_layer(

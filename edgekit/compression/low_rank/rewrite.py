@@ -50,7 +50,7 @@ def _build_nodes(
     first.CopyFrom(old)
     second.CopyFrom(old)
     between = index.fresh(f"{old.output[0]}/between")
-    place = split.whole.layer.contraction.place if split.whole.layer.contraction else 1
+    place = split.whole.layer.contraction.weight_position if split.whole.layer.contraction else 1
     del first.input[2:]
     first.input[place] = names[0]
     first.output[0] = between
@@ -76,7 +76,7 @@ def _build_tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
             return made
         # One factor keeps the axes of size 1; with both, a vector would gain an axis.
         flat = [each.reshape(each.shape[-2:]) for each in made]
-        return (flat[0], made[1]) if thin.place == 0 else (made[0], flat[1])
+        return (flat[0], made[1]) if thin.weight_position == 0 else (made[0], flat[1])
     if layer.node.op_type == "Conv":
         kernel = layer.shape[2:]
         first = first.reshape(-1, layer.shape[1], *kernel)

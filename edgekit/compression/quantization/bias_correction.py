@@ -119,7 +119,7 @@ def _add_shadow(
     parameters = (shadows.constant(affine.scale), shadows.constant(affine.zero_point))
     nodes, twin = shadows.build_fake_quant(node.input[0], *parameters)
     reads = {node.input[0]: twin}
-    if weighted.kept is None:
+    if weighted.qdq_weight is None:
         nodes.append(_build_dequantize_node(shadows, weight, weighted.axis, largest))
         reads[node.input[1]] = nodes[-1].output[0]
     nodes.append(shadows.copy(node, reads))

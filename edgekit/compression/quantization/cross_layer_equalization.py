@@ -115,7 +115,7 @@ def find_pairs(index: GraphIndex, placement: Placement) -> list[Pair]:
 
 def _is_free(index: GraphIndex, weighted: WeightedNode) -> bool:
     names = [n for n in (weighted.weight, weighted.bias) if n is not None]
-    return weighted.kept is None and all(index.only_reader(n) is weighted.node for n in names)
+    return weighted.qdq_weight is None and all(index.only_reader(n) is weighted.node for n in names)
 
 
 def measure_channel_ranges(

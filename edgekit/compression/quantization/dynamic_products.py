@@ -126,7 +126,7 @@ class _Writer:
 
     def _quantize_weight(self, weighted: WeightedNode) -> tuple[NDArray[np.int8], Floats]:
         weight = self.index.float_constant(weighted.weight)
-        if weighted.kept is not None:
-            return weight.astype(np.int8), self.index.float_constant(weighted.kept.scales)
+        if weighted.qdq_weight is not None:
+            return weight.astype(np.int8), self.index.float_constant(weighted.qdq_weight.scales)
         scales = compute_symmetric_scales(weight, weighted.axis, self.largest)
         return to_int8(weight, scales, weighted.axis, self.largest), scales

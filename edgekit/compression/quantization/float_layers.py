@@ -51,7 +51,7 @@ def find_costs(index: GraphIndex, placement: Placement, sizes: Mapping[str, int]
         macs = leaving * weight / dims[layer.axis]
         name = layer.node.output[0]
         work[name] = macs + _MACS_PER_ENTRY * (entering + leaving)
-        weights[name] = float(weight) if layer.kept is None else 0.0
+        weights[name] = float(weight) if layer.qdq_weight is None else 0.0
     return Costs(work=_compute_shares(work), weights=_compute_shares(weights))
 
 
@@ -132,7 +132,7 @@ def _find_nodes_to_free(
 ) -> frozenset[str]:
     """Return the nodes, by first output, that must compute in float for a tensor to be float."""
     nodes = [node.output[0] for node in index.readers.get(tensor, ())]
-    moved = [name for name in placement.like if placement.root(name) == tensor]
+    moved = [name for name in placement.parameter_source if placement.root(name) == tensor]
     for name in moved:
         nodes += [node.output[0] for node in index.readers.get(name, ())]
     nodes += [name for name, layer in layers.items() if layer.output == tensor]

@@ -102,10 +102,10 @@ class QdqWriter:
     ) -> tuple[str, Floats]:
         """Store the int8 weight and return its name and scales; a shared weight is stored once."""
         key = (weighted.weight, weighted.axis)
-        if weighted.kept is not None:
-            kept_scales = self.index.float_constant(weighted.kept.scales)
+        if weighted.qdq_weight is not None:
+            kept_scales = self.index.float_constant(weighted.qdq_weight.scales)
             if bias is None or _fits(bias, kept_scales * np.float64(input_scale)):
-                return weighted.kept.integers, kept_scales
+                return weighted.qdq_weight.integers, kept_scales
         if key not in self.weights or bias is not None:
             weight = self._read_float_weight(weighted)
             scales = compute_symmetric_scales(weight, weighted.axis, self.largest)
@@ -120,11 +120,11 @@ class QdqWriter:
 
     def _read_float_weight(self, weighted: WeightedNode) -> Floats:
         weight = self.index.float_constant(weighted.weight)
-        if weighted.kept is None:
+        if weighted.qdq_weight is None:
             return weight
         shape = [1] * weight.ndim
         shape[weighted.axis] = -1
-        return weight * self.index.float_constant(weighted.kept.scales).reshape(shape)
+        return weight * self.index.float_constant(weighted.qdq_weight.scales).reshape(shape)
 
     def _dequantize(
         self, integer: str, scales: Floats, axis: int, *, spell_zeros: bool = False

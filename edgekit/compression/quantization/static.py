@@ -36,7 +36,11 @@ from edgekit.onnx_graph.qdq_placement import match_weighted_node, plan_placement
 from edgekit.onnx_graph.rewrites.bias_scales import compute_bias_scales
 from edgekit.onnx_graph.rewrites.half_precision import narrow_matrices
 from edgekit.onnx_graph.rewrites.minify import compact, share_transposed, sort_constants
-from edgekit.onnx_graph.runs.weight_offload import copy_without_weights, offload, restore_weights
+from edgekit.onnx_graph.runs.weight_offload import (
+    copy_without_weights,
+    offload,
+    restore_weights,
+)
 from edgekit.recipe import QuantizeStatic
 
 
@@ -107,7 +111,9 @@ def _find_integer_products(proto: ModelProto) -> set[str]:
         node.output[0]
         for index in GraphIndex(proto).inner()
         for node in index.graph.node
-        if node.op_type in MATRIX_OPS and (found := match_weighted_node(index, node)) and found.kept
+        if node.op_type in MATRIX_OPS
+        and (found := match_weighted_node(index, node))
+        and found.qdq_weight
     }
 
 

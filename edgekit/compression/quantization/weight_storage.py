@@ -117,7 +117,7 @@ def _find_summed_axes(
         return None
     if node.op_type == "Einsum":
         found = describe_contraction(index, node)
-        return found.inputs if found is not None and found.place == position else None
+        return found.inputs if found is not None and found.weight_position == position else None
     if node.op_type == "MatMul":
         return ((rank - 1,) if position == 0 else (rank - 2,)) if rank >= 2 else None
     if node.op_type == "Gemm" and position < 2:

@@ -81,7 +81,9 @@ class Replay:
         wanted = [name for name in names if name not in self._kept[0]]
         session, fed = None, set[str]()
         if wanted:
-            part = _feed_values(extract_subgraph(proto, wanted, given=self._kept[0]), self._kept[0])
+            part = _feed_values(
+                extract_subgraph(proto, wanted, available=self._kept[0]), self._kept[0]
+            )
             session = open_instrumented(part, Additions(outputs=wanted))
             fed = {value.name for value in session.get_inputs()}
         for values in self._kept:

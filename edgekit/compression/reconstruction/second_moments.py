@@ -60,7 +60,7 @@ class Layer:
     @property
     def read(self) -> str:
         """Return the name of the value that the weight multiplies."""
-        place = self.contraction.place if self.contraction else 1
+        place = self.contraction.weight_position if self.contraction else 1
         name: str = self.node.input[1 - place]
         return name
 
@@ -86,7 +86,7 @@ class Layer:
         node = self.node
         if self.contraction is not None:
             sizes = tuple(self.shape[a] for a in self.contraction.groups)
-            return self.read, self.contraction.read_groups, self.contraction.read_inputs, sizes
+            return self.read, self.contraction.value_groups, self.contraction.value_inputs, sizes
         if not self._slides:
             return node.input[0], self.inputs
         window = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
@@ -155,7 +155,7 @@ class Layer:
             shape[1 if self._slides else -1] = self.channels
             return tuple(shape)
         own = (*found.groups, *found.outputs)
-        for axis, mine in zip((*found.made_groups, *found.made_outputs), own, strict=True):
+        for axis, mine in zip((*found.result_groups, *found.result_outputs), own, strict=True):
             shape[axis] = self.shape[mine]
         return tuple(shape)
 

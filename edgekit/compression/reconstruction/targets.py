@@ -127,7 +127,7 @@ class RefitTask:
             if found:
                 bias = bias.reshape(index.initializers[reader.input[place]].dims)
             _set_input(reader, place, index.add_constant("b", bias))
-        weight = self.layer.contraction.place if self.layer.contraction else 1
+        weight = self.layer.contraction.weight_position if self.layer.contraction else 1
         node.input[weight] = index.add_constant(
             self.weight, self.layer.to_weight(fit.weight.astype(np.float32))
         )
@@ -168,7 +168,7 @@ def _build_task(
     index: GraphIndex, node: NodeProto, kept: Kept, known: set[str], taken: set[str]
 ) -> RefitTask | None:
     weighted = match_product(index, node)
-    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is None:
+    if weighted is None or weighted.qdq_weight or index.only_reader(weighted.weight) is None:
         return None
     if weighted.contraction is not None and not weighted.contraction.linear:
         return None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from edgekit.conversion.importers.model_types import FoundModel, convert_object, is_model
+from edgekit.conversion.importers.model_types import ModelObject, convert_object, is_model
 from edgekit.conversion.importers.registry import EXTRAS, Conversion, Source
 from edgekit.errors import EdgekitError, UserError, first_line
 
@@ -34,7 +34,9 @@ def convert(source: Source) -> Conversion:
         )
         if example is None:
             example = _read_module_example(source, module)
-    return convert_object(FoundModel(value=value, example=example, given=source.given))
+    return convert_object(
+        ModelObject(value=value, example=example, display_name=source.display_name)
+    )
 
 
 def split_model_and_example(value: object) -> tuple[object, object]:
@@ -64,11 +66,11 @@ def _import_module(source: Source) -> ModuleType:
             raise
         if name == missing or name.startswith(f"{missing}."):
             raise UserError(
-                f"{source.given}: no module {missing!r} in {source.path} or among the installed "
-                "packages",
+                f"{source.display_name}: no module {missing!r} in {source.path} or among the "
+                "installed packages",
                 hint="use -C DIR if the module is in another folder",
             ) from error
-        raise UserError(f"{source.given}: {name}: {first_line(error)}") from error
+        raise UserError(f"{source.display_name}: {name}: {first_line(error)}") from error
     except (Exception, SystemExit) as error:
         raise _build_user_code_error(source, error) from error
 
@@ -79,14 +81,14 @@ def _find_member(source: Source, module: ModuleType) -> object:
         try:
             value = getattr(value, part)
         except AttributeError as error:
-            known = [
+            names = [
                 name
-                for name, each in vars(module).items()
-                if inspect.isfunction(each) and each.__module__ == module.__name__
+                for name, member in vars(module).items()
+                if inspect.isfunction(member) and member.__module__ == module.__name__
             ]
             raise UserError(
-                f"{source.given}: {module.__name__} has no {part!r}",
-                hint=f"its functions: {', '.join(known) or 'none'}",
+                f"{source.display_name}: {module.__name__} has no {part!r}",
+                hint=f"its functions: {', '.join(names) or 'none'}",
             ) from error
     return value
 
@@ -96,7 +98,7 @@ def _call_function(source: Source, value: object) -> object:
     if is_model(value) or not callable(value):
         return value
     try:
-        made: object = value()
+        result: object = value()
     except EdgekitError:
         raise
     except ModuleNotFoundError as error:
@@ -105,19 +107,19 @@ def _call_function(source: Source, value: object) -> object:
         raise _build_user_code_error(source, error) from error
     except (Exception, SystemExit) as error:
         raise _build_user_code_error(source, error) from error
-    if made is None:
+    if result is None:
         raise UserError(
-            f"{source.given}: the function returns None instead of a model",
+            f"{source.display_name}: the function returns None instead of a model",
             hint="add 'return model' to the function",
         )
-    return _add_function_example(source, made, value)
+    return _add_function_example(source, result, value)
 
 
-def _add_function_example(source: Source, made: object, function: object) -> object:
+def _add_function_example(source: Source, result: object, function: object) -> object:
     example = getattr(function, _EXAMPLE, None)
-    if example is None or split_model_and_example(made)[1] is not None:
-        return made
-    return made, _evaluate_example(source, example)
+    if example is None or split_model_and_example(result)[1] is not None:
+        return result
+    return result, _evaluate_example(source, example)
 
 
 def _read_module_example(source: Source, module: ModuleType) -> object:
@@ -128,19 +130,19 @@ def _evaluate_example(source: Source, example: object) -> object:
     if not inspect.isfunction(example):
         return example
     try:
-        made: object = example()
+        example_value: object = example()
     except (Exception, SystemExit) as error:
         raise _build_user_code_error(source, error) from error
-    return made
+    return example_value
 
 
 def _build_user_code_error(source: Source, error: BaseException) -> UserError:
     """Return the error of the user's code, with the line in it where the error arose."""
-    frame, where = error.__traceback__, ""
+    frame, location = error.__traceback__, ""
     while frame is not None:
         file = Path(frame.tb_frame.f_code.co_filename)
         if file.is_relative_to(source.path):
-            where = f" ({file.relative_to(source.path)}, line {frame.tb_lineno})"
+            location = f" ({file.relative_to(source.path)}, line {frame.tb_lineno})"
         frame = frame.tb_next
     text = str(error).strip().partition("\n")[0]
-    return UserError(f"{source.given}: {type(error).__name__}: {text}{where}")
+    return UserError(f"{source.display_name}: {type(error).__name__}: {text}{location}")

@@ -11,7 +11,9 @@ from edgekit.conversion.importers.registry import Arrays
 from edgekit.errors import UserError
 
 
-def flatten_examples(example: object, *, given: str) -> tuple[list[str], list[NDArray[np.generic]]]:
+def flatten_examples(
+    example: object, *, display_name: str
+) -> tuple[list[str], list[NDArray[np.generic]]]:
     """Return names ('' where absent) and arrays of example inputs; empty lists without examples.
 
     Raises:
@@ -26,7 +28,7 @@ def flatten_examples(example: object, *, given: str) -> tuple[list[str], list[ND
     arrays = [np.asarray(value) for _, value in pairs]
     for array in arrays:
         if array.dtype.kind not in "biuf":
-            raise UserError(f"{given}: example inputs must be arrays of numbers")
+            raise UserError(f"{display_name}: example inputs must be arrays of numbers")
     return [name for name, _ in pairs], arrays
 
 

@@ -50,5 +50,5 @@ def detect_content(path: Path) -> Content | None:
 def _detect_zip_content(path: Path) -> Kind | None:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    found = (kind for end, kind in _MEMBERS if any(name.endswith(end) for name in names))
-    return next(found, None)
+    kinds = (kind for end, kind in _MEMBERS if any(name.endswith(end) for name in names))
+    return next(kinds, None)

@@ -15,7 +15,7 @@ import h5py
 import tensorflow  # noqa: F401 - Keras 3 asks for it late, and then with another message
 
 from edgekit.conversion.importers.keras_models import convert as convert_model
-from edgekit.conversion.importers.model_types import FoundModel
+from edgekit.conversion.importers.model_types import ModelObject
 from edgekit.conversion.importers.registry import Conversion, Source
 from edgekit.errors import UserError, first_line, make_missing_extra_error
 
@@ -49,16 +49,16 @@ def convert(source: Source) -> Conversion:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         kind = "a .keras file (a zip archive)" if is_zip else "an HDF5 file"
         raise UserError(
-            f"{source.given}: not {kind}, or truncated: {first_line(error)}",
+            f"{source.display_name}: not {kind}, or truncated: {first_line(error)}",
             hint="compare the file size with its source",
         ) from error
     if not source.trusted and any(_iter_lambda_flags(header.config)):
         raise UserError(
-            f"{source.given}: has a Lambda layer, which is Python code inside the file",
+            f"{source.display_name}: has a Lambda layer, which is Python code inside the file",
             hint="if you trust its author: --trust-pickle, or [model] trust_pickle = true",
         )
     model = _load_model(source, header)
-    return convert_model(FoundModel(value=model, example=None, given=source.given))
+    return convert_model(ModelObject(value=model, example=None, display_name=source.display_name))
 
 
 def _is_zip(source: Source) -> bool:
@@ -79,7 +79,7 @@ def _read_hdf5_header(source: Source) -> _Header:
         config = file.attrs.get("model_config")
         version = file.attrs.get("keras_version", "2")
     if config is None:
-        raise UserError(f"{source.given}: contains weights but no model", hint=_WHOLE)
+        raise UserError(f"{source.display_name}: contains weights but no model", hint=_WHOLE)
     return _Header(keras=_decode_text(version), config=json.loads(_decode_text(config)))
 
 
@@ -102,7 +102,7 @@ def _load_model(source: Source, header: _Header) -> Any:
         custom = _UNKNOWN.search(str(error))
         text = custom.group() if custom else first_line(error)
         raise UserError(
-            f"{source.given}: Keras {header.keras} cannot load it: {text}",
+            f"{source.display_name}: Keras {header.keras} cannot load it: {text}",
             hint=_CUSTOM
             if custom
             else "the file is damaged, or of a Keras version that the installed one cannot read",

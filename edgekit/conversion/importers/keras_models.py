@@ -9,28 +9,28 @@ import tensorflow as tf
 
 from edgekit.conversion.importers.example_inputs import flatten_examples
 from edgekit.conversion.importers.keras_functions import convert_callable
-from edgekit.conversion.importers.model_types import FoundModel
+from edgekit.conversion.importers.model_types import ModelObject
 from edgekit.conversion.importers.registry import Conversion
 from edgekit.errors import UserError
 
 
-def convert(found: FoundModel) -> Conversion:
+def convert(model_object: ModelObject) -> Conversion:
     """Convert a model in inference mode; inputs and outputs are named after its layers.
 
     Raises:
         UserError: The inputs of the model are not known, or tf2onnx cannot convert it.
     """
-    model: Any = found.value
-    given = found.given
-    names, arrays = flatten_examples(found.example, given=given)
+    model: Any = model_object.value
+    display_name = model_object.display_name
+    names, arrays = flatten_examples(model_object.example, display_name=display_name)
     inputs = list(getattr(model, "inputs", None) or [])
     if not inputs:
         if not arrays:
             raise UserError(
-                f"{given}: the inputs of {type(model).__name__} are unknown",
+                f"{display_name}: the inputs of {type(model).__name__} are unknown",
                 hint="return it with example inputs: return model, example_inputs",
             )
-        return _convert_with_examples(model, names, arrays, given=given)
+        return _convert_with_examples(model, names, arrays, display_name=display_name)
     structure = getattr(model, "input", None)  # absent in Keras 3 before the first call
     specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs]
     order = [_read_name(t) for t in inputs]
@@ -40,7 +40,7 @@ def convert(found: FoundModel) -> Conversion:
         specs,
         inputs=order,
         outputs=_name_outputs(model),
-        given=given,
+        display_name=display_name,
         examples=examples,
         vocabulary=_find_vocabulary(model),
     )
@@ -51,7 +51,7 @@ def _convert_with_examples(
     names: Sequence[str],
     arrays: Sequence[Any],
     *,
-    given: str,
+    display_name: str,
 ) -> Conversion:
     """Convert a subclassed model by calling it with example inputs."""
     specs = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays]
@@ -61,14 +61,19 @@ def _convert_with_examples(
             return model(dict(zip(names, tensors, strict=True)), training=False)
         return model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
 
-    made = call(*(tf.constant(a) for a in arrays))
-    count = len(tf.nest.flatten(made))
+    results = call(*(tf.constant(a) for a in arrays))
+    count = len(tf.nest.flatten(results))
     outputs = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-    if isinstance(made, Mapping):
-        outputs = sorted(str(k) for k in made)
-    own = [n or ("x" if len(arrays) == 1 else f"x_{i}") for i, n in enumerate(names)]
+    if isinstance(results, Mapping):
+        outputs = sorted(str(k) for k in results)
+    input_names = [n or ("x" if len(arrays) == 1 else f"x_{i}") for i, n in enumerate(names)]
     return convert_callable(
-        call, specs, inputs=own, outputs=outputs, given=given, examples=(arrays,)
+        call,
+        specs,
+        inputs=input_names,
+        outputs=outputs,
+        display_name=display_name,
+        examples=(arrays,),
     )
 
 
@@ -88,9 +93,9 @@ def _name_outputs(model: Any) -> list[str]:
     structure = getattr(model, "output", None)
     if isinstance(structure, Mapping):
         return sorted(str(k) for k in structure)
-    own = getattr(model, "output_names", None)
-    if own:  # Keras 2
-        return [str(name) for name in own]
+    output_names = getattr(model, "output_names", None)
+    if output_names:  # Keras 2
+        return [str(name) for name in output_names]
     return [_name_layer(t) for t in model.outputs]
 
 

@@ -26,10 +26,10 @@ def convert(source: Source) -> Conversion:
         loaded: Any = tf.saved_model.load(str(source.path))
     except Exception as error:
         raise UserError(
-            f"{source.given}: TensorFlow cannot load it: {type(error).__name__}: "
+            f"{source.display_name}: TensorFlow cannot load it: {type(error).__name__}: "
             f"{first_line(error)}",
             hint="check that the folder is complete (saved_model.pb and variables/)",
         ) from error
-    given = str(source.given).partition("#")[0]
-    function = choose_signature(loaded.signatures, source.name, given=given)
-    return convert_concrete(function, given=source.given, keep=loaded)
+    folder = str(source.display_name).partition("#")[0]
+    function = choose_signature(loaded.signatures, source.name, display_name=folder)
+    return convert_concrete(function, display_name=source.display_name, keep=loaded)

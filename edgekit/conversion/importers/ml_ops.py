@@ -21,7 +21,7 @@ _LEAST = np.float32(1e-30)
 
 
 @dataclass(kw_only=True)
-class _Rewriting:
+class _GraphRewriter:
     """A graph that is rewritten node by node."""
 
     proto: ModelProto
@@ -40,8 +40,8 @@ class _Rewriting:
 
     def read_constant(self, name: str) -> NDArray[Any] | None:
         """Return the array of an initializer; ``None`` for other values."""
-        found = next((t for t in self.proto.graph.initializer if t.name == name), None)
-        return None if found is None else numpy_helper.to_array(found)
+        tensor = next((t for t in self.proto.graph.initializer if t.name == name), None)
+        return None if tensor is None else numpy_helper.to_array(tensor)
 
     def is_read(self, name: str) -> bool:
         """Return whether a value is read by a node or is an output of the graph."""
@@ -63,101 +63,119 @@ def replace_ml_operators(proto: ModelProto) -> ModelProto:
         for v in values
         if v.type.tensor_type.HasField("shape")
     }
-    work = _Rewriting(proto=proto, ranks=ranks)
+    rewriter = _GraphRewriter(proto=proto, ranks=ranks)
     for node in list(proto.graph.node):
         rule = _RULES.get(node.op_type) if node.domain == _ML else None
-        if rule is None or not rule(work, node, _read_attributes(node)):
-            work.nodes.append(node)
-    nodes = [NodeProto.FromString(n.SerializeToString()) for n in work.nodes]
+        if rule is None or not rule(rewriter, node, _read_attributes(node)):
+            rewriter.nodes.append(node)
+    nodes = [NodeProto.FromString(n.SerializeToString()) for n in rewriter.nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     return proto
 
 
 def _read_attributes(node: NodeProto) -> dict[str, Any]:
-    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return {k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}
+    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
 
 
-def _rewrite_scaler(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+def _rewrite_scaler(rewriter: _GraphRewriter, node: NodeProto, attributes: dict[str, Any]) -> bool:
     out = node.output[0]
-    offset = work.constant(f"{out}/offset", np.array(given["offset"], np.float32))
-    scale = work.constant(f"{out}/scale", np.array(given["scale"], np.float32))
-    moved = work.add("Sub", [node.input[0], offset], f"{out}/moved")
-    work.add("Mul", [moved, scale], out)
+    offset = rewriter.constant(f"{out}/offset", np.array(attributes["offset"], np.float32))
+    scale = rewriter.constant(f"{out}/scale", np.array(attributes["scale"], np.float32))
+    shifted = rewriter.add("Sub", [node.input[0], offset], f"{out}/moved")
+    rewriter.add("Mul", [shifted, scale], out)
     return True
 
 
-def _rewrite_normalizer(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
-    if given.get("norm", "MAX") != "L1" or work.ranks.get(node.input[0], 2) != 2:
+def _rewrite_normalizer(
+    rewriter: _GraphRewriter, node: NodeProto, attributes: dict[str, Any]
+) -> bool:
+    if attributes.get("norm", "MAX") != "L1" or rewriter.ranks.get(node.input[0], 2) != 2:
         return False
     out = node.output[0]
-    if any(n.op_type == "Softmax" and node.input[0] in n.output for n in work.nodes):
-        work.add("Identity", [node.input[0]], out)  # rows of a Softmax sum to 1 already
+    if any(n.op_type == "Softmax" and node.input[0] in n.output for n in rewriter.nodes):
+        rewriter.add("Identity", [node.input[0]], out)  # rows of a Softmax sum to 1 already
         return True
-    axes = work.constant(f"{out}/axes", np.array([1], np.int64))
-    least = work.constant(f"{out}/least", np.array(_LEAST))
-    size = work.add("Abs", [node.input[0]], f"{out}/abs")
-    total = work.add("ReduceSum", [size, axes], f"{out}/sum", keepdims=1)
-    work.add("Div", [node.input[0], work.add("Max", [total, least], f"{out}/norm")], out)
+    axes = rewriter.constant(f"{out}/axes", np.array([1], np.int64))
+    least = rewriter.constant(f"{out}/least", np.array(_LEAST))
+    size = rewriter.add("Abs", [node.input[0]], f"{out}/abs")
+    total = rewriter.add("ReduceSum", [size, axes], f"{out}/sum", keepdims=1)
+    rewriter.add("Div", [node.input[0], rewriter.add("Max", [total, least], f"{out}/norm")], out)
     return True
 
 
-def _rewrite_regressor(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
-    if given.get("post_transform", "NONE") != "NONE":
+def _rewrite_regressor(
+    rewriter: _GraphRewriter, node: NodeProto, attributes: dict[str, Any]
+) -> bool:
+    if attributes.get("post_transform", "NONE") != "NONE":
         return False
-    _add_gemm(work, node.input[0], given, rows=int(given.get("targets", 1)), out=node.output[0])
+    _add_gemm(
+        rewriter,
+        node.input[0],
+        attributes,
+        rows=int(attributes.get("targets", 1)),
+        out=node.output[0],
+    )
     return True
 
 
-def _add_gemm(work: _Rewriting, x: str, given: dict[str, Any], *, rows: int, out: str) -> str:
-    weights = np.array(given["coefficients"], np.float32).reshape(rows, -1)
-    bias = np.array(given.get("intercepts", [0.0] * rows), np.float32)
-    stored = [work.constant(f"{out}/weight", weights), work.constant(f"{out}/bias", bias)]
-    return work.add("Gemm", [x, *stored], out, transB=1)
+def _add_gemm(
+    rewriter: _GraphRewriter, x: str, attributes: dict[str, Any], *, rows: int, out: str
+) -> str:
+    weights = np.array(attributes["coefficients"], np.float32).reshape(rows, -1)
+    bias = np.array(attributes.get("intercepts", [0.0] * rows), np.float32)
+    stored = [rewriter.constant(f"{out}/weight", weights), rewriter.constant(f"{out}/bias", bias)]
+    return rewriter.add("Gemm", [x, *stored], out, transB=1)
 
 
-def _rewrite_classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+def _rewrite_classifier(
+    rewriter: _GraphRewriter, node: NodeProto, attributes: dict[str, Any]
+) -> bool:
     """Write a linear classifier as Gemm, an activation for the scores, and ArgMax for the label."""
     label, scores = node.output
-    numbers = list(given.get("classlabels_ints", []))
-    classes = len(numbers or given.get("classlabels_strings", []))
-    after = given.get("post_transform", "NONE")
-    rows = len(given.get("intercepts", []))
-    labeled = work.is_read(label)
+    numbers = list(attributes.get("classlabels_ints", []))
+    classes = len(numbers or attributes.get("classlabels_strings", []))
+    after = attributes.get("post_transform", "NONE")
+    rows = len(attributes.get("intercepts", []))
+    labeled = rewriter.is_read(label)
     if after not in _AFTER or rows != classes or (labeled and not numbers):
         return False
     operator = _AFTER[after]
-    sums = _add_gemm(work, node.input[0], given, rows=rows, out=f"{scores}/sums")
+    sums = _add_gemm(rewriter, node.input[0], attributes, rows=rows, out=f"{scores}/sums")
     if operator is None:
-        work.add("Identity", [sums], scores)
+        rewriter.add("Identity", [sums], scores)
     else:
-        work.add(operator, [sums], scores, **({"axis": 1} if operator == "Softmax" else {}))
+        rewriter.add(operator, [sums], scores, **({"axis": 1} if operator == "Softmax" else {}))
     if labeled:
-        largest = work.add("ArgMax", [sums], f"{label}/largest", axis=1, keepdims=0)
-        known = work.constant(f"{label}/classes", np.array(numbers, np.int64))
-        work.add("Gather", [known, largest], label)
+        largest = rewriter.add("ArgMax", [sums], f"{label}/largest", axis=1, keepdims=0)
+        class_labels = rewriter.constant(f"{label}/classes", np.array(numbers, np.int64))
+        rewriter.add("Gather", [class_labels, largest], label)
     return True
 
 
-def _rewrite_selection(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+def _rewrite_selection(
+    rewriter: _GraphRewriter, node: NodeProto, attributes: dict[str, Any]
+) -> bool:
     """Write a selection of constant columns, or of entries of a stored list, as Gather."""
-    del given
+    del attributes
     values, chosen = node.input
     out = node.output[0]
-    columns, listed = work.read_constant(chosen), work.read_constant(values)
-    if columns is not None and work.ranks.get(values) == 2:
-        flat = work.constant(f"{out}/columns", columns.reshape(-1).astype(np.int64))
-        work.add("Gather", [values, flat], out, axis=1)
+    columns, listed = rewriter.read_constant(chosen), rewriter.read_constant(values)
+    if columns is not None and rewriter.ranks.get(values) == 2:
+        flat = rewriter.constant(f"{out}/columns", columns.reshape(-1).astype(np.int64))
+        rewriter.add("Gather", [values, flat], out, axis=1)
         return True
     if listed is not None and listed.ndim == 1:
-        row = work.constant(f"{out}/row", np.array([1, -1], np.int64))
-        work.add("Reshape", [work.add("Gather", [values, chosen], f"{out}/entries"), row], out)
+        row = rewriter.constant(f"{out}/row", np.array([1, -1], np.int64))
+        rewriter.add(
+            "Reshape", [rewriter.add("Gather", [values, chosen], f"{out}/entries"), row], out
+        )
         return True
     return False
 
 
-_Rule = Callable[[_Rewriting, NodeProto, dict[str, Any]], bool]
+_Rule = Callable[[_GraphRewriter, NodeProto, dict[str, Any]], bool]
 _RULES: dict[str, _Rule] = {
     "ArrayFeatureExtractor": _rewrite_selection,
     "LinearClassifier": _rewrite_classifier,

@@ -11,16 +11,16 @@ from edgekit.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundModel:
+class ModelObject:
     """An object that a function or a pickle gave, with the example inputs that came with it."""
 
     value: object
     example: object
-    given: str
+    display_name: str
 
 
 # Converter of objects by their class: top-level package and class name.
-_KINDS: dict[tuple[str, str], str] = {
+_CONVERTERS: dict[tuple[str, str], str] = {
     ("torch", "Module"): "edgekit.conversion.importers.torch_modules:convert",
     ("torch", "ExportedProgram"): "edgekit.conversion.importers.torch_files:convert_exported",
     ("keras", "Model"): "edgekit.conversion.importers.keras_models:convert",
@@ -39,32 +39,32 @@ def is_model(value: object) -> bool:
     return _find_converter(value) is not None
 
 
-def convert_object(found: FoundModel) -> Conversion:
+def convert_object(model_object: ModelObject) -> Conversion:
     """Convert a model object to ONNX.
 
     Raises:
         UserError: The object is of no known type, or cannot be converted.
     """
-    where = _find_converter(found.value)
-    if where is None:
+    converter = _find_converter(model_object.value)
+    if converter is None:
         raise UserError(
-            f"{found.given}: returns {_add_article(type(found.value).__name__)}, which is not a "
-            "supported model",
+            f"{model_object.display_name}: returns "
+            f"{_add_article(type(model_object.value).__name__)}, which is not a supported model",
             hint="return a torch module with its example input (return module, example_inputs), a "
             "Keras model, a tf.function or tf.Module, a scikit-learn estimator, or an "
             "onnx.ModelProto",
         )
-    module, _, name = where.partition(":")
-    convert: Callable[[FoundModel], Conversion] = getattr(importlib.import_module(module), name)
-    return convert(found)
+    module, _, name = converter.partition(":")
+    convert: Callable[[ModelObject], Conversion] = getattr(importlib.import_module(module), name)
+    return convert(model_object)
 
 
 def _find_converter(value: object) -> str | None:
     # In MRO order, as a Keras model is also a tf.Module.
     for cls in type(value).__mro__:
-        where = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
-        if where is not None:
-            return where
+        converter = _CONVERTERS.get((cls.__module__.partition(".")[0], cls.__name__))
+        if converter is not None:
+            return converter
     return None
 
 

@@ -22,16 +22,19 @@ from edgekit.tflite.trial_load import try_tflite
 from edgekit_agent.codec import decode, encode
 
 # Other distribution names of the same package.
-_ALSO = {"tensorflow": ("tensorflow-cpu", "tf-nightly"), "onnxscript": ("onnxscript-weekly",)}
+_OTHER_DISTRIBUTIONS = {
+    "tensorflow": ("tensorflow-cpu", "tf-nightly"),
+    "onnxscript": ("onnxscript-weekly",),
+}
 _CONVERSIONS = "conversions"
-_FREED = "input dimensions of size 0 in the file are treated as free"
+_FREED_NOTE = "input dimensions of size 0 in the file are treated as free"
 
 
-def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: Tick) -> Model:
+def open_model(path: Path, *, folder: Path, store: Store, trusted: bool, tick: Tick) -> Model:
     """Open the model that the user named, as a file that a runtime loads.
 
     Args:
-        given: An .onnx or .tflite file, which is used as it is; a Keras file, a SavedModel folder
+        path: An .onnx or .tflite file, which is used as it is; a Keras file, a SavedModel folder
             (or ``FOLDER#signature``), ``module:function``, a program or pickle of torch, a pickle
             of scikit-learn.
         folder: Folder of the project, in which modules are searched.
@@ -43,12 +46,12 @@ def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: 
         UserError: The source is missing, damaged, not trusted, not convertible, or of a tool that
             is not installed.
     """
-    source = detect_source(given, folder=folder, trusted=trusted)
+    source = detect_source(path, folder=folder, trusted=trusted)
     if source is None:
-        check_model_file(given)
-        if is_tflite(given):
-            try_tflite(given, store)
-        return _free_empty_inputs(read_model(given), store)
+        check_model_file(path)
+        if is_tflite(path):
+            try_tflite(path, store)
+        return _free_empty_inputs(read_model(path), store)
     row = SOURCES[source.kind]
     digest = "" if source.kind == "function" else compute_digest(source)
     if row.pickled and not trusted:
@@ -57,12 +60,12 @@ def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: 
     if not digest:  # code may return another model each time
         return _convert_source(source, store, versions, tick)
     key = _compute_key(source, digest, versions)
-    known = _recall_model(store, key, given=source.given)
-    if known is None:
-        known = _convert_source(source, store, versions, tick, digest=digest)
-        origin = encode(known.origin)
-        store.remember(_CONVERSIONS, key, {"model": known.digest, "origin": origin})
-    return known
+    model = _recall_model(store, key, display_name=source.display_name)
+    if model is None:
+        model = _convert_source(source, store, versions, tick, digest=digest)
+        origin = encode(model.origin)
+        store.remember(_CONVERSIONS, key, {"model": model.digest, "origin": origin})
+    return model
 
 
 def _free_empty_inputs(model: Model, store: Store) -> Model:
@@ -77,29 +80,33 @@ def _free_empty_inputs(model: Model, store: Store) -> Model:
     with store.scratch() as scratch:
         save(load(model.path), scratch / "model.onnx")
         path = store.put(scratch / "model.onnx")
-    origin = Origin(given=str(model.path), digest=model.digest, tool="edgekit", notes=(_FREED,))
+    origin = Origin(
+        given=str(model.path), digest=model.digest, tool="edgekit", notes=(_FREED_NOTE,)
+    )
     return replace(read_model(path), origin=origin)
 
 
 def _convert_source(
     source: Source, store: Store, versions: dict[str, str], tick: Tick, *, digest: str = ""
 ) -> Model:
-    tick(f"converting {source.given}", 0, 0)
+    tick(f"converting {source.display_name}", 0, 0)
     with store.scratch() as scratch:
-        made = convert_in_process(source, scratch, partial(tick, f"converting {source.given}"))
-        path = store.put(made.path)
-    used = {name: versions[name] for name in made.packages if name in versions}
+        result = convert_in_process(
+            source, scratch, partial(tick, f"converting {source.display_name}")
+        )
+        path = store.put(result.path)
+    used = {name: versions[name] for name in result.packages if name in versions}
     origin = Origin(
-        given=source.given,
+        given=source.display_name,
         digest=digest or path.name,
-        tool=made.tool,
+        tool=result.tool,
         versions=used,
-        notes=made.notes,
+        notes=result.notes,
     )
     return replace(read_model(path), origin=origin)
 
 
-def _recall_model(store: Store, key: str, *, given: str) -> Model | None:
+def _recall_model(store: Store, key: str, *, display_name: str) -> Model | None:
     """Return the model stored under a key; ``None`` if it is gone or damaged."""
     facts = store.recall(_CONVERSIONS, key)
     path = store.get(str(facts.get("model"))) if facts else None
@@ -109,7 +116,7 @@ def _recall_model(store: Store, key: str, *, given: str) -> Model | None:
         origin = decode(Origin, facts["origin"])
     except (KeyError, TypeError, ValueError):
         return None  # written by another version: convert again
-    return replace(read_model(path), origin=replace(origin, given=given))
+    return replace(read_model(path), origin=replace(origin, given=display_name))
 
 
 def _compute_key(source: Source, digest: str, versions: dict[str, str]) -> str:
@@ -126,21 +133,21 @@ def _compute_key(source: Source, digest: str, versions: dict[str, str]) -> str:
 
 def _read_versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Return the versions of the installed packages."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in ("onnx", *packages):
-        for other in (name, *_ALSO.get(name, ())):
+        for distribution in (name, *_OTHER_DISTRIBUTIONS.get(name, ())):
             try:
-                found[name] = version(other)
+                versions[name] = version(distribution)
                 break
             except PackageNotFoundError:
                 continue
-    return found
+    return versions
 
 
 def _build_trust_error(source: Source) -> UserError:
     return UserError(
-        f"{source.given}: not opened, as the file contains Python pickles, which run code when "
-        "they are read",
+        f"{source.display_name}: not opened, as the file contains Python pickles, which run code "
+        "when they are read",
         hint="if you trust its author: --trust-pickle, or [model] trust_pickle = true in "
         "edgekit.toml",
     )

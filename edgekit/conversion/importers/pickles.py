@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.conversion.importers.entry_point import search_modules_in, split_model_and_example
-from edgekit.conversion.importers.model_types import FoundModel, convert_object
+from edgekit.conversion.importers.model_types import ModelObject, convert_object
 from edgekit.conversion.importers.registry import EXTRAS, Conversion, Source
 from edgekit.conversion.importers.sklearn_estimators import load
 from edgekit.errors import UserError, first_line
@@ -24,14 +24,16 @@ def convert(source: Source) -> Conversion:
             if (error.name or "").partition(".")[0] in EXTRAS:
                 raise
             raise UserError(
-                f"{source.given}: {first_line(error)}",
+                f"{source.display_name}: {first_line(error)}",
                 hint="the pickle needs this module: put it into the folder of the file, or "
                 "install it",
             ) from error
         except Exception as error:
             raise UserError(
-                f"{source.given}: not a pickle, damaged, or of classes that are not installed: "
-                f"{type(error).__name__}: {first_line(error)}"
+                f"{source.display_name}: not a pickle, damaged, or of classes that are not "
+                f"installed: {type(error).__name__}: {first_line(error)}"
             ) from error
-    made, example = split_model_and_example(value)
-    return convert_object(FoundModel(value=made, example=example, given=source.given))
+    model, example = split_model_and_example(value)
+    return convert_object(
+        ModelObject(value=model, example=example, display_name=source.display_name)
+    )

@@ -42,13 +42,13 @@ def standardize_graph(
 
 def make_unique(names: Sequence[str]) -> list[str]:
     """Make names unique by adding a number to those that occur before."""
-    made: list[str] = []
+    unique: list[str] = []
     for name in names:
         new, n = name, 1
-        while new in made:
+        while new in unique:
             new, n = f"{name}_{n}", n + 1
-        made.append(new)
-    return made
+        unique.append(new)
+    return unique
 
 
 def _rewrite_erfc(graph: GraphProto) -> None:
@@ -68,38 +68,40 @@ def _rewrite_erfc(graph: GraphProto) -> None:
 
 def _separate_outputs(graph: GraphProto) -> None:
     """Make each output a value of its own: not an input, a constant or another output."""
-    taken = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    input_names = {v.name for v in graph.input} | {t.name for t in graph.initializer}
     for output in graph.output:
-        if output.name in taken:
-            own = f"{output.name}/out{len(taken)}"
-            graph.node.append(helper.make_node("Identity", [output.name], [own], name=own))
-            output.name = own
-        taken.add(output.name)
+        if output.name in input_names:
+            copy_name = f"{output.name}/out{len(input_names)}"
+            graph.node.append(
+                helper.make_node("Identity", [output.name], [copy_name], name=copy_name)
+            )
+            output.name = copy_name
+        input_names.add(output.name)
 
 
 def _plan_names(graph: GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
     """Return the new name of each value; inner values with a taken name are renamed."""
     stored = {t.name for t in graph.initializer}
-    fed = [v.name for v in graph.input if v.name not in stored]
-    new = dict(zip(fed, inputs, strict=True))
+    input_names = [v.name for v in graph.input if v.name not in stored]
+    new = dict(zip(input_names, inputs, strict=True))
     new |= dict(zip((v.name for v in graph.output), outputs, strict=True))
     clash = set(inputs) & set(outputs)
-    new = {k: f"{v}_out" if v in clash and k not in fed else v for k, v in new.items()}
+    new = {k: f"{v}_out" if v in clash and k not in input_names else v for k, v in new.items()}
     inner = {
         name
-        for each in iter_graphs(graph)
-        for node in each.node
+        for subgraph in iter_graphs(graph)
+        for node in subgraph.node
         for name in (*node.input, *node.output)
-    } | {t.name for each in iter_graphs(graph) for t in each.initializer}
-    room = {name: f"{name}/inner" for name in set(new.values()) & inner if name not in new}
-    return new | room
+    } | {t.name for subgraph in iter_graphs(graph) for t in subgraph.initializer}
+    moved_names = {name: f"{name}/inner" for name in set(new.values()) & inner if name not in new}
+    return new | moved_names
 
 
 def _rename(graph: GraphProto, new: dict[str, str]) -> None:
-    for each in iter_graphs(graph):
-        for value in (*each.input, *each.output, *each.initializer):
+    for subgraph in iter_graphs(graph):
+        for value in (*subgraph.input, *subgraph.output, *subgraph.initializer):
             value.name = new.get(value.name, value.name)
-        for node in each.node:
+        for node in subgraph.node:
             node.input[:] = [new.get(name, name) for name in node.input]
             node.output[:] = [new.get(name, name) for name in node.output]
 
@@ -139,8 +141,8 @@ def _drop_unused_opsets(proto: ModelProto) -> None:
         domain = _normalize_domain(entry.domain)
         versions[domain] = max(entry.version, versions.get(domain, 0))
     del proto.opset_import[:]
-    kept = (onnx.helper.make_opsetid(d, v) for d, v in sorted(versions.items()) if d in used)
-    proto.opset_import.extend(kept)
+    used_opsets = (onnx.helper.make_opsetid(d, v) for d, v in sorted(versions.items()) if d in used)
+    proto.opset_import.extend(used_opsets)
 
 
 def _normalize_domain(name: str) -> str:

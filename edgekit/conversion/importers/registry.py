@@ -19,14 +19,14 @@ class Source:
 
     Attributes:
         kind: Kind of source; key of ``SOURCES``.
-        given: Source as the user named it, for messages.
+        display_name: Source as the user named it, for messages.
         path: The file or folder; for a function, the project's folder.
         name: Signature of a SavedModel, or ``module:function``; else empty.
         trusted: Whether code in the file may run.
     """
 
     kind: Kind
-    given: str
+    display_name: str
     path: Path
     name: str = ""
     trusted: bool = False
@@ -37,7 +37,7 @@ class Conversion:
     """A converted graph, and the means to check that it computes the same as the source.
 
     Attributes:
-        proto: The graph, after ``finishing.standardize_graph``.
+        proto: The graph, after ``postprocess.standardize_graph``.
         tool: Name of the tool that converted it.
         reference: Computes the source's outputs from inputs, both in the graph's order.
         examples: Example inputs of the source, compared besides random ones.

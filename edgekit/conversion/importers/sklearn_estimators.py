@@ -16,7 +16,7 @@ from skl2onnx.common import _container
 from skl2onnx.common.data_types import FloatTensorType
 
 from edgekit.conversion.importers.ml_ops import replace_ml_operators
-from edgekit.conversion.importers.model_types import FoundModel
+from edgekit.conversion.importers.model_types import ModelObject
 from edgekit.conversion.importers.postprocess import standardize_graph
 from edgekit.conversion.importers.registry import Arrays, Conversion
 from edgekit.conversion.importers.sklearn_inputs import (
@@ -42,7 +42,7 @@ def load(path: Path) -> object:
     return value
 
 
-def convert(found: FoundModel) -> Conversion:
+def convert(model_object: ModelObject) -> Conversion:
     """Convert a fitted estimator with one float input ``x``, or one for each named column.
 
     A classifier has the output ``probabilities`` (``scores`` for decision functions) first, and
@@ -51,19 +51,19 @@ def convert(found: FoundModel) -> Conversion:
     Raises:
         UserError: The estimator is not fitted, takes text, or skl2onnx cannot convert it.
     """
-    estimator: Any = found.value
-    given = found.given
+    estimator: Any = model_object.value
+    display_name = model_object.display_name
     count = getattr(estimator, "n_features_in_", None)
     if count is None:
-        raise UserError(f"{given}: {type(estimator).__name__} is not fitted", hint="fit it")
+        raise UserError(f"{display_name}: {type(estimator).__name__} is not fitted", hint="fit it")
     if takes_text(estimator):
         raise UserError(
-            f"{given}: {type(estimator).__name__} has text columns; on a device, inputs must be "
-            "numeric",
+            f"{display_name}: {type(estimator).__name__} has text columns; on a device, inputs "
+            "must be numeric",
             hint="encode these columns first, and save the part of the pipeline after that",
         )
     names = _name_inputs(estimator)
-    proto = _export_estimator(estimator, names, int(count), given)
+    proto = _export_estimator(estimator, names, int(count), display_name)
     _sort_outputs(proto)
     proto = replace_ml_operators(proto)
     values = [v.name for v in proto.graph.output]
@@ -81,7 +81,7 @@ def convert(found: FoundModel) -> Conversion:
         draw=(lambda rows: _split_columns(draw(rows), names)),
         rows=_ROWS,
         stray=_STRAY_OF_TREES if any(_is_tree(part) for part in iter_parts(estimator)) else 0.0,
-        notes=tuple(_iter_notes(estimator, given)),
+        notes=tuple(_iter_notes(estimator, display_name)),
     )
 
 
@@ -91,7 +91,9 @@ def _name_inputs(estimator: Any) -> list[str]:
     return ["x"]
 
 
-def _export_estimator(estimator: Any, names: Sequence[str], count: int, given: str) -> ModelProto:
+def _export_estimator(
+    estimator: Any, names: Sequence[str], count: int, display_name: str
+) -> ModelProto:
     width = count if len(names) == 1 else 1
     types = [(name, FloatTensorType([None, width])) for name in names]
     _container.make_node = _build_node
@@ -109,7 +111,8 @@ def _export_estimator(estimator: Any, names: Sequence[str], count: int, given: s
             )
     except Exception as error:
         raise UserError(
-            f"{given}: skl2onnx cannot convert it: {type(error).__name__}: {first_line(error)}"
+            f"{display_name}: skl2onnx cannot convert it: {type(error).__name__}: "
+            f"{first_line(error)}"
         ) from error
 
 
@@ -144,9 +147,9 @@ def _sort_outputs(proto: ModelProto) -> None:
     """Sort scores before labels, as the first output is the one evaluated; drop labels of text."""
     outputs = [v for v in proto.graph.output if not _is_text(v)]
     outputs.sort(key=lambda v: v.name not in _SCORES)
-    kept = [type(v).FromString(v.SerializeToString()) for v in outputs]
+    copies = [type(v).FromString(v.SerializeToString()) for v in outputs]
     del proto.graph.output[:]
-    proto.graph.output.extend(kept)
+    proto.graph.output.extend(copies)
 
 
 def _is_text(value: Any) -> bool:
@@ -160,7 +163,7 @@ def _read_width(value: Any) -> int | None:
 
 def _build_table(estimator: Any, inputs: Arrays, names: Sequence[str]) -> Any:
     # In double precision, as in ordinary use of the estimator.
-    values = np.concatenate([np.asarray(each, np.float64) for each in inputs], axis=1)
+    values = np.concatenate([np.asarray(column, np.float64) for column in inputs], axis=1)
     columns = getattr(estimator, "feature_names_in_", None)
     if columns is None:
         return values
@@ -206,11 +209,11 @@ def _is_tree(part: Any) -> bool:
     return hasattr(part, "tree_") or hasattr(part, "_predictors")
 
 
-def _iter_notes(estimator: Any, given: str) -> Iterator[str]:
+def _iter_notes(estimator: Any, display_name: str) -> Iterator[str]:
     classes = getattr(estimator, "classes_", None)
     if isinstance(classes, np.ndarray) and list(classes) != list(range(len(classes))):
-        told = ", ".join(f"{i} = {c}" for i, c in enumerate(classes[:20]))
+        mapping = ", ".join(f"{i} = {c}" for i, c in enumerate(classes[:20]))
         yield (
-            f"{given}: classes of the columns of the probabilities: {told}; use the column "
-            "numbers as labels"
+            f"{display_name}: classes of the columns of the probabilities: {mapping}; use the "
+            "column numbers as labels"
         )

@@ -20,9 +20,11 @@ def iter_parts(estimator: Any) -> Iterator[Any]:
 
 def _iter_inner(estimator: Any) -> Iterator[Any]:
     for name in ("steps", "transformers_", "transformer_list"):
-        yield from (each[1] for each in getattr(estimator, name, []) if hasattr(each[1], "fit"))
-    held = getattr(estimator, "estimators_", [])
-    yield from held.ravel() if isinstance(held, np.ndarray) else held
+        yield from (
+            member[1] for member in getattr(estimator, name, []) if hasattr(member[1], "fit")
+        )
+    estimators = getattr(estimator, "estimators_", [])
+    yield from estimators.ravel() if isinstance(estimators, np.ndarray) else estimators
     for name in ("estimator_", "estimator", "final_estimator_", "best_estimator_"):
         inner = getattr(estimator, name, None)
         if hasattr(inner, "n_features_in_"):
@@ -81,10 +83,12 @@ def _find_typical_values(estimator: Any, count: int) -> list[Array]:
             return _find_typical_values(step[1], count)
     columns = [np.zeros(1)] * count
     for _, inner, chosen in getattr(estimator, "transformers_", []):
-        places = _find_column_numbers(estimator, chosen)
+        column_numbers = _find_column_numbers(estimator, chosen)
         if hasattr(inner, "n_features_in_"):
-            for place, values in zip(places, _find_typical_values(inner, len(places)), strict=True):
-                columns[place] = values
+            for number, values in zip(
+                column_numbers, _find_typical_values(inner, len(column_numbers)), strict=True
+            ):
+                columns[number] = values
         elif inner == "drop":
             continue
     if hasattr(estimator, "transformers_"):
@@ -123,14 +127,14 @@ def _read_fitted_values(part: Any, count: int) -> list[Array] | None:
 
 def _collect_thresholds(part: Any, count: int) -> list[Array] | None:
     """Return the thresholds at which trees split each column."""
-    found: list[list[float]] = [[] for _ in range(count)]
-    for each in iter_parts(part):
-        for features, thresholds in _iter_splits(each):
+    by_column: list[list[float]] = [[] for _ in range(count)]
+    for tree in iter_parts(part):
+        for features, thresholds in _iter_splits(tree):
             for feature, threshold in zip(features, thresholds, strict=True):
-                found[feature].append(float(threshold))
-    if not any(found):
+                by_column[feature].append(float(threshold))
+    if not any(by_column):
         return None
-    return [np.array(values or [0.0]) for values in found]
+    return [np.array(values or [0.0]) for values in by_column]
 
 
 def _iter_splits(part: Any) -> Iterator[tuple[Array, Array]]:

@@ -17,32 +17,32 @@ _MARK = "saved_model.pb"
 SUFFIXES = tuple(suffix for row in SOURCES.values() for suffix in row.suffixes)
 
 
-def detect_source(given: Path, *, folder: Path, trusted: bool) -> Source | None:
+def detect_source(source_path: Path, *, folder: Path, trusted: bool) -> Source | None:
     """Detect the source that has to be converted; ``None`` if there is nothing to convert.
 
     Args:
-        given: A file, a SavedModel folder, ``FOLDER#signature`` or ``module:function``.
+        source_path: A file, a SavedModel folder, ``FOLDER#signature`` or ``module:function``.
         folder: Folder of the project, in which modules are searched.
         trusted: Whether code in the file may run.
     """
-    text = str(given)
+    text = str(source_path)
     path, hash_, signature = text.rpartition("#")
-    if hash_ and not given.exists() and is_saved_model(Path(path)):
-        return Source(kind="saved_model", given=text, path=Path(path), name=signature)
-    if is_saved_model(given):
-        return Source(kind="saved_model", given=text, path=given)
-    if not given.exists() and is_entry(text):
-        return Source(kind="function", given=text, path=folder, name=text)
-    content = None if given.is_dir() else detect_content(given)
-    if content == "runnable" or given.is_dir():
+    if hash_ and not source_path.exists() and is_saved_model(Path(path)):
+        return Source(kind="saved_model", display_name=text, path=Path(path), name=signature)
+    if is_saved_model(source_path):
+        return Source(kind="saved_model", display_name=text, path=source_path)
+    if not source_path.exists() and is_entry(text):
+        return Source(kind="function", display_name=text, path=folder, name=text)
+    content = None if source_path.is_dir() else detect_content(source_path)
+    if content == "runnable" or source_path.is_dir():
         return None
-    kind = content or _find_kind_by_suffix(given)
-    return Source(kind=kind, given=text, path=given, trusted=trusted) if kind else None
+    kind = content or _find_kind_by_suffix(source_path)
+    return Source(kind=kind, display_name=text, path=source_path, trusted=trusted) if kind else None
 
 
-def _find_kind_by_suffix(given: Path) -> Kind | None:
+def _find_kind_by_suffix(path: Path) -> Kind | None:
     """Return the kind of a source with unrecognized content: compressed, damaged or missing."""
-    suffix = given.suffix.lower()
+    suffix = path.suffix.lower()
     return next((kind for kind, row in SOURCES.items() if suffix in row.suffixes), None)
 
 
@@ -78,5 +78,5 @@ def compute_digest(source: Source) -> str:
             f"{file.relative_to(source.path)} {sha256_of(str(file))}" for file in list_files(source)
         ]
     except OSError as error:
-        raise UserError(f"{source.given}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{source.display_name}: cannot be read: {error.strerror}") from error
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

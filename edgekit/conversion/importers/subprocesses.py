@@ -15,13 +15,13 @@ from edgekit.errors import EdgekitError, UserError
 from edgekit.progress import Count
 
 # Files in the folder of the child: its job, its answer, and the model.
-JOB, SAID, MADE = "job.json", "said.json", "model.onnx"
+JOB_FILE, RESULT_FILE, MODEL_FILE = "job.json", "said.json", "model.onnx"
 # Stages of a conversion: the tool is imported, the graph written, its outputs compared.
 STAGES = LOADED, EXPORTED, COMPARED = "loaded", "exported", "compared"
 _OUTPUT = "output.txt"
-_LOOKED_EVERY_S = 0.2
+_POLL_S = 0.2
 
-_QUIET = {
+_CHILD_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",  # saves seconds of a search for GPUs, which are not needed
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -52,7 +52,7 @@ def convert_in_process(source: Source, scratch: Path, tick: Count) -> Conversion
         EdgekitError: The process ended without a result.
     """
     job = asdict(source) | {"path": str(source.path.absolute())}
-    (scratch / JOB).write_text(json.dumps(job), encoding="utf-8")
+    (scratch / JOB_FILE).write_text(json.dumps(job), encoding="utf-8")
     # -P: the folder that happens to be current may hold an onnx.py.
     with (
         (scratch / _OUTPUT).open("wb") as output,
@@ -69,16 +69,16 @@ def convert_in_process(source: Source, scratch: Path, tick: Count) -> Conversion
         except BaseException:
             process.kill()
             raise
-    if process.returncode or not (scratch / SAID).exists():
+    if process.returncode or not (scratch / RESULT_FILE).exists():
         raise _build_exit_error(source, process.returncode, (scratch / _OUTPUT).read_bytes())
-    said = json.loads((scratch / SAID).read_bytes())
-    if "error" in said:
-        raise UserError(said["error"], hint=said["hint"])
+    result = json.loads((scratch / RESULT_FILE).read_bytes())
+    if "error" in result:
+        raise UserError(result["error"], hint=result["hint"])
     return ConversionResult(
-        path=scratch / MADE,
-        tool=said["tool"],
-        packages=tuple(said["packages"]),
-        notes=tuple(said["notes"]),
+        path=scratch / MODEL_FILE,
+        tool=result["tool"],
+        packages=tuple(result["packages"]),
+        notes=tuple(result["notes"]),
     )
 
 
@@ -87,22 +87,22 @@ def _await(process: subprocess.Popen[bytes], scratch: Path, tick: Count) -> None
     while process.poll() is None:
         tick(sum((scratch / stage).exists() for stage in STAGES), len(STAGES))
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LOOKED_EVERY_S)
+            process.wait(_POLL_S)
 
 
 def build_environment() -> dict[str, str]:
     """Return the environment of the child process: this process's module path, and no GPU."""
-    places = [str(Path(place).absolute()) for place in sys.path]
-    return {**os.environ, **_QUIET, "PYTHONPATH": os.pathsep.join(places)}
+    folders = [str(Path(folder).absolute()) for folder in sys.path]
+    return {**os.environ, **_CHILD_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(folders)}
 
 
 def _build_exit_error(source: Source, code: int, output: bytes) -> EdgekitError:
     lines = output.decode(errors="replace").strip().splitlines() or ["no error message"]
     if code < 0:
         return UserError(
-            f"{source.given}: the conversion was killed by signal {-code}: {lines[-1]}",
+            f"{source.display_name}: the conversion was killed by signal {-code}: {lines[-1]}",
             hint="signal 9 usually means that the machine ran out of memory",
         )
     return EdgekitError(
-        f"{source.given}: the conversion failed with exit status {code}: {lines[-1]}"
+        f"{source.display_name}: the conversion failed with exit status {code}: {lines[-1]}"
     )

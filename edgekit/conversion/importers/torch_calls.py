@@ -21,14 +21,14 @@ class Call:
     Attributes:
         names: Names of the tensor inputs in the graph.
         tensors: Values of the tensor inputs.
-        places: Argument of each tensor: a position or a keyword.
-        held: The other arguments, which are constant.
+        argument_keys: Argument of each tensor: a position or a keyword.
+        constants: The other arguments, which are constant.
     """
 
     names: tuple[str, ...]
     tensors: tuple[Any, ...]
-    places: tuple[int | str, ...]
-    held: tuple[tuple[int | str, Any], ...] = ()
+    argument_keys: tuple[int | str, ...]
+    constants: tuple[tuple[int | str, Any], ...] = ()
 
 
 class FlatModule(torch.nn.Module):  # type: ignore[misc]  # no types come with torch
@@ -37,15 +37,15 @@ class FlatModule(torch.nn.Module):  # type: ignore[misc]  # no types come with t
     def __init__(self, module: Any, call: Call) -> None:
         super().__init__()
         self.wrapped = module
-        self._places = call.places
-        self._held = call.held
+        self._argument_keys = call.argument_keys
+        self._constants = call.constants
         self.output_names: list[str] = []
 
     def forward(self, *tensors: Any) -> tuple[Any, ...]:
         """Return the output tensors of the module in their order."""
-        given = dict(self._held) | dict(zip(self._places, tensors, strict=True))
-        positional = [given[i] for i in sorted(k for k in given if isinstance(k, int))]
-        keywords = {k: v for k, v in given.items() if isinstance(k, str)}
+        arguments = dict(self._constants) | dict(zip(self._argument_keys, tensors, strict=True))
+        positional = [arguments[i] for i in sorted(k for k in arguments if isinstance(k, int))]
+        keywords = {k: v for k, v in arguments.items() if isinstance(k, str)}
         named = list(_flatten_result("", self.wrapped(*positional, **keywords)))
         self.output_names = ["output" if len(named) == 1 and not n else n for n, _ in named]
         return tuple(t for _, t in named)
@@ -64,16 +64,16 @@ def _flatten_result(name: str, value: Any) -> Sequence[tuple[str, Any]]:
         pairs = [(f"{stem}_{i}" if len(value) > 1 else name, v) for i, v in enumerate(value)]
     else:
         return []
-    return [leaf for key, each in pairs for leaf in _flatten_result(key, each)]
+    return [leaf for key, part in pairs for leaf in _flatten_result(key, part)]
 
 
-def build_call(module: Any, example: object, *, given: str) -> Call:
+def build_call(module: Any, example: object, *, display_name: str) -> Call:
     """Build the call that example inputs stand for.
 
     Args:
         module: The module; its ``forward`` names the inputs.
         example: A tensor or array, a tuple or list of arguments, or a dict by argument.
-        given: Name of the source, for messages.
+        display_name: Name of the source, for messages.
 
     Raises:
         UserError: An argument is neither a tensor nor a plain value, or there is no tensor.
@@ -81,24 +81,29 @@ def build_call(module: Any, example: object, *, given: str) -> Call:
     arguments = _list_arguments(module, example)
     names: list[str] = []
     tensors: list[Any] = []
-    places: list[int | str] = []
-    held: list[tuple[int | str, Any]] = []
-    for place, name, value in arguments:
+    argument_keys: list[int | str] = []
+    constants: list[tuple[int | str, Any]] = []
+    for key, name, value in arguments:
         tensor = _to_tensor(value)
         if tensor is not None:
             names.append(name)
             tensors.append(tensor)
-            places.append(place)
+            argument_keys.append(key)
         elif value is None or isinstance(value, (bool, int, float, str)):
-            held.append((place, value))
+            constants.append((key, value))
         else:
             raise UserError(
-                f"{given}: example input {name}: a {type(value).__name__}, not a tensor",
+                f"{display_name}: example input {name}: a {type(value).__name__}, not a tensor",
                 hint="wrap the module in one whose forward takes only tensors",
             )
     if not tensors:
-        raise UserError(f"{given}: the example inputs contain no tensor")
-    return Call(names=tuple(names), tensors=tuple(tensors), places=tuple(places), held=tuple(held))
+        raise UserError(f"{display_name}: the example inputs contain no tensor")
+    return Call(
+        names=tuple(names),
+        tensors=tuple(tensors),
+        argument_keys=tuple(argument_keys),
+        constants=tuple(constants),
+    )
 
 
 def _list_arguments(module: Any, example: object) -> list[tuple[int | str, str, Any]]:
@@ -116,10 +121,10 @@ def _list_arguments(module: Any, example: object) -> list[tuple[int | str, str, 
 def _list_parameters(module: Any) -> list[str]:
     """Return the names of the arguments of ``forward`` that stand for one value each."""
     try:
-        found = inspect.signature(module.forward).parameters.values()
+        parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):  # a scripted module has no Python signature
         return []
-    return [p.name for p in found if p.kind not in _VARIADIC]
+    return [p.name for p in parameters if p.kind not in _VARIADIC]
 
 
 def _to_tensor(value: Any) -> Any:
@@ -140,17 +145,17 @@ def double_batch(flat: FlatModule, call: Call, outputs: tuple[Any, ...]) -> Call
         return None
     larger = replace(call, tensors=tuple(torch.cat([t, t]) for t in call.tensors))
     try:
-        made = flat(*larger.tensors)
+        doubled = flat(*larger.tensors)
     except Exception:  # noqa: BLE001 - the answer is no, whatever it says
         return None
-    if len(made) != len(outputs):
+    if len(doubled) != len(outputs):
         return None
-    for one, two in zip(outputs, made, strict=True):
-        if not one.ndim or two.shape[0] != 2 * one.shape[0]:
+    for single, double in zip(outputs, doubled, strict=True):
+        if not single.ndim or double.shape[0] != 2 * single.shape[0]:
             return None
-        half = two[: one.shape[0]]
-        if half.shape != one.shape or not torch.allclose(
-            half.double(), one.double(), rtol=1e-3, atol=1e-4, equal_nan=True
+        half = double[: single.shape[0]]
+        if half.shape != single.shape or not torch.allclose(
+            half.double(), single.double(), rtol=1e-3, atol=1e-4, equal_nan=True
         ):
             return None
     return larger

@@ -12,7 +12,7 @@ import torch
 
 from edgekit.conversion.importers.entry_point import search_modules_in, split_model_and_example
 from edgekit.conversion.importers.example_inputs import build_sampler
-from edgekit.conversion.importers.model_types import FoundModel, convert_object
+from edgekit.conversion.importers.model_types import ModelObject, convert_object
 from edgekit.conversion.importers.postprocess import standardize_graph
 from edgekit.conversion.importers.registry import Arrays, Conversion, Source
 from edgekit.errors import UserError, first_line
@@ -33,22 +33,25 @@ def convert_program(source: Source) -> Conversion:
         program = torch.export.load(str(source.path))
     except Exception as error:
         raise UserError(
-            f"{source.given}: torch cannot load it: {first_line(error)}",
+            f"{source.display_name}: torch cannot load it: {first_line(error)}",
             hint="save the program with torch.export.save(program, 'model.pt2')",
         ) from error
-    return convert_exported(FoundModel(value=program, example=None, given=source.given))
+    return convert_exported(
+        ModelObject(value=program, example=None, display_name=source.display_name)
+    )
 
 
-def convert_exported(found: FoundModel) -> Conversion:
+def convert_exported(model_object: ModelObject) -> Conversion:
     """Convert a program of torch.export; the graph's free axes are those of the program.
 
     Raises:
         UserError: The program has no example inputs, or the exporter cannot convert it.
     """
-    program: Any = found.value
+    program: Any = model_object.value
     if program.example_inputs is None:
         raise UserError(
-            f"{found.given}: the exported program has no example inputs", hint=_FUNCTION_HINT
+            f"{model_object.display_name}: the exported program has no example inputs",
+            hint=_FUNCTION_HINT,
         )
     args, keywords = program.example_inputs
     tensors = [t for t in (*args, *keywords.values()) if isinstance(t, torch.Tensor)]
@@ -60,15 +63,17 @@ def convert_exported(found: FoundModel) -> Conversion:
             )
             proto = onnx.load(str(path))
     except Exception as error:
-        raise UserError(f"{found.given}: cannot be exported: {first_line(error)}") from error
+        raise UserError(
+            f"{model_object.display_name}: cannot be exported: {first_line(error)}"
+        ) from error
     module = program.module()
     count = len(args)
 
     def reference(inputs: Arrays) -> Arrays:
-        fed = [torch.from_numpy(np.ascontiguousarray(a)) for a in inputs]
+        tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in inputs]
         with torch.no_grad():
-            made = module(*fed[:count], **dict(zip(keywords, fed[count:], strict=True)))
-        leaves, _ = torch.utils._pytree.tree_flatten(made)
+            result = module(*tensors[:count], **dict(zip(keywords, tensors[count:], strict=True)))
+        leaves, _ = torch.utils._pytree.tree_flatten(result)
         return [t.numpy() for t in leaves]
 
     arrays = [t.numpy() for t in tensors]
@@ -96,16 +101,20 @@ def convert_pickle(source: Source) -> Conversion:
             value = torch.load(str(source.path), map_location="cpu", weights_only=False)
         except ModuleNotFoundError as error:
             raise UserError(
-                f"{source.given}: {first_line(error)}",
+                f"{source.display_name}: {first_line(error)}",
                 hint="the pickle needs this module: put it into the folder of the file",
             ) from error
         except Exception as error:
             raise UserError(
-                f"{source.given}: torch cannot load it: {type(error).__name__}: "
+                f"{source.display_name}: torch cannot load it: {type(error).__name__}: "
                 f"{first_line(error)}",
                 hint=_FUNCTION_HINT,
             ) from error
-        made, example = split_model_and_example(value)
-        if isinstance(made, dict):
-            raise UserError(f"{source.given}: contains weights but no module", hint=_FUNCTION_HINT)
-        return convert_object(FoundModel(value=made, example=example, given=source.given))
+        model, example = split_model_and_example(value)
+        if isinstance(model, dict):
+            raise UserError(
+                f"{source.display_name}: contains weights but no module", hint=_FUNCTION_HINT
+            )
+        return convert_object(
+            ModelObject(value=model, example=example, display_name=source.display_name)
+        )

@@ -17,7 +17,7 @@ import torch
 from onnx import ModelProto
 
 from edgekit.conversion.importers.example_inputs import build_sampler
-from edgekit.conversion.importers.model_types import FoundModel
+from edgekit.conversion.importers.model_types import ModelObject
 from edgekit.conversion.importers.postprocess import BATCH, standardize_graph
 from edgekit.conversion.importers.registry import Arrays, Conversion
 from edgekit.conversion.importers.torch_calls import Call, FlatModule, build_call, double_batch
@@ -39,51 +39,55 @@ class _Exporter:
     free: bool
 
 
-def convert(found: FoundModel) -> Conversion:
+def convert(model_object: ModelObject) -> Conversion:
     """Convert a module in evaluation mode, with a free batch where the module allows one.
 
     Raises:
         UserError: There is no example input, the module fails on it, or no exporter makes a graph
             that computes the same.
     """
-    module: Any = found.value
-    example = found.example
+    module: Any = model_object.value
+    example = model_object.example
     if example is None:
         example = getattr(module, "example_input_array", None)  # the name in Lightning
     if example is None:
         raise UserError(
-            f"{found.given}: a torch module without example inputs, which the exporter needs",
+            f"{model_object.display_name}: a torch module without example inputs, which the "
+            "exporter needs",
             hint="return module, example_inputs (a tensor, a tuple, or a dict by argument)",
         )
     if isinstance(module, torch.jit.ScriptModule):
         module.eval()
-    call = build_call(module.cpu().eval(), example, given=found.given)
+    call = build_call(module.cpu().eval(), example, display_name=model_object.display_name)
     flat = FlatModule(module, call)
     with torch.no_grad():
-        outputs = _run_example(flat, call, found.given)
+        outputs = _run_example(flat, call, model_object.display_name)
         larger = double_batch(flat, call, outputs)
-        return _export_first_agreeing(flat, larger or call, free=larger is not None, found=found)
+        return _export_first_agreeing(
+            flat, larger or call, free=larger is not None, model_object=model_object
+        )
 
 
 def _export_first_agreeing(
-    flat: FlatModule, call: Call, *, free: bool, found: FoundModel
+    flat: FlatModule, call: Call, *, free: bool, model_object: ModelObject
 ) -> Conversion:
     failures: list[str] = []
-    for way in _iter_exporters(flat, free=free):
+    for exporter in _iter_exporters(flat, free=free):
         try:
-            proto, warned = way.export(flat, call, way.free)
-            made = _build_conversion(flat, call, proto, way, found.given)
-            check_agreement(made, where=found.given)
+            proto, warned = exporter.export(flat, call, exporter.free)
+            conversion = _build_conversion(flat, call, proto, exporter, model_object.display_name)
+            check_agreement(conversion, display_name=model_object.display_name)
         except UserError as error:
-            failures.append(error.message.removeprefix(f"{found.given}: "))
+            failures.append(error.message.removeprefix(f"{model_object.display_name}: "))
             continue
         except Exception as error:  # noqa: BLE001 - told if no way leads to a graph
-            failures.append(f"{way.tool}: {type(error).__name__}: {_find_root_message(error)}")
+            failures.append(f"{exporter.tool}: {type(error).__name__}: {_find_root_message(error)}")
             continue
-        notes = (*_iter_notes(way, free, failures, call, found.given), *warned)
-        return Conversion(**{**vars(made), "notes": notes})
+        notes = (*_iter_notes(exporter, free, failures, call, model_object.display_name), *warned)
+        return Conversion(**{**vars(conversion), "notes": notes})
     raise UserError(
-        f"{found.given}: cannot be exported: {failures[0]}", hint=_join_failures(failures)
+        f"{model_object.display_name}: cannot be exported: {failures[0]}",
+        hint=_join_failures(failures),
     )
 
 
@@ -145,10 +149,10 @@ def _export_by_script(
 
 
 def _build_conversion(
-    flat: FlatModule, call: Call, proto: ModelProto, way: _Exporter, given: str
+    flat: FlatModule, call: Call, proto: ModelProto, exporter: _Exporter, display_name: str
 ) -> Conversion:
     if len(proto.graph.input) != len(call.tensors):
-        raise UserError(f"{given}: {way.tool} removed inputs that no output depends on")
+        raise UserError(f"{display_name}: {exporter.tool} removed inputs that no output depends on")
     arrays = [t.numpy() for t in call.tensors]
     draw = build_sampler(arrays)
 
@@ -157,10 +161,10 @@ def _build_conversion(
         with torch.no_grad():
             return [t.numpy() for t in flat(*tensors)]
 
-    made = standardize_graph(proto, inputs=call.names, outputs=flat.output_names)
+    standardized = standardize_graph(proto, inputs=call.names, outputs=flat.output_names)
     return Conversion(
-        proto=_strip_wrapper_names(made),
-        tool=way.tool,
+        proto=_strip_wrapper_names(standardized),
+        tool=exporter.tool,
         reference=reference,
         examples=(arrays, *(draw(len(arrays[0]) if arrays[0].ndim else 1) for _ in range(_DRAWS))),
         draw=draw,
@@ -169,11 +173,11 @@ def _build_conversion(
 
 def _strip_wrapper_names(proto: ModelProto) -> ModelProto:
     """Remove the wrapper's prefix from the names of weights."""
-    taken = {t.name for t in proto.graph.initializer}
+    initializer_names = {t.name for t in proto.graph.initializer}
     new = {
         name: name.removeprefix("wrapped.")
-        for name in taken
-        if name.startswith("wrapped.") and name.removeprefix("wrapped.") not in taken
+        for name in initializer_names
+        if name.startswith("wrapped.") and name.removeprefix("wrapped.") not in initializer_names
     }
     for tensor in proto.graph.initializer:
         tensor.name = new.get(tensor.name, tensor.name)
@@ -183,28 +187,28 @@ def _strip_wrapper_names(proto: ModelProto) -> ModelProto:
     return proto
 
 
-def _run_example(flat: FlatModule, call: Call, given: str) -> tuple[Any, ...]:
+def _run_example(flat: FlatModule, call: Call, display_name: str) -> tuple[Any, ...]:
     try:
-        made: tuple[Any, ...] = flat(*call.tensors)
+        outputs: tuple[Any, ...] = flat(*call.tensors)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{given}: the module fails on its example inputs: {type(error).__name__}: "
+            f"{display_name}: the module fails on its example inputs: {type(error).__name__}: "
             f"{first_line(error)}"
         ) from error
-    return made
+    return outputs
 
 
 def _iter_notes(
-    way: _Exporter, free: bool, failures: list[str], call: Call, given: str
+    exporter: _Exporter, free: bool, failures: list[str], call: Call, display_name: str
 ) -> Iterator[str]:
-    if way.export is _export_by_script and failures:
-        yield f"{given}: exported by TorchScript, as torch.export fails: {failures[0]}"
-    if not way.free:
+    if exporter.export is _export_by_script and failures:
+        yield f"{display_name}: exported by TorchScript, as torch.export fails: {failures[0]}"
+    if not exporter.free:
         rows = call.tensors[0].shape[0] if call.tensors[0].ndim else 1
         why = failures[-1] if free and failures else "the module fails on other sizes"
-        yield f"{given}: the batch size is fixed to {rows}: {why}"
+        yield f"{display_name}: the batch size is fixed to {rows}: {why}"
 
 
 def _find_root_message(error: BaseException) -> str:

@@ -28,13 +28,13 @@ _SIZES = (16, 64, 224)
 class _RandomInputs:
     """Random inputs drawn from a signature, for one size of its free axes."""
 
-    wanted: Signature
+    signature: Signature
     size: int
     vocabulary: int
 
     def __call__(self, rows: int, scale: float) -> Arrays:
         rng = np.random.default_rng(rows)
-        return [self._draw_array(spec, rows, scale, rng) for spec in self.wanted.inputs]
+        return [self._draw_array(spec, rows, scale, rng) for spec in self.signature.inputs]
 
     def _draw_array(
         self, spec: TensorSpec, rows: int, scale: float, rng: np.random.Generator
@@ -50,7 +50,7 @@ class _RandomInputs:
         return rng.integers(0, self.vocabulary, shape).astype(spec.dtype)
 
 
-def check_agreement(converted: Conversion, *, where: str) -> None:
+def check_agreement(converted: Conversion, *, display_name: str) -> None:
     """Compare a graph's outputs with those of its source, and correct the sizes the graph declares.
 
     Two arrays agree if no value differs by more than ``RELATIVE`` of the largest magnitude in the
@@ -58,7 +58,7 @@ def check_agreement(converted: Conversion, *, where: str) -> None:
 
     Args:
         converted: The graph and its source.
-        where: Name of the source, for messages.
+        display_name: Name of the source, for messages.
 
     Raises:
         UserError: The outputs differ (the message says how far), or one of the two cannot be run.
@@ -69,29 +69,32 @@ def check_agreement(converted: Conversion, *, where: str) -> None:
         session = make_session(copied)
     except Exception as error:
         raise UserError(
-            f"{where}: onnxruntime rejects the graph that {converted.tool} exported: "
+            f"{display_name}: onnxruntime rejects the graph that {converted.tool} exported: "
             f"{first_line(error)}"
         ) from error
-    wanted = read_signature(converted.proto)
-    names = [spec.name for spec in wanted.outputs]
-    for inputs in _iter_inputs(converted, wanted, where):
+    signature = read_signature(converted.proto)
+    names = [spec.name for spec in signature.outputs]
+    for inputs in _iter_inputs(converted, signature, display_name):
         try:
             expected = converted.reference(inputs)
         except Exception as error:
             raise UserError(
-                f"{where}: fails on inputs of shape {_format_shapes(inputs)}: {first_line(error)}"
+                f"{display_name}: fails on inputs of shape {_format_shapes(inputs)}: "
+                f"{first_line(error)}"
             ) from error
-        feeds = {spec.name: value for spec, value in zip(wanted.inputs, inputs, strict=True)}
+        feeds = {spec.name: value for spec, value in zip(signature.inputs, inputs, strict=True)}
         try:
-            got = session.run(names, feeds)
+            outputs = session.run(names, feeds)
         except Exception as error:
             raise UserError(
-                f"{where}: the graph that {converted.tool} exported fails on inputs of shape "
-                f"{_format_shapes(inputs)}: {first_line(error)}"
+                f"{display_name}: the graph that {converted.tool} exported fails on inputs of "
+                f"shape {_format_shapes(inputs)}: {first_line(error)}"
             ) from error
-        for name, one, other in zip(names, expected, got, strict=True):
-            _compare(converted, name, np.asarray(one), np.asarray(other), inputs, where)
-            _correct_shape(converted.proto, name, np.shape(other))
+        for name, reference, output in zip(names, expected, outputs, strict=True):
+            _compare(
+                converted, name, np.asarray(reference), np.asarray(output), inputs, display_name
+            )
+            _correct_shape(converted.proto, name, np.shape(output))
 
 
 def _correct_shape(proto: ModelProto, name: str, shape: tuple[int, ...]) -> None:
@@ -105,24 +108,28 @@ def _correct_shape(proto: ModelProto, name: str, shape: tuple[int, ...]) -> None
             dim.dim_value = size
 
 
-def _iter_inputs(converted: Conversion, wanted: Signature, where: str) -> Iterator[Arrays]:
+def _iter_inputs(
+    converted: Conversion, signature: Signature, display_name: str
+) -> Iterator[Arrays]:
     yield from converted.examples
-    free = all(spec.shape and not isinstance(spec.shape[0], int) for spec in wanted.inputs)
+    free = all(spec.shape and not isinstance(spec.shape[0], int) for spec in signature.inputs)
     if converted.draw is not None:
-        for rows in converted.rows if free else (_count_fixed_rows(wanted),):
+        for rows in converted.rows if free else (_count_fixed_rows(signature),):
             yield converted.draw(rows)
         return
-    random = _find_random_inputs(converted, wanted, where)
-    for rows in converted.rows if free else (_count_fixed_rows(wanted),):
+    random = _find_random_inputs(converted, signature, display_name)
+    for rows in converted.rows if free else (_count_fixed_rows(signature),):
         for scale in _SCALES:
             yield random(rows, scale)
 
 
-def _find_random_inputs(converted: Conversion, wanted: Signature, where: str) -> _RandomInputs:
+def _find_random_inputs(
+    converted: Conversion, signature: Signature, display_name: str
+) -> _RandomInputs:
     """Find random inputs of a size that the source accepts."""
     failure: Exception | None = None
     for size in _SIZES:
-        random = _RandomInputs(wanted=wanted, size=size, vocabulary=converted.vocabulary)
+        random = _RandomInputs(signature=signature, size=size, vocabulary=converted.vocabulary)
         try:
             converted.reference(random(1, 1.0))
         except Exception as error:  # noqa: BLE001 - of the last size it is told
@@ -130,14 +137,14 @@ def _find_random_inputs(converted: Conversion, wanted: Signature, where: str) ->
             continue
         return random
     raise UserError(
-        f"{where}: fails on random inputs of shape {_format_shapes(random(1, 1.0))}: "
+        f"{display_name}: fails on random inputs of shape {_format_shapes(random(1, 1.0))}: "
         f"{first_line(failure) if failure else ''}",
         hint="give a function (module:function) that returns it with example inputs",
     )
 
 
-def _count_fixed_rows(wanted: Signature) -> int:
-    first = wanted.inputs[0].shape[:1]
+def _count_fixed_rows(signature: Signature) -> int:
+    first = signature.inputs[0].shape[:1]
     return first[0] if first and isinstance(first[0], int) else 1
 
 
@@ -147,19 +154,19 @@ def _compare(
     expected: NDArray[np.generic],
     got: NDArray[np.generic],
     inputs: Arrays,
-    where: str,
+    display_name: str,
 ) -> None:
     if expected.shape != got.shape:
         raise UserError(
-            f"{where}: in the graph that {converted.tool} exported, {name} has shape "
+            f"{display_name}: in the graph that {converted.tool} exported, {name} has shape "
             f"{list(got.shape)}, in the source {list(expected.shape)}",
             hint=_BATCH_HINT if expected.shape[:1] != got.shape[:1] else "",
         )
     difference = compute_largest_difference(expected, got, stray=converted.stray)
-    if difference > RELATIVE and difference > _estimate_tolerance(converted, inputs, where):
+    if difference > RELATIVE and difference > _estimate_tolerance(converted, inputs, display_name):
         raise UserError(
-            f"{where}: the graph that {converted.tool} exported differs from the source: {name} "
-            f"by {difference:.3g} of its largest value (allowed: {RELATIVE:g})",
+            f"{display_name}: the graph that {converted.tool} exported differs from the source: "
+            f"{name} by {difference:.3g} of its largest value (allowed: {RELATIVE:g})",
             hint="the model may depend on state or on the batch, or the exporter has a bug",
         )
 
@@ -167,7 +174,7 @@ def _compare(
 _BATCH_HINT = "the model depends on the number of samples in a batch"
 
 
-def _estimate_tolerance(converted: Conversion, inputs: Arrays, where: str) -> float:
+def _estimate_tolerance(converted: Conversion, inputs: Arrays, display_name: str) -> float:
     """Estimate the allowed difference from the effect of a tiny change of the inputs.
 
     Raises:
@@ -175,13 +182,15 @@ def _estimate_tolerance(converted: Conversion, inputs: Arrays, where: str) -> fl
     """
     nudged = [a * (1 + _LAST_DIGITS) if np.asarray(a).dtype.kind == "f" else a for a in inputs]
     nudged = [np.asarray(n, np.asarray(a).dtype) for n, a in zip(nudged, inputs, strict=True)]
-    once, again, near = (converted.reference(each) for each in (inputs, inputs, nudged))
-    if any(_measure_difference(a, b) > RELATIVE for a, b in zip(once, again, strict=True)):
+    first, second, nudged_outputs = (
+        converted.reference(arrays) for arrays in (inputs, inputs, nudged)
+    )
+    if any(_measure_difference(a, b) > RELATIVE for a, b in zip(first, second, strict=True)):
         raise UserError(
-            f"{where}: the outputs differ between runs on the same inputs",
+            f"{display_name}: the outputs differ between runs on the same inputs",
             hint="disable randomness (such as dropout) for inference",
         )
-    change = max(_measure_difference(a, b) for a, b in zip(once, near, strict=True))
+    change = max(_measure_difference(a, b) for a, b in zip(first, nudged_outputs, strict=True))
     return min(_TIMES_AS_MUCH * change, _MOST)
 
 

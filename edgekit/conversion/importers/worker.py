@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.conversion.importers.registry import EXTRAS, SOURCES, Conversion, Source
-from edgekit.conversion.importers.subprocesses import COMPARED, EXPORTED, JOB, LOADED, MADE, SAID
+from edgekit.conversion.importers.subprocesses import (
+    COMPARED,
+    EXPORTED,
+    JOB_FILE,
+    LOADED,
+    MODEL_FILE,
+    RESULT_FILE,
+)
 from edgekit.conversion.importers.verify import check_agreement
 from edgekit.errors import EdgekitError, UserError, first_line, make_missing_extra_error
 from edgekit.onnx_graph.io import is_large, save
@@ -23,20 +30,20 @@ _PACKAGES = ("onnx", "onnxscript", "skl2onnx", "tensorflow", "keras", "tf2onnx",
 
 def main(folder: Path) -> None:
     """Run the job in a folder."""
-    job = json.loads((folder / JOB).read_bytes())
+    job = json.loads((folder / JOB_FILE).read_bytes())
     source = Source(**job | {"path": Path(job["path"])})
     try:
         converted = convert_source(source, lambda stage: (folder / stage).touch())
-        save(converted.proto, folder / MADE)
+        save(converted.proto, folder / MODEL_FILE)
     except EdgekitError as error:
-        said: dict[str, Any] = {"error": error.message, "hint": error.hint}
+        answer: dict[str, Any] = {"error": error.message, "hint": error.hint}
     else:
-        said = {
+        answer = {
             "tool": converted.tool,
             "packages": list_used_packages(),
             "notes": converted.notes,
         }
-    (folder / SAID).write_text(json.dumps(said), encoding="utf-8")
+    (folder / RESULT_FILE).write_text(json.dumps(answer), encoding="utf-8")
 
 
 def convert_source(source: Source, finished: Callable[[str], None]) -> Conversion:
@@ -57,10 +64,10 @@ def convert_source(source: Source, finished: Callable[[str], None]) -> Conversio
         finished(EXPORTED)
         if is_large(converted.proto):
             raise UserError(
-                f"{source.given}: larger than 2 GiB as ONNX, the limit of one file",
+                f"{source.display_name}: larger than 2 GiB as ONNX, the limit of one file",
                 hint="export the model with external data, and give the .onnx file",
             )
-        check_agreement(converted, where=source.given)
+        check_agreement(converted, display_name=source.display_name)
         finished(COMPARED)
     except ModuleNotFoundError as error:
         raise _build_missing_error(source, error) from error
@@ -69,8 +76,8 @@ def convert_source(source: Source, finished: Callable[[str], None]) -> Conversio
 
 def list_used_packages() -> list[str]:
     """List the loaded packages that determine the result of a conversion."""
-    found = [name for name in _PACKAGES if name in sys.modules]
-    return [*found, *(other for name, other in _INSTALLED_AS.items() if name in sys.modules)]
+    packages = [name for name in _PACKAGES if name in sys.modules]
+    return [*packages, *(other for name, other in _INSTALLED_AS.items() if name in sys.modules)]
 
 
 def _build_missing_error(source: Source, error: ModuleNotFoundError) -> UserError:
@@ -79,7 +86,7 @@ def _build_missing_error(source: Source, error: ModuleNotFoundError) -> UserErro
         package = (_COMES_WITH | _INSTALLED_AS).get(name, name)
         return make_missing_extra_error(package, EXTRAS[name])
     return UserError(
-        f"{source.given}: {first_line(error)}",
+        f"{source.display_name}: {first_line(error)}",
         hint="install the module in this Python, or run edgekit in its folder (-C DIR)",
     )
 

@@ -22,13 +22,13 @@ def compute_from_shape(node: NodeProto, shape: Shape, elem_type: int) -> Array:
         shape: Shape of its input.
         elem_type: ONNX element type of its input.
     """
-    given = {a.name: a.i for a in node.attribute}
+    attributes = {a.name: a.i for a in node.attribute}
     if node.op_type == "Size":
         return np.asarray(np.prod(shape, dtype=np.int64))
     if node.op_type == "Shape":
-        return np.asarray(shape[given.get("start", 0) : given.get("end")], np.int64)
-    dtype = helper.tensor_dtype_to_np_dtype(given.get("dtype", elem_type))
-    return np.eye(shape[0], shape[1], given.get("k", 0), dtype=dtype)
+        return np.asarray(shape[attributes.get("start", 0) : attributes.get("end")], np.int64)
+    dtype = helper.tensor_dtype_to_np_dtype(attributes.get("dtype", elem_type))
+    return np.eye(shape[0], shape[1], attributes.get("k", 0), dtype=dtype)
 
 
 def read_constant(node: NodeProto) -> Array | None:
@@ -46,30 +46,30 @@ def read_constant(node: NodeProto) -> Array | None:
 
 
 def evaluate_node(
-    proto: ModelProto, node: NodeProto, read: Mapping[str, TensorProto]
+    proto: ModelProto, node: NodeProto, constants: Mapping[str, TensorProto]
 ) -> list[Array] | None:
     """Compute the outputs of a node; ``None`` if ONNX's reference evaluator cannot run it.
 
     Args:
         proto: Model of the node; its opset and IR version apply.
         node: Node without subgraphs.
-        read: Constants that the node reads, by name.
+        constants: Constants that the node reads, by name.
     """
-    names = [name or f"{node.output[0]}__{place}" for place, name in enumerate(node.output)]
-    asked = [name for name, given in zip(names, node.output, strict=True) if given]
+    names = [name or f"{node.output[0]}__{position}" for position, name in enumerate(node.output)]
+    output_names = [name for name, original in zip(names, node.output, strict=True) if original]
     graph = helper.make_graph(
         [node],
         "one",
         [],
-        [ValueInfoProto(name=name) for name in asked],
-        initializer=list(read.values()),
+        [ValueInfoProto(name=name) for name in output_names],
+        initializer=list(constants.values()),
     )
     one = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
     try:
-        made = ReferenceEvaluator(one).run(None, {})
+        outputs = ReferenceEvaluator(one).run(None, {})
     except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
-        return None  # the node stays in the graph, and its lowering rule reports the error
-    if not all(isinstance(array, np.ndarray | np.generic) for array in made):
+        return None  # the node stays in the graph, and its conversion rule reports the error
+    if not all(isinstance(array, np.ndarray | np.generic) for array in outputs):
         return None
-    results = iter(made)
+    results = iter(outputs)
     return [np.asarray(next(results)) if name else np.zeros(0) for name in node.output]

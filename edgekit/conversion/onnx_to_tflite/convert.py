@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from onnx import ModelProto
 
-from edgekit.conversion.onnx_to_tflite.convert_graph import lower
-from edgekit.conversion.onnx_to_tflite.match_gelu import fuse_gelu
+from edgekit.conversion.onnx_to_tflite.convert_graph import convert_nodes
+from edgekit.conversion.onnx_to_tflite.gelu_fusion import fuse_gelu
 from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
 from edgekit.errors import PassRefused
 from edgekit.recipe import Precision, Target
 from edgekit.tflite.flatbuffer import write_lite
-from edgekit.tflite.ir import LiteGraph, count_kinds
+from edgekit.tflite.ir import LiteGraph, count_op_types
 from edgekit.tflite.legacy_rewrites import avoid_newer_kernels
 from edgekit.tflite.passes.constant_broadcasts import shrink_constants
 from edgekit.tflite.passes.constant_folding import fold
@@ -68,7 +68,7 @@ def convert_to_lite_graph(
     """
     fixed = fix_shapes(proto, dims)
     fuse_gelu(fixed)
-    graph = lower(fixed)
+    graph = convert_nodes(fixed)
     optimize_lite_graph(graph, precision=precision, target=target)
     return graph
 
@@ -76,10 +76,10 @@ def convert_to_lite_graph(
 def optimize_lite_graph(
     graph: LiteGraph, *, precision: Precision = "same", target: Target = "litert"
 ) -> None:
-    """Fold, fuse and quantize a lowered graph in place.
+    """Fold, fuse and quantize a converted graph in place.
 
     Args:
-        graph: Result of ``lower``.
+        graph: Result of ``convert_nodes``.
         precision: As for ``convert_to_tflite``.
         target: As for ``convert_to_tflite``.
 
@@ -87,7 +87,7 @@ def optimize_lite_graph(
         PassRefused: ``int16x8`` is asked of a graph without activation ranges, or the target lacks
             operators of the graph.
     """
-    if precision == "int16x8" and "QUANTIZE" not in count_kinds(graph.ops):
+    if precision == "int16x8" and "QUANTIZE" not in count_op_types(graph.ops):
         raise PassRefused(
             "int16x8: the model has no activation ranges",
             hint="quantize it first: edgekit apply quantize-static",

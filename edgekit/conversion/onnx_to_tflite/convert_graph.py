@@ -8,7 +8,7 @@ from onnx import ModelProto
 
 from edgekit.conversion.onnx_to_tflite.layout import Value
 from edgekit.conversion.onnx_to_tflite.ops import RULES
-from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering
+from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder
 from edgekit.onnx_graph.operators import get_operator_name, is_standard
 from edgekit.tflite.ir import LiteGraph
 
@@ -24,7 +24,7 @@ _OWN_HINTS = {
 }
 
 
-def lower(proto: ModelProto) -> LiteGraph:
+def convert_nodes(proto: ModelProto) -> LiteGraph:
     """Convert an ONNX graph to a TFLite graph operator by operator, without folding or fusion.
 
     Args:
@@ -35,19 +35,19 @@ def lower(proto: ModelProto) -> LiteGraph:
         PassRefused: An operator, or a use of one, has no TFLite counterpart; the message names the
             node and a remedy.
     """
-    return lower_with_values(proto)[0]
+    return convert_nodes_with_values(proto)[0]
 
 
-def lower_with_values(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
-    """Convert as ``lower`` does, and also return the TFLite value of each ONNX value by name."""
-    lowering = Lowering(proto)
+def convert_nodes_with_values(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
+    """Convert as ``convert_nodes``; also return the TFLite value of each ONNX value by name."""
+    builder = TfliteGraphBuilder(proto)
     for node in proto.graph.node:
         name = get_operator_name(node)
         if not is_standard(node) and name not in RULES:
             hint = _OWN_HINTS.get(node.op_type, "") if node.domain == "com.microsoft" else ""
-            raise lowering.refusal(node, "is not a standard ONNX operator", hint=hint)
+            raise builder.refusal(node, "is not a standard ONNX operator", hint=hint)
         rule = RULES.get(name)
         if rule is None:
-            raise lowering.refusal(node, "has no TFLite counterpart")
-        rule(lowering, node)
-    return lowering.finish(), lowering.values
+            raise builder.refusal(node, "has no TFLite counterpart")
+        rule(builder, node)
+    return builder.finish(), builder.values

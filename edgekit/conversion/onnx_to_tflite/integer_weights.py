@@ -9,33 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
+from edgekit.conversion.onnx_to_tflite.evaluation_context import EvaluationContext
 from edgekit.tflite.ir import Array
 
 # Smaller weights take no more bytes as floats than the nodes that would dequantize them.
 _LEAST_ENTRIES = 1024
 _AXIS_SINCE = 13  # DequantizeLinear has scales along an axis from this opset on
-
-
-class Constants(Protocol):
-    """Access to the constants of a graph that are known so far."""
-
-    @property
-    def opset(self) -> int:
-        """Return the opset version of the standard operators."""
-
-    def value(self, name: str) -> Array | None:
-        """Return the value of a constant; ``None`` for a value computed at run time."""
-
-    def fresh(self, stem: str) -> str:
-        """Return an unused name."""
-
-    def store(self, name: str, array: Array) -> None:
-        """Record a value as a constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,73 +29,73 @@ class _Integers:
     zeros: Array | None = None
 
 
-class StoredProducts:
-    """Stored integers behind computed float weights, collected during a walk over the graph."""
+class IntegerWeightRewriter:
+    """Rewrite of float weights that are computed from stored integers, node by node."""
 
     def __init__(self) -> None:
-        self._behind: dict[str, _Integers] = {}
+        self._integers: dict[str, _Integers] = {}
 
-    def replace_node(self, graph: Constants, node: NodeProto) -> list[NodeProto] | None:
+    def replace_node(self, context: EvaluationContext, node: NodeProto) -> list[NodeProto] | None:
         """Return a per-row DequantizeLinear that replaces a node, or None for other nodes.
 
         Args:
-            graph: Constants of the graph around the node.
+            context: Constants of the graph around the node.
             node: Next node in graph order; Cast and Sub are remembered.
         """
-        if graph.opset < _AXIS_SINCE:
+        if context.opset < _AXIS_SINCE:
             return None
         if node.op_type == "DequantizeLinear":
-            return _dequantize_blocks(graph, node)
+            return _dequantize_blocks(context, node)
         if node.op_type == "Cast":
-            self._remember_cast(graph, node)
+            self._remember_cast(context, node)
         elif node.op_type == "Sub":
-            self._remember_zeros(graph, node)
+            self._remember_zeros(context, node)
         elif node.op_type == "Mul":
             for integers, scales in (node.input, reversed(node.input)):
-                known = self._behind.get(integers)
-                factors = graph.value(scales)
-                if known is not None and factors is not None:
-                    return _dequantize_product(graph, known, factors, node.output[0])
+                stored = self._integers.get(integers)
+                factors = context.value(scales)
+                if stored is not None and factors is not None:
+                    return _dequantize_product(context, stored, factors, node.output[0])
         return None
 
-    def _remember_cast(self, graph: Constants, node: NodeProto) -> None:
-        array = graph.value(node.input[0])
-        to = helper.get_node_attr_value(node, "to")
-        if array is None or array.dtype not in (np.int8, np.uint8) or to != TensorProto.FLOAT:
+    def _remember_cast(self, context: EvaluationContext, node: NodeProto) -> None:
+        array = context.value(node.input[0])
+        target = helper.get_node_attr_value(node, "to")
+        if array is None or array.dtype not in (np.int8, np.uint8) or target != TensorProto.FLOAT:
             return
         if array.size >= _LEAST_ENTRIES:
-            self._behind[node.output[0]] = _Integers(array=array)
+            self._integers[node.output[0]] = _Integers(array=array)
 
-    def _remember_zeros(self, graph: Constants, node: NodeProto) -> None:
-        known, zeros = self._behind.get(node.input[0]), graph.value(node.input[1])
-        if known is None or known.zeros is not None or zeros is None:
+    def _remember_zeros(self, context: EvaluationContext, node: NodeProto) -> None:
+        stored, zeros = self._integers.get(node.input[0]), context.value(node.input[1])
+        if stored is None or stored.zeros is not None or zeros is None:
             return
         if (zeros == np.rint(zeros)).all():
-            self._behind[node.output[0]] = replace(known, zeros=zeros)
+            self._integers[node.output[0]] = replace(stored, zeros=zeros)
 
 
-def _dequantize_blocks(graph: Constants, node: NodeProto) -> list[NodeProto] | None:
+def _dequantize_blocks(context: EvaluationContext, node: NodeProto) -> list[NodeProto] | None:
     """Rewrite a blockwise DequantizeLinear per row; int4 is stored in 8 bits."""
-    given = {each.name: each.i for each in node.attribute}
-    size = given.get("block_size", 0)
-    array, scales, *rest = (graph.value(name) for name in node.input)
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    size = attributes.get("block_size", 0)
+    array, scales, *rest = (context.value(name) for name in node.input)
     if not size or array is None or scales is None or (rest and rest[0] is None):
         return None
-    axis = given.get("axis", 1) % array.ndim
+    axis = attributes.get("axis", 1) % array.ndim
     count, remainder = divmod(array.shape[axis], size)
     if remainder or array.size < _LEAST_ENTRIES:
         return None
     dtype = np.int8 if array.dtype.name in ("int4", "int8") else np.uint8
-    last = [*(each for each in range(array.ndim) if each != axis), axis]
-    wide = scales.transpose(last)
+    order = [*(attribute for attribute in range(array.ndim) if attribute != axis), axis]
+    ordered_scales = scales.transpose(order)
     return _dequantize_rows(
-        graph,
+        context,
         _Rows(
-            integers=array.astype(dtype).transpose(last).reshape(-1, size),
-            scales=wide.reshape(-1),
-            zeros=rest[0].transpose(last).reshape(-1) if rest and rest[0] is not None else None,
-            shape=(*wide.shape[:-1], count * size),
-            order=last,
+            integers=array.astype(dtype).transpose(order).reshape(-1, size),
+            scales=ordered_scales.reshape(-1),
+            zeros=rest[0].transpose(order).reshape(-1) if rest and rest[0] is not None else None,
+            shape=(*ordered_scales.shape[:-1], count * size),
+            order=order,
         ),
         node.output[0],
     )
@@ -137,52 +120,54 @@ class _Rows:
     order: Sequence[int]
 
 
-def _dequantize_rows(graph: Constants, rows: _Rows, name: str) -> list[NodeProto]:
-    inputs = [_store(graph, f"{name}_integers", rows.integers)]
-    inputs.append(_store(graph, f"{name}_scales", rows.scales.astype(np.float32)))
+def _dequantize_rows(context: EvaluationContext, rows: _Rows, name: str) -> list[NodeProto]:
+    inputs = [_store(context, f"{name}_integers", rows.integers)]
+    inputs.append(_store(context, f"{name}_scales", rows.scales.astype(np.float32)))
     if rows.zeros is not None:
-        inputs.append(_store(graph, f"{name}_zeros", rows.zeros.astype(rows.integers.dtype)))
-    real, whole = graph.fresh(name), graph.fresh(name)
-    sizes = _store(graph, f"{name}_sizes", np.asarray(rows.shape, np.int64))
-    back = [rows.order.index(axis) for axis in range(len(rows.order))]
+        inputs.append(_store(context, f"{name}_zeros", rows.zeros.astype(rows.integers.dtype)))
+    rows_name, reshaped_name = context.fresh(name), context.fresh(name)
+    sizes = _store(context, f"{name}_sizes", np.asarray(rows.shape, np.int64))
+    permutation = [rows.order.index(axis) for axis in range(len(rows.order))]
     return [
-        helper.make_node("DequantizeLinear", inputs, [real], axis=0),
-        helper.make_node("Reshape", [real, sizes], [whole]),
-        helper.make_node("Transpose", [whole], [name], perm=back),
+        helper.make_node("DequantizeLinear", inputs, [rows_name], axis=0),
+        helper.make_node("Reshape", [rows_name, sizes], [reshaped_name]),
+        helper.make_node("Transpose", [reshaped_name], [name], perm=permutation),
     ]
 
 
 def _dequantize_product(
-    graph: Constants, known: _Integers, scales: Array, name: str
+    context: EvaluationContext, stored: _Integers, scales: Array, name: str
 ) -> list[NodeProto] | None:
     """Rewrite the product of integers and broadcast scales per row."""
-    array, shape = known.array, known.array.shape
+    array, shape = stored.array, stored.array.shape
     factors = _align(scales, array.ndim)
-    zeros = None if known.zeros is None else _align(known.zeros, array.ndim)
-    if factors is None or scales.dtype != np.float32 or not _fits(known):
+    zeros = None if stored.zeros is None else _align(stored.zeros, array.ndim)
+    if factors is None or scales.dtype != np.float32 or not _zeros_fit(stored):
         return None
-    wide = factors.shape if zeros is None else np.broadcast_shapes(factors.shape, zeros.shape)
-    along = [axis for axis, size in enumerate(wide) if size > 1]
-    count = int(np.prod(wide))
-    if any(wide[axis] != shape[axis] for axis in along) or count >= array.size:
+    parameter_shape = (
+        factors.shape if zeros is None else np.broadcast_shapes(factors.shape, zeros.shape)
+    )
+    scaled_axes = [axis for axis, size in enumerate(parameter_shape) if size > 1]
+    count = int(np.prod(parameter_shape))
+    if any(parameter_shape[axis] != shape[axis] for axis in scaled_axes) or count >= array.size:
         return None
-    order = [*along, *(axis for axis in range(array.ndim) if axis not in along)]
+    order = [*scaled_axes, *(axis for axis in range(array.ndim) if axis not in scaled_axes)]
     rows = _Rows(
         integers=array.transpose(order).reshape(count, -1),
-        scales=np.broadcast_to(factors, wide).reshape(-1),
-        zeros=None if zeros is None else np.broadcast_to(zeros, wide).reshape(-1),
+        scales=np.broadcast_to(factors, parameter_shape).reshape(-1),
+        zeros=None if zeros is None else np.broadcast_to(zeros, parameter_shape).reshape(-1),
         shape=tuple(shape[axis] for axis in order),
         order=order,
     )
-    return _dequantize_rows(graph, rows, name)
+    return _dequantize_rows(context, rows, name)
 
 
-def _fits(known: _Integers) -> bool:
+def _zeros_fit(stored: _Integers) -> bool:
     """Return whether the integer type can hold the zero points."""
-    if known.zeros is None:
+    if stored.zeros is None:
         return True
-    bounds = np.iinfo(known.array.dtype)
-    return bool(((known.zeros >= bounds.min) & (known.zeros <= bounds.max)).all())
+    bounds = np.iinfo(stored.array.dtype)
+    return bool(((stored.zeros >= bounds.min) & (stored.zeros <= bounds.max)).all())
 
 
 def _align(array: Array, rank: int) -> Array | None:
@@ -192,7 +177,7 @@ def _align(array: Array, rank: int) -> Array | None:
     return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
-def _store(graph: Constants, stem: str, array: Array) -> str:
-    name = graph.fresh(stem)
-    graph.store(name, array)
+def _store(context: EvaluationContext, stem: str, array: Array) -> str:
+    name = context.fresh(stem)
+    context.store(name, array)
     return name

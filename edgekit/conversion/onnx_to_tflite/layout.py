@@ -55,9 +55,9 @@ class Value:
         """Return whether the axes are stored in ONNX's order."""
         return self.order == plain_order(len(self.order))
 
-    def axis(self, of: int) -> int:
+    def axis(self, onnx_axis: int) -> int:
         """Return the storage axis of an ONNX axis, which may be negative."""
-        return self.order.index(of % len(self.order))
+        return self.order.index(onnx_axis % len(self.order))
 
 
 def split_mixed_axis(value: Value) -> tuple[Shape, Order]:
@@ -65,7 +65,7 @@ def split_mixed_axis(value: Value) -> tuple[Shape, Order]:
     mixed = value.mixed
     if mixed is None:
         return value.tensor.shape, value.order
-    more = len(mixed.sizes) - 1
+    added_axes = len(mixed.sizes) - 1
     shape: list[int] = []
     order: list[int] = []
     for size, axis in zip(value.tensor.shape, value.order, strict=True):
@@ -74,7 +74,7 @@ def split_mixed_axis(value: Value) -> tuple[Shape, Order]:
             order += [axis + part for part in mixed.order]
         else:
             shape.append(size)
-            order.append(axis + more if axis > mixed.axis else axis)
+            order.append(axis + added_axes if axis > mixed.axis else axis)
     return tuple(shape), tuple(order)
 
 
@@ -99,29 +99,29 @@ def to_onnx_shape(shape: Shape, order: Order) -> Shape:
     return tuple(sizes[axis] for axis in range(len(order)))
 
 
-def permutation(of: Order, to: Order) -> Order:
-    """Return the ``perm`` of the TRANSPOSE from storage order ``of`` to storage order ``to``."""
-    return tuple(of.index(axis) for axis in to)
+def permutation(source: Order, target: Order) -> Order:
+    """Return the ``perm`` of the TRANSPOSE from one storage order to another."""
+    return tuple(source.index(axis) for axis in target)
 
 
 def merge_axes(shape: Shape, perm: Order) -> tuple[Shape, Order]:
     """Simplify a transpose: merge axes that stay adjacent and drop axes of size 1."""
-    places = [axis for axis in range(len(shape)) if shape[axis] != 1]
+    long_axes = [axis for axis in range(len(shape)) if shape[axis] != 1]
     groups: list[list[int]] = []
     for axis in perm:
         if shape[axis] == 1:
             continue
-        place = places.index(axis)
-        if groups and groups[-1][-1] == place - 1:
-            groups[-1].append(place)
+        position = long_axes.index(axis)
+        if groups and groups[-1][-1] == position - 1:
+            groups[-1].append(position)
         else:
-            groups.append([place])
+            groups.append([position])
     stored_groups = sorted(groups)
-    sizes = tuple(math.prod(shape[places[p]] for p in group) for group in stored_groups)
+    sizes = tuple(math.prod(shape[long_axes[i]] for i in group) for group in stored_groups)
     return sizes, tuple(stored_groups.index(group) for group in groups)
 
 
 def is_reshape(shape: Shape, perm: Order) -> bool:
     """Return whether a transpose only moves axes of size 1, so that a RESHAPE does the same."""
-    moved = [axis for axis in perm if shape[axis] != 1]
-    return moved == sorted(moved)
+    long_axes = [axis for axis in perm if shape[axis] != 1]
+    return long_axes == sorted(long_axes)

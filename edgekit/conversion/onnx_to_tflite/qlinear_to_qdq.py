@@ -34,14 +34,14 @@ def replace_integer_layers(proto: ModelProto) -> ModelProto:
     """
     if not any(_is_integer_layer(n) for graph in iter_graphs(proto.graph) for n in graph.node):
         return proto
-    made = ModelProto()
-    made.CopyFrom(proto)
-    main = GraphIndex(made)
+    rewritten = ModelProto()
+    rewritten.CopyFrom(proto)
+    main = GraphIndex(rewritten)
     weights = _find_cast_weights(main)
     for index in main.inner():
         _rewrite_graph(index, weights)
     _rewrite_graph(main, weights)
-    return made
+    return rewritten
 
 
 def _is_integer_layer(node: NodeProto) -> bool:
@@ -60,25 +60,25 @@ def _rewrite_graph(index: GraphIndex, weights: Mapping[str, StoredIntegers]) -> 
 def _rewrite_node(
     index: GraphIndex, node: NodeProto, weights: Mapping[str, StoredIntegers]
 ) -> list[NodeProto]:
-    say = _INTEGER_LAYERS.get(node.op_type) if is_standard(node) else None
-    if say is not None:
-        return say(index, node)
+    rewrite = _INTEGER_LAYERS.get(node.op_type) if is_standard(node) else None
+    if rewrite is not None:
+        return rewrite(index, node)
     if get_opset(index.proto) < _AXIS_SINCE:
         return [node]
-    if is_integer_lstm(node) and (found := read_integer_lstm_weights(index, node)):
-        return dequantize_layer(index, node, found)
+    if is_integer_lstm(node) and (lstm_weights := read_integer_lstm_weights(index, node)):
+        return dequantize_layer(index, node, lstm_weights)
     if is_bidirectional(node) and all(name in weights for name in node.input[1:3]):
         return dequantize_layer(index, node, [weights[name] for name in node.input[1:3]])
     stored = weights.get(node.output[0]) if node.output else None
     if stored is None or stored.axis is None or index is not index.main:
         return [node]
-    said, real = stored.dequantize(index, node.output[0])
-    return [said, helper.make_node("Identity", [real], list(node.output))]
+    dequantize_node, real_name = stored.dequantize(index, node.output[0])
+    return [dequantize_node, helper.make_node("Identity", [real_name], list(node.output))]
 
 
 def _find_cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
     """Find weights that Cast and Mul compute from stored integers and scales, by output name."""
-    found: dict[str, StoredIntegers] = {}
+    cast_weights: dict[str, StoredIntegers] = {}
     for node in main.graph.node:
         if node.op_type != "Mul" or not is_standard(node):
             continue
@@ -91,23 +91,25 @@ def _find_cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
             continue
         if scales.ndim == integers.ndim:
             stored = StoredIntegers(integers=np.asarray(integers), scales=np.asarray(scales))
-            found[node.output[0]] = stored
-    return found
+            cast_weights[node.output[0]] = stored
+    return cast_weights
 
 
 def _build_dequantize(
     index: GraphIndex, node: NodeProto, names: Sequence[str], axis: int
 ) -> tuple[list[NodeProto], str]:
     """Build the DequantizeLinear of a value, its scale and its zero point, and name its output."""
-    made = index.fresh(f"{names[0]}_real")
+    real_name = index.fresh(f"{names[0]}_real")
     scales = index.constant(names[1])
     is_split = scales is not None and scales.size > 1
     if is_split and get_opset(index.proto) < _AXIS_SINCE and index.constant(names[0]) is not None:
-        return [], index.add_constant(made, _dequantize_constant(index, names, axis))
-    said = helper.make_node("DequantizeLinear", list(names), [made], name=f"{node.name}/{names[0]}")
+        return [], index.add_constant(real_name, _dequantize_constant(index, names, axis))
+    dequantize_node = helper.make_node(
+        "DequantizeLinear", list(names), [real_name], name=f"{node.name}/{names[0]}"
+    )
     if is_split:
-        said.attribute.append(helper.make_attribute("axis", axis))
-    return [said], made
+        dequantize_node.attribute.append(helper.make_attribute("axis", axis))
+    return [dequantize_node], real_name
 
 
 def _dequantize_constant(index: GraphIndex, names: Sequence[str], axis: int) -> Array:
@@ -148,13 +150,17 @@ def _rewrite_linear_matmul(index: GraphIndex, node: NodeProto) -> list[NodeProto
 
 
 def _build_layer(
-    index: GraphIndex, node: NodeProto, kind: str, names: Sequence[str], grid: Sequence[str]
+    index: GraphIndex, node: NodeProto, op_type: str, names: Sequence[str], grid: Sequence[str]
 ) -> list[NodeProto]:
     """Build a float layer and the QuantizeLinear of its output."""
-    made = index.fresh(f"{node.output[0]}_real")
+    real_name = index.fresh(f"{node.output[0]}_real")
     return [
-        helper.make_node(kind, list(names), [made], name=node.name, **_read_attributes(node)),
-        helper.make_node("QuantizeLinear", [made, *grid], list(node.output), name=f"{node.name}/q"),
+        helper.make_node(
+            op_type, list(names), [real_name], name=node.name, **_read_attributes(node)
+        ),
+        helper.make_node(
+            "QuantizeLinear", [real_name, *grid], list(node.output), name=f"{node.name}/q"
+        ),
     ]
 
 
@@ -164,23 +170,23 @@ def _rewrite_integer_layer(index: GraphIndex, node: NodeProto) -> list[NodeProto
     one = index.add_constant("one", np.asarray(1, np.float32))
     nodes: list[NodeProto] = []
     names: list[str] = []
-    for place, axis in ((0, 1), (1, 0)) if is_conv else ((0, -2), (1, -1)):
-        zero = node.input[2 + place] if len(node.input) > 2 + place else ""
+    for position, axis in ((0, 1), (1, 0)) if is_conv else ((0, -2), (1, -1)):
+        zero = node.input[2 + position] if len(node.input) > 2 + position else ""
         scale = one
         zeros = index.initializers.get(zero)
         if zeros is not None and len(zeros.dims):
             scale = index.add_constant("ones", np.ones(tuple(zeros.dims), np.float32))
-        names_in = [node.input[place], scale, *([zero] if zero else [])]
-        said, made = _build_dequantize(index, node, names_in, axis)
-        nodes += said
-        names.append(made)
-    product, near = index.fresh("product"), index.fresh("product_rounded")
-    kind = "Conv" if is_conv else "MatMul"
+        names_in = [node.input[position], scale, *([zero] if zero else [])]
+        dequantize_nodes, real_name = _build_dequantize(index, node, names_in, axis)
+        nodes += dequantize_nodes
+        names.append(real_name)
+    product, rounded = index.fresh("product"), index.fresh("product_rounded")
+    op_type = "Conv" if is_conv else "MatMul"
     return [
         *nodes,
-        helper.make_node(kind, names, [product], name=node.name, **_read_attributes(node)),
-        helper.make_node("Round", [product], [near]),
-        helper.make_node("Cast", [near], list(node.output), to=TensorProto.INT32),
+        helper.make_node(op_type, names, [product], name=node.name, **_read_attributes(node)),
+        helper.make_node("Round", [product], [rounded]),
+        helper.make_node("Cast", [rounded], list(node.output), to=TensorProto.INT32),
     ]
 
 

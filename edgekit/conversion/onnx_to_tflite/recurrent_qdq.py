@@ -36,15 +36,15 @@ class StoredIntegers:
     scales: Array
     zero_points: Array | None = None
 
-    def select_direction(self, at: int) -> StoredIntegers:
+    def select_direction(self, direction: int) -> StoredIntegers:
         """Return the weight of one direction, with a first axis of size 1."""
         zeros = self.zero_points
 
         def part(array: Array) -> Array:
-            return array[at : at + 1] if array.shape[0] > 1 else array
+            return array[direction : direction + 1] if array.shape[0] > 1 else array
 
         return StoredIntegers(
-            integers=self.integers[at : at + 1],
+            integers=self.integers[direction : direction + 1],
             scales=part(self.scales),
             zero_points=None if zeros is None else part(zeros),
         )
@@ -66,11 +66,11 @@ class StoredIntegers:
         if self.zero_points is not None:
             zeros = np.broadcast_to(self.zero_points, scales.shape)
             inputs.append(index.add_constant(f"{name}_zero", zeros.reshape(shape)))
-        made = index.fresh(f"{name}_real")
-        node = helper.make_node("DequantizeLinear", inputs, [made], name=made)
+        real_name = index.fresh(f"{name}_real")
+        node = helper.make_node("DequantizeLinear", inputs, [real_name], name=real_name)
         if not one:
             node.attribute.append(helper.make_attribute("axis", self.axis or 0))
-        return node, made
+        return node, real_name
 
 
 def is_integer_lstm(node: NodeProto) -> bool:
@@ -82,22 +82,22 @@ def read_integer_lstm_weights(
     index: GraphIndex, node: NodeProto
 ) -> tuple[StoredIntegers, StoredIntegers] | None:
     """Read the weights of an integer LSTM in ONNX layout; ``None`` where they are not stored."""
-    found = []
-    for place, scale in ((1, 8), (2, 10)):
-        arrays = [index.constant(node.input[n]) for n in (place, scale, scale + 1)]
+    weights = []
+    for position, scale in ((1, 8), (2, 10)):
+        arrays = [index.constant(node.input[n]) for n in (position, scale, scale + 1)]
         if any(array is None for array in arrays):
             return None
         integers, scales, zeros = (np.asarray(array) for array in arrays)
-        wide = (*scales.shape, 1) if scales.ndim == 2 else (scales.size, 1, 1)
+        scale_shape = (*scales.shape, 1) if scales.ndim == 2 else (scales.size, 1, 1)
         zeros_wide = (*zeros.shape, 1) if zeros.ndim == 2 else (zeros.size, 1, 1)
-        found.append(
+        weights.append(
             StoredIntegers(
                 integers=np.ascontiguousarray(integers.transpose(0, 2, 1)),
-                scales=scales.reshape(wide),
+                scales=scales.reshape(scale_shape),
                 zero_points=zeros.reshape(zeros_wide) if zeros.any() else None,
             )
         )
-    return found[0], found[1]
+    return weights[0], weights[1]
 
 
 def dequantize_layer(
@@ -110,15 +110,15 @@ def dequantize_layer(
         node: The layer; an integer LSTM or a standard recurrent layer.
         weights: Input weights and recurrent weights, in ONNX layout.
     """
-    kind = node.op_type.removeprefix("DynamicQuantize")
+    op_type = node.op_type.removeprefix("DynamicQuantize")
     rounded = _round_input(index, node) if is_integer_lstm(node) else []
     if weights[0].integers.shape[0] > 1:
-        return [*rounded, *_split_directions(index, node, kind, weights)]
+        return [*rounded, *_split_directions(index, node, op_type, weights)]
     nodes, names = _dequantize_weights(index, node, weights)
     return [
         *rounded,
         *nodes,
-        _build_layer(node, kind, _list_inputs(node, names), list(node.output)),
+        _build_layer(node, op_type, _list_inputs(node, names), list(node.output)),
     ]
 
 
@@ -149,58 +149,65 @@ def _list_inputs(node: NodeProto, weights: Sequence[str]) -> list[str]:
     return [node.input[0], *weights, *node.input[3:8]]
 
 
-def _build_layer(node: NodeProto, kind: str, inputs: list[str], outputs: list[str]) -> NodeProto:
-    made = helper.make_node(kind, inputs, outputs, name=node.name)
-    made.attribute.extend(node.attribute)
-    return made
+def _build_layer(node: NodeProto, op_type: str, inputs: list[str], outputs: list[str]) -> NodeProto:
+    layer = helper.make_node(op_type, inputs, outputs, name=node.name)
+    layer.attribute.extend(node.attribute)
+    return layer
 
 
 def _split_directions(
-    index: GraphIndex, node: NodeProto, kind: str, weights: Sequence[StoredIntegers]
+    index: GraphIndex, node: NodeProto, op_type: str, weights: Sequence[StoredIntegers]
 ) -> Iterator[NodeProto]:
     parts: list[list[str]] = []
-    for at, direction in enumerate(("forward", "reverse")):
+    for side, direction in enumerate(("forward", "reverse")):
         nodes, names = _dequantize_weights(
-            index, node, [weight.select_direction(at) for weight in weights]
+            index, node, [weight.select_direction(side) for weight in weights]
         )
         yield from nodes
         inputs = _list_inputs(node, names)
-        for place in (3, 5, 6, 7):  # bias, initial states, peepholes
-            if len(inputs) > place and inputs[place]:
-                part = index.fresh(f"{inputs[place]}_{direction}")
-                where = index.add_constant("side", np.array([at]))
-                yield helper.make_node("Gather", [inputs[place], where], [part], axis=0)
-                inputs[place] = part
+        for position in (3, 5, 6, 7):  # bias, initial states, peepholes
+            if len(inputs) > position and inputs[position]:
+                part = index.fresh(f"{inputs[position]}_{direction}")
+                side_index = index.add_constant("side", np.array([side]))
+                yield helper.make_node("Gather", [inputs[position], side_index], [part], axis=0)
+                inputs[position] = part
         outputs = [index.fresh(f"{name}_{direction}") if name else "" for name in node.output]
-        made = _build_layer(node, kind, inputs, outputs)
-        made.name = f"{node.name}/{direction}"
-        _set_direction(made, kind, direction, at)
-        yield made
+        layer = _build_layer(node, op_type, inputs, outputs)
+        layer.name = f"{node.name}/{direction}"
+        _set_direction(layer, op_type, direction, side)
+        yield layer
         parts.append(outputs)
-    for place, name in enumerate(node.output):
+    for position, name in enumerate(node.output):
         if name:
-            halves = [outputs[place] for outputs in parts]
-            yield helper.make_node("Concat", halves, [name], axis=0 if place else 1)
+            halves = [outputs[position] for outputs in parts]
+            yield helper.make_node("Concat", halves, [name], axis=0 if position else 1)
 
 
-def _set_direction(node: NodeProto, kind: str, direction: str, at: int) -> None:
+def _set_direction(node: NodeProto, op_type: str, direction: str, side: int) -> None:
     """Set the attributes of one direction on its node."""
-    kept = [a for a in node.attribute if a.name not in (*_FEW_ACTIVATIONS, "direction")]
-    kept.append(helper.make_attribute("direction", direction))
+    attributes = [a for a in node.attribute if a.name not in (*_FEW_ACTIVATIONS, "direction")]
+    attributes.append(helper.make_attribute("direction", direction))
     names = read_attribute(node, "activations", None)
     if isinstance(names, list):
-        words = [each.decode().lower() for each in names]
-        first, count = at * _ACTIVATIONS[kind], _ACTIVATIONS[kind]
-        kept.append(helper.make_attribute("activations", names[first : first + count]))
-        for key, takes in (("activation_alpha", _WITH_ALPHA), ("activation_beta", _WITH_BETA)):
+        activations = [each.decode().lower() for each in names]
+        first, count = side * _ACTIVATIONS[op_type], _ACTIVATIONS[op_type]
+        attributes.append(helper.make_attribute("activations", names[first : first + count]))
+        for key, activations_with_number in (
+            ("activation_alpha", _WITH_ALPHA),
+            ("activation_beta", _WITH_BETA),
+        ):
             numbers = read_attribute(node, key, None)
             if isinstance(numbers, list):
-                before = sum(word in takes for word in words[:first])
-                own = sum(word in takes for word in words[first : first + count])
-                if part := numbers[before : before + own]:
-                    kept.append(helper.make_attribute(key, part))
+                skipped_numbers = sum(
+                    word in activations_with_number for word in activations[:first]
+                )
+                own_numbers = sum(
+                    word in activations_with_number for word in activations[first : first + count]
+                )
+                if part := numbers[skipped_numbers : skipped_numbers + own_numbers]:
+                    attributes.append(helper.make_attribute(key, part))
     del node.attribute[:]
-    node.attribute.extend(kept)
+    node.attribute.extend(attributes)
 
 
 def is_bidirectional(node: NodeProto) -> bool:

@@ -16,7 +16,7 @@ from onnx import (
     helper,
 )
 
-from edgekit.conversion.onnx_to_tflite.partial_evaluation import Walk
+from edgekit.conversion.onnx_to_tflite.partial_evaluation import PartialEvaluator
 from edgekit.conversion.onnx_to_tflite.qlinear_to_qdq import replace_integer_layers
 from edgekit.errors import PassRefused
 from edgekit.model import name_dimension
@@ -24,7 +24,7 @@ from edgekit.onnx_graph.io import get_opset
 from edgekit.onnx_graph.operators import is_standard
 
 # Nesting depth of ONNX's function definitions of operators.
-_MOST_DEPTH = 4
+_MAX_FUNCTION_DEPTH = 4
 
 
 def fix_shapes(
@@ -55,17 +55,17 @@ def fix_shapes(
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
     proto = replace_integer_layers(proto)
-    made = _walk_graph(proto, _fix_input_types(proto, dims, batch), fold_weights=fold_weights)
-    for _ in range(_MOST_DEPTH):
-        unruled = _find_composite_kinds(made)
-        if not unruled:
+    fixed = _evaluate_graph(proto, _fix_input_types(proto, dims, batch), fold_weights=fold_weights)
+    for _ in range(_MAX_FUNCTION_DEPTH):
+        composite_ops = _find_composite_ops(fixed)
+        if not composite_ops:
             break
-        made = _walk_graph(
-            _inline_definitions(made, unruled),
-            _fix_input_types(made, {}, 1),
+        fixed = _evaluate_graph(
+            _inline_definitions(fixed, composite_ops),
+            _fix_input_types(fixed, {}, 1),
             fold_weights=fold_weights,
         )
-    return made
+    return fixed
 
 
 def _fix_input_types(
@@ -73,7 +73,7 @@ def _fix_input_types(
 ) -> dict[str, TypeProto]:
     """Return the types of the model inputs with fixed sizes, initializers excepted."""
     stored = {tensor.name for tensor in proto.graph.initializer}
-    found: dict[str, TypeProto] = {}
+    input_types: dict[str, TypeProto] = {}
     for value in proto.graph.input:
         if value.name in stored:
             continue
@@ -99,63 +99,65 @@ def _fix_input_types(
             )
             for axis, dim in enumerate(value.type.tensor_type.shape.dim)
         ]
-        found[value.name] = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, sizes)
-    return found
+        input_types[value.name] = helper.make_tensor_type_proto(
+            value.type.tensor_type.elem_type, sizes
+        )
+    return input_types
 
 
-def _walk_graph(
-    proto: ModelProto, fed: Mapping[str, TypeProto], *, fold_weights: bool
+def _evaluate_graph(
+    proto: ModelProto, input_types: Mapping[str, TypeProto], *, fold_weights: bool
 ) -> ModelProto:
-    walk = Walk(proto, fed, fold_weights=fold_weights)
-    walk.run()
-    made = walk.build_model()
-    for value in made.graph.output:
+    evaluator = PartialEvaluator(proto, input_types, fold_weights=fold_weights)
+    evaluator.run()
+    evaluated = evaluator.build_model()
+    for value in evaluated.graph.output:
         if any(d.HasField("dim_value") and not d.dim_value for d in _list_dims(value)):
             raise PassRefused(f"output {value.name} has no entries", hint="remove it before export")
-    return made
+    return evaluated
 
 
 def _list_dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
 
 
-def _find_composite_kinds(proto: ModelProto) -> list[str]:
-    """Find operators without a lowering rule that ONNX defines as functions of other operators."""
+def _find_composite_ops(proto: ModelProto) -> list[str]:
+    """Find operators without a rule that ONNX defines as functions of other operators."""
     from edgekit.conversion.onnx_to_tflite.ops import RULES
 
-    opset, found = max(get_opset(proto), 1), []
-    for kind in {n.op_type for n in proto.graph.node if is_standard(n)} - RULES.keys():
-        schema = onnx.defs.get_schema(kind, opset) if onnx.defs.has(kind, opset) else None
+    opset, composite = max(get_opset(proto), 1), []
+    for op_type in {n.op_type for n in proto.graph.node if is_standard(n)} - RULES.keys():
+        schema = onnx.defs.get_schema(op_type, opset) if onnx.defs.has(op_type, opset) else None
         if schema and (schema.has_function or schema.has_context_dependent_function):
-            found.append(kind)
-    return found
+            composite.append(op_type)
+    return composite
 
 
-def _inline_definitions(proto: ModelProto, kinds: list[str]) -> ModelProto:
+def _inline_definitions(proto: ModelProto, op_types: list[str]) -> ModelProto:
     """Inline the functions by which ONNX defines the given operators.
 
     onnx needs the type of every value that they read, absent inputs included, and every attribute
     spelled out, because it does not apply the attributes' defaults.
     """
-    asked = ModelProto()
-    asked.CopyFrom(proto)
-    for tensor in asked.graph.initializer:
-        kind = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-        asked.graph.value_info.add(name=tensor.name, type=kind)
-    asked.graph.value_info.add(name="", type=helper.make_tensor_type_proto(1, []))
-    for node in asked.graph.node:
-        if node.op_type in kinds:
+    typed = ModelProto()
+    typed.CopyFrom(proto)
+    for tensor in typed.graph.initializer:
+        tensor_type = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        typed.graph.value_info.add(name=tensor.name, type=tensor_type)
+    typed.graph.value_info.add(name="", type=helper.make_tensor_type_proto(1, []))
+    for node in typed.graph.node:
+        if node.op_type in op_types:
             _give_defaults(node, max(get_opset(proto), 1))
     try:
         return onnx.inliner.inline_selected_functions(
-            asked, [("", kind) for kind in kinds], inline_schema_functions=True
+            typed, [("", op_type) for op_type in op_types], inline_schema_functions=True
         )
     except RuntimeError:
-        return proto  # lowering reports the operators without a rule
+        return proto  # the conversion reports the operators without a rule
 
 
 def _give_defaults(node: NodeProto, opset: int) -> None:
-    given = {a.name for a in node.attribute}
+    stated = {a.name for a in node.attribute}
     for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
-        if name not in given and attribute.default_value.type:
+        if name not in stated and attribute.default_value.type:
             node.attribute.add().CopyFrom(attribute.default_value)

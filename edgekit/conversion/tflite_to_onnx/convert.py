@@ -5,16 +5,16 @@ from __future__ import annotations
 from onnx import ModelProto
 
 from edgekit.conversion.tflite_to_onnx.dynamic_batch import takes_batches
-from edgekit.conversion.tflite_to_onnx.graph_builder import Lifting
-from edgekit.conversion.tflite_to_onnx.onnx_builder import ModelWriter, get_quantization
-from edgekit.conversion.tflite_to_onnx.ops import LIFTS
+from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import OnnxGraphBuilder
+from edgekit.conversion.tflite_to_onnx.onnx_model_builder import OnnxModelBuilder, get_quantization
+from edgekit.conversion.tflite_to_onnx.ops import RULES
 from edgekit.conversion.tflite_to_onnx.variables import replace_variables
 from edgekit.onnx_graph.states import State, record_states
 from edgekit.tflite.ir import LiteGraph
 from edgekit.tflite.passes.padding import fuse_padding_and_dilation
 
 
-def lift(graph: LiteGraph) -> ModelProto:
+def convert_to_onnx(graph: LiteGraph) -> ModelProto:
     """Convert a TFLite graph to an ONNX model with the same input and output names and order.
 
     Quantized tensors become QDQ with the scales of the file: activations are uint8 (int16 where the
@@ -36,26 +36,30 @@ def lift(graph: LiteGraph) -> ModelProto:
             operator, its output and a remedy.
     """
     stateless, variables = replace_variables(graph)
-    made = _convert_with_batch(fuse_padding_and_dilation(stateless))
+    proto = _convert_with_batch(fuse_padding_and_dilation(stateless))
     if variables:
         states = [State(input=v.input, output=v.output, initial=v.initial) for v in variables]
-        record_states(made, states)
-    return made
+        record_states(proto, states)
+    return proto
 
 
-def _convert_with_batch(widened: LiteGraph) -> ModelProto:
+def _convert_with_batch(graph: LiteGraph) -> ModelProto:
     """Convert a graph, with a free batch dimension if the result computes batches."""
-    one = _convert(widened, free=False)
-    if any(t.shape[:1] not in ((1,), (-1,)) for t in widened.inputs.values()):
-        return one
-    free = _convert(widened, free=True)
-    return free if takes_batches(free) else one
+    fixed_batch = _convert(graph, free=False)
+    if any(t.shape[:1] not in ((1,), (-1,)) for t in graph.inputs.values()):
+        return fixed_batch
+    free_batch = _convert(graph, free=True)
+    return free_batch if takes_batches(free_batch) else fixed_batch
 
 
 def _convert(graph: LiteGraph, *, free: bool) -> ModelProto:
-    wide = any(t.dtype == "int16" and get_quantization(t) for op in graph.ops for t in op.outputs)
-    written = ModelWriter(opset=21 if wide else 17, taken={*graph.inputs, *graph.outputs})
-    lifting = Lifting(graph, written, LIFTS, free=free)
-    lifting.feed_inputs()
-    lifting.run()
-    return written.model(lifting.build_graph())
+    has_int16 = any(
+        t.dtype == "int16" and get_quantization(t) for op in graph.ops for t in op.outputs
+    )
+    model_builder = OnnxModelBuilder(
+        opset=21 if has_int16 else 17, reserved_names={*graph.inputs, *graph.outputs}
+    )
+    builder = OnnxGraphBuilder(graph, model_builder, RULES, free=free)
+    builder.feed_inputs()
+    builder.run()
+    return model_builder.model(builder.build_graph())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgekit.conversion.tflite_to_onnx.onnx_builder import get_quantization
+from edgekit.conversion.tflite_to_onnx.onnx_model_builder import get_quantization
 from edgekit.errors import PassRefused
 from edgekit.tflite.evaluate import evaluate_op
 from edgekit.tflite.ir import Array, LiteGraph, Op, Tensor, constant
@@ -37,11 +37,11 @@ def replace_variables(graph: LiteGraph) -> tuple[LiteGraph, tuple[Variable, ...]
     Raises:
         PassRefused: A variable is used in a branch or loop, or its initial value is not known.
     """
-    handles = {op.outputs[0].name for op in graph.ops if op.kind == "VAR_HANDLE"}
+    handles = {op.outputs[0].name for op in graph.ops if op.op_type == "VAR_HANDLE"}
     if not handles:
         return graph, ()
-    found = _Variables(graph=graph)
-    return found.rewrite(), tuple(found.states())
+    variables = _Variables(graph=graph)
+    return variables.rewrite(), tuple(variables.states())
 
 
 @dataclass(kw_only=True)
@@ -64,38 +64,40 @@ class _Variables:
         inputs = self.graph.inputs | {name: self.read[name] for name in self._list_changed()}
         outputs = dict(self.graph.outputs)
         outputs |= {self._name_output(name): self.value[name] for name in self._list_changed()}
-        made = LiteGraph(ops=_copy_ops(ops), inputs=inputs, outputs=outputs, inner=self.graph.inner)
-        made.substitute(self.replaced)
-        return made
+        rewritten = LiteGraph(
+            ops=_copy_ops(ops), inputs=inputs, outputs=outputs, inner=self.graph.inner
+        )
+        rewritten.substitute(self.replaced)
+        return rewritten
 
     def states(self) -> Iterator[Variable]:
         """Yield the variables whose values last from run to run."""
         for name in self._list_changed():
-            initial, given = self._find_initial_value(name), self.read[name].quantization
-            if given is not None and get_quantization(self.read[name]) is not None:
-                held = constant(name, initial, quantization=given)
-                initial = dequantize_constant(held).astype(np.float32)
+            initial, quantization = self._find_initial_value(name), self.read[name].quantization
+            if quantization is not None and get_quantization(self.read[name]) is not None:
+                stored = constant(name, initial, quantization=quantization)
+                initial = dequantize_constant(stored).astype(np.float32)
             yield Variable(input=name, output=self._name_output(name), initial=initial)
 
     def _replace_op(self, op: Op) -> bool:
         """Record an operator on variables; return whether it is one and leaves the graph."""
-        if op.kind == "CALL_ONCE":
+        if op.op_type == "CALL_ONCE":
             self.initial |= _read_initial_values(self.graph, op)
             return True
-        if op.kind == "VAR_HANDLE":
+        if op.op_type == "VAR_HANDLE":
             self.names[id(op.outputs[0])] = self._name_variable(op)
             return True
-        if op.kind == "READ_VARIABLE":
+        if op.op_type == "READ_VARIABLE":
             name = self._find_name(op)
             if name not in self.value:
                 self.read[name] = self.value[name] = op.outputs[0]
             elif self.value[name] is not op.outputs[0]:
                 self.replaced[id(op.outputs[0])] = self.value[name]
             return True
-        if op.kind == "ASSIGN_VARIABLE":
+        if op.op_type == "ASSIGN_VARIABLE":
             assigned = op.inputs[1]
             if assigned is None:
-                raise PassRefused(f"{op.kind} has no value to assign", hint=_HINT)
+                raise PassRefused(f"{op.op_type} has no value to assign", hint=_HINT)
             self.value[self._find_name(op)] = assigned
             return True
         return False
@@ -104,15 +106,16 @@ class _Variables:
         handle = op.inputs[0]
         if handle is None or id(handle) not in self.names:
             raise PassRefused(
-                f"{op.kind} of a variable whose handle passes through other operators", hint=_HINT
+                f"{op.op_type} of a variable whose handle passes through other operators",
+                hint=_HINT,
             )
         return self.names[id(handle)]
 
     def _name_variable(self, op: Op) -> str:
         """Return the name of the variable behind a handle; handles of one variable share it."""
         shared = _read_shared_name(op)
-        taken = {*self.graph.inputs, *self.graph.outputs}
-        return f"{shared}_state" if shared in taken else shared
+        reserved_names = {*self.graph.inputs, *self.graph.outputs}
+        return f"{shared}_state" if shared in reserved_names else shared
 
     def _name_output(self, name: str) -> str:
         return f"{name}_next"
@@ -141,7 +144,7 @@ class _Variables:
     def _check_handles(self, ops: Iterable[Op]) -> None:
         for op in ops:
             if any(id(t) in self.names for t in op.inputs if t is not None):
-                raise PassRefused(f"{op.kind} passes a variable into a subgraph", hint=_HINT)
+                raise PassRefused(f"{op.op_type} passes a variable into a subgraph", hint=_HINT)
 
 
 def _read_shared_name(op: Op) -> str:
@@ -149,42 +152,42 @@ def _read_shared_name(op: Op) -> str:
     return str(name)
 
 
-def _read_initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
+def _read_initial_values(graph: LiteGraph, call: Op) -> dict[str, Array]:
     """Read the initial values of variables from the initialization subgraph (CALL_ONCE).
 
     Raises:
         PassRefused: A value is only known at run time.
     """
-    once = graph.inner[int(op.options["init_subgraph_index"]) - 1]
-    known: dict[int, Array] = {}
+    once = graph.inner[int(call.options["init_subgraph_index"]) - 1]
+    computed: dict[int, Array] = {}
     names: dict[int, str] = {}
-    found: dict[str, Array] = {}
-    for each in once.ops:
-        if each.kind == "VAR_HANDLE":
-            names[id(each.outputs[0])] = _read_shared_name(each)
+    initial_values: dict[str, Array] = {}
+    for op in once.ops:
+        if op.op_type == "VAR_HANDLE":
+            names[id(op.outputs[0])] = _read_shared_name(op)
             continue
-        values = [None if t is None else known.get(id(t), t.data) for t in each.inputs]
-        if each.kind == "ASSIGN_VARIABLE":
-            handle, value = each.inputs[0], values[1]
+        values = [None if t is None else computed.get(id(t), t.data) for t in op.inputs]
+        if op.op_type == "ASSIGN_VARIABLE":
+            handle, value = op.inputs[0], values[1]
             if handle is None or id(handle) not in names or value is None:
                 raise PassRefused(
                     "the initial value of a variable is computed at run time", hint=_HINT
                 )
-            found[names[id(handle)]] = value
+            initial_values[names[id(handle)]] = value
             continue
-        made = (
-            evaluate_op(each, [v for v in values if v is not None]) if None not in values else None
+        result = (
+            evaluate_op(op, [v for v in values if v is not None]) if None not in values else None
         )
-        if made is not None:
-            known[id(each.outputs[0])] = made
-    return found
+        if result is not None:
+            computed[id(op.outputs[0])] = result
+    return initial_values
 
 
 def _copy_ops(ops: Iterable[Op]) -> list[Op]:
     """Copy operators, so that edits of their inputs leave the original graph unchanged."""
     return [
         Op(
-            kind=o.kind,
+            op_type=o.op_type,
             inputs=list(o.inputs),
             outputs=o.outputs,
             options=o.options,

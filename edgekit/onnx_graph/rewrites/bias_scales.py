@@ -28,39 +28,41 @@ def compute_bias_scales(proto: ModelProto) -> None:
     file is packed.
     """
     index = GraphIndex(proto)
-    made: dict[str, NodeProto] = {}
+    products: dict[str, NodeProto] = {}
     for layer in proto.graph.node:
         names = _find_layer_scales(index, layer)
         if names is None:
             continue
         bias, *factors = names
         if _only_scales_biases(index, bias) and _is_product(index, bias, factors):
-            made[bias] = helper.make_node("Mul", factors, [bias])
-    if not made:
+            products[bias] = helper.make_node("Mul", factors, [bias])
+    if not products:
         return
-    for place in reversed(range(len(proto.graph.initializer))):
-        if proto.graph.initializer[place].name in made:
-            del proto.graph.initializer[place]
-    known = index.initializers.keys()  # taken before the edit, so the replaced vectors count too
+    for position in reversed(range(len(proto.graph.initializer))):
+        if proto.graph.initializer[position].name in products:
+            del proto.graph.initializer[position]
+    initializer_names = (
+        index.initializers.keys()
+    )  # taken before the edit, so the replaced vectors count too
     nodes = list(proto.graph.node)
-    first = [n for n in nodes if restores_bias(index, n) and known >= set(n.input)]
-    moved = {n.output[0] for n in first}
-    rest = [n for n in nodes if not n.output or n.output[0] not in moved]
-    index.replace_nodes([*made.values(), *first, *rest])
+    first = [n for n in nodes if restores_bias(index, n) and initializer_names >= set(n.input)]
+    product_names = {n.output[0] for n in first}
+    rest = [n for n in nodes if not n.output or n.output[0] not in product_names]
+    index.replace_nodes([*products.values(), *first, *rest])
 
 
 def store_bias_scales(proto: ModelProto) -> None:
     """Replace each Mul that computes bias scales by the stored vector, in place."""
     index = GraphIndex(proto)
-    found = {
+    biases = {
         node.output[0]: _multiply_constants(index, node.input)
         for node in _iter_scale_products(index)
     }
-    if not found:
+    if not biases:
         return
-    for name, scales in found.items():
+    for name, scales in biases.items():
         proto.graph.initializer.append(numpy_helper.from_array(scales, name))
-    index.replace_nodes([n for n in proto.graph.node if found.keys().isdisjoint(n.output)])
+    index.replace_nodes([n for n in proto.graph.node if biases.keys().isdisjoint(n.output)])
 
 
 def computes_bias_scales(proto: ModelProto) -> bool:
@@ -90,10 +92,10 @@ def _find_layer_scales(index: GraphIndex, layer: NodeProto) -> list[str] | None:
         return None
     names = []
     for value in (layer.input[2], layer.input[0], layer.input[1]):
-        maker = index.producer.get(value)
-        if maker is None or maker.op_type != "DequantizeLinear":
+        producer = index.producer.get(value)
+        if producer is None or producer.op_type != "DequantizeLinear":
             return None
-        names.append(maker.input[1])
+        names.append(producer.input[1])
     is_stored = _is_float(index, names[0]) and _are_factors(index, names[1:])
     return names if is_stored else None
 
@@ -128,9 +130,9 @@ def _only_scales_biases(index: GraphIndex, name: str) -> bool:
 def _is_product(index: GraphIndex, name: str, factors: Sequence[str]) -> bool:
     """Return whether enough stored scales equal the product of the factors bit for bit."""
     scales, product = index.float_constant(name), _multiply_constants(index, factors)
-    same = scales.shape == product.shape and scales.tobytes() == product.tobytes()
+    is_equal = scales.shape == product.shape and scales.tobytes() == product.tobytes()
     # Hardware that flushes denormal numbers to zero would compute other scales.
-    return same and scales.size >= _LEAST_SCALES and bool((scales >= _SMALLEST).all())
+    return is_equal and scales.size >= _LEAST_SCALES and bool((scales >= _SMALLEST).all())
 
 
 def _multiply_constants(index: GraphIndex, names: Sequence[str]) -> NDArray[np.float32]:

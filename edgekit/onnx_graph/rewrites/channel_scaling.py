@@ -45,15 +45,15 @@ def fold_channel_scaling(proto: ModelProto) -> int:
 class _Layer:
     """Node with a stored weight that no other node reads.
 
-    ``axis`` is the axis of the output channels in the weight, ``place`` their axis in the output,
-    counted from the last. ``scales`` names the scales of a weight in weight-only QDQ.
+    ``axis`` is the axis of the output channels in the weight, ``channel_axis`` their axis in the
+    output, counted from the last. ``scales`` names the scales of a weight in weight-only QDQ.
     """
 
     node: NodeProto
     weight: str
     axis: int
     channels: int
-    place: int
+    channel_axis: int
     scales: str = ""
 
 
@@ -67,28 +67,33 @@ def _find_layer(index: GraphIndex, node: NodeProto) -> _Layer | None:
     tensor = index.initializers.get(weight)
     if tensor is None or tensor.data_type != (TensorProto.INT8 if scales else TensorProto.FLOAT):
         return None
-    found = _find_output_channels(node, tuple(tensor.dims))
-    if found is None or not _has_foldable_bias(index, node, found[1]):
+    output_channels = _find_output_channels(node, tuple(tensor.dims))
+    if output_channels is None or not _has_foldable_bias(index, node, output_channels[1]):
         return None
-    axis, channels, place = found
+    axis, channels, channel_axis = output_channels
     if scales:
         dequantize = index.producer[node.input[1]]
-        same = tuple(index.initializers[scales].dims) == (channels,)
-        if not same or read_attribute(dequantize, "axis", 1) != axis:
+        fits = tuple(index.initializers[scales].dims) == (channels,)
+        if not fits or read_attribute(dequantize, "axis", 1) != axis:
             return None
     return _Layer(
-        node=node, weight=weight, axis=axis, channels=channels, place=place, scales=scales
+        node=node,
+        weight=weight,
+        axis=axis,
+        channels=channels,
+        channel_axis=channel_axis,
+        scales=scales,
     )
 
 
 def _find_weight(index: GraphIndex, name: str) -> tuple[str, str]:
     """Return the name of the stored weight, and the name of its scales if it is dequantized."""
-    maker = index.producer.get(name)
-    if maker is None or maker.op_type != "DequantizeLinear" or len(maker.input) != 2:
+    producer = index.producer.get(name)
+    if producer is None or producer.op_type != "DequantizeLinear" or len(producer.input) != 2:
         return name, ""
-    if any(each not in index.initializers for each in maker.input):
+    if any(each not in index.initializers for each in producer.input):
         return name, ""
-    return maker.input[0], maker.input[1]
+    return producer.input[0], producer.input[1]
 
 
 def _find_output_channels(node: NodeProto, dims: tuple[int, ...]) -> tuple[int, int, int] | None:
@@ -142,7 +147,7 @@ class _Folder:
 
     def __init__(self, index: GraphIndex) -> None:
         self.index = index
-        self.get_removed: set[int] = set()
+        self.removed_ids: set[int] = set()
         # Reshape nodes inserted before and behind a MatMul, by the MatMul.
         self.before: dict[int, NodeProto] = {}
         self.behind: dict[int, NodeProto] = {}
@@ -155,15 +160,15 @@ class _Folder:
     def iter_remaining_nodes(self, nodes: list[NodeProto]) -> Iterator[NodeProto]:
         """Yield the remaining nodes and the nodes inserted around them."""
         for node in nodes:
-            if id(node) in self.get_removed:
+            if id(node) in self.removed_ids:
                 continue
-            for each in (self.before.get(id(node)), node, self.behind.get(id(node))):
-                if each is not None:
-                    yield each
+            for neighbor in (self.before.get(id(node)), node, self.behind.get(id(node))):
+                if neighbor is not None:
+                    yield neighbor
 
     def fold(self, layer: _Layer) -> int:
         """Fold the scales and shifts behind a layer and return the number of removed nodes."""
-        if id(layer.node) in self.get_removed:
+        if id(layer.node) in self.removed_ids:
             return 0
         chain = self._follow(layer)
         # A product of higher rank has no bias: replacing one Add by another gains nothing.
@@ -173,25 +178,25 @@ class _Folder:
         if not self._scale_weight(layer, chain.scale):
             return 0
         self._add_shift(layer, chain)
-        for node, read in chain.removed:
-            maker = self.index.producer[read]
-            maker.output[list(maker.output).index(read)] = node.output[0]
-            self.index.producer[node.output[0]] = maker
-            self.get_removed.add(id(node))
+        for node, input_name in chain.removed:
+            producer = self.index.producer[input_name]
+            producer.output[list(producer.output).index(input_name)] = node.output[0]
+            self.index.producer[node.output[0]] = producer
+            self.removed_ids.add(id(node))
         return len(chain.removed)
 
     def _follow(self, layer: _Layer) -> _Chain:
         """Collect the scales and shifts behind a layer that can be folded."""
         zeros = np.zeros(layer.channels)
         chain = _Chain(scale=zeros + 1, shift=zeros)
-        place: int | None = layer.place
+        channel_axis: int | None = layer.channel_axis
         value = layer.node.output[0]
         while (node := self.index.only_reader(value)) is not None:
             if not is_standard(node):
                 break
             if node.op_type in _MOVES and node.input[0] == value:
-                place = self._track_channels(node, place, layer.channels)
-            elif change := self._scale_and_shift(node, value, place, layer.channels):
+                channel_axis = self._track_channels(node, channel_axis, layer.channels)
+            elif change := self._scale_and_shift(node, value, channel_axis, layer.channels):
                 chain.compose(*change)
                 chain.removed.append((node, value))
             else:
@@ -202,15 +207,17 @@ class _Folder:
     # ------------------------------------------------------------ one node behind a layer
 
     def _scale_and_shift(
-        self, node: NodeProto, value: str, place: int | None, channels: int
+        self, node: NodeProto, value: str, channel_axis: int | None, channels: int
     ) -> tuple[Doubles | float, Doubles | float] | None:
         """Return the scale and shift that a node applies; ``None`` for other operations."""
         if node.op_type == "BatchNormalization":
-            return self._fold_normalization(node, value, place, channels)
+            return self._fold_normalization(node, value, channel_axis, channels)
         if node.op_type not in ("Mul", "Div", "Add", "Sub") or len(set(node.input)) != 2:
             return None
         first = node.input[0] == value
-        vector = self._read_channel_vector(node.input[1 if first else 0], value, place, channels)
+        vector = self._read_channel_vector(
+            node.input[1 if first else 0], value, channel_axis, channels
+        )
         if vector is None:
             return None
         if node.op_type == "Mul":
@@ -222,10 +229,10 @@ class _Folder:
         return (1 / vector, 0.0) if first and vector.all() else None
 
     def _fold_normalization(
-        self, node: NodeProto, value: str, place: int | None, channels: int
+        self, node: NodeProto, value: str, channel_axis: int | None, channels: int
     ) -> tuple[Doubles, Doubles] | None:
         rank = len(self.shapes.get(value, ()))
-        if place is None or not rank or place != 1 - rank or node.input[0] != value:
+        if channel_axis is None or not rank or channel_axis != 1 - rank or node.input[0] != value:
             return None
         if read_attribute(node, "training_mode", 0) or any(node.output[1:]):
             return None
@@ -241,7 +248,7 @@ class _Folder:
         return factor, bias - mean * factor
 
     def _read_channel_vector(
-        self, name: str, value: str, place: int | None, channels: int
+        self, name: str, value: str, channel_axis: int | None, channels: int
     ) -> Doubles | None:
         """Read a constant as one number per channel; ``None`` if it varies along other axes."""
         tensor = self.index.initializers.get(name)
@@ -251,24 +258,30 @@ class _Folder:
         if len(dims) > max(len(self.shapes.get(value, ())) if len(dims) > 1 else 1, 1):
             return None
         if math.prod(dims) != 1:
-            wanted = place is not None and len(dims) >= -place and dims[place] == channels
-            if not wanted or math.prod(dims) != channels:
+            has_channels = (
+                channel_axis is not None
+                and len(dims) >= -channel_axis
+                and dims[channel_axis] == channels
+            )
+            if not has_channels or math.prod(dims) != channels:
                 return None
         vector = self.index.float_constant(name).astype(np.float64).ravel()
         return np.broadcast_to(vector, (channels,))
 
-    def _track_channels(self, node: NodeProto, place: int | None, channels: int) -> int | None:
+    def _track_channels(
+        self, node: NodeProto, channel_axis: int | None, channels: int
+    ) -> int | None:
         """Return the channel axis behind a data movement node; ``None`` if it is not known."""
         before, after = (self.shapes.get(n) for n in (node.input[0], node.output[0]))
-        if place is None or node.op_type == "Identity":
-            return place
-        if before is None or after is None or -place > len(before):
+        if channel_axis is None or node.op_type == "Identity":
+            return channel_axis
+        if before is None or after is None or -channel_axis > len(before):
             return None
         if node.op_type == "Transpose":
             perm = read_attribute(node, "perm", None)
             order = list(perm) if isinstance(perm, list) else list(reversed(range(len(before))))
-            return order.index(len(before) + place) - len(before)
-        return _find_axis_after_reshape(before, after, place, channels)
+            return order.index(len(before) + channel_axis) - len(before)
+        return _find_axis_after_reshape(before, after, channel_axis, channels)
 
     # ------------------------------------------------------------ the layer itself
 
@@ -328,29 +341,31 @@ class _Folder:
         the same at load, but too late for the Gemm to be quantized.
         """
         node, dims = layer.node, self.shapes.get(layer.node.input[0], (None,))
-        made, product = node.output[0], self.index.fresh("p")
+        output, product = node.output[0], self.index.fresh("p")
         bias = self.index.add_constant("b", shift)
         node.output[0] = product
         if None in dims:
-            behind = helper.make_node("Add", [product, bias], [made])
+            behind = helper.make_node("Add", [product, bias], [output])
         else:
             flat = self.index.fresh("f")
             sizes = np.array([*dims[:-1], layer.channels], np.int64)
             names = [
-                self.index.add_constant("n", each) for each in (np.array([-1, dims[-1]]), sizes)
+                self.index.add_constant("n", shape) for shape in (np.array([-1, dims[-1]]), sizes)
             ]
             self.before[id(node)] = helper.make_node("Reshape", [node.input[0], names[0]], [flat])
             node.op_type = "Gemm"
             node.input[:] = [flat, node.input[1], bias]
-            behind = helper.make_node("Reshape", [product, names[1]], [made])
+            behind = helper.make_node("Reshape", [product, names[1]], [output])
             self.index.producer[flat] = self.before[id(node)]
-        self.index.producer |= {product: node, made: behind}
+        self.index.producer |= {product: node, output: behind}
         self.behind[id(node)] = behind
 
 
-def _find_axis_after_reshape(before: Dims, after: Dims, place: int, channels: int) -> int | None:
+def _find_axis_after_reshape(
+    before: Dims, after: Dims, channel_axis: int, channels: int
+) -> int | None:
     """Find the channel axis behind a reshape that keeps it whole; ``None`` without one."""
-    axis = len(before) + place
+    axis = len(before) + channel_axis
     for other, size in enumerate(after):
         if size != channels:
             continue
@@ -365,5 +380,5 @@ def _find_axis_after_reshape(before: Dims, after: Dims, place: int, channels: in
 
 def _count_entries(dims: Dims) -> int | None:
     """Return the product of sizes; ``None`` if a dimension is free."""
-    known = [size for size in dims if size is not None]
-    return math.prod(known) if len(known) == len(dims) else None
+    sizes = [size for size in dims if size is not None]
+    return math.prod(sizes) if len(sizes) == len(dims) else None

@@ -43,11 +43,11 @@ def decides_branch(proto: ModelProto, constants: Mapping[str, NDArray[np.generic
         constants: values of inputs that are the same in every run.
     """
     index = GraphIndex(proto)
-    fed = {value.name for value in proto.graph.input} - index.initializers.keys()
-    known = {name for name, value in constants.items() if value.size <= MOST_ENTRIES}
+    input_names = {value.name for value in proto.graph.input} - index.initializers.keys()
+    constant_names = {name for name, value in constants.items() if value.size <= MOST_ENTRIES}
     sources = (
-        find_upstream(index, [node.input[0]]) & fed
+        find_upstream(index, [node.input[0]]) & input_names
         for node in proto.graph.node
         if node.op_type == "If"
     )
-    return any(names and names <= known for names in sources)
+    return any(names and names <= constant_names for names in sources)

@@ -18,10 +18,10 @@ def dequantize_at_load(proto: ModelProto) -> None:
     index = GraphIndex(proto)
     nodes: list[NodeProto] = []
     for node in proto.graph.node:
-        made = make_cast_and_mul(index, node.output[0]) if node.output else []
-        if made:
-            made[-1].output[0] = node.output[0]
-        nodes += made or [node]
+        replacement = make_cast_and_mul(index, node.output[0]) if node.output else []
+        if replacement:
+            replacement[-1].output[0] = node.output[0]
+        nodes += replacement or [node]
     index.replace_nodes(nodes)
     GraphIndex(proto).drop_unread_constants()
 
@@ -36,26 +36,28 @@ def make_cast_and_mul(index: GraphIndex, name: str) -> list[NodeProto]:
     Returns:
         The two nodes, the second with a new output; empty if the value is no such constant.
     """
-    maker = index.producer.get(name)
-    if maker is None or maker.op_type != "DequantizeLinear":
+    producer = index.producer.get(name)
+    if producer is None or producer.op_type != "DequantizeLinear":
         return []
-    integers, scales = (index.initializers.get(each) for each in maker.input[:2])
+    integers, scales = (index.initializers.get(input_name) for input_name in producer.input[:2])
     if integers is None or scales is None or integers.data_type != TensorProto.INT8:
         return []
     if scales.data_type != TensorProto.FLOAT or len(scales.dims) > 1:
         return []
-    zeros = [index.initializers.get(each) for each in maker.input[2:] if each]
-    if any(each is None or index.float_constant(each.name).any() for each in zeros):
+    zeros = [index.initializers.get(input_name) for input_name in producer.input[2:] if input_name]
+    if any(
+        input_name is None or index.float_constant(input_name.name).any() for input_name in zeros
+    ):
         return []
-    axis = read_attribute(maker, "axis", 1)
+    axis = read_attribute(producer, "axis", 1)
     shape = [1] * len(integers.dims)
     if scales.dims and isinstance(axis, int):
         shape[axis] = -1
     factor = index.add_constant("ws", index.float_constant(scales.name).reshape(shape))
-    real, made = index.fresh("c"), index.fresh("d")
+    cast_name, scaled_name = index.fresh("c"), index.fresh("d")
     return [
-        helper.make_node("Cast", [integers.name], [real], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [real, factor], [made]),
+        helper.make_node("Cast", [integers.name], [cast_name], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [cast_name, factor], [scaled_name]),
     ]
 
 
@@ -66,18 +68,18 @@ def dequantize_by_operator(proto: ModelProto) -> None:
     opset must be 13 or above.
     """
     main = GraphIndex(proto)
-    taken = _find_layer_weights(main)
+    layer_weights = _find_layer_weights(main)
     nodes: list[NodeProto] = []
     for node in proto.graph.node:
-        axis = taken.get(node.output[0]) if node.output else None
+        axis = layer_weights.get(node.output[0]) if node.output else None
         names = None if axis is None else _find_integers_and_scales(main, node, axis)
         if names is None:
             nodes.append(node)
         else:
-            made = list(node.output)
-            nodes.append(helper.make_node("DequantizeLinear", names, made, axis=axis))
-    read = {name for node in nodes for name in node.input} | main.outputs | main.inner_reads
-    main.replace_nodes([n for n in nodes if n.op_type != "Cast" or n.output[0] in read])
+            outputs = list(node.output)
+            nodes.append(helper.make_node("DequantizeLinear", names, outputs, axis=axis))
+    read_names = {name for node in nodes for name in node.input} | main.outputs | main.inner_reads
+    main.replace_nodes([n for n in nodes if n.op_type != "Cast" or n.output[0] in read_names])
     GraphIndex(proto).drop_unread_constants()
 
 
@@ -87,15 +89,17 @@ def _find_layer_weights(main: GraphIndex) -> dict[str, int]:
     axes: dict[str, set[int | None]] = {}
     for index in (main, *main.inner()):
         for node in index.graph.node:
-            for place, name in enumerate(node.input):
+            for position, name in enumerate(node.input):
                 if name in products:
                     rank = _get_rank(main, products[name])
-                    axis = find_channel_axis(index, node, rank) if place == 1 else None
+                    axis = find_channel_axis(index, node, rank) if position == 1 else None
                     axes.setdefault(name, set()).add(axis)
     return {
         name: axis
-        for name, found in axes.items()
-        if len(found) == 1 and (axis := found.pop()) is not None and name not in main.outputs
+        for name, weight_axes in axes.items()
+        if len(weight_axes) == 1
+        and (axis := weight_axes.pop()) is not None
+        and name not in main.outputs
     }
 
 

@@ -45,13 +45,15 @@ def computes_half(proto: ModelProto) -> bool:
 
 def _reads_half(graph: GraphProto) -> bool:
     """Return whether an operator of one graph reads a float16 input or constant."""
-    fed = {v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
-    fed |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
+    half_inputs = {
+        v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.FLOAT16
+    }
+    half_inputs |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
     for node in graph.node:
         stored = [a.t for a in node.attribute if a.name == "value"]
         if node.op_type == "Constant" and any(t.data_type == TensorProto.FLOAT16 for t in stored):
-            fed.update(node.output)
-    return any(fed & set(node.input) for node in graph.node if node.op_type != "Cast")
+            half_inputs.update(node.output)
+    return any(half_inputs & set(node.input) for node in graph.node if node.op_type != "Cast")
 
 
 def compute_in_float32(proto: ModelProto) -> None:
@@ -66,8 +68,8 @@ def compute_in_float32(proto: ModelProto) -> None:
         for tensor in graph.initializer:
             _widen_tensor(tensor)
         for node in graph.node:
-            for each in node.attribute:
-                _widen_attribute(node, each)
+            for attribute in node.attribute:
+                _widen_attribute(node, attribute)
         inner = graph is not proto.graph
         for value in (*graph.value_info, *((*graph.input, *graph.output) if inner else ())):
             _widen_type(value.type)
@@ -78,14 +80,16 @@ def compute_in_float32(proto: ModelProto) -> None:
 def widen_weights(proto: ModelProto) -> None:
     """Store float16 constants that are cast to float32 as float32, in place."""
     index = GraphIndex(proto)
-    kept: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in proto.graph.node:
         if not _is_widening_cast(index, node):
-            kept.append(node)
+            nodes.append(node)
             continue
-        wide = numpy_helper.from_array(index.float_constant(node.input[0]), node.output[0])
-        proto.graph.initializer.append(wide)
-    index.replace_nodes(kept)
+        float32_weight = numpy_helper.from_array(
+            index.float_constant(node.input[0]), node.output[0]
+        )
+        proto.graph.initializer.append(float32_weight)
+    index.replace_nodes(nodes)
     GraphIndex(proto).drop_unread_constants()
 
 
@@ -118,8 +122,10 @@ def list_half_constants(proto: ModelProto) -> frozenset[str]:
     graphs = list(iter_graphs(proto.graph))
     names = {t.name for graph in graphs for t in graph.initializer if t.data_type == _HALF}
     constants = (n for graph in graphs for n in graph.node if n.op_type == "Constant")
-    made = {n.output[0] for n in constants if any(a.t.data_type == _HALF for a in n.attribute)}
-    return frozenset(names | made)
+    constant_names = {
+        n.output[0] for n in constants if any(a.t.data_type == _HALF for a in n.attribute)
+    }
+    return frozenset(names | constant_names)
 
 
 def _narrow(proto: ModelProto, worth: Callable[[str, Sequence[int]], bool]) -> int:
@@ -132,11 +138,13 @@ def _narrow(proto: ModelProto, worth: Callable[[str, Sequence[int]], bool]) -> i
         if narrow is not None:
             half = index.add_constant("h", narrow)
             casts.append(helper.make_node("Cast", [half], [name], to=_SINGLE))
-    widened = {cast.output[0] for cast in casts}
-    kept = [tensor for tensor in index.graph.initializer if tensor.name not in widened]
+    widened_names = {cast.output[0] for cast in casts}
+    kept_tensors = [
+        tensor for tensor in index.graph.initializer if tensor.name not in widened_names
+    ]
     nodes = [*casts, *index.graph.node]
     del index.graph.initializer[:]
-    index.graph.initializer.extend(kept)
+    index.graph.initializer.extend(kept_tensors)
     index.replace_nodes(nodes)
     return len(casts)
 
@@ -165,29 +173,29 @@ def _has_half(proto: ModelProto) -> bool:
 def _cast_borders(proto: ModelProto) -> None:
     """Cast float16 inputs to float32 behind the inputs, and back in front of the outputs."""
     index = GraphIndex(proto)
-    fed = {v.name for v in proto.graph.input} - index.initializers.keys()
+    input_names = {v.name for v in proto.graph.input} - index.initializers.keys()
     front: list[NodeProto] = []
     renamed: dict[str, str] = {}
     for value in proto.graph.input:
-        if value.name in fed and value.type.tensor_type.elem_type == _HALF:
-            wide = renamed[value.name] = index.fresh(f"{value.name}_wide")
-            front.append(helper.make_node("Cast", [value.name], [wide], to=_SINGLE))
+        if value.name in input_names and value.type.tensor_type.elem_type == _HALF:
+            float32_name = renamed[value.name] = index.fresh(f"{value.name}_wide")
+            front.append(helper.make_node("Cast", [value.name], [float32_name], to=_SINGLE))
     back: list[NodeProto] = []
     for value in proto.graph.output:
-        if value.type.tensor_type.elem_type == _HALF and value.name not in fed:
-            wide = renamed[value.name] = index.fresh(f"{value.name}_wide")
-            back.append(helper.make_node("Cast", [wide], [value.name], to=_HALF))
-    _rename(proto, renamed, fed)
-    known = [value for value in proto.graph.value_info if value.name not in renamed]
+        if value.type.tensor_type.elem_type == _HALF and value.name not in input_names:
+            float32_name = renamed[value.name] = index.fresh(f"{value.name}_wide")
+            back.append(helper.make_node("Cast", [float32_name], [value.name], to=_HALF))
+    _rename(proto, renamed, input_names)
+    value_types = [value for value in proto.graph.value_info if value.name not in renamed]
     del proto.graph.value_info[:]
-    proto.graph.value_info.extend(known)
+    proto.graph.value_info.extend(value_types)
     index.replace_nodes([*front, *proto.graph.node, *back])
 
 
-def _rename(proto: ModelProto, renamed: dict[str, str], fed: set[str]) -> None:
+def _rename(proto: ModelProto, renamed: dict[str, str], input_names: set[str]) -> None:
     """Rename values in all nodes, in initializers that are not inputs, and in inner outputs."""
     for tensor in proto.graph.initializer:
-        if tensor.name not in fed:
+        if tensor.name not in input_names:
             tensor.name = renamed.get(tensor.name, tensor.name)
     for graph in iter_graphs(proto.graph):
         for node in graph.node:
@@ -201,27 +209,27 @@ def _rename(proto: ModelProto, renamed: dict[str, str], fed: set[str]) -> None:
 
 def _widen_tensor(tensor: TensorProto) -> None:
     if tensor.data_type == _HALF:
-        wide = numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+        float32_values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(float32_values, tensor.name))
 
 
-def _widen_attribute(node: NodeProto, each: AttributeProto) -> None:
-    if each.type == AttributeProto.TENSOR:
-        _widen_tensor(each.t)
-    for tensor in each.tensors:
+def _widen_attribute(node: NodeProto, attribute: AttributeProto) -> None:
+    if attribute.type == AttributeProto.TENSOR:
+        _widen_tensor(attribute.t)
+    for tensor in attribute.tensors:
         _widen_tensor(tensor)
-    known = node.domain in ("", "ai.onnx", "com.microsoft") and each.name in _TYPES
-    if known and each.type == AttributeProto.INT and each.i == _HALF:
-        each.i = _SINGLE
+    is_element_type = node.domain in ("", "ai.onnx", "com.microsoft") and attribute.name in _TYPES
+    if is_element_type and attribute.type == AttributeProto.INT and attribute.i == _HALF:
+        attribute.i = _SINGLE
 
 
-def _widen_type(kind: TypeProto) -> None:
+def _widen_type(value_type: TypeProto) -> None:
     """Change float16 to float32 in a type, in sequences and optional values as well."""
-    which = kind.WhichOneof("value")
-    if which == "tensor_type" and kind.tensor_type.elem_type == _HALF:
-        kind.tensor_type.elem_type = _SINGLE
-    elif which in ("sequence_type", "optional_type"):
-        _widen_type(getattr(kind, which).elem_type)
+    field_name = value_type.WhichOneof("value")
+    if field_name == "tensor_type" and value_type.tensor_type.elem_type == _HALF:
+        value_type.tensor_type.elem_type = _SINGLE
+    elif field_name in ("sequence_type", "optional_type"):
+        _widen_type(getattr(value_type, field_name).elem_type)
 
 
 def _drop_idle_casts(proto: ModelProto) -> None:
@@ -232,7 +240,7 @@ def _drop_idle_casts(proto: ModelProto) -> None:
     # onnxruntime writes inner graphs whose values have the names of outer ones.
     fixed = index.outputs | {name for inner in index.inner() for name in inner.producer}
     renamed: dict[str, str] = {}
-    kept: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in proto.graph.node:
         idle = node.op_type == "Cast" and read_attribute(node, "to", 0) == _SINGLE
         idle = idle and types.get(node.input[0]) == _SINGLE
@@ -240,6 +248,6 @@ def _drop_idle_casts(proto: ModelProto) -> None:
         if idle and not fixed & {source, node.output[0]}:
             renamed[node.output[0]] = source
         else:
-            kept.append(node)
-    index.replace_nodes(kept)
+            nodes.append(node)
+    index.replace_nodes(nodes)
     rename_reads(proto, renamed)

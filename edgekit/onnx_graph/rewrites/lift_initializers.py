@@ -49,15 +49,15 @@ def _is_weight(tensor: TensorProto) -> bool:
 def _move_to_main(main: GraphIndex, graph: GraphProto, tensor: TensorProto) -> None:
     old = tensor.name
     new = main.fresh(old)
-    moved = main.graph.initializer.add()
-    moved.CopyFrom(tensor)
-    moved.name = new
-    for place in reversed(range(len(graph.initializer))):
-        if graph.initializer[place].name == old:
-            del graph.initializer[place]
-    for place in reversed(range(len(graph.node))):
-        if graph.node[place].op_type == "Constant" and graph.node[place].output[0] == old:
-            del graph.node[place]
+    copy = main.graph.initializer.add()
+    copy.CopyFrom(tensor)
+    copy.name = new
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name == old:
+            del graph.initializer[index]
+    for index in reversed(range(len(graph.node))):
+        if graph.node[index].op_type == "Constant" and graph.node[index].output[0] == old:
+            del graph.node[index]
     for reader in _iter_nodes(graph):
         for position, name in enumerate(reader.input):
             if name == old:
@@ -65,5 +65,5 @@ def _move_to_main(main: GraphIndex, graph: GraphProto, tensor: TensorProto) -> N
 
 
 def _iter_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    for each in iter_graphs(graph):
-        yield from each.node
+    for subgraph in iter_graphs(graph):
+        yield from subgraph.node

@@ -66,9 +66,9 @@ def share_transposed(proto: ModelProto) -> None:
     The output layer of a language model often is its embedding table. The runtime folds the
     Transpose at load. Call it before ``compact``.
     """
-    seen: dict[bytes, TensorProto] = {}
+    stored_by_hash: dict[bytes, TensorProto] = {}
     renamed: dict[str, str] = {}
-    made: list[NodeProto] = []
+    transposes: list[NodeProto] = []
     matrices = [
         t for t in proto.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) == 2
     ]
@@ -77,15 +77,17 @@ def share_transposed(proto: ModelProto) -> None:
         if sides[tuple(sorted(tensor.dims))] < 2:
             continue
         matrix = numpy_helper.to_array(tensor)
-        turned = seen.get(_hash_matrix(matrix.T))
-        if same := seen.get(_hash_matrix(matrix)):
-            renamed[tensor.name] = same.name
+        turned = stored_by_hash.get(_hash_matrix(matrix.T))
+        if stored := stored_by_hash.get(_hash_matrix(matrix)):
+            renamed[tensor.name] = stored.name
         elif turned is not None:
-            made.append(helper.make_node("Transpose", [turned.name], [tensor.name], perm=[1, 0]))
+            transposes.append(
+                helper.make_node("Transpose", [turned.name], [tensor.name], perm=[1, 0])
+            )
         else:
-            seen[_hash_matrix(matrix)] = tensor
-    made_here = {node.output[0] for node in made}
-    _replace_tensors(proto, renamed.keys() | made_here, made, renamed)
+            stored_by_hash[_hash_matrix(matrix)] = tensor
+    made_here = {node.output[0] for node in transposes}
+    _replace_tensors(proto, renamed.keys() | made_here, transposes, renamed)
 
 
 def _hash_matrix(matrix: NDArray[np.generic]) -> bytes:
@@ -94,12 +96,12 @@ def _hash_matrix(matrix: NDArray[np.generic]) -> bytes:
 
 
 def _replace_tensors(
-    proto: ModelProto, gone: set[str], made: list[NodeProto], renamed: dict[str, str]
+    proto: ModelProto, gone: set[str], transposes: list[NodeProto], renamed: dict[str, str]
 ) -> None:
-    for place in reversed(range(len(proto.graph.initializer))):
-        if proto.graph.initializer[place].name in gone:
-            del proto.graph.initializer[place]
-    nodes = [*made, *proto.graph.node]
+    for index in reversed(range(len(proto.graph.initializer))):
+        if proto.graph.initializer[index].name in gone:
+            del proto.graph.initializer[index]
+    nodes = [*transposes, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     for graph in iter_graphs(proto.graph):
@@ -111,19 +113,19 @@ def _replace_tensors(
 def _drop_defaults(node: NodeProto, version: int) -> None:
     if not is_standard(node) or not defs.has(node.op_type, version):
         return
-    known = defs.get_schema(node.op_type, version).attributes
-    kept = [a for a in node.attribute if not _is_default(node, a, known)]
-    if len(kept) != len(node.attribute):
+    defaults = defs.get_schema(node.op_type, version).attributes
+    attributes = [a for a in node.attribute if not _is_default(node, a, defaults)]
+    if len(attributes) != len(node.attribute):
         del node.attribute[:]
-        node.attribute.extend(kept)
+        node.attribute.extend(attributes)
 
 
 def _is_default(
-    node: NodeProto, attribute: AttributeProto, known: dict[str, defs.OpSchema.Attribute]
+    node: NodeProto, attribute: AttributeProto, defaults: dict[str, defs.OpSchema.Attribute]
 ) -> bool:
     if node.op_type in _WINDOWED and attribute.name in _ABSENT_MEANS:
         return all(value == _ABSENT_MEANS[attribute.name] for value in attribute.ints)
-    schema = known.get(attribute.name)
+    schema = defaults.get(attribute.name)
     if schema is None or not schema.default_value.type:
         return False
     default = helper.get_attribute_value(schema.default_value)
@@ -133,13 +135,13 @@ def _is_default(
 def _shorten_names(proto: ModelProto) -> None:
     """Give the values of the main graph short names; inner graphs keep theirs."""
     graph = proto.graph
-    kept = {v.name for v in (*graph.input, *graph.output)}
+    kept_names = {v.name for v in (*graph.input, *graph.output)}
     for inner in iter_graphs(graph):
         if inner is not graph:
-            kept |= {v.name for v in (*inner.input, *inner.output)}
-            kept |= {t.name for t in inner.initializer}
-            kept |= {name for node in inner.node for name in (*node.input, *node.output)}
-    short = _ShortNames(kept)
+            kept_names |= {v.name for v in (*inner.input, *inner.output)}
+            kept_names |= {t.name for t in inner.initializer}
+            kept_names |= {name for node in inner.node for name in (*node.input, *node.output)}
+    short = _ShortNames(kept_names)
     for tensor in graph.initializer:
         tensor.name = short[tensor.name]
     for node in graph.node:
@@ -151,9 +153,9 @@ def _shorten_names(proto: ModelProto) -> None:
 class _ShortNames(dict[str, str]):
     """Map from each long name to a short one, which is made at the first access."""
 
-    def __init__(self, kept: set[str]) -> None:
-        super().__init__({name: name for name in kept | {""}})
-        self._taken = set(kept)
+    def __init__(self, kept_names: set[str]) -> None:
+        super().__init__({name: name for name in kept_names | {""}})
+        self._taken = set(kept_names)
         self._count = 0
 
     def __missing__(self, name: str) -> str:

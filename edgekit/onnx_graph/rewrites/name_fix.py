@@ -23,16 +23,16 @@ def restore_names(original: ModelProto, changed: ModelProto) -> None:
     before = {node.output[0]: node for node in original.graph.node if node.output}
     index = GraphIndex(changed)
     index.drop_unread_constants()
-    taken = collect_names(changed)
+    used_names = collect_names(changed)
     for node in changed.graph.node:
-        known = before.get(node.output[0]) if node.output else None
-        for place, (name, old) in enumerate(
-            zip(node.input, known.input if known else (), strict=False)
+        old_names = before.get(node.output[0]) if node.output else None
+        for position, (name, old) in enumerate(
+            zip(node.input, old_names.input if old_names else (), strict=False)
         ):
-            if old in taken or name not in index.initializers or not index.only_reader(name):
+            if old in used_names or name not in index.initializers or not index.only_reader(name):
                 continue
-            taken.add(old)
-            index.initializers[name].name = node.input[place] = old
+            used_names.add(old)
+            index.initializers[name].name = node.input[position] = old
 
 
 def collect_names(proto: ModelProto) -> set[str]:
@@ -40,7 +40,7 @@ def collect_names(proto: ModelProto) -> set[str]:
     return {name for graph in iter_graphs(proto.graph) for name in _iter_names(graph)}
 
 
-def rename_added(proto: ModelProto, known: Collection[str]) -> None:
+def rename_added(proto: ModelProto, original_names: Collection[str]) -> None:
     """Give each value that is not among the known ones a unique name, in place.
 
     onnxruntime uses the same few names for the nodes that it adds to a graph and to each of its
@@ -49,36 +49,38 @@ def rename_added(proto: ModelProto, known: Collection[str]) -> None:
 
     Args:
         proto: the model as onnxruntime rewrote it.
-        known: names that are kept.
+        original_names: names that are kept.
     """
-    _rename(proto.graph, {}, set(known), set(known) | collect_names(proto))
+    _rename(proto.graph, {}, set(original_names), set(original_names) | collect_names(proto))
 
 
-def _rename(graph: GraphProto, outer: Mapping[str, str], known: set[str], taken: set[str]) -> None:
-    """Rename the unknown values of a graph and its inner graphs; add the new names to ``taken``."""
+def _rename(
+    graph: GraphProto, outer: Mapping[str, str], original_names: set[str], used_names: set[str]
+) -> None:
+    """Rename the unknown values of a graph and its subgraphs; extend ``used_names``."""
     defined = [tensor.name for tensor in graph.initializer]
     defined += [value.name for value in graph.input]
     defined += [name for node in graph.node for name in node.output]
     new = dict(outer)
     for name in dict.fromkeys(defined):
         new.pop(name, None)  # this value hides an outer one of that name
-        if name and name not in known:
-            new[name] = _make_fresh_name(name, taken)
+        if name and name not in original_names:
+            new[name] = _make_fresh_name(name, used_names)
     for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
         item.name = new.get(item.name, item.name)
     for node in graph.node:
         for names in (node.input, node.output):
-            for place, name in enumerate(names):
-                names[place] = new.get(name, name)
+            for position, name in enumerate(names):
+                names[position] = new.get(name, name)
         for inner in iter_inner_graphs(node):
-            _rename(inner, new, known, taken)
+            _rename(inner, new, original_names, used_names)
 
 
-def _make_fresh_name(stem: str, taken: set[str]) -> str:
+def _make_fresh_name(stem: str, used_names: set[str]) -> str:
     number = 1
-    while f"{stem}@{number}" in taken:
+    while f"{stem}@{number}" in used_names:
         number += 1
-    taken.add(f"{stem}@{number}")
+    used_names.add(f"{stem}@{number}")
     return f"{stem}@{number}"
 
 

@@ -35,11 +35,11 @@ def normalize_products(proto: ModelProto, *, keep_ties: bool = False) -> None:
             table that is also the output layer.
     """
     main = GraphIndex(proto)
-    known = _LazyRanks(proto)
+    ranks = _LazyRanks(proto)
     tied = _find_tied_weights(proto) if keep_ties else frozenset()
     for index in main.inner():
-        _ProductRewriter(index, known, tied).write()
-    _ProductRewriter(main, known, tied).write()
+        _ProductRewriter(index, ranks, tied).write()
+    _ProductRewriter(main, ranks, tied).write()
     GraphIndex(proto).drop_unread_constants()
 
 
@@ -67,9 +67,9 @@ class _LazyRanks:
 class _ProductRewriter:
     """Rewriter of the products in one graph."""
 
-    def __init__(self, index: GraphIndex, known: _LazyRanks, tied: Collection[str]) -> None:
+    def __init__(self, index: GraphIndex, ranks: _LazyRanks, tied: Collection[str]) -> None:
         self.index = index
-        self.known = known
+        self.ranks = ranks
         self.tied = tied
         self.nodes: list[NodeProto] = []
         self.transpose: dict[str, str] = {}
@@ -206,7 +206,7 @@ class _ProductRewriter:
         if matrix is None or self._is_stored(right) or not pays:
             self.nodes.append(node)
             return
-        rank = self.known.by_name[right]
+        rank = self.ranks.by_name[right]
         perm = [*range(rank - 2), rank - 1, rank - 2]
         turned = self._add("Transpose", [right], perm=perm)
         product = self._add("MatMul", [turned, self._transpose_weight(matrix)])
@@ -214,24 +214,30 @@ class _ProductRewriter:
 
     def _find_matrix(self, name: str, *, other: str) -> str | None:
         """Return an equivalent constant matrix for a MatMul operand; ``None`` without one."""
-        maker = self.index.producer.get(name)
-        if maker is not None and maker.op_type == "Transpose" and self._is_matrix(maker.input[0]):
-            perm = read_attribute(maker, "perm", [1, 0])
-            if maker.input[0] in self.tied:
+        producer = self.index.producer.get(name)
+        if (
+            producer is not None
+            and producer.op_type == "Transpose"
+            and self._is_matrix(producer.input[0])
+        ):
+            perm = read_attribute(producer, "perm", [1, 0])
+            if producer.input[0] in self.tied:
                 return None
-            return self._transpose_weight(maker.input[0]) if perm == [1, 0] else maker.input[0]
+            return (
+                self._transpose_weight(producer.input[0]) if perm == [1, 0] else producer.input[0]
+            )
         if self._is_matrix(name):
             return name
         dims = list(self.index.initializers[name].dims) if self._is_stored(name) else []
         if len(dims) < 3 or any(d != 1 for d in dims[:-2]) or name in self.tied:
             return None
-        if self.known.by_name.get(other, 0) < len(dims):
+        if self.ranks.by_name.get(other, 0) < len(dims):
             return None
         return self.index.add_constant("n", self.index.float_constant(name).reshape(dims[-2:]))
 
     def _is_worth_transposing(self, matrix: str, other: str) -> bool:
         sides = self.index.initializers[matrix].dims
-        return min(sides) >= _LEAST_SIDE and self.known.by_name.get(other, 0) >= 2
+        return min(sides) >= _LEAST_SIDE and self.ranks.by_name.get(other, 0) >= 2
 
     def _transpose_weight(self, name: str) -> str:
         if name not in self.transpose:
@@ -260,5 +266,5 @@ def _has_bias(node: NodeProto) -> bool:
 
 def _drop_unread_transposes(nodes: list[NodeProto], index: GraphIndex) -> list[NodeProto]:
     """Drop the Transpose nodes whose output nothing reads."""
-    read = {name for node in nodes for name in node.input} | index.outputs | index.inner_reads
-    return [n for n in nodes if n.op_type != "Transpose" or n.output[0] in read]
+    read_names = {name for node in nodes for name in node.input} | index.outputs | index.inner_reads
+    return [n for n in nodes if n.op_type != "Transpose" or n.output[0] in read_names]

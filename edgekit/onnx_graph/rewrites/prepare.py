@@ -119,24 +119,24 @@ def _drop_initializer_inputs(proto: ModelProto) -> None:
     """Remove initializers from the graph inputs, where old files list all of them."""
     proto.ir_version = max(proto.ir_version, _MIN_IR)
     stored = {tensor.name for tensor in proto.graph.initializer}
-    fed = [value for value in proto.graph.input if value.name not in stored]
+    real_inputs = [value for value in proto.graph.input if value.name not in stored]
     del proto.graph.input[:]
-    proto.graph.input.extend(fed)
+    proto.graph.input.extend(real_inputs)
 
 
 def _lift_constants(proto: ModelProto) -> None:
     """Convert the Constant nodes of the main graph to initializers."""
-    kept = []
+    nodes = []
     for node in proto.graph.node:
         value = _read_constant(node) if node.op_type == "Constant" else None
         if value is None:
-            kept.append(node)
+            nodes.append(node)
         else:
             proto.graph.initializer.add().CopyFrom(value)
             proto.graph.initializer[-1].name = node.output[0]
-    if len(kept) != len(proto.graph.node):
+    if len(nodes) != len(proto.graph.node):
         del proto.graph.node[:]
-        proto.graph.node.extend(kept)
+        proto.graph.node.extend(nodes)
 
 
 def _read_constant(node: NodeProto) -> TensorProto | None:
@@ -144,10 +144,10 @@ def _read_constant(node: NodeProto) -> TensorProto | None:
     value = read_attribute(node, "value", None)
     if isinstance(value, TensorProto):
         return value
-    for name, kind in _NUMBERS.items():
+    for name, dtype in _NUMBERS.items():
         numbers = read_attribute(node, name, None)
         if numbers is not None:
-            return numpy_helper.from_array(np.array(numbers, kind))
+            return numpy_helper.from_array(np.array(numbers, dtype))
     return None
 
 
@@ -157,63 +157,65 @@ def _fold_small_casts(proto: ModelProto) -> None:
     Integers of 8 or 4 bits stay: they are quantized weights, however few.
     """
     index = GraphIndex(proto)
-    kept: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in proto.graph.node:
         value = index.constant(node.input[0]) if node.op_type == "Cast" else None
-        kind, made = read_attribute(node, "to", 0), node.output[0] if node.output else ""
+        element_type, output = read_attribute(node, "to", 0), node.output[0] if node.output else ""
         few = value is not None and value.size <= _FEW and value.dtype.name not in INTEGER_TYPES
-        if value is None or not few or kind not in _PLAIN or made in index.outputs:
-            kept.append(node)
+        if value is None or not few or element_type not in _PLAIN or output in index.outputs:
+            nodes.append(node)
             continue
-        cast = value.astype(helper.tensor_dtype_to_np_dtype(kind))
-        proto.graph.initializer.append(numpy_helper.from_array(cast, made))
-    index.replace_nodes(kept)
+        cast = value.astype(helper.tensor_dtype_to_np_dtype(element_type))
+        proto.graph.initializer.append(numpy_helper.from_array(cast, output))
+    index.replace_nodes(nodes)
     GraphIndex(proto).drop_unread_constants()
 
 
 def _fold_shapes(proto: ModelProto) -> None:
     """Store the result of Shape on constants, which passes must not change."""
     index = GraphIndex(proto)
-    kept: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in proto.graph.node:
         tensor = index.initializers.get(node.input[0]) if node.op_type == "Shape" else None
         if tensor is None or node.output[0] in index.outputs:
-            kept.append(node)
+            nodes.append(node)
             continue
         bounds = (read_attribute(node, name, None) for name in ("start", "end"))
-        start, end = (each if isinstance(each, int) else None for each in bounds)
+        start, end = (bound if isinstance(bound, int) else None for bound in bounds)
         sizes = list(tensor.dims)[start:end]
         proto.graph.initializer.append(
             numpy_helper.from_array(np.array(sizes, np.int64), node.output[0])
         )
-    index.replace_nodes(kept)
+    index.replace_nodes(nodes)
 
 
 def _drop_identities(proto: ModelProto) -> None:
     """Let nodes read constants directly instead of through an Identity."""
     index = GraphIndex(proto)
     renamed: dict[str, str] = {}
-    kept: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in proto.graph.node:
         source = renamed.get(node.input[0], node.input[0]) if node.op_type == "Identity" else ""
         if source in index.initializers and node.output[0] not in index.outputs:
             renamed[node.output[0]] = source
         else:
-            kept.append(node)
-    index.replace_nodes(kept)
+            nodes.append(node)
+    index.replace_nodes(nodes)
     rename_reads(proto, renamed)
 
 
 def _refuse_quantized(proto: ModelProto) -> None:
     stored = {tensor.name for tensor in proto.graph.initializer}
-    found = {
+    quantized_ops = {
         node.op_type
         for node in _iter_nodes(proto)
         if _is_quantized(node.op_type)
         and not (node.op_type == "DequantizeLinear" and node.input[0] in stored)
     }
-    if found:
-        raise PassRefused(f"{QUANTIZED_ALREADY} ({', '.join(sorted(found))})", quantized=True)
+    if quantized_ops:
+        raise PassRefused(
+            f"{QUANTIZED_ALREADY} ({', '.join(sorted(quantized_ops))})", quantized=True
+        )
 
 
 def _is_quantized(op: str) -> bool:

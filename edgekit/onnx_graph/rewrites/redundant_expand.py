@@ -26,26 +26,28 @@ def drop_expansions(proto: ModelProto) -> None:
         return
     shapes = infer_named_shapes(proto)
     for node in proto.graph.node:
-        for place in (0, 1) if node.op_type == "MatMul" else ():
-            expand = expands.get(node.input[place])
-            if expand is not None and _is_needless(node, place, expand, shapes):
-                node.input[place] = expand.input[0]
-    read = {name for node in proto.graph.node for name in node.input}
-    read |= index.outputs | index.inner_reads
-    gone = expands.keys() - read
+        for position in (0, 1) if node.op_type == "MatMul" else ():
+            expand = expands.get(node.input[position])
+            if expand is not None and _is_needless(node, position, expand, shapes):
+                node.input[position] = expand.input[0]
+    read_names = {name for node in proto.graph.node for name in node.input}
+    read_names |= index.outputs | index.inner_reads
+    gone = expands.keys() - read_names
     index.replace_nodes([node for node in proto.graph.node if gone.isdisjoint(node.output)])
 
 
 def _is_needless(
-    product: NodeProto, place: int, expand: NodeProto, shapes: Mapping[str, NamedShape]
+    product: NodeProto, position: int, expand: NodeProto, shapes: Mapping[str, NamedShape]
 ) -> bool:
     """Return whether the product has the same shape without the Expand."""
-    weight, wide = shapes.get(expand.input[0]), shapes.get(expand.output[0])
-    other = shapes.get(product.input[1 - place])
-    if weight is None or wide is None or other is None or len(weight) < 2:
+    weight, expanded = shapes.get(expand.input[0]), shapes.get(expand.output[0])
+    other = shapes.get(product.input[1 - position])
+    if weight is None or expanded is None or other is None or len(weight) < 2:
         return False
-    if weight[-2:] != wide[-2:] or len(other) != len(wide):
+    if weight[-2:] != expanded[-2:] or len(other) != len(expanded):
         return False
-    filled = (1,) * (len(wide) - len(weight)) + weight
-    pairs = zip(filled[:-2], wide[:-2], other[:-2], strict=True)
-    return all(old == new or (new is not None and new == own) for old, new, own in pairs)
+    filled = (1,) * (len(expanded) - len(weight)) + weight
+    pairs = zip(filled[:-2], expanded[:-2], other[:-2], strict=True)
+    return all(
+        old == new or (new is not None and new == other_size) for old, new, other_size in pairs
+    )

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
-from edgekit.onnx_graph.io import MAX_BYTES, iter_graphs, iter_inner_graphs, make_session_options
+from edgekit.onnx_graph.io import (
+    MAX_BYTES,
+    iter_graphs,
+    iter_inner_graphs,
+    make_session_options,
+)
 from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.qdq_placement import is_row_gather
 
@@ -64,26 +69,26 @@ class _WeightFolder:
         self.stored: dict[bytes, str] = {}
         self.tied = _find_direct_reads(main.proto.graph)
 
-    def fold(self, index: GraphIndex, around: Arrays) -> None:
+    def fold(self, index: GraphIndex, outer_constants: Arrays) -> None:
         """Fold the weights computed in a graph and in the graphs inside it, in place.
 
         Args:
             index: the graph.
-            around: small constants of the enclosing graphs, by name.
+            outer_constants: small constants of the enclosing graphs, by name.
         """
-        constants = around | _read_constants(index)
+        constants = outer_constants | _read_constants(index)
         chain = list(_iter_constant_nodes(index, constants))
-        wanted = _find_needed_results(index, chain)
-        if wanted:
+        needed_results = _find_needed_results(index, chain)
+        if needed_results:
             sources = _read_sources(index, chain, constants)
-            found = _compute_constants(index.proto, chain, sources, sorted(wanted))
+            results = _compute_constants(index.proto, chain, sources, sorted(needed_results))
             weights = {
                 name: value
-                for name, value in found.items()
+                for name, value in results.items()
                 if self._is_weight(name, value, chain, sources)
             }
-            multiplied = _find_multiplied(found, weights, chain, sources)
-            for name, value in found.items():
+            multiplied = _find_multiplied(results, weights, chain, sources)
+            for name, value in results.items():
                 if name in weights and self._is_worth_storing(index, name, multiplied):
                     self._store(index, name, value)
                 elif value.size < _LEAST_ENTRIES:
@@ -99,8 +104,8 @@ class _WeightFolder:
     ) -> bool:
         if value.dtype not in _FLOATS or value.size < _LEAST_ENTRIES:
             return False
-        needed = _find_dependencies(name, chain) & sources.keys()
-        large = [k for k in needed if sources[k].size >= _LEAST_ENTRIES]
+        used_sources = _find_dependencies(name, chain) & sources.keys()
+        large = [k for k in used_sources if sources[k].size >= _LEAST_ENTRIES]
         if any(sources[k].dtype not in _FLOATS or k in self.tied for k in large):
             return False
         return value.nbytes <= _MAX_GROWTH * sum(sources[k].nbytes for k in large)
@@ -121,9 +126,9 @@ class _WeightFolder:
             self.stored[key] = self.main.add_constant(name, value)
         for graph in iter_graphs(index.graph):
             for node in graph.node:
-                for place, read in enumerate(node.input):
-                    if read == name:
-                        node.input[place] = self.stored[key]
+                for position, input_name in enumerate(node.input):
+                    if input_name == name:
+                        node.input[position] = self.stored[key]
 
     def drop_unread_nodes(self) -> None:
         """Remove the nodes that only computed weights which are now stored."""
@@ -133,116 +138,122 @@ class _WeightFolder:
 
 def _drop_unread(graph: GraphProto) -> None:
     """Remove foldable nodes whose results are not read, from the end backwards."""
-    read = {v.name for v in graph.output}
-    for place in reversed(range(len(graph.node))):
-        node = graph.node[place]
-        known = node.op_type in _FOLDABLE and is_standard(node)
-        if known and read.isdisjoint(node.output):
-            del graph.node[place]
+    read_names = {v.name for v in graph.output}
+    for position in reversed(range(len(graph.node))):
+        node = graph.node[position]
+        is_foldable = node.op_type in _FOLDABLE and is_standard(node)
+        if is_foldable and read_names.isdisjoint(node.output):
+            del graph.node[position]
             continue
-        read.update(node.input)
+        read_names.update(node.input)
         for inner in iter_inner_graphs(node):
-            read |= {n for g in iter_graphs(inner) for each in g.node for n in each.input}
-            read |= {v.name for g in iter_graphs(inner) for v in g.output}
+            read_names |= {
+                n for g in iter_graphs(inner) for inner_node in g.node for n in inner_node.input
+            }
+            read_names |= {v.name for g in iter_graphs(inner) for v in g.output}
 
 
 def _iter_constant_nodes(index: GraphIndex, constants: Arrays) -> Iterator[NodeProto]:
     """Yield the nodes that only move, concatenate or scale constants, in graph order."""
-    known = set(constants)
+    constant_names = set(constants)
     for node in index.graph.node:
         if not is_standard(node) or node.op_type not in _FOLDABLE:
             continue
-        if all(not name or name in index.initializers or name in known for name in node.input):
-            known.update(node.output)
+        if all(
+            not name or name in index.initializers or name in constant_names for name in node.input
+        ):
+            constant_names.update(node.output)
             yield node
 
 
 def _read_constants(index: GraphIndex) -> Arrays:
     """Read the Constant nodes of a graph, and the initializers of an inner graph."""
-    found: Arrays = {}
+    constants: Arrays = {}
     if index is not index.main:
-        found |= {t.name: numpy_helper.to_array(t) for t in index.graph.initializer}
+        constants |= {t.name: numpy_helper.to_array(t) for t in index.graph.initializer}
     for node in index.graph.node:
         value = read_attribute(node, "value", None) if node.op_type == "Constant" else None
         if isinstance(value, TensorProto):
-            found[node.output[0]] = numpy_helper.to_array(value)
-    return found
+            constants[node.output[0]] = numpy_helper.to_array(value)
+    return constants
 
 
 def _find_needed_results(index: GraphIndex, chain: list[NodeProto]) -> set[str]:
     """Return the results of constant nodes that other nodes read, also in inner graphs."""
     inside = {id(node) for node in chain}
-    read = set(index.inner_reads)
+    read_names = set(index.inner_reads)
     for node in index.graph.node:
         if id(node) not in inside:
-            read.update(node.input)
-    return {name for node in chain for name in node.output if name} & read
+            read_names.update(node.input)
+    return {name for node in chain for name in node.output if name} & read_names
 
 
 def _find_direct_reads(graph: GraphProto) -> set[str]:
     """Return the names that outputs and nodes which cannot be folded read."""
-    found = {value.name for each in iter_graphs(graph) for value in each.output}
-    known: set[str] = set()
-    for each in iter_graphs(graph):
-        known.update(tensor.name for tensor in each.initializer)
-        for node in each.node:
-            if node.op_type == "Constant" or _computes_constant(node, known):
-                known.update(node.output)
+    direct_reads = {value.name for subgraph in iter_graphs(graph) for value in subgraph.output}
+    constant_names: set[str] = set()
+    for subgraph in iter_graphs(graph):
+        constant_names.update(tensor.name for tensor in subgraph.initializer)
+        for node in subgraph.node:
+            if node.op_type == "Constant" or _computes_constant(node, constant_names):
+                constant_names.update(node.output)
             else:
-                found.update(node.input)
-    return found
+                direct_reads.update(node.input)
+    return direct_reads
 
 
-def _computes_constant(node: NodeProto, known: Collection[str]) -> bool:
+def _computes_constant(node: NodeProto, constant_names: Collection[str]) -> bool:
     standard = is_standard(node) and node.op_type in _FOLDABLE
-    return standard and all(not name or name in known for name in node.input)
+    return standard and all(not name or name in constant_names for name in node.input)
 
 
 def _read_sources(index: GraphIndex, chain: list[NodeProto], constants: Arrays) -> Arrays:
     """Return the constants that constant nodes read, by name."""
-    made = {name for node in chain for name in node.output}
-    read = dict.fromkeys(n for node in chain for n in node.input if n and n not in made)
-    found: Arrays = {}
-    for name in read:
+    computed = {name for node in chain for name in node.output}
+    source_names = dict.fromkeys(n for node in chain for n in node.input if n and n not in computed)
+    sources: Arrays = {}
+    for name in source_names:
         stored = constants.get(name)
         value = stored if stored is not None else index.constant(name)
         if value is not None:
-            found[name] = value
-    return found
+            sources[name] = value
+    return sources
 
 
 def _find_dependencies(name: str, chain: list[NodeProto]) -> set[str]:
     """Return all values that a result of constant nodes depends on."""
-    found = {name}
+    dependencies = {name}
     for node in reversed(chain):
-        if not found.isdisjoint(node.output):
-            found.update(node.input)
-    return found
+        if not dependencies.isdisjoint(node.output):
+            dependencies.update(node.input)
+    return dependencies
 
 
 def _find_multiplied(
-    found: Arrays, weights: Arrays, chain: list[NodeProto], sources: Arrays
+    results: Arrays, weights: Arrays, chain: list[NodeProto], sources: Arrays
 ) -> set[str]:
     """Return the weights that would take more bytes than their sources if all were folded.
 
     A source stays stored if it also feeds a large result that is not folded.
     """
-    left = {
+    candidates = {
         name: {k for k in _find_dependencies(name, chain) if k in sources and _is_large(sources[k])}
-        for name, value in found.items()
+        for name, value in results.items()
         if _is_large(value)
     }
     multiplied: set[str] = set()
-    while left:
-        first, shared = left.popitem()
+    while candidates:
+        first, shared = candidates.popitem()
         group = {first}
-        while more := [name for name, read in left.items() if read & shared]:
+        while more := [
+            name for name, sources_of_weight in candidates.items() if sources_of_weight & shared
+        ]:
             group.update(more)
-            shared = shared.union(*(left.pop(name) for name in more))
-        stored = {value.tobytes(): value.nbytes for value in (found[n] for n in group)}
-        kept = sum(sources[k].nbytes for k in shared)
-        total = sum(stored.values()) + (0 if group <= weights.keys() else kept)
-        if total > _MAX_GROWTH * kept:
+            shared = shared.union(*(candidates.pop(name) for name in more))
+        stored = {value.tobytes(): value.nbytes for value in (results[n] for n in group)}
+        source_bytes = sum(sources[k].nbytes for k in shared)
+        total = sum(stored.values()) + (0 if group <= weights.keys() else source_bytes)
+        if total > _MAX_GROWTH * source_bytes:
             multiplied |= group
     return multiplied
 
@@ -252,23 +263,23 @@ def _is_large(value: NDArray[np.generic]) -> bool:
 
 
 def _compute_constants(
-    proto: ModelProto, chain: list[NodeProto], sources: Arrays, wanted: list[str]
+    proto: ModelProto, chain: list[NodeProto], sources: Arrays, result_names: list[str]
 ) -> Arrays:
     """Compute the wanted results of constant nodes with onnxruntime; empty if it fails."""
     if sum(array.nbytes for array in sources.values()) > _MOST_BYTES:
         return {}
-    made = ModelProto(ir_version=proto.ir_version)
-    made.opset_import.extend(proto.opset_import)
-    made.graph.name = "constants"
-    made.graph.node.extend(chain)
-    made.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in sources.items())
-    made.graph.output.extend(ValueInfoProto(name=name) for name in wanted)
+    model = ModelProto(ir_version=proto.ir_version)
+    model.opset_import.extend(proto.opset_import)
+    model.graph.name = "constants"
+    model.graph.node.extend(chain)
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in sources.items())
+    model.graph.output.extend(ValueInfoProto(name=name) for name in result_names)
     options = make_session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(
-            made.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        return dict(zip(wanted, session.run(None, {}), strict=True))
+        return dict(zip(result_names, session.run(None, {}), strict=True))
     except Exception:  # noqa: BLE001 - a branch that never runs may hold an invalid computation
         return {}

@@ -43,8 +43,8 @@ def refuse_bad_sizes(model: Model, dims: Mapping[str, int]) -> Iterator[None]:
 def _find_runtime_error(model: Model, dims: Mapping[str, int]) -> str | None:
     """Return the runtime's error on zeros of these sizes; ``None`` if the model runs."""
     feed = {s.name: np.zeros(_resolve_shape(s, dims), s.dtype) for s in model.signature.inputs}
-    made = next(iter(iter_outputs(model, [feed])))
-    return made if isinstance(made, str) else None
+    outputs = next(iter(iter_outputs(model, [feed])))
+    return outputs if isinstance(outputs, str) else None
 
 
 def _resolve_shape(spec: TensorSpec, dims: Mapping[str, int]) -> tuple[int, ...]:

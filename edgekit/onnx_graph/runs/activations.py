@@ -42,12 +42,12 @@ def observe(
         UserError: the samples do not fit the model, or it fails on one of them.
     """
     tensors = get_input_tensors(proto)
-    fed = {tensor.name for tensor in tensors}
-    wanted = [name for name in names if name not in fed]
-    session = open_instrumented(proto, Additions(outputs=wanted))
+    input_names = {tensor.name for tensor in tensors}
+    computed_names = [name for name in names if name not in input_names]
+    session = open_instrumented(proto, Additions(outputs=computed_names))
     del proto  # the session maps the weights from a file, so this copy may be freed
     for batch, run in feed(session, tensors, parts, tick=tick):
-        values = batch.inputs | run(wanted, {})
+        values = batch.inputs | run(computed_names, {})
         yield {name: _drop_padding_rows(values[name], batch) for name in names}
 
 
@@ -74,13 +74,13 @@ def feed(
     Raises:
         UserError: the samples do not fit the model, or it fails on one of them.
     """
-    done, total = 0, sum(part.columns[0].shape[0] for part in parts)
+    samples_done, total = 0, sum(part.columns[0].shape[0] for part in parts)
     size = find_batch_size(parts[0], tensors) if parts else None
     for first, batch in _iter_batches(parts, tensors, size or 1):
         yield batch, partial(_run, session, batch, first + batch.start)
-        done += batch.rows
+        samples_done += batch.rows
         if tick:
-            tick(done, total)
+            tick(samples_done, total)
 
 
 def _iter_batches(
@@ -89,23 +89,23 @@ def _iter_batches(
     """Yield each batch with the number of its part's first sample in the user's data."""
     try:
         for samples in parts:
-            for each in iter_batches(samples, tensors, batch):
-                yield samples.first, each
+            for batch_inputs in iter_batches(samples, tensors, batch):
+                yield samples.first, batch_inputs
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
 
 
 def _run(
-    session: ort.InferenceSession, batch: Batch, number: int, wanted: list[str], more: Values
+    session: ort.InferenceSession, batch: Batch, number: int, names: list[str], more: Values
 ) -> Values:
-    if not wanted:
+    if not names:
         return {}
     try:
-        made = session.run(wanted, batch.inputs | more)
+        outputs = session.run(names, batch.inputs | more)
     except Exception as error:  # onnxruntime's own exceptions have no common base
         reason = first_line(error)
         raise UserError(f"the model fails on sample {number}: {reason}") from error
-    return dict(zip(wanted, made, strict=True))
+    return dict(zip(names, outputs, strict=True))
 
 
 def get_input_tensors(proto: ModelProto) -> tuple[Tensor, ...]:

@@ -13,12 +13,12 @@ _EMPTY = "nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
+class _NestedGraph:
     """Graph and the node of the enclosing graph that holds it."""
 
     graph: GraphProto
     node: NodeProto | None
-    around: int  # index of the enclosing graph
+    outer_number: int  # index of the enclosing graph
 
 
 class Exposure:
@@ -37,66 +37,66 @@ class Exposure:
         self.proto = ModelProto()
         self.proto.CopyFrom(proto)
         self.index = GraphIndex(self.proto)
-        self._places: list[_Place] = []
+        self._graphs: list[_NestedGraph] = []
         self._exposed: dict[tuple[int, str], str] = {}
         self._collect_graphs(self.proto.graph, None, 0)
 
-    def _collect_graphs(self, graph: GraphProto, node: NodeProto | None, around: int) -> None:
-        place = len(self._places)
-        self._places.append(_Place(graph=graph, node=node, around=around))
-        for each in graph.node:
-            for inner in iter_inner_graphs(each):
-                self._collect_graphs(inner, each, place)
+    def _collect_graphs(self, graph: GraphProto, node: NodeProto | None, outer_number: int) -> None:
+        graph_number = len(self._graphs)
+        self._graphs.append(_NestedGraph(graph=graph, node=node, outer_number=outer_number))
+        for inner_node in graph.node:
+            for inner in iter_inner_graphs(inner_node):
+                self._collect_graphs(inner, inner_node, graph_number)
 
-    def nodes(self, place: int) -> list[NodeProto]:
+    def nodes(self, graph_number: int) -> list[NodeProto]:
         """Return the nodes of one graph of the copy."""
-        return list(self._places[place].graph.node)
+        return list(self._graphs[graph_number].graph.node)
 
-    def count_iteration_axes(self, place: int) -> int:
+    def count_iteration_axes(self, graph_number: int) -> int:
         """Return the number of iteration axes that exposed values of a graph have."""
-        found = 0
-        while place:
-            here = self._places[place]
-            found += here.node is not None and here.node.op_type != "If"
-            place = here.around
-        return found
+        axis_count = 0
+        while graph_number:
+            nested = self._graphs[graph_number]
+            axis_count += nested.node is not None and nested.node.op_type != "If"
+            graph_number = nested.outer_number
+        return axis_count
 
-    def expose(self, place: int, name: str) -> str:
+    def expose(self, graph_number: int, name: str) -> str:
         """Expose a float32 value of an inner graph to the main graph.
 
         Args:
-            place: number of the graph; 0 is the main graph.
+            graph_number: number of the graph; 0 is the main graph.
             name: of the value.
 
         Returns:
             The name of the value in the main graph.
         """
-        if not place:
+        if not graph_number:
             return name
-        key = (place, name)
+        key = (graph_number, name)
         if key not in self._exposed:
-            here = self._places[place]
-            outer = self._add_output(here, name)
-            self._exposed[key] = self.expose(here.around, outer)
+            nested = self._graphs[graph_number]
+            outer = self._add_output(nested, name)
+            self._exposed[key] = self.expose(nested.outer_number, outer)
         return self._exposed[key]
 
-    def _add_output(self, here: _Place, name: str) -> str:
+    def _add_output(self, nested: _NestedGraph, name: str) -> str:
         """Add an output with an inner value to the enclosing node and return its name."""
-        node = here.node
+        node = nested.node
         if node is None:
             raise ValueError("the main graph has no enclosing node")
         inside = self.index.fresh(f"{name}_seen")
-        here.graph.node.append(helper.make_node("Identity", [name], [inside]))
-        own = (
+        nested.graph.node.append(helper.make_node("Identity", [name], [inside]))
+        omitted = (
             1 if node.op_type == "Loop" else 0
         )  # the loop's own condition is no output of the node
         for graph in iter_inner_graphs(node):
             # A node may omit trailing outputs that are not read.
-            while len(node.output) < len(graph.output) - own:
+            while len(node.output) < len(graph.output) - omitted:
                 node.output.append(self.index.fresh(f"{name}_unused"))
-            if graph is not here.graph:
+            if graph is not nested.graph:
                 self._add_empty(graph, inside)
-        here.graph.output.append(_make_float_value(inside))
+        nested.graph.output.append(_make_float_value(inside))
         _extend_scan_attributes(node)
         outer = self.index.fresh(f"{name}_seen")
         node.output.append(outer)
@@ -104,10 +104,10 @@ class Exposure:
 
     def _add_empty(self, graph: GraphProto, stem: str) -> None:
         """Add an empty output to the other branch of an If."""
-        made = self.index.fresh(f"{stem}_{_EMPTY}")
+        output_name = self.index.fresh(f"{stem}_{_EMPTY}")
         value = helper.make_tensor("value", TensorProto.FLOAT, [0], [])
-        graph.node.append(helper.make_node("Constant", [], [made], value=value))
-        graph.output.append(_make_float_value(made))
+        graph.node.append(helper.make_node("Constant", [], [output_name], value=value))
+        graph.output.append(_make_float_value(output_name))
 
 
 def _make_float_value(name: str) -> ValueInfoProto:

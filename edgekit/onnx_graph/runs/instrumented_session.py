@@ -86,8 +86,10 @@ def _open_session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
             disabled_optimizers=["ConstantFolding"],
         )
     except Exception as error:  # onnxruntime's own exceptions have no common base
-        said = first_line(error)
-        raise UserError(f"the intermediate values of the model cannot be read: {said}") from error
+        message = first_line(error)
+        raise UserError(
+            f"the intermediate values of the model cannot be read: {message}"
+        ) from error
     finally:
         path.unlink()
 
@@ -117,8 +119,8 @@ def _apply_additions(proto: ModelProto, additions: Additions) -> ModelProto:
     graph.input.extend(additions.inputs)
     del graph.node[:]
     _add_nodes(proto, lean, additions)
-    made = {v.name for v in (*proto.graph.output, *proto.graph.input)}
-    graph.output.extend(ValueInfoProto(name=n) for n in additions.outputs if n not in made)
+    value_names = {v.name for v in (*proto.graph.output, *proto.graph.input)}
+    graph.output.extend(ValueInfoProto(name=n) for n in additions.outputs if n not in value_names)
     graph.initializer.extend(additions.constants)
     return lean
 

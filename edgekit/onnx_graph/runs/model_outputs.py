@@ -71,22 +71,22 @@ def _run_onnxruntime(
         raise UserError(f"onnxruntime rejects it: {first_line(error)}") from error
     names = [spec.name for spec in model.signature.outputs]
     states = read_states(load_structure(model.path))
-    held = {state.input: state.initial for state in states}
+    state_values = {state.input: state.initial for state in states}
     for feed in feeds:
         try:
-            made = _run(session, names, {**held, **feed})
+            outputs = _run(session, names, {**state_values, **feed})
         except UserError as failure:
             yield failure.message
             continue
-        held = {state.input: made[state.output] for state in states}
-        yield made
+        state_values = {state.input: outputs[state.output] for state in states}
+        yield outputs
 
 
 def _run(
     session: ort.InferenceSession, names: list[str], feed: Arrays
 ) -> dict[str, NDArray[np.generic]]:
     try:
-        made = session.run(names, dict(feed))
+        outputs = session.run(names, dict(feed))
     except Exception as error:  # onnxruntime's own exceptions have no common base
         raise UserError(first_line(error)) from error
-    return dict(zip(names, made, strict=True))
+    return dict(zip(names, outputs, strict=True))

@@ -55,13 +55,13 @@ def iter_extremes(
             additions.outputs.append(output)
     session = open_offloaded(index, additions)
     for _, run in feed(session, get_input_tensors(index.proto), parts, tick=tick):
-        made = run(additions.outputs, {})
+        outputs = run(additions.outputs, {})
         yield {
             name: (
-                float(made[f"edgekit:ReduceMin:{number}"]),
-                float(made[f"edgekit:ReduceMax:{number}"]),
-                float(made[f"edgekit:ReduceSum:{number}"]),
-                int(made[f"edgekit:Size:{number}"]),
+                float(outputs[f"edgekit:ReduceMin:{number}"]),
+                float(outputs[f"edgekit:ReduceMax:{number}"]),
+                float(outputs[f"edgekit:ReduceSum:{number}"]),
+                int(outputs[f"edgekit:Size:{number}"]),
             )
             for number, name in enumerate(names)
         }
@@ -85,8 +85,8 @@ def iter_entries(
     additions = Additions()
     count = sum(part.columns[0].shape[0] for part in parts)
     most = min(_MAX_ENTRIES, max(_LEAST_ENTRIES, _ENTRIES_OF_ALL // count))
-    whole = [("flat", [-1]), ("start", [0]), ("end", [np.iinfo(np.int64).max])]
-    for stem, numbers in whole:
+    slice_constants = [("flat", [-1]), ("start", [0]), ("end", [np.iinfo(np.int64).max])]
+    for stem, numbers in slice_constants:
         additions.constants.append(numpy_helper.from_array(np.array(numbers), f"edgekit:{stem}"))
     for number, (name, size) in enumerate(sizes.items()):
         step = numpy_helper.from_array(
@@ -97,8 +97,8 @@ def iter_entries(
         additions.outputs.append(f"edgekit:entries:{number}")
     session = open_offloaded(index, additions)
     for _, run in feed(session, get_input_tensors(index.proto), parts, tick=tick):
-        made = run(additions.outputs, {})
-        yield dict(zip(sizes, made.values(), strict=True))
+        outputs = run(additions.outputs, {})
+        yield dict(zip(sizes, outputs.values(), strict=True))
 
 
 def _make_pick_nodes(name: str, number: int) -> list[NodeProto]:

@@ -25,41 +25,44 @@ def shrink_constants(graph: LiteGraph) -> None:
     """
     for one in (graph, *graph.inner):
         for op in one.ops:
-            if op.kind in _BROADCASTING and len(op.outputs) == 1:
-                _shrink_inputs(op, kept=0)
-            elif op.kind == "BATCH_MATMUL":
-                _shrink_inputs(op, kept=2)
+            if op.op_type in _BROADCASTING and len(op.outputs) == 1:
+                _shrink_inputs(op, kept_axes=0)
+            elif op.op_type == "BATCH_MATMUL":
+                _shrink_inputs(op, kept_axes=2)
 
 
-def _shrink_inputs(op: Op, *, kept: int) -> None:
-    """Shrink the constant inputs of an operator that does not broadcast its last ``kept`` axes."""
+def _shrink_inputs(op: Op, *, kept_axes: int) -> None:
+    """Shrink the constant inputs of an operator, except along its last ``kept_axes`` axes."""
     shape = op.outputs[0].shape
     if len(shape) > _MOST_AXES or -1 in shape:
         return
-    for place, tensor in enumerate(op.inputs):
+    for position, tensor in enumerate(op.inputs):
         if tensor is None or tensor.data is None or not _has_one_scale(tensor):
             continue
-        others = [t.shape for n, t in enumerate(op.inputs) if t is not None and n != place]
-        small = _shrink(tensor.data, shape, others, kept)
+        others = [t.shape for n, t in enumerate(op.inputs) if t is not None and n != position]
+        small = _shrink(tensor.data, shape, others, kept_axes)
         if tensor.data.nbytes - small.nbytes >= _LEAST_SAVED_BYTES:
             shrunk = constant(tensor.name, small, quantization=tensor.quantization)
             shrunk.dtype = tensor.dtype  # int4 values are held as int8
-            op.inputs[place] = shrunk
+            op.inputs[position] = shrunk
 
 
 def _has_one_scale(tensor: Tensor) -> bool:
     return tensor.quantization is None or tensor.quantization.scales.size == 1
 
 
-def _shrink(array: Array, shape: Shape, others: list[Shape], kept: int) -> Array:
+def _shrink(array: Array, shape: Shape, others: list[Shape], kept_axes: int) -> Array:
     """Cut repeating axes to size 1, as long as the other inputs give the output its shape."""
     bits = array.view(f"u{array.itemsize}")  # bits: -0.0 differs from 0.0, NaN equals itself
-    for axis in range(array.ndim - kept):
+    for axis in range(array.ndim - kept_axes):
         first = np.take(bits, [0], axis=axis)
         if array.shape[axis] == 1 or (bits != first).any():
             continue
         cut = np.take(array, [0], axis=axis)
-        shapes = [each[: len(each) - kept] for each in (cut.shape, *others)]
-        if np.broadcast_shapes(*shapes) == shape[: len(shape) - kept]:
+        shapes = [
+            operand_shape[: len(operand_shape) - kept_axes]
+            for operand_shape in (cut.shape, *others)
+        ]
+        if np.broadcast_shapes(*shapes) == shape[: len(shape) - kept_axes]:
             array, bits = cut, first
     return array

@@ -21,9 +21,9 @@ def fuse_padding_and_dilation(graph: LiteGraph) -> LiteGraph:
     """
     finder = _WindowFuser(graph=graph)
     ops = [finder.fuse(op) for op in graph.ops]
-    made = LiteGraph(ops=ops, inputs=graph.inputs, outputs=graph.outputs, inner=graph.inner)
-    made.drop_unread()
-    return made
+    rewritten = LiteGraph(ops=ops, inputs=graph.inputs, outputs=graph.outputs, inner=graph.inner)
+    rewritten.drop_unread()
+    return rewritten
 
 
 @dataclass(kw_only=True)
@@ -37,9 +37,9 @@ class _WindowFuser:
 
     def fuse(self, op: Op) -> Op:
         """Return a convolution with the padding or dilation around it fused in, or the operator."""
-        if op.kind in _CONVOLUTIONS:
+        if op.op_type in _CONVOLUTIONS:
             return self._fuse_padding(op)
-        return self._fuse_dilation(op) if op.kind == "BATCH_TO_SPACE_ND" else op
+        return self._fuse_dilation(op) if op.op_type == "BATCH_TO_SPACE_ND" else op
 
     def _fuse_padding(self, op: Op) -> Op:
         pad = self._find_producer(op, "PAD")
@@ -60,13 +60,13 @@ class _WindowFuser:
         spread = self._find_producer(conv, "SPACE_TO_BATCH_ND")
         if spread is None or not _is_plain(conv, self._read_steps(conv)):
             return op
-        given = [
+        inputs = [
             _read_constant(spread, 1),
             _read_constant(spread, 2),
             _read_constant(op, 1),
             _read_constant(op, 2),
         ]
-        block, pads, block_back, crops = given
+        block, pads, block_back, crops = inputs
         if block is None or pads is None or block_back is None or crops is None:
             return op
         pads = pads - crops
@@ -81,9 +81,9 @@ class _WindowFuser:
         }
         return _replace_op(conv, spread.inputs[0], op.outputs[0], options)
 
-    def _find_producer(self, op: Op, kind: str) -> Op | None:
-        found = self.producers.get(id(op.inputs[0]))
-        return found if found is not None and found.kind == kind else None
+    def _find_producer(self, op: Op, op_type: str) -> Op | None:
+        producer = self.producers.get(id(op.inputs[0]))
+        return producer if producer is not None and producer.op_type == op_type else None
 
     def _is_read_once(self, tensor: Tensor) -> bool:
         is_output = any(tensor is t for t in self.graph.outputs.values())
@@ -115,11 +115,11 @@ def _is_same_quantization(a: Tensor | None, b: Tensor | None) -> bool:
     )
 
 
-def _replace_op(op: Op, read: Tensor | None, made: Tensor, options: dict[str, Any]) -> Op:
+def _replace_op(op: Op, source: Tensor | None, output: Tensor, options: dict[str, Any]) -> Op:
     return Op(
-        kind=op.kind,
-        inputs=[read, *op.inputs[1:]],
-        outputs=[made],
+        op_type=op.op_type,
+        inputs=[source, *op.inputs[1:]],
+        outputs=[output],
         options=op.options | options,
         origin=op.origin,
     )

@@ -19,7 +19,7 @@ from edgekit.tflite.quantization_math import (
     quantize_number,
     quantize_reals,
 )
-from edgekit.tflite.rewriter import Wiring, build_like, int32, read_number, sweep
+from edgekit.tflite.rewriter import GraphRewriter, build_like, int32, read_number, sweep
 
 # A graph's scale may be this much finer than the kernel's, as tools use 1/255 as well as 1/256.
 _FINER = 0.98
@@ -43,14 +43,14 @@ def quantize_graph(graph: LiteGraph, *, activations: Activations = "int8") -> No
         sweep(graph, _widen_activation, "QUANTIZE")
     sweep(graph, _replace_division, "DIV")
     for one in (graph, *graph.inner):
-        wiring = Wiring(one)
-        for op in reversed(list(wiring.ops(*KERNELS))):
-            _move_quantize_earlier(wiring, op, activations)
-        wiring.close()
-        wiring = Wiring(one)
-        for op in wiring.ops(*KERNELS, *LAYERS):
-            _convert(wiring, op, activations)
-        wiring.close()
+        rewriter = GraphRewriter(one)
+        for op in reversed(list(rewriter.ops(*KERNELS))):
+            _move_quantize_earlier(rewriter, op, activations)
+        rewriter.close()
+        rewriter = GraphRewriter(one)
+        for op in rewriter.ops(*KERNELS, *LAYERS):
+            _convert(rewriter, op, activations)
+        rewriter.close()
     sweep(graph, _merge_requantization, "QUANTIZE")
     sweep(graph, _dequantize_bias, "DEQUANTIZE")
 
@@ -63,287 +63,330 @@ def quantize_constants(graph: LiteGraph) -> None:
     sweep(graph, _quantize_constant, "QUANTIZE")
 
 
-def _quantize_constant(wiring: Wiring, op: Op) -> None:
-    source, made = op.inputs[0], op.outputs[0]
-    if source is None or source.data is None or made.quantization is None:
+def _quantize_constant(rewriter: GraphRewriter, op: Op) -> None:
+    source, output = op.inputs[0], op.outputs[0]
+    if source is None or source.data is None or output.quantization is None:
         return
-    if source.dtype == "float32" and not wiring.is_output(made):
-        integers = quantize_reals(source.data, made.quantization, made.dtype)
-        wiring.swap(made, integers)
+    if source.dtype == "float32" and not rewriter.is_output(output):
+        integers = quantize_reals(source.data, output.quantization, output.dtype)
+        rewriter.swap(output, integers)
 
 
-def _widen_activation(wiring: Wiring, op: Op) -> None:
+def _widen_activation(rewriter: GraphRewriter, op: Op) -> None:
     """Change a quantized activation to symmetric int16 over the same range."""
-    made = op.outputs[0]
-    given = made.quantization
-    readers = wiring.readers(made)
-    if made.dtype != "int8" or given is None or given.scales.size != 1:
+    output = op.outputs[0]
+    quantization = output.quantization
+    readers = rewriter.readers(output)
+    if output.dtype != "int8" or quantization is None or quantization.scales.size != 1:
         return
-    if wiring.is_output(made) or any(r.kind != "DEQUANTIZE" for r in readers):
+    if rewriter.is_output(output) or any(r.op_type != "DEQUANTIZE" for r in readers):
         return
-    zero = int(given.zero_points.item())
+    zero = int(quantization.zero_points.item())
     most = max(-128 - zero, 127 - zero, key=abs)
-    made.quantization = build_symmetric_quantization(
-        abs(most) * float(given.scales.item()), "int16"
+    output.quantization = build_symmetric_quantization(
+        abs(most) * float(quantization.scales.item()), "int16"
     )
-    made.dtype = "int16"
+    output.dtype = "int16"
 
 
-def _move_quantize_earlier(wiring: Wiring, op: Op, activations: Activations) -> None:
+def _move_quantize_earlier(rewriter: GraphRewriter, op: Op, activations: Activations) -> None:
     """Move a QUANTIZE from behind a data movement to its front."""
-    kernel = KERNELS[op.kind]
+    kernel = KERNELS[op.op_type]
     if not kernel.commutes or not _has_kernel(kernel, activations):
         return
-    if len(op.outputs) != 1 or kernel.real is None or len(kernel.real) != 1:
+    if len(op.outputs) != 1 or kernel.real_inputs is None or len(kernel.real_inputs) != 1:
         return
-    place = kernel.real[0]
-    source = op.inputs[place]
-    later = _find_quantizer(wiring, op.outputs[0], activations)
-    if later is None or source is None or source.is_constant or source.dtype != "float32":
+    position = kernel.real_inputs[0]
+    source = op.inputs[position]
+    quantize_op = _find_quantizer(rewriter, op.outputs[0], activations)
+    if quantize_op is None or source is None or source.is_constant or source.dtype != "float32":
         return
-    if wiring.only_reader(source) is not op or wiring.maker(source, "DEQUANTIZE") is not None:
+    if (
+        rewriter.only_reader(source) is not op
+        or rewriter.producer(source, "DEQUANTIZE") is not None
+    ):
         return
-    integers = build_like(later.outputs[0], source.shape)
-    wiring.insert(op, "QUANTIZE", [source], integers)
-    wiring.set_inputs(op, [integers if n == place else t for n, t in enumerate(op.inputs)])
-    wiring.absorb(op, later)
+    integers = build_like(quantize_op.outputs[0], source.shape)
+    rewriter.insert(op, "QUANTIZE", [source], integers)
+    rewriter.set_inputs(op, [integers if n == position else t for n, t in enumerate(op.inputs)])
+    rewriter.absorb(op, quantize_op)
 
 
-def _find_quantizer(wiring: Wiring, tensor: Tensor, activations: Activations) -> Op | None:
+def _find_quantizer(rewriter: GraphRewriter, tensor: Tensor, activations: Activations) -> Op | None:
     """Find the only reader of a tensor if it is a QUANTIZE with one scale."""
-    later = wiring.only_reader(tensor)
-    if later is None or later.kind != "QUANTIZE" or later.outputs[0].dtype != activations:
+    quantize_op = rewriter.only_reader(tensor)
+    if (
+        quantize_op is None
+        or quantize_op.op_type != "QUANTIZE"
+        or quantize_op.outputs[0].dtype != activations
+    ):
         return None
-    return later if has_one_scale(later.outputs[0]) else None
+    return quantize_op if has_one_scale(quantize_op.outputs[0]) else None
 
 
 def _has_kernel(kernel: Kernel, activations: Activations) -> bool:
-    return activations == "int8" or kernel.wide
+    return activations == "int8" or kernel.has_int16
 
 
-def _convert(wiring: Wiring, op: Op, activations: Activations) -> None:
+def _convert(rewriter: GraphRewriter, op: Op, activations: Activations) -> None:
     if any(t.dtype != "float32" for t in op.outputs):
         return
-    if op.kind in LAYERS:
-        _convert_layer(wiring, op, activations)
+    if op.op_type in LAYERS:
+        _convert_layer(rewriter, op, activations)
         return
-    kernel = KERNELS[op.kind]
+    kernel = KERNELS[op.op_type]
     if not _has_kernel(kernel, activations):
         return
-    if op.kind == "AVERAGE_POOL_2D":
-        _replace_average_pool(wiring, op, activations)
-        kernel = KERNELS[op.kind]
+    if op.op_type == "AVERAGE_POOL_2D":
+        _replace_average_pool(rewriter, op, activations)
+        kernel = KERNELS[op.op_type]
     if kernel.scales == "same":
-        _convert_same(wiring, op, kernel, activations)
+        _convert_same(rewriter, op, kernel, activations)
     else:
-        _convert_free(wiring, op, kernel, activations)
+        _convert_free(rewriter, op, kernel, activations)
 
 
-def _convert_layer(wiring: Wiring, op: Op, activations: Activations) -> None:
-    layer = LAYERS[op.kind]
-    later = _find_quantizer(wiring, op.outputs[0], activations)
-    image = _find_integers(wiring, op.inputs[layer.image], activations)
-    if later is None or image is None:
+def _convert_layer(rewriter: GraphRewriter, op: Op, activations: Activations) -> None:
+    layer = LAYERS[op.op_type]
+    quantize_op = _find_quantizer(rewriter, op.outputs[0], activations)
+    image = _find_integers(rewriter, op.inputs[layer.image], activations)
+    if quantize_op is None or image is None:
         return
-    stored = [_find_stored(wiring, t) if n > 0 else t for n, t in enumerate(op.inputs)]
-    inputs = build_layer_inputs(op, layer, image, stored, later.outputs[0])
+    stored = [_find_stored(rewriter, t) if n > 0 else t for n, t in enumerate(op.inputs)]
+    inputs = build_layer_inputs(op, layer, image, stored, quantize_op.outputs[0])
     if inputs is not None:
-        wiring.set_inputs(op, inputs)
-        wiring.absorb(op, later)
+        rewriter.set_inputs(op, inputs)
+        rewriter.absorb(op, quantize_op)
 
 
-def _find_stored(wiring: Wiring, tensor: Tensor | None) -> Tensor | None:
+def _find_stored(rewriter: GraphRewriter, tensor: Tensor | None) -> Tensor | None:
     """Return the integers from which a tensor is dequantized, or the tensor itself."""
-    maker = wiring.maker(tensor, "DEQUANTIZE")
-    return tensor if maker is None else maker.inputs[0]
+    producer = rewriter.producer(tensor, "DEQUANTIZE")
+    return tensor if producer is None else producer.inputs[0]
 
 
 def _find_integers(
-    wiring: Wiring, tensor: Tensor | None, activations: Activations
+    rewriter: GraphRewriter, tensor: Tensor | None, activations: Activations
 ) -> Tensor | None:
     """Find integers with one scale that represent a tensor exactly; ``None`` if there are none."""
     value = read_number(tensor)
     if tensor is not None and value is not None:
         return quantize_number(tensor, value, activations)
-    maker = wiring.maker(tensor, "DEQUANTIZE")
-    source = None if maker is None else maker.inputs[0]
+    producer = rewriter.producer(tensor, "DEQUANTIZE")
+    source = None if producer is None else producer.inputs[0]
     if source is None or not has_one_scale(source):
         return None
     if source.dtype == activations:
         return source
     if source.data is not None and source.dtype == "int8" and activations == "int16":
         reals = dequantize_constant(source)
-        given = build_symmetric_quantization(float(np.abs(reals).max(initial=0.0)), "int16")
-        return quantize_reals(reals, given, "int16", name=source.name)
+        quantization = build_symmetric_quantization(float(np.abs(reals).max(initial=0.0)), "int16")
+        return quantize_reals(reals, quantization, "int16", name=source.name)
     return None
 
 
-def _list_real_places(op: Op, kernel: Kernel) -> Sequence[int]:
-    return range(len(op.inputs)) if kernel.real is None else kernel.real
+def _list_real_positions(op: Op, kernel: Kernel) -> Sequence[int]:
+    return range(len(op.inputs)) if kernel.real_inputs is None else kernel.real_inputs
 
 
 def _find_real_inputs(
-    wiring: Wiring, op: Op, kernel: Kernel, activations: Activations
+    rewriter: GraphRewriter, op: Op, kernel: Kernel, activations: Activations
 ) -> dict[int, Tensor] | None:
     """Find the integers of every real-valued input by position; ``None`` if one has none."""
-    found: dict[int, Tensor] = {}
-    for place in _list_real_places(op, kernel):
-        integers = _find_integers(wiring, op.inputs[place], activations)
+    integers_by_position: dict[int, Tensor] = {}
+    for position in _list_real_positions(op, kernel):
+        integers = _find_integers(rewriter, op.inputs[position], activations)
         if integers is None:
             return None
-        found[place] = integers
+        integers_by_position[position] = integers
     # Operators on constants alone are left to constant folding.
-    return found if any(t is not None and not t.is_constant for t in op.inputs) else None
+    return (
+        integers_by_position
+        if any(t is not None and not t.is_constant for t in op.inputs)
+        else None
+    )
 
 
-def _convert_free(wiring: Wiring, op: Op, kernel: Kernel, activations: Activations) -> None:
+def _convert_free(
+    rewriter: GraphRewriter, op: Op, kernel: Kernel, activations: Activations
+) -> None:
     """Convert an operator whose kernel accepts any scales, or prescribes its output scale."""
-    later = _find_quantizer(wiring, op.outputs[0], activations)
-    found = _find_real_inputs(wiring, op, kernel, activations)
-    if later is None or found is None:
+    quantize_op = _find_quantizer(rewriter, op.outputs[0], activations)
+    real_inputs = _find_real_inputs(rewriter, op, kernel, activations)
+    if quantize_op is None or real_inputs is None:
         return
-    read = [t.quantization for t in found.values()]
+    input_quantizations = [t.quantization for t in real_inputs.values()]
     fixed = None if kernel.fixed is None else kernel.fixed[activations]
-    sums = [multiply_scales(*read)] if kernel.multiplies else read
-    wanted = later.outputs[0].quantization
-    if fixed is None and not can_requantize(sums, wanted):
+    sums = [multiply_scales(*input_quantizations)] if kernel.multiplies else input_quantizations
+    output_quantization = quantize_op.outputs[0].quantization
+    if fixed is None and not can_requantize(sums, output_quantization):
         return
-    if fixed is not None and wanted is not None and _is_too_narrow(op, fixed, wanted):
+    if (
+        fixed is not None
+        and output_quantization is not None
+        and _is_too_narrow(op, fixed, output_quantization)
+    ):
         return
-    wiring.set_inputs(op, [found.get(n, t) for n, t in enumerate(op.inputs)])
-    if op.kind in ("ADD", "SUB") and activations == "int16":
+    rewriter.set_inputs(op, [real_inputs.get(n, t) for n, t in enumerate(op.inputs)])
+    if op.op_type in ("ADD", "SUB") and activations == "int16":
         op.options["pot_scale_int16"] = False
     if fixed is None:
-        wiring.absorb(op, later)
+        rewriter.absorb(op, quantize_op)
         return
-    given = Quantization(
+    fixed_quantization = Quantization(
         scales=np.asarray([fixed[0]], np.float32), zero_points=np.asarray([fixed[1]], np.int64)
     )
-    if is_same_quantization(wanted, given):
-        wiring.absorb(op, later)
+    if is_same_quantization(output_quantization, fixed_quantization):
+        rewriter.absorb(op, quantize_op)
     else:
-        op.outputs[0].dtype, op.outputs[0].quantization = activations, given
+        op.outputs[0].dtype, op.outputs[0].quantization = activations, fixed_quantization
 
 
-def _is_too_narrow(op: Op, fixed: tuple[float, int], wanted: Quantization) -> bool:
+def _is_too_narrow(op: Op, fixed: tuple[float, int], quantization: Quantization) -> bool:
     """Return whether a kernel's prescribed scale is too coarse or its range too short.
 
     Only LOG_SOFTMAX has values without a bound.
     """
     scale, zero = fixed
-    if wanted.scales.item() < _FINER * scale:
+    if quantization.scales.item() < _FINER * scale:
         return True
     lowest = (_LEAST_INT8 - zero) * scale
-    wants = (_LEAST_INT8 - wanted.zero_points.item()) * wanted.scales.item()
-    return op.kind == "LOG_SOFTMAX" and wants < lowest - scale
+    wants = (_LEAST_INT8 - quantization.zero_points.item()) * quantization.scales.item()
+    return op.op_type == "LOG_SOFTMAX" and wants < lowest - scale
 
 
-def _convert_same(wiring: Wiring, op: Op, kernel: Kernel, activations: Activations) -> None:
+def _convert_same(
+    rewriter: GraphRewriter, op: Op, kernel: Kernel, activations: Activations
+) -> None:
     """Convert an operator with one scale for inputs and outputs; requantize before or after it."""
-    found = _find_real_inputs(wiring, op, kernel, activations)
-    if found is None:
+    real_inputs = _find_real_inputs(rewriter, op, kernel, activations)
+    if real_inputs is None:
         return
-    laters = [_find_quantizer(wiring, t, activations) for t in op.outputs]
-    given = min(found.values(), key=lambda t: t.is_constant).quantization
+    quantize_ops = [_find_quantizer(rewriter, t, activations) for t in op.outputs]
+    quantization = min(real_inputs.values(), key=lambda t: t.is_constant).quantization
     if kernel.requantize_first:
-        if laters[0] is not None:
-            given = laters[0].outputs[0].quantization
-            if not can_requantize([t.quantization for t in found.values()], given):
+        if quantize_ops[0] is not None:
+            quantization = quantize_ops[0].outputs[0].quantization
+            if not can_requantize([t.quantization for t in real_inputs.values()], quantization):
                 return
-        elif not all(is_same_quantization(t.quantization, given) for t in found.values()):
+        elif not all(
+            is_same_quantization(t.quantization, quantization) for t in real_inputs.values()
+        ):
             return
-        found = {n: _requantize_input(wiring, op, t, given) for n, t in found.items()}
-    elif not kernel.commutes and laters[0] is None:
+        real_inputs = {
+            n: _requantize_input(rewriter, op, t, quantization) for n, t in real_inputs.items()
+        }
+    elif not kernel.commutes and quantize_ops[0] is None:
         return
-    wiring.set_inputs(op, [found.get(n, t) for n, t in enumerate(op.inputs)])
-    for place, later in enumerate(laters):
-        _yield_integers(wiring, op, place, later, given, activations)
+    rewriter.set_inputs(op, [real_inputs.get(n, t) for n, t in enumerate(op.inputs)])
+    for position, quantize_op in enumerate(quantize_ops):
+        _set_integer_output(rewriter, op, position, quantize_op, quantization, activations)
 
 
-def _requantize_input(wiring: Wiring, op: Op, tensor: Tensor, given: Quantization | None) -> Tensor:
-    if given is None or is_same_quantization(tensor.quantization, given):
+def _requantize_input(
+    rewriter: GraphRewriter, op: Op, tensor: Tensor, quantization: Quantization | None
+) -> Tensor:
+    if quantization is None or is_same_quantization(tensor.quantization, quantization):
         return tensor
     if tensor.is_constant:
-        return quantize_reals(dequantize_constant(tensor), given, tensor.dtype, name=tensor.name)
-    made = Tensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, quantization=given)
-    return wiring.insert(op, "QUANTIZE", [tensor], made)
+        return quantize_reals(
+            dequantize_constant(tensor), quantization, tensor.dtype, name=tensor.name
+        )
+    requantized = Tensor(
+        name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, quantization=quantization
+    )
+    return rewriter.insert(op, "QUANTIZE", [tensor], requantized)
 
 
-def _yield_integers(
-    wiring: Wiring,
+def _set_integer_output(
+    rewriter: GraphRewriter,
     op: Op,
-    place: int,
-    later: Op | None,
-    given: Quantization | None,
+    position: int,
+    quantize_op: Op | None,
+    quantization: Quantization | None,
     activations: Activations,
 ) -> None:
     """Make an output integer: kept as it is, requantized, or dequantized again."""
-    old = op.outputs[place]
-    if later is not None and not can_requantize([given], later.outputs[0].quantization):
-        later = None
-    if later is not None and is_same_quantization(later.outputs[0].quantization, given):
-        wiring.take_output(op, place, later)
+    output = op.outputs[position]
+    if quantize_op is not None and not can_requantize(
+        [quantization], quantize_op.outputs[0].quantization
+    ):
+        quantize_op = None
+    if quantize_op is not None and is_same_quantization(
+        quantize_op.outputs[0].quantization, quantization
+    ):
+        rewriter.take_output(op, position, quantize_op)
         return
-    if later is not None:
-        old.dtype, old.quantization = activations, given
+    if quantize_op is not None:
+        output.dtype, output.quantization = activations, quantization
         return
-    made = Tensor(name=old.name, dtype=activations, shape=old.shape, quantization=given)
-    wiring.append_dequantize(op, place, made)
+    integers = Tensor(
+        name=output.name, dtype=activations, shape=output.shape, quantization=quantization
+    )
+    rewriter.append_dequantize(op, position, integers)
 
 
-def _replace_division(wiring: Wiring, op: Op) -> None:
+def _replace_division(rewriter: GraphRewriter, op: Op) -> None:
     """Replace a quantized value divided by a constant by MUL, which has an int8 kernel."""
     source, divisor = op.inputs[0], read_number(op.inputs[1])
-    if wiring.maker(source, "DEQUANTIZE") is None or not divisor or op.inputs[1] is None:
+    if rewriter.producer(source, "DEQUANTIZE") is None or not divisor or op.inputs[1] is None:
         return
     with np.errstate(over="ignore"):
         inverse = np.full(op.inputs[1].shape, 1 / divisor, np.float32)
     if np.isfinite(inverse).all():
-        wiring.change_op(op, "MUL", [source, constant("inverse", inverse)], op.options)
+        rewriter.change_op(op, "MUL", [source, constant("inverse", inverse)], op.options)
 
 
-def _replace_average_pool(wiring: Wiring, op: Op, activations: Activations) -> None:
+def _replace_average_pool(rewriter: GraphRewriter, op: Op, activations: Activations) -> None:
     """Replace an average over the whole image by MEAN where its two scales differ.
 
     The integer pooling kernel requires equal scales.
     """
-    image, made = op.inputs[0], op.outputs[0]
-    if image is None or len(image.shape) != 4 or made.shape[1:3] != (1, 1):
+    image, output = op.inputs[0], op.outputs[0]
+    if image is None or len(image.shape) != 4 or output.shape[1:3] != (1, 1):
         return
-    whole = (op.options.get("filter_height"), op.options.get("filter_width"))
-    if whole != image.shape[1:3] or op.options.get("fused_activation_function", "NONE") != "NONE":
-        return
-    maker, later = wiring.maker(image, "DEQUANTIZE"), _find_quantizer(wiring, made, activations)
-    if maker is None or maker.inputs[0] is None:
-        return
-    if later is None or not is_same_quantization(
-        maker.inputs[0].quantization, later.outputs[0].quantization
+    filter_size = (op.options.get("filter_height"), op.options.get("filter_width"))
+    if (
+        filter_size != image.shape[1:3]
+        or op.options.get("fused_activation_function", "NONE") != "NONE"
     ):
-        wiring.change_op(op, "MEAN", [image, int32([1, 2])], {"keep_dims": True})
+        return
+    producer, quantize_op = (
+        rewriter.producer(image, "DEQUANTIZE"),
+        _find_quantizer(rewriter, output, activations),
+    )
+    if producer is None or producer.inputs[0] is None:
+        return
+    if quantize_op is None or not is_same_quantization(
+        producer.inputs[0].quantization, quantize_op.outputs[0].quantization
+    ):
+        rewriter.change_op(op, "MEAN", [image, int32([1, 2])], {"keep_dims": True})
 
 
-def _merge_requantization(wiring: Wiring, op: Op) -> None:
+def _merge_requantization(rewriter: GraphRewriter, op: Op) -> None:
     """Merge a DEQUANTIZE and the QUANTIZE behind it into one requantization, or into nothing."""
-    maker = wiring.maker(op.inputs[0], "DEQUANTIZE")
-    source = None if maker is None else maker.inputs[0]
-    made = op.outputs[0]
-    if source is None or source.is_constant or source.dtype != made.dtype:
+    producer = rewriter.producer(op.inputs[0], "DEQUANTIZE")
+    source = None if producer is None else producer.inputs[0]
+    output = op.outputs[0]
+    if source is None or source.is_constant or source.dtype != output.dtype:
         return
-    if not has_one_scale(source) or not has_one_scale(made):
+    if not has_one_scale(source) or not has_one_scale(output):
         return
-    if not can_requantize([source.quantization], made.quantization):
+    if not can_requantize([source.quantization], output.quantization):
         return
-    if is_same_quantization(source.quantization, made.quantization) and not wiring.is_output(made):
-        wiring.swap(made, source)
+    if is_same_quantization(source.quantization, output.quantization) and not rewriter.is_output(
+        output
+    ):
+        rewriter.swap(output, source)
     else:
-        wiring.set_inputs(op, [source])
+        rewriter.set_inputs(op, [source])
 
 
-def _dequantize_bias(wiring: Wiring, op: Op) -> None:
+def _dequantize_bias(rewriter: GraphRewriter, op: Op) -> None:
     """Dequantize stored int32 biases of layers that stay in floats, as no kernel does it."""
-    source, made = op.inputs[0], op.outputs[0]
+    source, output = op.inputs[0], op.outputs[0]
     if source is None or source.data is None or source.dtype != "int32":
         return
     reals = constant(source.name, dequantize_constant(source).astype(np.float32))
-    if not wiring.is_output(made):
-        wiring.swap(made, reals)
+    if not rewriter.is_output(output):
+        rewriter.swap(output, reals)

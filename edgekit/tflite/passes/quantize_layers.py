@@ -17,7 +17,7 @@ from edgekit.tflite.quantization_math import (
 
 
 def build_layer_inputs(
-    op: Op, layer: Layer, image: Tensor, stored: Sequence[Tensor | None], made: Tensor
+    op: Op, layer: Layer, image: Tensor, stored: Sequence[Tensor | None], output: Tensor
 ) -> list[Tensor | None] | None:
     """Return the inputs of a layer's integer kernel; ``None`` if no kernel takes its weights.
 
@@ -26,12 +26,12 @@ def build_layer_inputs(
         layer: Positions of its inputs.
         image: Quantized activations with one scale.
         stored: Inputs of the layer; a dequantized constant is given as its integers.
-        made: Quantized output that the layer is to compute.
+        output: Quantized output that the layer is to compute.
     """
     weight = stored[layer.weight]
     if weight is None or not _has_kernel(weight, layer):
         return None
-    narrow = _limit_weight_scales(_narrow_weights(weight), image, made)
+    narrow = _limit_weight_scales(_narrow_weights(weight), image, output)
     if narrow is None:
         return None
     bias = stored[layer.bias] if len(stored) > layer.bias else None
@@ -45,10 +45,15 @@ def build_layer_inputs(
 
 def _has_kernel(weight: Tensor, layer: Layer) -> bool:
     """Return whether weights are symmetric int8, per tensor or along the axis of the kernel."""
-    given = weight.quantization
-    if weight.data is None or weight.dtype != "int8" or given is None or given.zero_points.any():
+    quantization = weight.quantization
+    if (
+        weight.data is None
+        or weight.dtype != "int8"
+        or quantization is None
+        or quantization.zero_points.any()
+    ):
         return False
-    return given.scales.size == 1 or given.axis == layer.axis
+    return quantization.scales.size == 1 or quantization.axis == layer.axis
 
 
 def _narrow_weights(weight: Tensor) -> Tensor:
@@ -61,29 +66,33 @@ def _narrow_weights(weight: Tensor) -> Tensor:
     return constant(weight.name, np.maximum(weight.data, -127), quantization=weight.quantization)
 
 
-def _limit_weight_scales(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
+def _limit_weight_scales(weight: Tensor, image: Tensor, output: Tensor) -> Tensor | None:
     """Adjust weight scales to the range that a kernel can requantize; ``None`` if one is too large.
 
     Channels too faint to change any output get zero weights and the smallest allowed scale.
     """
-    given = weight.quantization
-    if weight.data is None or given is None or image.quantization is None:
+    quantization = weight.quantization
+    if weight.data is None or quantization is None or image.quantization is None:
         return None
-    if made.quantization is None:
+    if output.quantization is None:
         return None
-    per_unit = image.quantization.scales.astype(np.float64) / made.quantization.scales
-    ratios = given.scales * per_unit
+    per_unit = image.quantization.scales.astype(np.float64) / output.quantization.scales
+    ratios = quantization.scales * per_unit
     if not (ratios < LARGEST_RATIO).all():
         return None
     faint = ratios < SMALLEST_RATIO
     if not faint.any():
         return weight
-    scales = np.where(faint, SMALLEST_RATIO / per_unit * 1.001, given.scales).astype(np.float32)
-    heard = broadcast_along_axis(~faint, given.axis, weight.data.ndim)
+    scales = np.where(faint, SMALLEST_RATIO / per_unit * 1.001, quantization.scales).astype(
+        np.float32
+    )
+    kept_channels = broadcast_along_axis(~faint, quantization.axis, weight.data.ndim)
     return constant(
         weight.name,
-        (weight.data * heard).astype(np.int8),
-        quantization=Quantization(scales=scales, zero_points=given.zero_points, axis=given.axis),
+        (weight.data * kept_channels).astype(np.int8),
+        quantization=Quantization(
+            scales=scales, zero_points=quantization.zero_points, axis=quantization.axis
+        ),
     )
 
 
@@ -93,9 +102,9 @@ def _quantize_bias(
     """Quantize the bias with the accumulator's scale: input scale times weight scale."""
     if image.quantization is None or weight.quantization is None:
         return None
-    wide = image.dtype == "int16"
+    is_int16 = image.dtype == "int16"
     scales = image.quantization.scales.astype(np.float64) * weight.quantization.scales
-    given = Quantization(
+    quantization = Quantization(
         scales=scales.astype(np.float32), zero_points=np.zeros(scales.size, np.int64)
     )
     if bias is None and not layer.needs_bias:
@@ -104,11 +113,13 @@ def _quantize_bias(
     if reals is None:
         return None
     integers = np.rint(reals.ravel() / np.maximum(scales, np.finfo(np.float64).tiny))
-    largest = 2**62 if wide else 2**31 - 1
+    largest = 2**62 if is_int16 else 2**31 - 1
     if not np.abs(integers).max(initial=0) <= largest:  # NaN too
         return None
     name = "bias" if bias is None else bias.name
-    return constant(name, integers.astype(np.int64 if wide else np.int32), quantization=given)
+    return constant(
+        name, integers.astype(np.int64 if is_int16 else np.int32), quantization=quantization
+    )
 
 
 def _read_reals(bias: Tensor) -> Array | None:

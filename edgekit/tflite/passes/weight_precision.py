@@ -13,7 +13,7 @@ from edgekit.recipe import Target
 from edgekit.tflite.ir import Array, LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.tflite.kernel_constraints import LAYERS
 from edgekit.tflite.quantization_math import broadcast_along_axis
-from edgekit.tflite.rewriter import Wiring, build_like, sweep
+from edgekit.tflite.rewriter import GraphRewriter, build_like, sweep
 
 # Fewer entries save nothing: the extra tensor and DEQUANTIZE take more bytes.
 _LEAST_FLOAT16 = 64
@@ -34,20 +34,20 @@ def store_float16(graph: LiteGraph) -> None:
     Constants with values beyond the range of float16 stay as they are.
     """
     for one in (graph, *graph.inner):
-        wiring = Wiring(one)
-        done: dict[int, Tensor] = {}
-        for op in wiring.ops():
-            wiring.set_inputs(op, [_store_half(wiring, op, t, done) for t in op.inputs])
-        wiring.close()
+        rewriter = GraphRewriter(one)
+        converted: dict[int, Tensor] = {}
+        for op in rewriter.ops():
+            rewriter.set_inputs(op, [_store_half(rewriter, op, t, converted) for t in op.inputs])
+        rewriter.close()
 
 
 def _store_half(
-    wiring: Wiring, op: Op, tensor: Tensor | None, done: dict[int, Tensor]
+    rewriter: GraphRewriter, op: Op, tensor: Tensor | None, converted: dict[int, Tensor]
 ) -> Tensor | None:
     if tensor is None or tensor.data is None or tensor.dtype != "float32":
         return tensor
-    if id(tensor) in done:
-        return done[id(tensor)]
+    if id(tensor) in converted:
+        return converted[id(tensor)]
     if tensor.data.size < _LEAST_FLOAT16:
         return tensor
     with np.errstate(over="ignore"):
@@ -55,9 +55,9 @@ def _store_half(
     if not np.array_equal(np.isfinite(narrow), np.isfinite(tensor.data)):
         return tensor
     stored = constant(tensor.name, narrow)
-    made = Tensor(name=tensor.name, dtype="float32", shape=tensor.shape)
-    done[id(tensor)] = wiring.insert(op, "DEQUANTIZE", [stored], made)
-    return made
+    output = Tensor(name=tensor.name, dtype="float32", shape=tensor.shape)
+    converted[id(tensor)] = rewriter.insert(op, "DEQUANTIZE", [stored], output)
+    return output
 
 
 def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
@@ -79,12 +79,12 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
     if any(_runs_on_integers(op) for one in (graph, *graph.inner) for op in one.ops):
         raise PassRefused(f"{QUANTIZED_ALREADY}, including its activations", quantized=True)
     for one in (graph, *graph.inner):
-        wiring = Wiring(one)
-        for op in wiring.ops(*LAYERS):
-            _store_weight(wiring, op, per_channel=per_channel)
-        for op in wiring.ops("GATHER"):
-            _store_table(wiring, op)
-        wiring.close()
+        rewriter = GraphRewriter(one)
+        for op in rewriter.ops(*LAYERS):
+            _store_weight(rewriter, op, per_channel=per_channel)
+        for op in rewriter.ops("GATHER"):
+            _store_table(rewriter, op)
+        rewriter.close()
     if not any(_holds_int8(op) for one in (graph, *graph.inner) for op in one.ops):
         raise PassRefused(
             f"dynamic: no layer or table has {_LEAST_INT8} weights or more, so 8 bits would not "
@@ -93,22 +93,22 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
 
 
 def _runs_on_integers(op: Op) -> bool:
-    return op.kind in LAYERS and op.outputs[0].quantization is not None
+    return op.op_type in LAYERS and op.outputs[0].quantization is not None
 
 
 def _holds_int8(op: Op) -> bool:
     return any(t is not None and t.data is not None and t.dtype == "int8" for t in op.inputs)
 
 
-def _store_weight(wiring: Wiring, op: Op, *, per_channel: bool) -> None:
-    place, axis = LAYERS[op.kind].weight, LAYERS[op.kind].axis
-    weight = op.inputs[place]
+def _store_weight(rewriter: GraphRewriter, op: Op, *, per_channel: bool) -> None:
+    position, axis = LAYERS[op.op_type].weight, LAYERS[op.op_type].axis
+    weight = op.inputs[position]
     if weight is None or not _is_large(weight):
         return
-    has_one_scale = op.kind == "FULLY_CONNECTED" and not per_channel
+    has_one_scale = op.op_type == "FULLY_CONNECTED" and not per_channel
     stored = quantize_weight(weight, None if has_one_scale else axis)
-    made = wiring.insert(op, "DEQUANTIZE", [stored], build_like(weight))
-    wiring.set_inputs(op, [made if n == place else t for n, t in enumerate(op.inputs)])
+    dequantized = rewriter.insert(op, "DEQUANTIZE", [stored], build_like(weight))
+    rewriter.set_inputs(op, [dequantized if n == position else t for n, t in enumerate(op.inputs)])
 
 
 def _is_large(weight: Tensor) -> bool:
@@ -117,7 +117,7 @@ def _is_large(weight: Tensor) -> bool:
     return bool(np.isfinite(weight.data).all())
 
 
-def _store_table(wiring: Wiring, op: Op) -> None:
+def _store_table(rewriter: GraphRewriter, op: Op) -> None:
     """Store a gathered table as integers: gather the rows and their scales, then multiply."""
     table, rows = op.inputs[0], op.inputs[1]
     if table is None or rows is None or not _is_large(table) or len(table.shape) != 2:
@@ -127,18 +127,18 @@ def _store_table(wiring: Wiring, op: Op) -> None:
     stored = quantize_weight(table, 0)
     if stored.data is None or stored.quantization is None:
         return
-    made = op.outputs[0]
-    integers = Tensor(name=table.name, dtype="int8", shape=made.shape)
-    reals = Tensor(name=table.name, dtype="float32", shape=made.shape)
-    factors = Tensor(name=table.name, dtype="float32", shape=(*made.shape[:-1], 1))
+    output = op.outputs[0]
+    integers = Tensor(name=table.name, dtype="int8", shape=output.shape)
+    reals = Tensor(name=table.name, dtype="float32", shape=output.shape)
+    factors = Tensor(name=table.name, dtype="float32", shape=(*output.shape[:-1], 1))
     options = dict(op.options)
     plain = constant(table.name, stored.data)
     scales = constant(table.name, stored.quantization.scales.reshape(-1, 1))
-    wiring.insert(op, "GATHER", [plain, rows], integers, options)
+    rewriter.insert(op, "GATHER", [plain, rows], integers, options)
     casting = {"in_data_type": "int8", "out_data_type": "float32"}
-    wiring.insert(op, "CAST", [integers], reals, casting)
-    wiring.insert(op, "GATHER", [scales, rows], factors, dict(options))
-    wiring.change_op(op, "MUL", [reals, factors])
+    rewriter.insert(op, "CAST", [integers], reals, casting)
+    rewriter.insert(op, "GATHER", [scales, rows], factors, dict(options))
+    rewriter.change_op(op, "MUL", [reals, factors])
 
 
 def quantize_weight(weight: Tensor, axis: int | None) -> Tensor:
@@ -154,9 +154,13 @@ def quantize_weight(weight: Tensor, axis: int | None) -> Tensor:
     rest: Sequence[int] = [n for n in range(array.ndim) if n != axis]
     most = np.abs(array).max(axis=tuple(rest)).reshape(-1).astype(np.float64)
     scales = np.maximum(most / 127, np.finfo(np.float32).tiny).astype(np.float32)
-    given = Quantization(scales=scales, zero_points=np.zeros(scales.size, np.int64), axis=axis or 0)
+    quantization = Quantization(
+        scales=scales, zero_points=np.zeros(scales.size, np.int64), axis=axis or 0
+    )
     integers = np.rint(array / broadcast_along_axis(scales, axis or 0, array.ndim))
-    return constant(weight.name, np.clip(integers, -127, 127).astype(np.int8), quantization=given)
+    return constant(
+        weight.name, np.clip(integers, -127, 127).astype(np.int8), quantization=quantization
+    )
 
 
 def use_dynamic_kernels(graph: LiteGraph, *, target: Target = "litert") -> None:
@@ -183,25 +187,25 @@ def use_dynamic_products(graph: LiteGraph, *, target: Target = "litert") -> None
         sweep(graph, _read_large_integers, "FULLY_CONNECTED")
 
 
-def _read_large_integers(wiring: Wiring, op: Op) -> None:
+def _read_large_integers(rewriter: GraphRewriter, op: Op) -> None:
     image, weight = op.inputs[0], op.inputs[1]
-    maker = wiring.maker(image, "DEQUANTIZE")
-    if maker is None or maker.inputs[0] is None or maker.inputs[0].is_constant:
+    producer = rewriter.producer(image, "DEQUANTIZE")
+    if producer is None or producer.inputs[0] is None or producer.inputs[0].is_constant:
         return
     if weight is not None and math.prod(weight.shape) >= _LEAST_PRODUCT:
-        _read_integers(wiring, op)
+        _read_integers(rewriter, op)
 
 
-def _read_integers(wiring: Wiring, op: Op) -> None:
-    layer = LAYERS[op.kind]
-    maker = wiring.maker(op.inputs[layer.weight], "DEQUANTIZE")
-    stored = None if maker is None else maker.inputs[0]
+def _read_integers(rewriter: GraphRewriter, op: Op) -> None:
+    layer = LAYERS[op.op_type]
+    producer = rewriter.producer(op.inputs[layer.weight], "DEQUANTIZE")
+    stored = None if producer is None else producer.inputs[0]
     image = op.inputs[layer.image]
     if stored is None or stored.data is None or stored.dtype != "int8" or image is None:
         return
-    given = stored.quantization
-    if given is None or given.zero_points.any() or image.dtype != "float32":
+    quantization = stored.quantization
+    if quantization is None or quantization.zero_points.any() or image.dtype != "float32":
         return
-    if given.scales.size == 1 or given.axis == layer.axis:
+    if quantization.scales.size == 1 or quantization.axis == layer.axis:
         inputs = [stored if n == layer.weight else t for n, t in enumerate(op.inputs)]
-        wiring.set_inputs(op, inputs)
+        rewriter.set_inputs(op, inputs)

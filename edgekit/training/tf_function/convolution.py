@@ -21,11 +21,11 @@ def _conv(op: Op, args: list[Any]) -> Any:  # noqa: ANN401 - TensorFlow has no t
     kernel = _insert_zeros(tf.transpose(weight, (1, 2, 3, 0)), _read_dilations(op))
     groups = image.shape[-1] // weight.shape[-1]
     if groups == 1:
-        made = tf.nn.conv2d(image, kernel, strides, padding)
+        output = tf.nn.conv2d(image, kernel, strides, padding)
     else:
         parts = zip(tf.split(image, groups, -1), tf.split(kernel, groups, -1), strict=True)
-        made = tf.concat([tf.nn.conv2d(*part, strides, padding) for part in parts], -1)
-    return _add_bias(made, bias)
+        output = tf.concat([tf.nn.conv2d(*part, strides, padding) for part in parts], -1)
+    return _add_bias(output, bias)
 
 
 def _depthwise_conv(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
@@ -36,12 +36,12 @@ def _depthwise_conv(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     kernel = _insert_zeros(kernel, _read_dilations(op))
     strides, padding = _read_strides(op), op.options.get("padding", "SAME")
     if strides[0] == strides[1]:
-        made = tf.nn.depthwise_conv2d(image, kernel, (1, *strides, 1), padding)
+        output = tf.nn.depthwise_conv2d(image, kernel, (1, *strides, 1), padding)
     else:
         image = _pad_same(image, kernel.shape, strides) if padding == "SAME" else image
-        whole = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID")
-        made = whole[:, :: strides[0], :: strides[1]]
-    return _add_bias(made, bias)
+        unstrided = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID")
+        output = unstrided[:, :: strides[0], :: strides[1]]
+    return _add_bias(output, bias)
 
 
 def _transpose_conv(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
@@ -66,8 +66,8 @@ def _transpose_conv_3d(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     )
 
 
-def _add_bias(made: Any, bias: Any) -> Any:  # noqa: ANN401
-    return made if bias is None else made + bias
+def _add_bias(output: Any, bias: Any) -> Any:  # noqa: ANN401
+    return output if bias is None else output + bias
 
 
 def _read_strides(op: Op) -> tuple[int, int]:
@@ -88,10 +88,10 @@ def _insert_zeros(kernel: Any, dilations: Sequence[int]) -> Any:  # noqa: ANN401
         sizes = list(kernel.shape)
         if dilation == 1 or sizes[axis] == 1:
             continue
-        wide = tf.expand_dims(kernel, axis + 1)
+        expanded = tf.expand_dims(kernel, axis + 1)
         pads = [[0, 0]] * (axis + 1) + [[0, dilation - 1]] + [[0, 0]] * (len(sizes) - axis - 1)
         taps = sizes[axis] * dilation
-        kernel = tf.reshape(tf.pad(wide, pads), [*sizes[:axis], taps, *sizes[axis + 1 :]])
+        kernel = tf.reshape(tf.pad(expanded, pads), [*sizes[:axis], taps, *sizes[axis + 1 :]])
         kernel = tf.gather(kernel, range(taps - dilation + 1), axis=axis)
     return kernel
 

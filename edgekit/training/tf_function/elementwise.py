@@ -115,7 +115,7 @@ _EACH: dict[str, Callable[..., Any]] = {
 }
 
 TABLE: dict[str, Callable[[Op, list[Any]], Any]] = {
-    **{kind: partial(_apply, function=function) for kind, function in _EACH.items()},
+    **{op_type: partial(_apply, function=function) for op_type, function in _EACH.items()},
     "ADD_N": lambda op, args: tf.add_n(args),
     "CAST": _cast,
     "DIV": _divide,

@@ -51,9 +51,9 @@ def check_supported(graph: LiteGraph) -> None:
         PassRefused: an operator is not in the table; names it and the ONNX node.
     """
     for op in graph.ops:
-        if op.kind not in TABLE:
+        if op.op_type not in TABLE:
             raise PassRefused(
-                f"{op.origin or op.kind}: {op.kind} is not supported in TensorFlow",
+                f"{op.origin or op.op_type}: {op.op_type} is not supported in TensorFlow",
                 hint="leave out the steps that use training, or replace the operator before export",
             )
 
@@ -67,10 +67,10 @@ def propagate_scales(graph: LiteGraph, scales: dict[int, str]) -> None:
     """
     for op in graph.ops:
         first = op.inputs[0] if op.inputs else None
-        if first is None or op.kind not in _HOLDING or op.kind in ("QUANTIZE", "DEQUANTIZE"):
+        if first is None or op.op_type not in _HOLDING or op.op_type in ("QUANTIZE", "DEQUANTIZE"):
             continue
         if id(first) in scales:
-            scales.update((id(made), scales[id(first)]) for made in op.outputs)
+            scales.update((id(output), scales[id(first)]) for output in op.outputs)
 
 
 class Run:
@@ -124,28 +124,30 @@ class Run:
             args = self._cast_alike(op, args)
         name = self._find_scale_name(op)
         if name is None:
-            made = TABLE[op.kind](op, args)
+            result = TABLE[op.op_type](op, args)
         else:
-            made = (quantize if op.kind == "QUANTIZE" else dequantize)(op, args, self._scale(name))
-        made = list(made) if isinstance(made, list | tuple) else [made]
-        made[0] = apply_activation(op, made[0])
-        return made
+            result = (quantize if op.op_type == "QUANTIZE" else dequantize)(
+                op, args, self._scale(name)
+            )
+        result = list(result) if isinstance(result, list | tuple) else [result]
+        result[0] = apply_activation(op, result[0])
+        return result
 
     def _find_scale_name(self, op: Op) -> str | None:
-        if op.kind == "QUANTIZE":
+        if op.op_type == "QUANTIZE":
             return self._plan.scales.get(id(op.outputs[0]))
-        if op.kind == "DEQUANTIZE":
+        if op.op_type == "DEQUANTIZE":
             return self._plan.scales.get(id(op.inputs[0]))
         return None
 
     def _cast_alike(self, op: Op, args: list[Any]) -> list[Any]:
         """Cast integer inputs alike: to floats if the operator moves them, else to integers."""
-        if op.kind not in _HOLDING:
+        if op.op_type not in _HOLDING:
             return [self._cast_held(t, a) for t, a in zip(op.inputs, args, strict=True)]
         pairs = zip(op.inputs, args, strict=True)
-        held = {t.dtype for t, a in pairs if t is not None and _is_held_as_float(t, a)}
+        float_types = {t.dtype for t, a in pairs if t is not None and _is_held_as_float(t, a)}
         return [
-            tf.cast(a, tf.float32) if t is not None and t.dtype in held else a
+            tf.cast(a, tf.float32) if t is not None and t.dtype in float_types else a
             for t, a in zip(op.inputs, args, strict=True)
         ]
 
@@ -167,10 +169,10 @@ class Run:
 
     def _put(self, tensor: Tensor, value: Any) -> None:  # noqa: ANN401
         for name in self._taps.get(id(tensor), ()):
-            where = self._plan.values[name]
+            layout = self._plan.values[name]
             # Operators read the tapped tensor itself, so that it gets a gradient.
-            self.tapped[name] = tf.convert_to_tensor(_to_onnx_layout(where, value))
-            value = _to_storage_layout(where, self.tapped[name])
+            self.tapped[name] = tf.convert_to_tensor(_to_onnx_layout(layout, value))
+            value = _to_storage_layout(layout, self.tapped[name])
         self._held[id(tensor)] = value
 
 
@@ -182,19 +184,21 @@ def _is_held_as_float(tensor: Tensor | None, value: Any) -> bool:  # noqa: ANN40
     return bool(np.issubdtype(dtype, np.floating)) and "int" in tensor.dtype
 
 
-def _to_onnx_layout(where: Value, value: Any) -> Any:  # noqa: ANN401
-    if where.is_plain and where.mixed is None:
+def _to_onnx_layout(layout: Value, value: Any) -> Any:  # noqa: ANN401
+    if layout.is_plain and layout.mixed is None:
         return value
-    shape, order = split_mixed_axis(where)
+    shape, order = split_mixed_axis(layout)
     parts = tf.reshape(value, shape)
-    return tf.reshape(tf.transpose(parts, permutation(order, plain_order(len(order)))), where.shape)
+    return tf.reshape(
+        tf.transpose(parts, permutation(order, plain_order(len(order)))), layout.shape
+    )
 
 
-def _to_storage_layout(where: Value, value: Any) -> Any:  # noqa: ANN401
-    if where.is_plain and where.mixed is None:
+def _to_storage_layout(layout: Value, value: Any) -> Any:  # noqa: ANN401
+    if layout.is_plain and layout.mixed is None:
         return value
-    shape, order = split_mixed_axis(where)
+    shape, order = split_mixed_axis(layout)
     sizes = [0] * len(order)
     for size, axis in zip(shape, order, strict=True):
         sizes[axis] = size
-    return tf.reshape(tf.transpose(tf.reshape(value, sizes), order), where.tensor.shape)
+    return tf.reshape(tf.transpose(tf.reshape(value, sizes), order), layout.tensor.shape)

@@ -28,17 +28,17 @@ def write_parameters(
     Raises:
         UserError: a value is not finite, or the model has no such initializer.
     """
-    made = ModelProto()
-    made.CopyFrom(proto)
-    computed = computes_bias_scales(made)
-    store_bias_scales(made)
-    tensors = collect_constants(made)
+    written = ModelProto()
+    written.CopyFrom(proto)
+    computed = computes_bias_scales(written)
+    store_bias_scales(written)
+    tensors = collect_constants(written)
     changed = {
         name: value
         for name, value in scales.items()
         if not np.array_equal(value, _to_float(_find_tensor(tensors, name)))
     }
-    changed |= dict(_iter_bias_scales(made, tensors, changed))
+    changed |= dict(_iter_bias_scales(written, tensors, changed))
     for name, parameter in parameters.items():
         value = parameter.variable.numpy()
         if not np.isfinite(value).all():
@@ -46,16 +46,16 @@ def write_parameters(
         _write_weight(_find_tensor(tensors, name), parameter, value, changed)
     for name, value in changed.items():
         _store(tensors[name], value)
-    return _copy_constants(proto, tensors) if computed else made
+    return _copy_constants(proto, tensors) if computed else written
 
 
 def _copy_constants(proto: ModelProto, tensors: Mapping[str, TensorProto]) -> ModelProto:
     """Return a copy of a model whose constants take the values of tensors of the same names."""
-    made = ModelProto()
-    made.CopyFrom(proto)
-    for name, tensor in collect_constants(made).items():
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    for name, tensor in collect_constants(copy).items():
         tensor.CopyFrom(tensors[name])
-    return made
+    return copy
 
 
 def _find_tensor(tensors: Mapping[str, TensorProto], name: str) -> TensorProto:
@@ -100,8 +100,8 @@ def _iter_bias_scales(
     for node in proto.graph.node:
         if node.op_type not in BIASED_OPS or len(node.input) < 3:
             continue
-        read = [_find_scale_name(makers.get(name), tensors) for name in node.input[:3]]
-        of_input, of_weight, of_bias = read
+        scale_names = [_find_scale_name(makers.get(name), tensors) for name in node.input[:3]]
+        of_input, of_weight, of_bias = scale_names
         if of_input is None or of_weight is None or of_bias is None:
             continue
         if of_bias in scales or not {of_input, of_weight} & scales.keys():

@@ -20,14 +20,14 @@ def _one_hot(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
 
 
 def _top_k(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
-    values, places = tf.math.top_k(*args)
-    return [values, tf.cast(places, op.outputs[1].dtype)]
+    values, indices = tf.math.top_k(*args)
+    return [values, tf.cast(indices, op.outputs[1].dtype)]
 
 
 def _non_max_suppression(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     del op
     boxes, scores, count, overlap, score = args
-    places, valid = tf.raw_ops.NonMaxSuppressionV4(
+    indices, valid = tf.raw_ops.NonMaxSuppressionV4(
         boxes=boxes,
         scores=scores,
         max_output_size=count,
@@ -35,7 +35,7 @@ def _non_max_suppression(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
         score_threshold=score,
         pad_to_max_output_size=True,
     )
-    return [places, valid]
+    return [indices, valid]
 
 
 def _soft_non_max_suppression(op: Op, args: list[Any]) -> Any:  # noqa: ANN401

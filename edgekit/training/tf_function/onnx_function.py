@@ -34,7 +34,7 @@ try:
 except ImportError as error:
     raise make_missing_extra_error("tensorflow", "tensorflow") from error
 
-from edgekit.conversion.onnx_to_tflite.convert_graph import lower_with_values
+from edgekit.conversion.onnx_to_tflite.convert_graph import convert_nodes_with_values
 from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
 from edgekit.tflite.ir import Array
 from edgekit.training.tf_function import parameters as stored
@@ -76,7 +76,7 @@ class GraphFunction:
         }
         self._plans: dict[_Signature, tuple[Plan, dict[str, str]]] = {}
 
-    # AutoGraph would rewrite the lowering code as well, which takes seconds and gains nothing.
+    # AutoGraph would rewrite the generated code as well, which takes seconds and gains nothing.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def __call__(self, feeds: Feeds, *, taps: Sequence[str] = ()) -> dict[str, Any]:
         """Compute the outputs, and inner values asked for, by their ONNX names, in ONNX's layout.
@@ -92,7 +92,7 @@ class GraphFunction:
         """
         shapes = self._check_inputs(feeds)
         plan, dequantized = self._get_plan(shapes)
-        given = {
+        inputs = {
             name: tf.cast(feeds[name], tensor.dtype) for name, tensor in plan.graph.inputs.items()
         }
         scales = self.scales()
@@ -104,7 +104,7 @@ class GraphFunction:
             return parameter.read(scales.get(parameter.grid.scale) if parameter.grid else None)
 
         run = Run(plan, read=read, scale=scales.__getitem__, taps=_find_taps(plan, taps))
-        return run(given) | run.tapped
+        return run(inputs) | run.tapped
 
     def scales(self) -> dict[str, Any]:
         """Return the learned scales as the graph reads them, kept above zero, by name."""
@@ -114,10 +114,10 @@ class GraphFunction:
         }
 
     def _check_inputs(self, feeds: Feeds) -> _Signature:
-        known = {t.name for t in self._proto.graph.initializer}
-        found = []
+        stored_names = {t.name for t in self._proto.graph.initializer}
+        shapes = []
         for value in self._proto.graph.input:
-            if value.name in known:
+            if value.name in stored_names:
                 continue
             if value.type.tensor_type.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
                 raise PassRefused(
@@ -126,21 +126,25 @@ class GraphFunction:
                 )
             if value.name not in feeds:
                 raise UserError(f"input {value.name} is missing; given are {', '.join(feeds)}")
-            fed = feeds[value.name]
-            shape = tuple((fed if hasattr(fed, "shape") else np.asarray(fed)).shape)
+            value_array = feeds[value.name]
+            shape = tuple(
+                (value_array if hasattr(value_array, "shape") else np.asarray(value_array)).shape
+            )
             dims = value.type.tensor_type.shape.dim
             self._check_shape(value.name, shape, [d.dim_value or None for d in dims])
-            found.append((value.name, shape))
-        return tuple(found)
+            shapes.append((value.name, shape))
+        return tuple(shapes)
 
     @staticmethod
-    def _check_shape(name: str, shape: Sequence[int | None], wanted: Sequence[int | None]) -> None:
-        fits = len(shape) == len(wanted) and all(
+    def _check_shape(
+        name: str, shape: Sequence[int | None], expected: Sequence[int | None]
+    ) -> None:
+        fits = len(shape) == len(expected) and all(
             have is not None and want in (None, have)
-            for have, want in zip(shape, wanted, strict=True)
+            for have, want in zip(shape, expected, strict=True)
         )
         if not fits:
-            sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+            sizes = ", ".join("any" if size is None else str(size) for size in expected)
             raise UserError(
                 f"input {name} was given shape {tuple(shape)}, but the model has ({sizes})",
                 hint="every size must be known, including inside a tf.function",
@@ -153,7 +157,7 @@ class GraphFunction:
             _fix_input_sizes(fixed, dict(shapes))
             fixed = fix_shapes(fixed, {}, fold_weights=False)
             dequantized = stored.replace_with_floats(fixed, self.parameters)
-            graph, values = lower_with_values(fixed)
+            graph, values = convert_nodes_with_values(fixed)
             graph.drop_unread()
             check_supported(graph)
             scales = _map_learned_scales(fixed, values, self.scales_by_name)
@@ -183,17 +187,17 @@ def compute_gradients(
         the value.
     """
     with tf.GradientTape() as tape:
-        made = function(feeds, taps=taps)
-    outputs = {k: v for k, v in made.items() if k not in taps and v.dtype.is_floating}
-    wanted = slopes({k: np.asarray(v, np.float64) for k, v in outputs.items()})
-    found = tape.gradient(
+        outputs_by_name = function(feeds, taps=taps)
+    outputs = {k: v for k, v in outputs_by_name.items() if k not in taps and v.dtype.is_floating}
+    output_gradients = slopes({k: np.asarray(v, np.float64) for k, v in outputs.items()})
+    gradients = tape.gradient(
         list(outputs.values()),
-        [made[name] for name in taps],
-        output_gradients=[tf.cast(wanted[name], v.dtype) for name, v in outputs.items()],
+        [outputs_by_name[name] for name in taps],
+        output_gradients=[tf.cast(output_gradients[name], v.dtype) for name, v in outputs.items()],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    values = {name: np.asarray(made[name]) for name in taps}
-    return values, {name: np.asarray(slope) for name, slope in zip(taps, found, strict=True)}
+    values = {name: np.asarray(outputs_by_name[name]) for name in taps}
+    return values, {name: np.asarray(slope) for name, slope in zip(taps, gradients, strict=True)}
 
 
 def _fix_input_sizes(proto: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -214,13 +218,13 @@ def _map_learned_scales(
     proto: ModelProto, values: Mapping[str, Any], learned: Mapping[str, Any]
 ) -> dict[int, str]:
     """Map each output of QuantizeLinear and input of DequantizeLinear to its learned scale."""
-    found: dict[int, str] = {}
+    scale_names: dict[int, str] = {}
     for node in proto.graph.node:
-        place = {"QuantizeLinear": node.output, "DequantizeLinear": node.input}.get(node.op_type)
-        if place is None or place[0] not in values or node.input[1] not in learned:
+        names = {"QuantizeLinear": node.output, "DequantizeLinear": node.input}.get(node.op_type)
+        if names is None or names[0] not in values or node.input[1] not in learned:
             continue
-        found.setdefault(id(values[place[0]].tensor), node.input[1])
-    return found
+        scale_names.setdefault(id(values[names[0]].tensor), node.input[1])
+    return scale_names
 
 
 def write_back(proto: ModelProto, function: GraphFunction) -> ModelProto:
@@ -237,7 +241,7 @@ def write_back(proto: ModelProto, function: GraphFunction) -> ModelProto:
         UserError: A variable holds a value that is not finite.
     """
     scales = {name: np.asarray(scale) for name, scale in function.scales().items()}
-    for name, alike in stored.find_shared_scales(proto).items():
-        if alike in scales:
-            scales[name] = scales[alike]
+    for name, shared_scale in stored.find_shared_scales(proto).items():
+        if shared_scale in scales:
+            scales[name] = scales[shared_scale]
     return write_parameters(proto, function.parameters, scales)

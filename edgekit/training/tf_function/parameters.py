@@ -67,9 +67,9 @@ class Grid:
     shape: tuple[int, ...]
     levels: tuple[int, int]
 
-    def spread(self, each: Any) -> Any:  # noqa: ANN401 - of numpy or TensorFlow
+    def spread(self, parameter: Any) -> Any:  # noqa: ANN401 - of numpy or TensorFlow
         """Expand scales or zero points to a shape that broadcasts against the weight."""
-        return _expand_to_shape(each, self.shape, self.axis, self.block)
+        return _expand_to_shape(parameter, self.shape, self.axis, self.block)
 
     @property
     def bounds(self) -> tuple[Array, Array]:
@@ -136,11 +136,11 @@ def clamp_scale(variable: Any, first: Array) -> Any:  # noqa: ANN401
 
 def collect_constants(proto: ModelProto) -> dict[str, TensorProto]:
     """Return the stored tensors of a graph by name, those of Constant nodes included; no copies."""
-    found = {t.name: t for t in proto.graph.initializer}
+    constants = {t.name: t for t in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
-    return found
+            constants[node.output[0]] = node.attribute[0].t
+    return constants
 
 
 def copy_with_bias_scales(proto: ModelProto) -> ModelProto:
@@ -151,10 +151,10 @@ def copy_with_bias_scales(proto: ModelProto) -> ModelProto:
     """
     if not computes_bias_scales(proto):
         return proto
-    made = ModelProto()
-    made.CopyFrom(proto)
-    store_bias_scales(made)
-    return made
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    store_bias_scales(copy)
+    return copy
 
 
 def find_parameters(proto: ModelProto) -> dict[str, Parameter]:
@@ -164,14 +164,16 @@ def find_parameters(proto: ModelProto) -> dict[str, Parameter]:
     """
     stored = collect_constants(proto)
     settings = _find_settings(proto)
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     for name, tensor in stored.items():
         if tensor.data_type in _FLOATS and tensor.dims and name not in settings:
-            found[name] = _make_parameter(name, numpy_helper.to_array(tensor).astype(np.float32))
+            parameters[name] = _make_parameter(
+                name, numpy_helper.to_array(tensor).astype(np.float32)
+            )
     for name, grid in find_grids(proto, stored).items():
-        real = grid.real(numpy_helper.to_array(stored[name]))
-        found[name] = _make_parameter(name, real, grid)
-    return found
+        values = grid.real(numpy_helper.to_array(stored[name]))
+        parameters[name] = _make_parameter(name, values, grid)
+    return parameters
 
 
 def _make_parameter(name: str, value: Array, grid: Grid | None = None) -> Parameter:
@@ -181,10 +183,10 @@ def _make_parameter(name: str, value: Array, grid: Grid | None = None) -> Parame
 
 def _find_settings(proto: ModelProto) -> set[str]:
     return {
-        node.input[place]
+        node.input[position]
         for node in proto.graph.node
-        for place in _NOT_LEARNED.get(node.op_type, ())
-        if place < len(node.input)
+        for position in _NOT_LEARNED.get(node.op_type, ())
+        if position < len(node.input)
     }
 
 
@@ -195,7 +197,7 @@ def find_grids(proto: ModelProto, stored: Mapping[str, TensorProto]) -> dict[str
         proto: the model.
         stored: its stored tensors by name, from ``collect_constants``.
     """
-    found: dict[str, Grid] = {}
+    grids: dict[str, Grid] = {}
     users: dict[str, set[tuple[str, ...]]] = {}
     for node in proto.graph.node:
         for name in node.input:
@@ -206,8 +208,8 @@ def find_grids(proto: ModelProto, stored: Mapping[str, TensorProto]) -> dict[str
         if node.op_type == "DequantizeLinear" and len(users[node.input[0]]) == 1:
             grid = _read_grid(node, stored)
             if grid is not None:
-                found[node.input[0]] = grid
-    return found
+                grids[node.input[0]] = grid
+    return grids
 
 
 def _describe_use(node: NodeProto) -> tuple[str, ...]:
@@ -255,21 +257,25 @@ def _find_level_range(integers: Array, zero_points: Array) -> tuple[int, int]:
     return (-top if least >= -top else -top - 1), top
 
 
-def _expand_to_shape(each: Any, shape: tuple[int, ...], axis: int, block: int) -> Any:  # noqa: ANN401
-    if int(np.prod(each.shape)) == 1:
-        return each if tf.is_tensor(each) and not each.shape else _reshape(each, ())
+def _expand_to_shape(parameter: Any, shape: tuple[int, ...], axis: int, block: int) -> Any:  # noqa: ANN401
+    if int(np.prod(parameter.shape)) == 1:
+        return (
+            parameter
+            if tf.is_tensor(parameter) and not parameter.shape
+            else _reshape(parameter, ())
+        )
     if not block:
         sizes = [1] * len(shape)
         sizes[axis] = shape[axis]
-        return _reshape(each, tuple(sizes))
-    places = np.minimum(np.arange(shape[axis]) // block, each.shape[axis] - 1)
-    if tf.is_tensor(each):
-        return tf.gather(each, places, axis=axis)
-    return np.take(each, places, axis=axis)
+        return _reshape(parameter, tuple(sizes))
+    block_indices = np.minimum(np.arange(shape[axis]) // block, parameter.shape[axis] - 1)
+    if tf.is_tensor(parameter):
+        return tf.gather(parameter, block_indices, axis=axis)
+    return np.take(parameter, block_indices, axis=axis)
 
 
-def _reshape(each: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
-    return tf.reshape(each, shape) if tf.is_tensor(each) else each.reshape(shape)
+def _reshape(parameter: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
+    return tf.reshape(parameter, shape) if tf.is_tensor(parameter) else parameter.reshape(shape)
 
 
 def find_learnable_scales(proto: ModelProto) -> dict[str, Array]:
@@ -279,15 +285,15 @@ def find_learnable_scales(proto: ModelProto) -> dict[str, Array]:
     QuantizeLinear's scale (``find_shared_scales``) are not learned.
     """
     stored = collect_constants(proto)
-    found: dict[str, Array] = {}
-    kept: set[str] = set(find_shared_scales(proto))
+    scales: dict[str, Array] = {}
+    shared_names: set[str] = set(find_shared_scales(proto))
     for node, name in _iter_scale_reads(proto):
         tensor = stored.get(name)
         if tensor is None or _is_bias(node, stored) or tensor.data_type not in _FLOATS:
-            kept.add(name)
+            shared_names.add(name)
         else:
-            found[name] = numpy_helper.to_array(tensor).astype(np.float32)
-    return {name: value for name, value in found.items() if name not in kept}
+            scales[name] = numpy_helper.to_array(tensor).astype(np.float32)
+    return {name: value for name, value in scales.items() if name not in shared_names}
 
 
 def find_shared_scales(proto: ModelProto) -> dict[str, str]:
@@ -297,12 +303,12 @@ def find_shared_scales(proto: ModelProto) -> dict[str, str]:
     """
     stored = collect_constants(proto)
     makers = {n.output[0]: n for n in proto.graph.node if n.op_type == "QuantizeLinear"}
-    found: dict[str, str] = {}
+    shared: dict[str, str] = {}
     for node in proto.graph.node:
         maker = makers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
         if maker is not None and maker.input[1] != node.input[1]:
-            found[node.input[1]] = maker.input[1]
-    return {k: v for k, v in found.items() if k in stored and v in stored}
+            shared[node.input[1]] = maker.input[1]
+    return {k: v for k, v in shared.items() if k in stored and v in stored}
 
 
 def _iter_scale_reads(proto: ModelProto) -> Iterator[tuple[NodeProto, str]]:
@@ -327,17 +333,17 @@ def replace_with_floats(settled: ModelProto, learned: Mapping[str, Parameter]) -
         The name of each integer initializer by the name of the float initializer made from it.
     """
     stored = {t.name: t for t in settled.graph.initializer}
-    made: dict[str, str] = {}
-    kept: list[NodeProto] = []
+    float_names: dict[str, str] = {}
+    nodes: list[NodeProto] = []
     for node in settled.graph.node:
         name = node.input[0] if node.input else ""
         parameter = learned.get(name)
         if node.op_type != "DequantizeLinear" or parameter is None or parameter.grid is None:
-            kept.append(node)
+            nodes.append(node)
             continue
-        made[node.output[0]] = name
-        real = parameter.grid.real(numpy_helper.to_array(stored[name]))
-        settled.graph.initializer.append(numpy_helper.from_array(real, node.output[0]))
+        float_names[node.output[0]] = name
+        values = parameter.grid.real(numpy_helper.to_array(stored[name]))
+        settled.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
     del settled.graph.node[:]
-    settled.graph.node.extend(kept)
-    return made
+    settled.graph.node.extend(nodes)
+    return float_names

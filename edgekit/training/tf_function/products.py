@@ -13,9 +13,9 @@ from edgekit.tflite.ir import Op
 def _fully_connected(op: Op, args: list[Any]) -> Any:  # noqa: ANN401 - TensorFlow has no types
     value, weight, bias = (*args, None)[:3]
     rows = tf.reshape(value, (-1, weight.shape[1]))
-    made = tf.matmul(rows, weight, transpose_b=True)
-    made = made if bias is None else made + bias
-    return tf.reshape(made, op.outputs[0].shape)
+    product = tf.matmul(rows, weight, transpose_b=True)
+    product = product if bias is None else product + bias
+    return tf.reshape(product, op.outputs[0].shape)
 
 
 def _batch_matmul(op: Op, args: list[Any]) -> Any:  # noqa: ANN401

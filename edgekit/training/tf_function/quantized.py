@@ -72,16 +72,16 @@ def compute_gradient_factor(elements: float, highest: float) -> float:
 
 def _read_scale(tensor: Tensor, learned: Any) -> tuple[Any, Array]:  # noqa: ANN401
     """Return scale and zero point of a stored tensor, in shapes that broadcast against it."""
-    held = tensor.quantization
-    assert held is not None
+    quantization = tensor.quantization
+    assert quantization is not None
     shape = [1] * len(tensor.shape)
-    if held.scales.size > 1:
-        shape[held.axis] = held.scales.size
-    zero_points = held.zero_points.astype(np.float32).reshape(shape)
+    if quantization.scales.size > 1:
+        shape[quantization.axis] = quantization.scales.size
+    zero_points = quantization.zero_points.astype(np.float32).reshape(shape)
     if learned is None:
-        return np.maximum(held.scales, _TINY).reshape(shape), zero_points
+        return np.maximum(quantization.scales, _TINY).reshape(shape), zero_points
     _, highest = get_integer_bounds(tensor.dtype)
-    elements = np.prod(tensor.shape[1:], dtype=np.float64) / held.scales.size
+    elements = np.prod(tensor.shape[1:], dtype=np.float64) / quantization.scales.size
     scale = tf.reshape(learned, shape)
     return scale_gradient(scale, compute_gradient_factor(elements, highest)), zero_points
 
@@ -94,13 +94,13 @@ def quantize(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN4
         args: one value: reals, or integers held as floats that have another scale.
         learned: replaces the scale that the operator stores; ``None`` keeps that.
     """
-    made = op.outputs[0]
+    output = op.outputs[0]
     value = args[0]
-    read = op.inputs[0]
-    if read is not None and read.quantization is not None:
-        value = _to_real(read, value, None)
-    scale, zero_point = _read_scale(made, learned)
-    lowest, highest = get_integer_bounds(made.dtype)
+    source = op.inputs[0]
+    if source is not None and source.quantization is not None:
+        value = _to_real(source, value, None)
+    scale, zero_point = _read_scale(output, learned)
+    lowest, highest = get_integer_bounds(output.dtype)
     levels = tf.clip_by_value(value / scale, lowest - zero_point, highest - zero_point)
     return round_straight_through(levels) + zero_point
 
@@ -113,10 +113,10 @@ def dequantize(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: AN
         args: one value: integers held as floats, or 16-bit floats.
         learned: replaces the scale that the operator stores; ``None`` keeps that.
     """
-    read = op.inputs[0]
-    if read is None or read.quantization is None:
+    source = op.inputs[0]
+    if source is None or source.quantization is None:
         return tf.cast(args[0], tf.float32)  # of 16-bit floats
-    return _to_real(read, args[0], learned)
+    return _to_real(source, args[0], learned)
 
 
 def _to_real(tensor: Tensor, value: Any, learned: Any) -> Any:  # noqa: ANN401

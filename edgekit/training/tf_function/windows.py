@@ -18,8 +18,8 @@ def _pool(op: Op, args: list[Any], *, function: Callable[..., Any]) -> Any:  # n
     return function(args[0], window, strides, option.get("padding", "SAME"))
 
 
-def _pool_root_mean_square(value: Any, *how: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
-    return tf.sqrt(tf.nn.avg_pool2d(tf.square(value), *how))
+def _pool_root_mean_square(value: Any, *pool_arguments: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
+    return tf.sqrt(tf.nn.avg_pool2d(tf.square(value), *pool_arguments))
 
 
 def _resize(op: Op, args: list[Any], *, function: Callable[..., Any]) -> Any:  # noqa: ANN401

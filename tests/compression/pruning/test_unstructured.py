@@ -334,7 +334,7 @@ def obs(aim, sparsity):
             row -= row[j] / inverse[j, j] * inverse[:, j]
             inverse -= np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
             left[j] = False
-            row[~left] = 0
+            row[left] = 0
     return made[np.newaxis]
 
 

@@ -15,7 +15,7 @@ TWICE = "g (float[N, 4] x) => (float[N, 4] y) { y = Add(x, x) }"
 
 def check(reference):
     made = Conversion(proto=tiny.proto(TWICE), tool="a tool", reference=reference)
-    check_agreement(made, where="model.h5")
+    check_agreement(made, display_name="model.h5")
 
 
 def test_equal_outputs_are_accepted():
@@ -47,7 +47,7 @@ def test_differences_that_the_source_amplifies_are_allowed():
         tool="a tool",
         reference=lambda inputs: [np.sin(inputs[0].astype(np.float64) ** 2)],
     )
-    check_agreement(made, where="model.h5")
+    check_agreement(made, display_name="model.h5")
 
 
 def test_a_difference_is_relative_to_the_largest_value_and_may_skip_rows():

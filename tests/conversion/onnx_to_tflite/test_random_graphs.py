@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
-from edgekit.conversion.tflite_to_onnx.convert import lift
+from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.tflite.flatbuffer import read_lite
 from tests.builders.both_runtimes import in_litert
 from tests.builders.qdq_graphs import by_onnxruntime
@@ -53,7 +53,7 @@ def test_a_random_graph_is_restored_by_the_conversion_back(seeds):
         drawn = draft(seed)
         proto = drawn.finished()
         feeds = fed(proto, drawn)
-        back = lift(read_lite(convert_to_tflite(proto, {})))
+        back = convert_to_onnx(read_lite(convert_to_tflite(proto, {})))
         made = by_onnxruntime(back, feeds)
         names = [value.name for value in back.graph.output]
         ordered = [made[names.index(value.name)] for value in proto.graph.output]

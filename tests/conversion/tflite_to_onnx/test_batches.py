@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from edgekit.conversion.tflite_to_onnx.convert import lift
+from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.errors import PassRefused
 from edgekit.tflite.ir import LiteGraph, Op, constant
 from tests.builders.handmade_tflite import (
     assert_alike,
     batch_of,
     by_onnxruntime,
-    kinds_of,
     lifted,
     one,
+    op_types_of,
     tensor,
 )
 from tests.builders.tiny import normal
@@ -29,7 +29,7 @@ def chain(*steps):
     for i, (kind, further, shape, options) in enumerate(steps):
         made = tensor(f"t{i}", shape)
         read = [last, *(constant(f"c{i}_{k}", c) for k, c in enumerate(further))]
-        ops.append(Op(kind=kind, inputs=read, outputs=[made], options=options))
+        ops.append(Op(op_type=kind, inputs=read, outputs=[made], options=options))
         last = made
     return LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": last})
 
@@ -67,8 +67,8 @@ def test_images_are_transposed_once_at_the_input_and_once_at_the_output():
     conv = ("CONV_2D", [normal(3, 3, 3, 3), normal(3)], (1, 8, 8, 3), CONV | {"padding": "SAME"})
     bias = ("ADD", [normal(3)], (1, 8, 8, 3), {})
     made = lifted(chain(conv, bias, conv, ("RELU", [], (1, 8, 8, 3), {}), conv))
-    assert kinds_of(made).count("Transpose") == 2
-    assert kinds_of(made)[0] == kinds_of(made)[-1] == "Transpose"
+    assert op_types_of(made).count("Transpose") == 2
+    assert op_types_of(made)[0] == op_types_of(made)[-1] == "Transpose"
 
 
 def test_pads_before_a_convolution_become_its_own():
@@ -76,7 +76,7 @@ def test_pads_before_a_convolution_become_its_own():
         ("PAD", [np.asarray([[0, 0], [1, 2], [0, 1], [0, 0]], np.int32)], (1, 11, 9, 3), {}),
         ("CONV_2D", [normal(4, 3, 3, 3), normal(4)], (1, 9, 7, 4), CONV | {"padding": "VALID"}),
     )
-    assert kinds_of(lifted(graph)) == ["Transpose", "Conv", "Transpose"]
+    assert op_types_of(lifted(graph)) == ["Transpose", "Conv", "Transpose"]
     assert_alike(graph, {"x": normal(1, 8, 8, 3)}, tolerance=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_space_to_batch_around_a_convolution_becomes_its_dilation():
          (1, 8, 8, 4), {}),
     )  # fmt: skip
     made = lifted(graph)
-    assert kinds_of(made) == ["Transpose", "Conv", "Transpose"]
+    assert op_types_of(made) == ["Transpose", "Conv", "Transpose"]
     assert batch_of(made) == "N"
     assert_alike(graph, {"x": normal(1, 8, 8, 3)}, tolerance=1e-4)
 
@@ -99,7 +99,7 @@ def test_an_operator_without_a_counterpart_is_named_with_its_output():
         "ATAN2", {0: tensor("a", (1, 2)), 1: tensor("b", (1, 2))}, {}, [tensor("y", (1, 2))]
     )
     with pytest.raises(PassRefused, match="ATAN2 with output y has no ONNX counterpart") as refused:
-        lift(graph)
+        convert_to_onnx(graph)
     assert refused.value.hint
 
 
@@ -107,13 +107,13 @@ def test_a_state_that_is_kept_between_runs_is_refused():
     state = tensor("state", (1, 2))
     state.is_variable = True
     graph = LiteGraph(
-        ops=[Op(kind="ADD", inputs=[tensor("a", (1, 2)), state], outputs=[tensor("y", (1, 2))])],
+        ops=[Op(op_type="ADD", inputs=[tensor("a", (1, 2)), state], outputs=[tensor("y", (1, 2))])],
         inputs={},
         outputs={},
     )
     graph.inputs["a"], graph.outputs["y"] = graph.ops[0].inputs[0], graph.ops[0].outputs[0]
     with pytest.raises(PassRefused, match="state: a state that is kept"):
-        lift(graph)
+        convert_to_onnx(graph)
 
 
 def test_the_conversion_does_not_change_the_given_graph():
@@ -121,17 +121,17 @@ def test_the_conversion_does_not_change_the_given_graph():
         ("PAD", [np.asarray([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32)], (1, 10, 10, 3), {}),
         ("CONV_2D", [normal(4, 3, 3, 3)], (1, 8, 8, 4), CONV | {"padding": "VALID"}),
     )
-    before = [(op.kind, list(op.inputs), dict(op.options)) for op in graph.ops]
-    lift(graph)
-    assert [(op.kind, op.inputs, op.options) for op in graph.ops] == before
+    before = [(op.op_type, list(op.inputs), dict(op.options)) for op in graph.ops]
+    convert_to_onnx(graph)
+    assert [(op.op_type, op.inputs, op.options) for op in graph.ops] == before
 
 
 def test_outputs_that_are_inputs_or_the_same_value_have_names_of_their_own():
     x = tensor("x", (1, 3))
     y = tensor("t", (1, 3))
-    op = Op(kind="RELU", inputs=[x], outputs=[y])
+    op = Op(op_type="RELU", inputs=[x], outputs=[y])
     graph = LiteGraph(ops=[op], inputs={"x": x}, outputs={"b": y, "a": y, "c": x})
-    made = lift(graph)
+    made = convert_to_onnx(graph)
     found = by_onnxruntime(made, {"x": np.float32([[-1, 0, 2]])})
     assert list(found) == ["b", "a", "c"]
     assert found["a"].tolist() == found["b"].tolist() == [[0, 0, 2]]

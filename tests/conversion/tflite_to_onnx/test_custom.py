@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from edgekit.cli.render.model import format_inspection
-from edgekit.conversion.tflite_to_onnx.convert import lift
+from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.errors import PassRefused
 from edgekit.inspection.summary import inspect
 from edgekit.tflite.flatbuffer import read_lite, write_lite
-from tests.builders.handmade_tflite import assert_alike, kinds_of, lifted, one, tensor
+from tests.builders.handmade_tflite import assert_alike, lifted, one, op_types_of, tensor
 from tests.builders.tiny import normal
 
 SAME, VALID = 1, 2
@@ -42,7 +42,7 @@ def test_a_transposed_convolution_with_a_bias_has_the_same_outputs(weights, stri
     graph = transposed(weights, made, strides=strides)
 
     assert_alike(graph, {"x": normal(1, 6, 5, weights[-1], seed=2)})
-    assert "ConvTranspose" in kinds_of(lifted(graph))
+    assert "ConvTranspose" in op_types_of(lifted(graph))
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x01\x00", struct.pack("<iii", 0, 2, 2)])
@@ -50,7 +50,7 @@ def test_options_in_an_unknown_format_are_refused(raw):
     graph = transposed((1, 2, 2, 4), (1, 12, 10, 1), options=raw)
 
     with pytest.raises(PassRefused, match="options in an unknown format"):
-        lift(read_lite(write_lite(graph)))
+        convert_to_onnx(read_lite(write_lite(graph)))
 
 
 def test_a_file_with_a_custom_operator_gets_a_caveat(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flatbuffers import flexbuffers
 
-from edgekit.conversion.tflite_to_onnx.convert import lift
+from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.errors import PassRefused
 from edgekit.tflite.flatbuffer import write_lite
 from edgekit.tflite.ir import LiteGraph, Op, constant
@@ -67,7 +67,7 @@ def test_entries_without_a_detection_are_zero():
 
 def test_several_classes_for_one_box_are_refused_by_name():
     with pytest.raises(PassRefused, match=r"TFLite_Detection_PostProcess .* several classes"):
-        lift(detector(max_classes_per_detection=2))
+        convert_to_onnx(detector(max_classes_per_detection=2))
 
 
 def lstm(units=3, steps=5, depth=4, **options):
@@ -88,7 +88,7 @@ def lstm(units=3, steps=5, depth=4, **options):
         "cell_clip": 10.0,
         "time_major": False,
     } | options
-    op = Op(kind="UNIDIRECTIONAL_SEQUENCE_LSTM", inputs=read, outputs=[y], options=options)
+    op = Op(op_type="UNIDIRECTIONAL_SEQUENCE_LSTM", inputs=read, outputs=[y], options=options)
     return LiteGraph(ops=[op], inputs={"x": x}, outputs={"y": y})
 
 
@@ -100,7 +100,7 @@ def test_an_lstm_with_a_tight_limit_is_refused():
     with pytest.raises(
         PassRefused, match="UNIDIRECTIONAL_SEQUENCE_LSTM with output y has a clipped"
     ):
-        lift(lstm(cell_clip=1.0))
+        convert_to_onnx(lstm(cell_clip=1.0))
 
 
 def counting():
@@ -109,7 +109,7 @@ def counting():
     limit, step = constant("n", np.asarray([4], np.int32)), constant("k", np.asarray([1], np.int32))
     goes_on = tensor("on", (1,), "bool")
     condition = LiteGraph(
-        ops=[Op(kind="LESS", inputs=[times, limit], outputs=[goes_on])],
+        ops=[Op(op_type="LESS", inputs=[times, limit], outputs=[goes_on])],
         inputs={"i": times, "x": x},
         outputs={"on": goes_on},
     )
@@ -117,8 +117,8 @@ def counting():
     after, doubled = tensor("j", (1,), "int32"), tensor("z", (1, 3))
     body = LiteGraph(
         ops=[
-            Op(kind="ADD", inputs=[again, step], outputs=[after]),
-            Op(kind="ADD", inputs=[value, value], outputs=[doubled]),
+            Op(op_type="ADD", inputs=[again, step], outputs=[after]),
+            Op(op_type="ADD", inputs=[value, value], outputs=[doubled]),
         ],
         inputs={"i": again, "x": value},
         outputs={"j": after, "z": doubled},
@@ -126,7 +126,7 @@ def counting():
     start, fed = constant("zero", np.asarray([0], np.int32)), tensor("x", (1, 3))
     made = [tensor("count", (1,), "int32"), tensor("y", (1, 3))]
     loop = Op(
-        kind="WHILE",
+        op_type="WHILE",
         inputs=[start, fed],
         outputs=made,
         options={"cond_subgraph_index": 1, "body_subgraph_index": 2},

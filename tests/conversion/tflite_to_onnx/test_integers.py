@@ -9,9 +9,9 @@ from edgekit.tflite.ir import LiteGraph, Op, constant
 from tests.builders.handmade_tflite import (
     assert_alike,
     by_onnxruntime,
-    kinds_of,
     lifted,
     one,
+    op_types_of,
     scaled,
     tensor,
 )
@@ -73,7 +73,7 @@ def test_activations_become_unsigned_and_weights_stay_as_they_are_stored():
     assert stored[weights.input[1]].tolist() == np.float32([0.01, 0.02, 0.005, 0.03]).tolist()
     assert stored[bias.input[0]].dtype == np.int32
     # The lower limit of the integers is the activation's own.
-    assert "Relu" not in kinds_of(made)
+    assert "Relu" not in op_types_of(made)
 
 
 def test_integer_inputs_and_outputs_are_floats_to_the_outside():
@@ -94,7 +94,7 @@ def test_rows_of_a_quantized_table_are_picked_before_they_become_floats():
         axis=0,
     )
     made = lifted(graph)
-    assert kinds_of(made)[0] == "Gather"
+    assert op_types_of(made)[0] == "Gather"
     picked = by_onnxruntime(made, {"i": np.asarray([[3, 9, 0, 49]], np.int32)})["y"]
     np.testing.assert_allclose(picked[0, 1], (table[9] - 4.0) * 0.02, rtol=1e-6)
 
@@ -104,13 +104,13 @@ def test_weights_in_16_bits_become_floats():
     wide, x, y = tensor("w", (5, 6)), tensor("x", (1, 6)), tensor("y", (1, 5))
     graph = LiteGraph(
         ops=[
-            Op(kind="DEQUANTIZE", inputs=[half], outputs=[wide]),
-            Op(kind="FULLY_CONNECTED", inputs=[x, wide], outputs=[y]),
+            Op(op_type="DEQUANTIZE", inputs=[half], outputs=[wide]),
+            Op(op_type="FULLY_CONNECTED", inputs=[x, wide], outputs=[y]),
         ],
         inputs={"x": x},
         outputs={"y": y},
     )
-    assert kinds_of(lifted(graph)) == ["Gemm"]
+    assert op_types_of(lifted(graph)) == ["Gemm"]
     assert_alike(graph, {"x": normal(1, 6)}, tolerance=1e-5)
 
 
@@ -123,7 +123,7 @@ def test_hybrid_weights_stay_integers_under_a_scale():
         [tensor("y", (1, 5))],
     )
     made = lifted(graph)
-    assert kinds_of(made) == ["DequantizeLinear", "Gemm"]
+    assert op_types_of(made) == ["DequantizeLinear", "Gemm"]
     x = normal(1, 6)
     found = by_onnxruntime(made, {"x": x})["y"]
     np.testing.assert_allclose(found, x @ (weights.T * 0.02), rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 from edgekit.compression.registry import build_step
 from edgekit.compression.runner import run_checked
 from edgekit.conversion.open_model import read_model
-from edgekit.conversion.tflite_to_onnx.convert import lift
+from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.runs.model_outputs import iter_outputs
 from edgekit.onnx_graph.states import read_states
@@ -19,7 +19,7 @@ from tests.builders.tiny import normal, samples, work
 
 def handle(name):
     made = Tensor(name=name, dtype="resource", shape=())
-    return Op(kind="VAR_HANDLE", inputs=[], outputs=[made], options={"shared_name": name}), made
+    return Op(op_type="VAR_HANDLE", inputs=[], outputs=[made], options={"shared_name": name}), made
 
 
 def first_values(**values):
@@ -28,12 +28,12 @@ def first_values(**values):
     for name, value in values.items():
         op, made = handle(name)
         given = value if isinstance(value, Tensor) else constant("v", value)
-        ops += [op, Op(kind="ASSIGN_VARIABLE", inputs=[made, given], outputs=[])]
+        ops += [op, Op(op_type="ASSIGN_VARIABLE", inputs=[made, given], outputs=[])]
     return LiteGraph(ops=ops, inputs={}, outputs={})
 
 
 def once():
-    return Op(kind="CALL_ONCE", inputs=[], outputs=[], options={"init_subgraph_index": 1})
+    return Op(op_type="CALL_ONCE", inputs=[], outputs=[], options={"init_subgraph_index": 1})
 
 
 def streaming(first, *, name="h", size=(1, 4)):
@@ -43,11 +43,11 @@ def streaming(first, *, name="h", size=(1, 4)):
     ops = [
         once(),
         var,
-        Op(kind="READ_VARIABLE", inputs=[made], outputs=[h]),
-        Op(kind="ADD", inputs=[x, h], outputs=[both]),
-        Op(kind="TANH", inputs=[both], outputs=[y]),
-        Op(kind="MUL", inputs=[y, constant("two", np.float32(0.5))], outputs=[half]),
-        Op(kind="ASSIGN_VARIABLE", inputs=[made, half], outputs=[]),
+        Op(op_type="READ_VARIABLE", inputs=[made], outputs=[h]),
+        Op(op_type="ADD", inputs=[x, h], outputs=[both]),
+        Op(op_type="TANH", inputs=[both], outputs=[y]),
+        Op(op_type="MUL", inputs=[y, constant("two", np.float32(0.5))], outputs=[half]),
+        Op(op_type="ASSIGN_VARIABLE", inputs=[made, half], outputs=[]),
     ]
     inner = [first_values(**{name: first})]
     return LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": y}, inner=inner)
@@ -112,8 +112,8 @@ def test_a_variable_that_is_never_assigned_is_a_constant(tmp_path):
     ops = [
         once(),
         var,
-        Op(kind="READ_VARIABLE", inputs=[made], outputs=[w]),
-        Op(kind="MUL", inputs=[x, w], outputs=[y]),
+        Op(op_type="READ_VARIABLE", inputs=[made], outputs=[w]),
+        Op(op_type="MUL", inputs=[x, w], outputs=[y]),
     ]
     first = [first_values(weights=normal(1, 4, seed=3))]
     graph = LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": y}, inner=first)
@@ -132,21 +132,24 @@ def test_two_variables_and_reads_after_assignments_keep_their_order(tmp_path):
     ints = [constant("i", np.array(n, np.int32)) for n in ([0, 1, 0], [1, 2, 4])]
     ops = [
         once(), one, two,
-        Op(kind="READ_VARIABLE", inputs=[first], outputs=[ring]),
-        Op(kind="SLICE", inputs=[ring, *ints], outputs=[rest]),
-        Op(kind="CONCATENATION", inputs=[rest, x], outputs=[new], options={"axis": 1}),
-        Op(kind="ASSIGN_VARIABLE", inputs=[first, new], outputs=[]),
-        Op(kind="READ_VARIABLE", inputs=[second], outputs=[count]),
-        Op(kind="ADD", inputs=[count, new], outputs=[more]),
-        Op(kind="ASSIGN_VARIABLE", inputs=[second, more], outputs=[]),
-        Op(kind="READ_VARIABLE", inputs=[second], outputs=[again]),
-        Op(kind="MUL", inputs=[again, new], outputs=[y]),
+        Op(op_type="READ_VARIABLE", inputs=[first], outputs=[ring]),
+        Op(op_type="SLICE", inputs=[ring, *ints], outputs=[rest]),
+        Op(op_type="CONCATENATION", inputs=[rest, x], outputs=[new], options={"axis": 1}),
+        Op(op_type="ASSIGN_VARIABLE", inputs=[first, new], outputs=[]),
+        Op(op_type="READ_VARIABLE", inputs=[second], outputs=[count]),
+        Op(op_type="ADD", inputs=[count, new], outputs=[more]),
+        Op(op_type="ASSIGN_VARIABLE", inputs=[second, more], outputs=[]),
+        Op(op_type="READ_VARIABLE", inputs=[second], outputs=[again]),
+        Op(op_type="MUL", inputs=[again, new], outputs=[y]),
     ]  # fmt: skip
     values = {"ring": normal(1, 3, 4), "count": np.zeros((1, 3, 4), np.float32)}
     graph = LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": y}, inner=[first_values(**values)])
     source, found = converted(graph, tmp_path)
 
-    assert {s.input for s in read_states(lift(read_lite(write_lite(graph))))} == {"ring", "count"}
+    assert {s.input for s in read_states(convert_to_onnx(read_lite(write_lite(graph))))} == {
+        "ring",
+        "count",
+    }
     follow(source, found.model, size=(1, 1, 4))
 
 
@@ -156,18 +159,18 @@ def test_a_variable_that_is_passed_into_a_branch_is_refused():
     inner = Tensor(name="r", dtype="resource", shape=())
     value = tensor("v", (1, 4))
     branch = LiteGraph(
-        ops=[Op(kind="READ_VARIABLE", inputs=[inner], outputs=[value])],
+        ops=[Op(op_type="READ_VARIABLE", inputs=[inner], outputs=[value])],
         inputs={"r": inner},
         outputs={"v": value},
     )
     out = tensor("out", (1, 4))
     options = {"then_subgraph_index": 2, "else_subgraph_index": 2}
-    graph.ops.append(Op(kind="IF", inputs=[truth, made], outputs=[out], options=options))
+    graph.ops.append(Op(op_type="IF", inputs=[truth, made], outputs=[out], options=options))
     graph.inner.append(branch)
     graph.outputs["out"] = out
 
     with pytest.raises(PassRefused, match="IF passes a variable into a subgraph"):
-        lift(graph)
+        convert_to_onnx(graph)
 
 
 def test_an_initial_value_computed_at_run_time_is_refused():
@@ -178,7 +181,7 @@ def test_an_initial_value_computed_at_run_time_is_refused():
     with pytest.raises(
         PassRefused, match="the initial value of a variable is computed at run time"
     ):
-        lift(graph)
+        convert_to_onnx(graph)
 
 
 def test_a_quantized_variable_is_a_state_of_floats():
@@ -188,7 +191,7 @@ def test_a_quantized_variable_is_a_state_of_floats():
             if t is not None and t.dtype == "float32" and t.data is None:
                 t.dtype, t.quantization = "int8", scaled(0.05, 10)
     graph.ops[5].inputs[1] = constant("two", np.int8([100]), quantization=scaled(0.005))
-    (state,) = read_states(lift(graph))
+    (state,) = read_states(convert_to_onnx(graph))
 
     np.testing.assert_allclose(state.initial, np.full((1, 4), 1.0), atol=1e-6)
 

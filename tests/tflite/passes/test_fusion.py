@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.tflite.ir import count_kinds
+from edgekit.tflite.ir import count_op_types
 from edgekit.tflite.passes.fusion import compute_same_padding
 from tests.builders.qdq_graphs import both, fed, lite_graph, model
 from tests.builders.tiny import normal, proto
@@ -39,7 +39,7 @@ def test_an_activation_is_fused_into_its_layer(rest, name):
 
     ops = lite_graph(made).ops
 
-    assert [op.kind for op in ops if op.kind != "TRANSPOSE"] == ["CONV_2D"]
+    assert [op.op_type for op in ops if op.op_type != "TRANSPOSE"] == ["CONV_2D"]
     assert name in [activation_of(op) for op in ops]
     agrees(made)
 
@@ -52,14 +52,14 @@ def test_scales_after_a_layer_are_folded_into_weights_and_bias():
 
     ops = lite_graph(made).ops
 
-    assert count_kinds(ops).keys() == {"TRANSPOSE", "CONV_2D"}
+    assert count_op_types(ops).keys() == {"TRANSPOSE", "CONV_2D"}
     agrees(made)
 
 
 def test_factors_that_vary_over_the_image_are_not_folded():
     made = convolved("y = Add (c, b)", weights={"b": normal(8, 8, seed=1)})
 
-    assert count_kinds(lite_graph(made).ops)["ADD"] == 1
+    assert count_op_types(lite_graph(made).ops)["ADD"] == 1
     agrees(made)
 
 
@@ -71,8 +71,8 @@ def test_a_pad_that_is_what_same_pads_needs_no_operator_and_another_one_does():
         attributes="pads = [1,1,1,1], strides = [2,2]",
     )
 
-    assert "PAD" not in count_kinds(lite_graph(even).ops)
-    assert count_kinds(lite_graph(strided).ops)["PAD"] == 1
+    assert "PAD" not in count_op_types(lite_graph(even).ops)
+    assert count_op_types(lite_graph(strided).ops)["PAD"] == 1
     agrees(even)
     agrees(strided)
 
@@ -102,7 +102,7 @@ def test_hard_swish_is_one_operator_however_it_is_spelled(name):
     opset, text = HARD_SWISHES[name]
     made = proto(f"g (float[2,16] x) => (float[2,16] y) {{ {text} }}", weights=NUMBERS, opset=opset)
 
-    assert count_kinds(lite_graph(made).ops) == {"HARD_SWISH": 1}
+    assert count_op_types(lite_graph(made).ops) == {"HARD_SWISH": 1}
     agrees(made)
 
 
@@ -122,7 +122,7 @@ GELU_NUMBERS = {
 def test_gelu_is_one_operator_however_it_is_spelled(name):
     made = proto(f"g (float[2,16] x) => (float[2,16] y) {{ {GELUS[name]} }}", weights=GELU_NUMBERS)
 
-    assert count_kinds(lite_graph(made).ops) == {"GELU": 1}
+    assert count_op_types(lite_graph(made).ops) == {"GELU": 1}
     agrees(made)
 
 
@@ -130,7 +130,7 @@ def test_operators_that_only_resemble_gelu_are_not_fused():
     text = GELUS["none"].replace("Mul (x, a)", "Mul (e, a)")
     made = proto(f"g (float[2,16] x) => (float[2,16] y) {{ {text} }}", weights=GELU_NUMBERS)
 
-    assert "GELU" not in count_kinds(lite_graph(made).ops)
+    assert "GELU" not in count_op_types(lite_graph(made).ops)
     agrees(made)
 
 
@@ -140,7 +140,7 @@ def test_a_product_with_a_stored_matrix_and_its_bias_are_one_layer():
         weights={"w": normal(16, 8), "b": normal(8, seed=1)},
     )
 
-    assert count_kinds(lite_graph(made).ops) == {"FULLY_CONNECTED": 1}
+    assert count_op_types(lite_graph(made).ops) == {"FULLY_CONNECTED": 1}
     agrees(made)
 
 
@@ -151,14 +151,14 @@ def test_convolutions_in_a_row_move_data_at_the_entrance_and_the_exit_only():
         weights={"w": normal(3, 3, 1, 1)},
     )
 
-    assert count_kinds(lite_graph(made).ops)["TRANSPOSE"] == 2
+    assert count_op_types(lite_graph(made).ops)["TRANSPOSE"] == 2
     agrees(made)
 
 
 def test_a_layer_that_two_others_read_keeps_its_own_output():
     made = convolved("r = Relu (c) y = Add (c, r)")
 
-    assert count_kinds(lite_graph(made).ops)["RELU"] == 1
+    assert count_op_types(lite_graph(made).ops)["RELU"] == 1
     agrees(made)
 
 

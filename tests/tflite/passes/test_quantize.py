@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.tflite.ir import count_kinds
+from edgekit.tflite.ir import count_op_types
 from tests.builders.qdq_graphs import (
     Qdq,
     both,
@@ -213,7 +213,7 @@ def test_an_integer_kernel_is_within_one_quantum_of_what_qdq_says(case, dtype):
     proto = q.finished(output)
 
     wanted = CASES[case]
-    ran = {op.kind for op in lite_graph(proto).ops if is_integer(op)}
+    ran = {op.op_type for op in lite_graph(proto).ops if is_integer(op)}
     assert wanted <= ran
 
     quantum = float(q.weights[output.removesuffix("_d") + "_s"])
@@ -227,7 +227,7 @@ def test_the_very_scales_of_the_onnx_file_are_in_the_lite_file():
     q = Qdq()
     proto = q.finished(convolution(q))
 
-    conv = next(op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+    conv = next(op for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
 
     image, weight, bias = conv.inputs
     assert image.quantization.scales.tolist() == [np.float32(0.05)]
@@ -246,7 +246,7 @@ def test_an_activation_between_layer_and_quantization_is_the_layers_own():
 
     graph = lite_graph(proto)
 
-    assert count_kinds(graph.ops).keys() == {"TRANSPOSE", "QUANTIZE", "CONV_2D", "DEQUANTIZE"}
+    assert count_op_types(graph.ops).keys() == {"TRANSPOSE", "QUANTIZE", "CONV_2D", "DEQUANTIZE"}
     [(want, made)] = both(proto, fed(proto))
     assert np.abs(want - made).max() <= 0.0301
 
@@ -258,7 +258,7 @@ def test_weights_about_another_zero_than_0_stay_under_float_kernels_and_exact():
     q.weights["w_z"] = np.int8(5)
     proto = q.finished(q.add("Conv", [image, weight], 0.06))
 
-    conv = next(op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+    conv = next(op for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
 
     assert not is_integer(conv)
     [(want, made)] = both(proto, fed(proto))
@@ -275,9 +275,9 @@ def test_a_move_without_a_quantized_output_is_done_on_the_integers():
 
     graph = lite_graph(proto)
 
-    assert all(is_integer(op) for op in graph.ops if op.kind in ("MAX_POOL_2D", "RESHAPE"))
-    assert [op.kind for op in graph.ops][-1] == "DEQUANTIZE"
-    assert count_kinds(graph.ops)["DEQUANTIZE"] == 1
+    assert all(is_integer(op) for op in graph.ops if op.op_type in ("MAX_POOL_2D", "RESHAPE"))
+    assert [op.op_type for op in graph.ops][-1] == "DEQUANTIZE"
+    assert count_op_types(graph.ops)["DEQUANTIZE"] == 1
 
 
 def test_weights_that_training_left_as_quantized_floats_are_stored_as_integers():
@@ -287,7 +287,7 @@ def test_weights_that_training_left_as_quantized_floats_are_stored_as_integers()
     weight = q.real("w", 0.02, 0)
     proto = q.finished(q.add("Conv", [image, weight], 0.1))
 
-    conv = next(op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+    conv = next(op for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
 
     assert conv.inputs[1].dtype == "int8"
     [(want, made)] = both(proto, fed(proto))

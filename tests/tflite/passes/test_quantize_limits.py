@@ -35,7 +35,7 @@ def test_sixteen_bit_activations_are_nearer_to_unquantized_ones_than_eight_bit_o
 
     assert errors["int16x8"] < errors["same"] / 50
     graph = lite_graph(proto, precision="int16x8")
-    conv = next(op for op in graph.ops if op.kind == "CONV_2D")
+    conv = next(op for op in graph.ops if op.op_type == "CONV_2D")
     assert [t.dtype for t in conv.inputs] == ["int16", "int8", "int64"]
 
 
@@ -73,7 +73,7 @@ def test_channels_too_faint_to_be_heard_do_not_keep_a_layer_from_integers():
     bias = q.stored("b", np.full(8, 1000, np.int32), np.maximum(per_channel * 0.05, 1.2e-38))
     proto = q.finished(q.add("Conv", [image, weight, bias], 0.06))
 
-    assert all(is_integer(op) for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+    assert all(is_integer(op) for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
     [(want, made)] = both(proto, fed(proto))
     assert np.abs(want - made).max() <= 0.0601
 
@@ -82,7 +82,7 @@ def test_a_softmax_whose_scale_is_finer_than_the_kernels_stays_in_floats():
     q = Qdq()
     proto = q.finished(q.add("Softmax", [q.fed("x", [3, 64])], 1 / 2550, 0))
 
-    softmax = next(op for op in lite_graph(proto).ops if op.kind == "SOFTMAX")
+    softmax = next(op for op in lite_graph(proto).ops if op.op_type == "SOFTMAX")
 
     assert not is_integer(softmax)
     [(want, made)] = both(proto, fed(proto))
@@ -108,7 +108,9 @@ def test_rows_of_a_quantized_table_are_gathered_before_they_are_dequantized():
 
     graph = lite_graph(proto)
 
-    assert all(max(t.shape) <= 8 for op in graph.ops if op.kind == "DEQUANTIZE" for t in op.outputs)
+    assert all(
+        max(t.shape) <= 8 for op in graph.ops if op.op_type == "DEQUANTIZE" for t in op.outputs
+    )
     [(want, made)] = both(proto, fed(proto))
     assert np.allclose(want, made, atol=1e-5)
 
@@ -118,7 +120,7 @@ def test_large_products_of_quantized_values_read_their_weights_as_integers():
     weight = q.stored("w", int8(256, 256), scales(256), 1)
     proto = q.finished(q.plain("MatMul", [q.fed("x", [1, 4, 256]), weight]))
 
-    layer_op = next(op for op in lite_graph(proto).ops if op.kind == "FULLY_CONNECTED")
+    layer_op = next(op for op in lite_graph(proto).ops if op.op_type == "FULLY_CONNECTED")
 
     assert [t.dtype for t in layer_op.inputs[:2]] == ["float32", "int8"]
     [(want, made)] = both(proto, fed(proto))

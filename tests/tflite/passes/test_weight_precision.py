@@ -5,7 +5,7 @@ import pytest
 
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
 from edgekit.errors import PassRefused
-from edgekit.tflite.ir import count_kinds
+from edgekit.tflite.ir import count_op_types
 from tests.builders.qdq_graphs import Qdq, both, by_litert, by_onnxruntime, fed, lite_graph
 from tests.builders.tiny import normal, proto, sqnr_db
 from tests.tflite.passes.test_quantize import int8, scales
@@ -49,7 +49,7 @@ def test_float16_halves_the_file_and_dynamic_quarters_it():
 def test_dynamic_layers_read_integers_but_depthwise_ones_which_would_be_slow():
     ops = lite_graph(network(), precision="dynamic").ops
 
-    read = {op.kind: op.inputs[1].dtype for op in ops if len(op.inputs) > 2}
+    read = {op.op_type: op.inputs[1].dtype for op in ops if len(op.inputs) > 2}
     assert read["CONV_2D"] == "int8"
     assert read["DEPTHWISE_CONV_2D"] == "float32"
 
@@ -61,7 +61,7 @@ def test_a_float_that_sixteen_bits_cannot_hold_is_stored_as_it_is():
         "g (float[1,16] x) => (float[1,16] y) { y = MatMul (x, w) }", weights={"w": weight}
     )
 
-    assert "DEQUANTIZE" not in count_kinds(lite_graph(made, precision="float16").ops)
+    assert "DEQUANTIZE" not in count_op_types(lite_graph(made, precision="float16").ops)
 
 
 def test_rows_of_a_table_are_gathered_as_integers_with_the_scale_of_each():
@@ -97,8 +97,8 @@ def test_the_old_runtime_gets_products_with_many_scales_as_convolutions():
     weight = q.stored("w", int8(16, 8), scales(8), 1)
     made = q.finished(q.add("MatMul", [image, weight], 0.05))
 
-    assert "FULLY_CONNECTED" in count_kinds(lite_graph(made).ops)
-    assert "FULLY_CONNECTED" not in count_kinds(lite_graph(made, target="tflite-runtime").ops)
+    assert "FULLY_CONNECTED" in count_op_types(lite_graph(made).ops)
+    assert "FULLY_CONNECTED" not in count_op_types(lite_graph(made, target="tflite-runtime").ops)
     [(want, found)] = both(made, fed(made), target="tflite-runtime")
     assert np.abs(want - found).max() <= 0.0501
 

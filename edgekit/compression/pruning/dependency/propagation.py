@@ -118,14 +118,14 @@ class Walk:
     def numbers(self, name: str) -> list[int] | None:
         """Return integers that are stored or equal on all inputs; ``None`` for other values."""
         value = self.index.constant(name) if name else None
-        value = self.seen.steady.get(name) if value is None else value
+        value = self.seen.constant_integers.get(name) if value is None else value
         return None if value is None else [int(v) for v in value.ravel()]
 
     def read_observed_integers(self, name: str) -> list[int] | None:
         """Return integers that are stored or were observed on synthetic inputs."""
         found = self.numbers(name)
-        if found is None and name in self.seen.known:
-            found = [int(v) for v in self.seen.known[name].ravel()]
+        if found is None and name in self.seen.integers:
+            found = [int(v) for v in self.seen.integers[name].ravel()]
         return found
 
     def scalar(self, name: str) -> float | None:
@@ -135,7 +135,7 @@ class Walk:
 
     def is_float32(self, name: str) -> bool:
         """Return whether a value may be float32, the type of numbers inserted into the graph."""
-        return bool(self.seen.kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT)
+        return bool(self.seen.element_types.get(name, TensorProto.FLOAT) == TensorProto.FLOAT)
 
     # ------------------------------------------------------------ atoms
 

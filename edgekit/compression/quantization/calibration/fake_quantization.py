@@ -55,7 +55,7 @@ class FakeQuantCopies:
             if len(reader.output) != 1 or any(iter_inner_graphs(reader)):
                 continue
             output = reader.output[0]
-            if self.placement.like.get(output) == value:
+            if self.placement.parameter_source.get(output) == value:
                 paths += [[reader, *path] for path in self._find_reader_paths(output)]
             elif reader.op_type in _JUDGES:
                 after = self._after.get(output, output)

@@ -90,7 +90,7 @@ class _Switches:
         self.shadows = FakeQuantCopies(index, placement)
         self.names: dict[str, str] = {}  # tensor -> its switch, in the order of the graph
         order = _sort_by_graph(index, placement)
-        weights = {w.weight: w for w in placement.weighted if w.kept is None}
+        weights = {w.weight: w for w in placement.weighted if w.qdq_weight is None}
         first = index.graph.input[0].name
         for name in order:
             if name in weights:
@@ -157,8 +157,8 @@ class _Switches:
 
 def _sort_by_graph(index: GraphIndex, placement: Placement) -> Iterator[str]:
     """Yield the tensors that become 8-bit, in graph order."""
-    values = {name for name in placement.values if name not in placement.like}
-    weights = {w.weight for w in placement.weighted if w.kept is None}
+    values = {name for name in placement.values if name not in placement.parameter_source}
+    weights = {w.weight for w in placement.weighted if w.qdq_weight is None}
     names = [value.name for value in index.graph.input]
     names += [n for node in index.graph.node for n in (*node.input, *node.output)]
     found = values | weights

@@ -109,7 +109,7 @@ def _dequantize_weight(index: GraphIndex, q: QuantizedLayer) -> list[NodeProto]:
     integers, twin = add("w", q.layer.tensor(q.integers)), index.fresh("d")
     readers = [(reader.node, reader.input) for reader in q.layer.readers]
     if q.layer.weighted is not None:
-        place = q.layer.weighted.contraction.place if q.layer.weighted.contraction else 1
+        place = q.layer.weighted.contraction.weight_position if q.layer.weighted.contraction else 1
         readers = [(q.layer.weighted.node, place)]
     for node, place in readers:
         node.input[place] = twin

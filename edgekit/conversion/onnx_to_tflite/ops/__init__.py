@@ -32,9 +32,9 @@ from edgekit.conversion.onnx_to_tflite.ops import (
     suppression,
     transposed,
 )
-from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering
+from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder
 
-Rule = Callable[[Lowering, NodeProto], None]
+Rule = Callable[[TfliteGraphBuilder, NodeProto], None]
 
 RULES: dict[str, Rule] = {
     **activations.RULES,

@@ -16,7 +16,7 @@ from edgekit.conversion.onnx_to_tflite.ops.elementwise import (
     make_composite_rule,
     make_unary_rule,
 )
-from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering, get_attribute
+from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder, get_attribute
 from edgekit.tflite.ir import Tensor
 
 # Bounds for which TFLite has an operator.
@@ -28,41 +28,46 @@ _CLAMPS: dict[tuple[float, float], str] = {
 }
 
 
-def clamp_by_activation(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
+def clamp_by_activation(
+    builder: TfliteGraphBuilder, tensor: Tensor, least: float, most: float
+) -> Tensor:
     """Clamp a tensor to bounds, by a single activation operator if TFLite has one.
 
     Args:
-        low: receives the operators.
+        builder: receives the operators.
         tensor: of any numeric type.
         least: lower bound, ``-inf`` for none.
         most: upper bound, ``inf`` for none.
     """
-    kind = _CLAMPS.get((least, most))
-    if kind is not None and tensor.dtype == "float32":
-        return emit_unary(low, kind, tensor)
+    op_type = _CLAMPS.get((least, most))
+    if op_type is not None and tensor.dtype == "float32":
+        return emit_unary(builder, op_type, tensor)
     bounds = (None if math.isinf(bound) else bound for bound in (least, most))
-    return clamp(low, tensor, *bounds)
+    return clamp(builder, tensor, *bounds)
 
 
-def _relu(low: Lowering, tensor: Tensor) -> Tensor:
-    return clamp_by_activation(low, tensor, 0, math.inf)
+def _relu(builder: TfliteGraphBuilder, tensor: Tensor) -> Tensor:
+    return clamp_by_activation(builder, tensor, 0, math.inf)
 
 
-def clip(low: Lowering, node: NodeProto) -> None:
+def clip(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert Clip, whose bounds are attributes, constants or computed inputs."""
-    value = low.value(node, 0, mixed=True)
-    made = value.tensor
+    value = builder.value(node, 0, mixed=True)
+    result = value.tensor
     bounds: list[float] = []
-    for place, (name, none, kind) in enumerate(
+    for position, (name, default, op_type) in enumerate(
         (("min", -math.inf, "MAXIMUM"), ("max", math.inf, "MINIMUM")), start=1
     ):
-        given = low.constant(node, place)
-        if low.has(node, place) and given is None:
-            made = emit_binary(low, kind, made, low.plain(node, place))
-        bound = get_attribute(node, name, none) if given is None else given.item()
-        bounds.append(_effective_bound(bound, made.dtype))
-    low.bind(
-        node, clamp_by_activation(low, made, bounds[0], bounds[1]), value.order, mixed=value.mixed
+        constant = builder.constant(node, position)
+        if builder.has(node, position) and constant is None:
+            result = emit_binary(builder, op_type, result, builder.plain(node, position))
+        bound = get_attribute(node, name, default) if constant is None else constant.item()
+        bounds.append(_effective_bound(bound, result.dtype))
+    builder.bind(
+        node,
+        clamp_by_activation(builder, result, bounds[0], bounds[1]),
+        value.order,
+        mixed=value.mixed,
     )
 
 
@@ -76,136 +81,140 @@ def _effective_bound(bound: float, dtype: str) -> float:
     return math.inf if bound >= limits.max else bound
 
 
-def leaky_relu(low: Lowering, node: NodeProto) -> None:
+def leaky_relu(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert LeakyRelu to LEAKY_RELU."""
-    value = low.value(node, 0, mixed=True)
+    value = builder.value(node, 0, mixed=True)
     options = {"alpha": get_attribute(node, "alpha", 0.01)}
-    made = emit_unary(low, "LEAKY_RELU", value.tensor, options=options)
-    low.bind(node, made, value.order, mixed=value.mixed)
+    result = emit_unary(builder, "LEAKY_RELU", value.tensor, options=options)
+    builder.bind(node, result, value.order, mixed=value.mixed)
 
 
-def prelu(low: Lowering, node: NodeProto) -> None:
+def prelu(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert PRelu, whose slopes broadcast against the input."""
-    value = low.value(node, 0)
-    slope = align_value(low, low.value(node, 1), value.order)
+    value = builder.value(node, 0)
+    slope = align_value(builder, builder.value(node, 1), value.order)
     x = value.tensor
-    if x.dtype == "float32" and low.is_stored(slope):
-        low.bind(node, low.emit("PRELU", [x, slope], x.shape), value.order)
+    if x.dtype == "float32" and builder.is_stored(slope):
+        builder.bind(node, builder.emit("PRELU", [x, slope], x.shape), value.order)
         return
-    negative = emit_binary(low, "MUL", slope, clamp(low, x, None, 0))
-    low.bind(node, emit_binary(low, "ADD", clamp(low, x, 0, None), negative), value.order)
+    negative = emit_binary(builder, "MUL", slope, clamp(builder, x, None, 0))
+    builder.bind(
+        node, emit_binary(builder, "ADD", clamp(builder, x, 0, None), negative), value.order
+    )
 
 
-def _scaled_elu(low: Lowering, x: Tensor, *, alpha: float, inner: float, gamma: float) -> Tensor:
+def _scaled_elu(
+    builder: TfliteGraphBuilder, x: Tensor, *, alpha: float, inner: float, gamma: float
+) -> Tensor:
     """Compute ``gamma * (max(x, 0) + alpha * (exp(min(x, 0) * inner) - 1))``."""
-    below = clamp(low, x, None, 0.0)
+    below = clamp(builder, x, None, 0.0)
     if inner != 1:
-        below = emit_binary(low, "MUL", below, inner)
-    below = emit_binary(low, "MUL", emit_unary(low, "ELU", below), alpha)
-    made = emit_binary(low, "ADD", emit_unary(low, "RELU", x), below)
-    return made if gamma == 1 else emit_binary(low, "MUL", made, gamma)
+        below = emit_binary(builder, "MUL", below, inner)
+    below = emit_binary(builder, "MUL", emit_unary(builder, "ELU", below), alpha)
+    result = emit_binary(builder, "ADD", emit_unary(builder, "RELU", x), below)
+    return result if gamma == 1 else emit_binary(builder, "MUL", result, gamma)
 
 
-def elu(low: Lowering, node: NodeProto) -> None:
+def elu(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert Elu: to ELU alone if alpha is 1, otherwise with a scaled negative part."""
-    value = low.value(node, 0)
+    value = builder.value(node, 0)
     alpha = get_attribute(node, "alpha", 1.0)
     if alpha == 1:
-        low.bind(node, emit_unary(low, "ELU", value.tensor), value.order)
+        builder.bind(node, emit_unary(builder, "ELU", value.tensor), value.order)
         return
-    made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1.0, gamma=1.0)
-    low.bind(node, made, value.order)
+    result = _scaled_elu(builder, value.tensor, alpha=alpha, inner=1.0, gamma=1.0)
+    builder.bind(node, result, value.order)
 
 
-def selu(low: Lowering, node: NodeProto) -> None:
+def selu(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert Selu to a scaled ELU."""
-    value = low.value(node, 0)
+    value = builder.value(node, 0)
     alpha = get_attribute(node, "alpha", 1.67326319217681884765625)
     gamma = get_attribute(node, "gamma", 1.05070102214813232421875)
-    made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1.0, gamma=gamma)
-    low.bind(node, made, value.order)
+    result = _scaled_elu(builder, value.tensor, alpha=alpha, inner=1.0, gamma=gamma)
+    builder.bind(node, result, value.order)
 
 
-def celu(low: Lowering, node: NodeProto) -> None:
+def celu(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert Celu to a scaled ELU."""
-    value = low.value(node, 0)
+    value = builder.value(node, 0)
     alpha = get_attribute(node, "alpha", 1.0)
-    made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1 / alpha, gamma=1.0)
-    low.bind(node, made, value.order)
+    result = _scaled_elu(builder, value.tensor, alpha=alpha, inner=1 / alpha, gamma=1.0)
+    builder.bind(node, result, value.order)
 
 
-def hard_sigmoid(low: Lowering, node: NodeProto) -> None:
+def hard_sigmoid(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert HardSigmoid: ``alpha * x + beta``, clamped to [0, 1]."""
-    value = low.value(node, 0)
-    made = emit_binary(low, "MUL", value.tensor, get_attribute(node, "alpha", 0.2))
-    made = emit_binary(low, "ADD", made, get_attribute(node, "beta", 0.5))
-    low.bind(node, clamp_by_activation(low, made, 0, 1), value.order)
+    value = builder.value(node, 0)
+    result = emit_binary(builder, "MUL", value.tensor, get_attribute(node, "alpha", 0.2))
+    result = emit_binary(builder, "ADD", result, get_attribute(node, "beta", 0.5))
+    builder.bind(node, clamp_by_activation(builder, result, 0, 1), value.order)
 
 
-def swish(low: Lowering, node: NodeProto) -> None:
+def swish(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert Swish: ``x * sigmoid(alpha * x)``."""
-    value = low.value(node, 0)
+    value = builder.value(node, 0)
     alpha = get_attribute(node, "alpha", 1.0)
-    inner = value.tensor if alpha == 1 else emit_binary(low, "MUL", value.tensor, alpha)
-    made = emit_binary(low, "MUL", value.tensor, emit_unary(low, "LOGISTIC", inner))
-    low.bind(node, made, value.order)
+    inner = value.tensor if alpha == 1 else emit_binary(builder, "MUL", value.tensor, alpha)
+    result = emit_binary(builder, "MUL", value.tensor, emit_unary(builder, "LOGISTIC", inner))
+    builder.bind(node, result, value.order)
 
 
-def gelu(low: Lowering, node: NodeProto) -> None:
+def gelu(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert Gelu to GELU, exact or approximated by tanh."""
-    value = low.value(node, 0)
+    value = builder.value(node, 0)
     options = {"approximate": get_attribute(node, "approximate", "none") == "tanh"}
-    low.bind(node, emit_unary(low, "GELU", value.tensor, options=options), value.order)
+    builder.bind(node, emit_unary(builder, "GELU", value.tensor, options=options), value.order)
 
 
-def thresholded_relu(low: Lowering, node: NodeProto) -> None:
+def thresholded_relu(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert ThresholdedRelu: keep entries above ``alpha``, and make the others zero."""
-    value = low.value(node, 0)
+    value = builder.value(node, 0)
     above = emit_binary(
-        low, "GREATER", value.tensor, get_attribute(node, "alpha", 1.0), dtype="bool"
+        builder, "GREATER", value.tensor, get_attribute(node, "alpha", 1.0), dtype="bool"
     )
-    low.bind(node, select(low, above, value.tensor, 0.0), value.order)
+    builder.bind(node, select(builder, above, value.tensor, 0.0), value.order)
 
 
-def shrink(low: Lowering, node: NodeProto) -> None:
+def shrink(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert Shrink: zero within ``lambd``, beyond it moved towards zero by ``bias``."""
-    value = low.value(node, 0)
+    value = builder.value(node, 0)
     x, lambd, bias = (
         value.tensor,
         get_attribute(node, "lambd", 0.5),
         get_attribute(node, "bias", 0.0),
     )
-    real = low.cast(x, "float32")
-    above = emit_binary(low, "GREATER", real, lambd, dtype="bool")
-    below = emit_binary(low, "LESS", real, -lambd, dtype="bool")
-    made = select(low, below, emit_binary(low, "ADD", real, bias), 0.0)
-    made = select(low, above, emit_binary(low, "SUB", real, bias), made)
-    low.bind(node, low.cast(made, x.dtype), value.order)
+    x_float = builder.cast(x, "float32")
+    above = emit_binary(builder, "GREATER", x_float, lambd, dtype="bool")
+    below = emit_binary(builder, "LESS", x_float, -lambd, dtype="bool")
+    result = select(builder, below, emit_binary(builder, "ADD", x_float, bias), 0.0)
+    result = select(builder, above, emit_binary(builder, "SUB", x_float, bias), result)
+    builder.bind(node, builder.cast(result, x.dtype), value.order)
 
 
-def make_softmax_rule(kind: str) -> Callable[[Lowering, NodeProto], None]:
+def make_softmax_rule(op_type: str) -> Callable[[TfliteGraphBuilder, NodeProto], None]:
     """Make the rule of Softmax, LogSoftmax or Hardmax.
 
     They work along one axis, before opset 13 over all axes from the given one on.
 
     Args:
-        kind: TFLite operator type; ``ARG_MAX`` for Hardmax.
+        op_type: TFLite operator type; ``ARG_MAX`` for Hardmax.
     """
-    return partial(_lower_softmax, kind=kind)
+    return partial(_convert_softmax, op_type=op_type)
 
 
-def _lower_softmax(low: Lowering, node: NodeProto, *, kind: str) -> None:
-    value = low.value(node, 0)
-    axis = get_attribute(node, "axis", -1 if low.opset >= 13 else 1) % max(len(value.order), 1)
-    if low.opset < 13 and math.prod(value.shape[axis + 1 :]) > 1:
-        tensor = low.to_order(value, None)
+def _convert_softmax(builder: TfliteGraphBuilder, node: NodeProto, *, op_type: str) -> None:
+    value = builder.value(node, 0)
+    axis = get_attribute(node, "axis", -1 if builder.opset >= 13 else 1) % max(len(value.order), 1)
+    if builder.opset < 13 and math.prod(value.shape[axis + 1 :]) > 1:
+        tensor = builder.to_order(value, None)
         rows = math.prod(tensor.shape[:axis])
-        flat = low.reshape(tensor, (rows, math.prod(tensor.shape[axis:])))
-        made = _emit_along_last(low, kind, flat)
-        low.bind(node, low.reshape(made, tensor.shape))
+        flat = builder.reshape(tensor, (rows, math.prod(tensor.shape[axis:])))
+        result = _emit_along_last(builder, op_type, flat)
+        builder.bind(node, builder.reshape(result, tensor.shape))
         return
     order = move_last(value.order, axis)
-    low.bind(node, _emit_along_last(low, kind, low.to_order(value, order)), order)
+    builder.bind(node, _emit_along_last(builder, op_type, builder.to_order(value, order)), order)
 
 
 def move_last(order: Order, axis: int) -> Order:
@@ -213,24 +222,24 @@ def move_last(order: Order, axis: int) -> Order:
     return (*(a for a in order if a != axis), axis)
 
 
-def _emit_along_last(low: Lowering, kind: str, tensor: Tensor) -> Tensor:
-    if kind == "ARG_MAX":
-        return _hardmax(low, tensor)
-    options = {"beta": 1.0} if kind == "SOFTMAX" else {}
-    return low.emit(kind, [tensor], tensor.shape, options=options)
+def _emit_along_last(builder: TfliteGraphBuilder, op_type: str, tensor: Tensor) -> Tensor:
+    if op_type == "ARG_MAX":
+        return _hardmax(builder, tensor)
+    options = {"beta": 1.0} if op_type == "SOFTMAX" else {}
+    return builder.emit(op_type, [tensor], tensor.shape, options=options)
 
 
-def _hardmax(low: Lowering, tensor: Tensor) -> Tensor:
+def _hardmax(builder: TfliteGraphBuilder, tensor: Tensor) -> Tensor:
     """Mark the first of the largest entries along the last axis with 1, all others with 0."""
     axis = len(tensor.shape) - 1
-    inputs = [tensor, low.int32(axis)]
+    inputs = [tensor, builder.int32(axis)]
     options = {"output_type": "int32"}
-    place = low.emit("ARG_MAX", inputs, tensor.shape[:-1], dtype="int32", options=options)
-    parts = [place, low.int32(tensor.shape[-1]), low.float32(1.0), low.float32(0.0)]
-    return low.emit("ONE_HOT", parts, tensor.shape, options={"axis": axis})
+    index = builder.emit("ARG_MAX", inputs, tensor.shape[:-1], dtype="int32", options=options)
+    parts = [index, builder.int32(tensor.shape[-1]), builder.float32(1.0), builder.float32(0.0)]
+    return builder.emit("ONE_HOT", parts, tensor.shape, options={"axis": axis})
 
 
-RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
+RULES: dict[str, Callable[[TfliteGraphBuilder, NodeProto], None]] = {
     "Celu": celu,
     "Clip": clip,
     "Elu": elu,

@@ -36,45 +36,45 @@ class Resizing:
     antialias: bool = False
 
 
-def compute_coordinates(how: Resizing) -> Floats:
+def compute_coordinates(resizing: Resizing) -> Floats:
     """Compute the input coordinate of each output entry.
 
     Source: ONNX operators, Resize.
     """
-    at = np.arange(how.after, dtype=np.float64)
-    length = how.scale * how.before
-    last = how.before - 1
-    if how.transformation == "align_corners":
-        return at * last / (length - 1) if length != 1 else at * 0
-    if how.transformation == "asymmetric":
-        return at / how.scale
-    if how.transformation == "tf_half_pixel_for_nn":
-        return (at + 0.5) / how.scale
-    if how.transformation == "tf_crop_and_resize":
-        start, end = how.region
+    index = np.arange(resizing.after, dtype=np.float64)
+    length = resizing.scale * resizing.before
+    last = resizing.before - 1
+    if resizing.transformation == "align_corners":
+        return index * last / (length - 1) if length != 1 else index * 0
+    if resizing.transformation == "asymmetric":
+        return index / resizing.scale
+    if resizing.transformation == "tf_half_pixel_for_nn":
+        return (index + 0.5) / resizing.scale
+    if resizing.transformation == "tf_crop_and_resize":
+        start, end = resizing.region
         if length == 1:
-            return at + 0.5 * (start + end) * last
-        return start * last + at * (end - start) * last / (length - 1)
-    moved = 0.0
-    if how.transformation == "half_pixel_symmetric":
-        moved = how.before / 2 * (1 - how.after / length)
-    if how.transformation == "pytorch_half_pixel" and length == 1:
-        return at * 0
-    return moved + (at + 0.5) / how.scale - 0.5
+            return index + 0.5 * (start + end) * last
+        return start * last + index * (end - start) * last / (length - 1)
+    offset = 0.0
+    if resizing.transformation == "half_pixel_symmetric":
+        offset = resizing.before / 2 * (1 - resizing.after / length)
+    if resizing.transformation == "pytorch_half_pixel" and length == 1:
+        return index * 0
+    return offset + (index + 0.5) / resizing.scale - 0.5
 
 
-def find_outside(how: Resizing) -> NDArray[np.bool_]:
+def find_outside(resizing: Resizing) -> NDArray[np.bool_]:
     """Mark output entries that lie outside the input (only with tf_crop_and_resize)."""
-    at = compute_coordinates(how)
-    found: NDArray[np.bool_] = (at < 0) | (at > how.before - 1)
-    return found & (how.transformation == "tf_crop_and_resize")
+    coordinates = compute_coordinates(resizing)
+    outside: NDArray[np.bool_] = (coordinates < 0) | (coordinates > resizing.before - 1)
+    return outside & (resizing.transformation == "tf_crop_and_resize")
 
 
-def compute_nearest(how: Resizing, mode: str) -> NDArray[np.int64]:
+def compute_nearest(resizing: Resizing, mode: str) -> NDArray[np.int64]:
     """Return the index of the input entry for each output entry, by nearest_mode.
 
     Args:
-        how: resizing of the axis.
+        resizing: resizing of the axis.
         mode: nearest_mode.
     """
     rounding: dict[str, Callable[[Floats], Floats]] = {
@@ -83,45 +83,49 @@ def compute_nearest(how: Resizing, mode: str) -> NDArray[np.int64]:
         "floor": np.floor,
         "ceil": np.ceil,
     }
-    at = rounding[mode](compute_coordinates(how))
-    return np.clip(at, 0, how.before - 1).astype(np.int64)
+    coordinates = rounding[mode](compute_coordinates(resizing))
+    return np.clip(coordinates, 0, resizing.before - 1).astype(np.int64)
 
 
-def compute_weights(how: Resizing, mode: str) -> Floats:
+def compute_weights(resizing: Resizing, mode: str) -> Floats:
     """Compute the matrix (after, before) of interpolation weights, linear or cubic.
 
     Args:
-        how: resizing of the axis.
+        resizing: resizing of the axis.
         mode: ``linear`` or ``cubic``.
     """
-    at = compute_coordinates(how)
-    low = np.ceil(at) - 1  # left neighbor, chosen so that shares lie in (0, 1]
-    share = at - low
-    scale = min(how.scale, 1.0) if how.antialias else 1.0
+    coordinates = compute_coordinates(resizing)
+    left_neighbor = np.ceil(coordinates) - 1  # left neighbor, chosen so that shares lie in (0, 1]
+    share = coordinates - left_neighbor
+    scale = min(resizing.scale, 1.0) if resizing.antialias else 1.0
     radius = (1 if mode == "linear" else 2) / scale
     start = int(np.floor(-radius) + 1)
-    made = np.zeros((how.after, how.before))
-    rows = np.arange(how.after)
-    total = np.zeros(how.after)
+    weights = np.zeros((resizing.after, resizing.before))
+    rows = np.arange(resizing.after)
+    total = np.zeros(resizing.after)
     for offset in range(start, 2 - start):
-        away = np.abs(offset - share) * scale
-        weight = _evaluate_tent(away) if mode == "linear" else _evaluate_cubic(away, how.cubic_a)
-        place = low + offset
-        if how.exclude_outside:
-            weight = weight * ((place >= 0) & (place < how.before))
-        np.add.at(made, (rows, np.clip(place, 0, how.before - 1).astype(int)), weight)
+        distance = np.abs(offset - share) * scale
+        weight = (
+            _evaluate_tent(distance)
+            if mode == "linear"
+            else _evaluate_cubic(distance, resizing.cubic_a)
+        )
+        neighbor = left_neighbor + offset
+        if resizing.exclude_outside:
+            weight = weight * ((neighbor >= 0) & (neighbor < resizing.before))
+        np.add.at(weights, (rows, np.clip(neighbor, 0, resizing.before - 1).astype(int)), weight)
         total += weight
-    normal = made / total[:, None] if how.exclude_outside or how.antialias else made
-    result: Floats = normal * ~find_outside(how)[:, None]
+    normal = weights / total[:, None] if resizing.exclude_outside or resizing.antialias else weights
+    result: Floats = normal * ~find_outside(resizing)[:, None]
     return result
 
 
-def _evaluate_tent(away: Floats) -> Floats:
-    return np.clip(1 - away, 0, None)
+def _evaluate_tent(distance: Floats) -> Floats:
+    return np.clip(1 - distance, 0, None)
 
 
-def _evaluate_cubic(away: Floats, a: float) -> Floats:
+def _evaluate_cubic(distance: Floats, a: float) -> Floats:
     """Evaluate Keys' cubic convolution kernel at distances from its center."""
-    near = ((a + 2) * away - (a + 3)) * away**2 + 1
-    far = ((a * away - 5 * a) * away + 8 * a) * away - 4 * a
-    return np.where(away <= 1, near, np.where(away < 2, far, 0.0))
+    inner = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    outer = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, inner, np.where(distance < 2, outer, 0.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering
+from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder
 from edgekit.errors import PassRefused
 from edgekit.tflite.ir import Shape, Tensor
 
@@ -46,8 +46,8 @@ _HOLDS: dict[str, tuple[str, ...]] = {
 
 
 def emit_move(
-    low: Lowering,
-    kind: str,
+    builder: TfliteGraphBuilder,
+    op_type: str,
     inputs: Sequence[Tensor | None],
     shape: Shape,
     *,
@@ -57,8 +57,8 @@ def emit_move(
     """Add an operator of one output that only moves entries; return the output.
 
     Args:
-        low: receives the operators.
-        kind: TFLite operator type.
+        builder: receives the operators.
+        op_type: TFLite operator type.
         inputs: in the operator's order.
         shape: of the output, in storage order.
         data: positions of the inputs whose entries are moved; all have the type of the output.
@@ -68,38 +68,38 @@ def emit_move(
         PassRefused: no kernel takes the type, or a type that holds all its values.
     """
     dtype = _dtype(inputs, data[0])
-    taken = working_type(kind, dtype)
-    given = [
-        low.cast(t, taken) if place in data and t is not None else t
-        for place, t in enumerate(inputs)
+    working = working_type(op_type, dtype)
+    operands = [
+        builder.cast(t, working) if position in data and t is not None else t
+        for position, t in enumerate(inputs)
     ]
-    made = low.emit(kind, given, shape, dtype=taken, options=options)
-    if dtype == taken and (first := inputs[data[0]]) is not None:
-        made.quantization = first.quantization
-    return low.cast(made, dtype)
+    result = builder.emit(op_type, operands, shape, dtype=working, options=options)
+    if dtype == working and (first := inputs[data[0]]) is not None:
+        result.quantization = first.quantization
+    return builder.cast(result, dtype)
 
 
-def working_type(kind: str, dtype: str) -> str:
+def working_type(op_type: str, dtype: str) -> str:
     """Return the type in which an operator moves values of a type.
 
     Args:
-        kind: TFLite operator type.
+        op_type: TFLite operator type.
         dtype: of the values.
 
     Raises:
         PassRefused: no kernel takes the type, or a type that holds all its values.
     """
-    for each in (dtype, *_HOLDS.get(dtype, ())):
-        if each in _TAKEN[kind]:
-            return each
+    for candidate in (dtype, *_HOLDS.get(dtype, ())):
+        if candidate in _TAKEN[op_type]:
+            return candidate
     raise PassRefused(
-        f"has {dtype} values, which TFLite's {kind} does not support",
+        f"has {dtype} values, which TFLite's {op_type} does not support",
         hint="export the model with float32 or int64 values there",
     )
 
 
-def _dtype(inputs: Sequence[Tensor | None], place: int) -> str:
-    tensor = inputs[place]
+def _dtype(inputs: Sequence[Tensor | None], position: int) -> str:
+    tensor = inputs[position]
     if tensor is None:
-        raise ValueError(f"input {place} is absent")
+        raise ValueError(f"input {position} is absent")
     return tensor.dtype

@@ -14,7 +14,7 @@ from edgekit.conversion.onnx_to_tflite.ops.arithmetic import (
     emit_unary,
     reduce_axes,
 )
-from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering, get_attribute
+from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder, get_attribute
 from edgekit.tflite.ir import Array, Quantization, Tensor, constant
 
 _UNSIGNED_SHIFT = {"uint8": 128, "uint4": 8}
@@ -41,11 +41,13 @@ class _Parameters:
         )
 
 
-def _read_parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters | None:
+def _read_parameters(
+    builder: TfliteGraphBuilder, node: NodeProto, dtype: str
+) -> _Parameters | None:
     """Read scales and zero points of a node; ``None`` if they are computed."""
-    scales = low.constant(node, 1)
-    zero_points = low.constant(node, 2)
-    if scales is None or (low.has(node, 2) and zero_points is None):
+    scales = builder.constant(node, 1)
+    zero_points = builder.constant(node, 2)
+    if scales is None or (builder.has(node, 2) and zero_points is None):
         return None
     if zero_points is None:
         zero_points = np.zeros(scales.shape, np.int64)
@@ -54,199 +56,230 @@ def _read_parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters 
     return _Parameters(scales=scales, zero_points=zero_points, dtype=dtype, axis=axis)
 
 
-def quantize(low: Lowering, node: NodeProto) -> None:
+def quantize(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert QuantizeLinear to QUANTIZE, or to arithmetic.
 
     Arithmetic is used for computed or blocked scales, for scales along an axis of a computed
     tensor, and for types without a kernel.
     """
-    value = low.value(node, 0, mixed=True)
-    dtype = _quantized_type(low, node)
-    given = _read_parameters(low, node, dtype)
+    value = builder.value(node, 0, mixed=True)
+    dtype = _quantized_type(builder, node)
+    parameters = _read_parameters(builder, node, dtype)
     is_blocked = bool(get_attribute(node, "block_size", 0))
-    if given is None or is_blocked or not _has_kernel(low, value, given):
-        value = low.unmix(value)
-        low.bind(node, _quantize_by_arithmetic(low, node, value, dtype), value.order)
+    if parameters is None or is_blocked or not _has_kernel(builder, value, parameters):
+        value = builder.unmix(value)
+        builder.bind(node, _quantize_by_arithmetic(builder, node, value, dtype), value.order)
         return
-    if given.scales.size > 1:
-        value = low.unmix(value)
+    if parameters.scales.size > 1:
+        value = builder.unmix(value)
     shift = 0
-    if dtype == "uint8" and _is_only_dequantized(low, node.output[0]):
+    if dtype == "uint8" and _is_only_dequantized(builder, node.output[0]):
         dtype, shift = "int8", 128
-    axis = value.axis(given.axis) if given.scales.size > 1 else 0
-    made = low.emit("QUANTIZE", [value.tensor], value.tensor.shape, dtype=dtype)
-    made.quantization = given.quantization(axis, shift)
-    low.bind(node, made, value.order, mixed=value.mixed)
+    axis = value.axis(parameters.axis) if parameters.scales.size > 1 else 0
+    result = builder.emit("QUANTIZE", [value.tensor], value.tensor.shape, dtype=dtype)
+    result.quantization = parameters.quantization(axis, shift)
+    builder.bind(node, result, value.order, mixed=value.mixed)
 
 
-def _has_kernel(low: Lowering, value: Value, given: _Parameters) -> bool:
-    if given.dtype not in _KERNEL_TYPES or value.tensor.dtype != "float32":
+def _has_kernel(builder: TfliteGraphBuilder, value: Value, parameters: _Parameters) -> bool:
+    if parameters.dtype not in _KERNEL_TYPES or value.tensor.dtype != "float32":
         return False
-    if given.dtype == "int16" and np.any(given.zero_points):
+    if parameters.dtype == "int16" and np.any(parameters.zero_points):
         return False
     # QUANTIZE of a stored weight is folded and never runs, so that any number of scales will do.
-    return given.scales.size == 1 or low.is_stored(value.tensor)
+    return parameters.scales.size == 1 or builder.is_stored(value.tensor)
 
 
-def _quantized_type(low: Lowering, node: NodeProto) -> str:
-    if low.has(node, 2):
-        return low.dtype_of(node.input[2])
-    given = get_attribute(node, "output_dtype", 0) or TensorProto.UINT8
-    return str(np.dtype(helper.tensor_dtype_to_np_dtype(given)).name)
+def _quantized_type(builder: TfliteGraphBuilder, node: NodeProto) -> str:
+    if builder.has(node, 2):
+        return builder.dtype_of(node.input[2])
+    element_type = get_attribute(node, "output_dtype", 0) or TensorProto.UINT8
+    return str(np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name)
 
 
-def _is_only_dequantized(low: Lowering, name: str) -> bool:
-    readers = low.index.readers.get(name, [])
-    if name in low.index.outputs or name in low.index.inner_reads or not readers:
+def _is_only_dequantized(builder: TfliteGraphBuilder, name: str) -> bool:
+    readers = builder.index.readers.get(name, [])
+    if name in builder.index.outputs or name in builder.index.inner_reads or not readers:
         return False
     return all(r.op_type == "DequantizeLinear" and r.input[0] == name for r in readers)
 
 
-def dequantize(low: Lowering, node: NodeProto) -> None:
+def dequantize(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert DequantizeLinear to DEQUANTIZE, to a constant, or to arithmetic without a kernel."""
-    array = low.constant(node, 0)
-    if array is not None and (given := _read_parameters(low, node, array.dtype.name)) is not None:
-        _dequantize_stored(low, node, array, given)
-        return
-    value = low.value(node, 0, mixed=True)
-    shift = 128 if low.dtype_of(node.input[0]) == "uint8" and value.tensor.dtype == "int8" else 0
-    given = _read_parameters(low, node, low.dtype_of(node.input[0]))
-    if given is None or given.scales.size > 1:
-        value = low.unmix(value)
+    array = builder.constant(node, 0)
     if (
-        given is None
-        or get_attribute(node, "block_size", 0)
-        or not _can_dequantize(low, value, given, shift)
+        array is not None
+        and (parameters := _read_parameters(builder, node, array.dtype.name)) is not None
     ):
-        value = low.unmix(value)
-        made = _dequantize_by_arithmetic(low, node, value, shift)
+        _dequantize_stored(builder, node, array, parameters)
+        return
+    value = builder.value(node, 0, mixed=True)
+    shift = (
+        128 if builder.dtype_of(node.input[0]) == "uint8" and value.tensor.dtype == "int8" else 0
+    )
+    parameters = _read_parameters(builder, node, builder.dtype_of(node.input[0]))
+    if parameters is None or parameters.scales.size > 1:
+        value = builder.unmix(value)
+    if (
+        parameters is None
+        or get_attribute(node, "block_size", 0)
+        or not _can_dequantize(builder, value, parameters, shift)
+    ):
+        value = builder.unmix(value)
+        result = _dequantize_by_arithmetic(builder, node, value, shift)
     else:
-        made = low.emit("DEQUANTIZE", [value.tensor], value.tensor.shape)
-    low.bind(node, made, value.order, mixed=value.mixed)
+        result = builder.emit("DEQUANTIZE", [value.tensor], value.tensor.shape)
+    builder.bind(node, result, value.order, mixed=value.mixed)
 
 
-def _can_dequantize(low: Lowering, value: Value, given: _Parameters, shift: int) -> bool:
+def _can_dequantize(
+    builder: TfliteGraphBuilder, value: Value, parameters: _Parameters, shift: int
+) -> bool:
     """Check that DEQUANTIZE can read a tensor; give it the node's parameters if it has none."""
     tensor = value.tensor
     if tensor.dtype not in _KERNEL_TYPES:
         return False
-    if tensor.dtype == "int16" and np.any(given.zero_points):
+    if tensor.dtype == "int16" and np.any(parameters.zero_points):
         return False
-    axis = value.axis(given.axis) if given.scales.size > 1 else 0
-    wanted = given.quantization(axis, shift)
+    axis = value.axis(parameters.axis) if parameters.scales.size > 1 else 0
+    quantization = parameters.quantization(axis, shift)
     had = tensor.quantization
     if had is not None:
         return (
-            np.array_equal(had.scales, wanted.scales)
-            and np.array_equal(had.zero_points, wanted.zero_points)
-            and had.axis == wanted.axis
+            np.array_equal(had.scales, quantization.scales)
+            and np.array_equal(had.zero_points, quantization.zero_points)
+            and had.axis == quantization.axis
         )
-    if given.scales.size > 1 and not low.is_stored(tensor):
+    if parameters.scales.size > 1 and not builder.is_stored(tensor):
         return False
-    tensor.quantization = wanted
+    tensor.quantization = quantization
     return True
 
 
-def _dequantize_stored(low: Lowering, node: NodeProto, array: Array, given: _Parameters) -> None:
+def _dequantize_stored(
+    builder: TfliteGraphBuilder, node: NodeProto, array: Array, parameters: _Parameters
+) -> None:
     name = node.input[0]
     is_known = array.dtype.name in ("int8", "uint8", "int16", "int32", "int4", "uint4")
     if not is_known or get_attribute(node, "block_size", 0):
-        low.value(node, 0)
-        low.bind(node, constant(name, _dequantize_array(node, array, given)))
+        builder.value(node, 0)
+        builder.bind(node, constant(name, _dequantize_array(node, array, parameters)))
         return
     shift = _UNSIGNED_SHIFT.get(array.dtype.name, 0)
     dtype = _SIGNED.get(array.dtype.name, array.dtype.name)
-    held = "int8" if dtype == "int4" else dtype
-    low.value(node, 0)
-    axis = given.axis % array.ndim if given.scales.size > 1 else 0
-    integers = constant(name, (array.astype(np.int32) - shift).astype(held))
+    storage_type = "int8" if dtype == "int4" else dtype
+    builder.value(node, 0)
+    axis = parameters.axis % array.ndim if parameters.scales.size > 1 else 0
+    integers = constant(name, (array.astype(np.int32) - shift).astype(storage_type))
     integers.dtype = dtype
-    integers.quantization = given.quantization(axis, shift)
+    integers.quantization = parameters.quantization(axis, shift)
     integers.source = None if shift else name
-    low.bind(node, low.emit("DEQUANTIZE", [integers], tuple(array.shape)))
+    builder.bind(node, builder.emit("DEQUANTIZE", [integers], tuple(array.shape)))
 
 
-def _dequantize_array(node: NodeProto, array: Array, given: _Parameters) -> Array:
+def _dequantize_array(node: NodeProto, array: Array, parameters: _Parameters) -> Array:
     block, scales, zero_points = (
         get_attribute(node, "block_size", 0),
-        given.scales,
-        given.zero_points,
+        parameters.scales,
+        parameters.zero_points,
     )
     if block:
         scales, zero_points = (
-            np.repeat(each, block, axis=given.axis).take(
-                range(array.shape[given.axis]), axis=given.axis
+            np.repeat(each, block, axis=parameters.axis).take(
+                range(array.shape[parameters.axis]), axis=parameters.axis
             )
             for each in (scales, zero_points)
         )
     elif scales.size > 1:
         shape = [1] * array.ndim
-        shape[given.axis] = scales.size
+        shape[parameters.axis] = scales.size
         scales, zero_points = scales.reshape(shape), zero_points.reshape(shape)
-    real = array.astype(np.float32) - zero_points.astype(np.float32)
-    return np.asarray(real * scales.astype(np.float32), np.float32).reshape(array.shape)
+    difference = array.astype(np.float32) - zero_points.astype(np.float32)
+    return np.asarray(difference * scales.astype(np.float32), np.float32).reshape(array.shape)
 
 
-def _read_parameter_along(low: Lowering, node: NodeProto, position: int, value: Value) -> Tensor:
+def _read_parameter_along(
+    builder: TfliteGraphBuilder, node: NodeProto, position: int, value: Value
+) -> Tensor:
     """Read scales or zero points as float32 that broadcast against a value in its storage order."""
-    tensor = low.cast(low.plain(node, position), "float32")
+    tensor = builder.cast(builder.plain(node, position), "float32")
     if tensor.shape in ((), (1,)):
-        return low.reshape(tensor, ())
+        return builder.reshape(tensor, ())
     rank, axis = len(value.order), int(get_attribute(node, "axis", 1)) % len(value.order)
     block = int(get_attribute(node, "block_size", 0))
     if block:
         sizes = tensor.shape
-        wide = (*sizes[: axis + 1], block, *sizes[axis + 1 :])
+        blocked_shape = (*sizes[: axis + 1], block, *sizes[axis + 1 :])
         split = (*sizes[: axis + 1], 1, *sizes[axis + 1 :])
-        repeated = low.emit("BROADCAST_TO", [low.reshape(tensor, split), low.int32(wide)], wide)
+        repeated = builder.emit(
+            "BROADCAST_TO",
+            [builder.reshape(tensor, split), builder.int32(blocked_shape)],
+            blocked_shape,
+        )
         full = (*sizes[:axis], sizes[axis] * block, *sizes[axis + 1 :])
-        tensor = low.reshape(repeated, full)
+        tensor = builder.reshape(repeated, full)
         if full != value.shape:
-            begin = low.int32([0] * rank)
-            tensor = low.emit("SLICE", [tensor, begin, low.int32(value.shape)], value.shape)
-        return low.to_order(Value(tensor=tensor, order=tuple(range(rank))), value.order)
+            begin = builder.int32([0] * rank)
+            tensor = builder.emit("SLICE", [tensor, begin, builder.int32(value.shape)], value.shape)
+        return builder.to_order(Value(tensor=tensor, order=tuple(range(rank))), value.order)
     shape = [1] * rank
     shape[value.axis(axis)] = tensor.shape[0]
-    return low.reshape(tensor, tuple(shape))
+    return builder.reshape(tensor, tuple(shape))
 
 
-def _quantize_by_arithmetic(low: Lowering, node: NodeProto, value: Value, dtype: str) -> Tensor:
+def _quantize_by_arithmetic(
+    builder: TfliteGraphBuilder, node: NodeProto, value: Value, dtype: str
+) -> Tensor:
     if dtype not in ("int8", "uint8", "int16", "uint16", "int32"):
-        raise low.refusal(node, f"quantizes to {dtype} at run time, which TFLite does not support")
-    real = low.cast(value.tensor, "float32")
-    made = emit_unary(
-        low, "ROUND", emit_binary(low, "DIV", real, _read_parameter_along(low, node, 1, value))
+        raise builder.refusal(
+            node, f"quantizes to {dtype} at run time, which TFLite does not support"
+        )
+    value_float = builder.cast(value.tensor, "float32")
+    result = emit_unary(
+        builder,
+        "ROUND",
+        emit_binary(builder, "DIV", value_float, _read_parameter_along(builder, node, 1, value)),
     )
-    if low.has(node, 2):
-        made = emit_binary(low, "ADD", made, _read_parameter_along(low, node, 2, value))
+    if builder.has(node, 2):
+        result = emit_binary(builder, "ADD", result, _read_parameter_along(builder, node, 2, value))
     bounds = np.iinfo(dtype)
-    return low.cast(clamp(low, made, float(bounds.min), float(bounds.max)), dtype)
+    return builder.cast(clamp(builder, result, float(bounds.min), float(bounds.max)), dtype)
 
 
-def _dequantize_by_arithmetic(low: Lowering, node: NodeProto, value: Value, shift: int) -> Tensor:
-    real = low.cast(value.tensor, "float32")
+def _dequantize_by_arithmetic(
+    builder: TfliteGraphBuilder, node: NodeProto, value: Value, shift: int
+) -> Tensor:
+    value_float = builder.cast(value.tensor, "float32")
     if shift:
-        real = emit_binary(low, "ADD", real, float(shift))
-    if low.has(node, 2):
-        real = emit_binary(low, "SUB", real, _read_parameter_along(low, node, 2, value))
-    return emit_binary(low, "MUL", real, _read_parameter_along(low, node, 1, value))
+        value_float = emit_binary(builder, "ADD", value_float, float(shift))
+    if builder.has(node, 2):
+        value_float = emit_binary(
+            builder, "SUB", value_float, _read_parameter_along(builder, node, 2, value)
+        )
+    return emit_binary(builder, "MUL", value_float, _read_parameter_along(builder, node, 1, value))
 
 
-def dynamic_quantize(low: Lowering, node: NodeProto) -> None:
+def dynamic_quantize(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert DynamicQuantizeLinear: uint8 with scale and zero point from the tensor's range."""
-    value = low.value(node, 0)
+    value = builder.value(node, 0)
     axes = list(range(len(value.order)))
-    most = clamp(low, reduce_axes(low, "REDUCE_MAX", value.tensor, axes, keep=False), 0.0, None)
-    least = clamp(low, reduce_axes(low, "REDUCE_MIN", value.tensor, axes, keep=False), None, 0.0)
-    scale = emit_binary(low, "MUL", emit_binary(low, "SUB", most, least), 1 / 255)
-    divisor = clamp(low, scale, float(np.finfo(np.float32).tiny), None)
-    zero = emit_unary(low, "ROUND", emit_binary(low, "DIV", emit_unary(low, "NEG", least), divisor))
-    zero = clamp(low, zero, 0.0, 255.0)
-    made = emit_unary(low, "ROUND", emit_binary(low, "DIV", value.tensor, divisor))
-    made = clamp(low, emit_binary(low, "ADD", made, zero), 0.0, 255.0)
-    low.bind(node, low.cast(made, "uint8"), value.order)
-    low.bind(node, scale, output=1)
-    low.bind(node, low.cast(zero, "uint8"), output=2)
+    most = clamp(
+        builder, reduce_axes(builder, "REDUCE_MAX", value.tensor, axes, keep=False), 0.0, None
+    )
+    least = clamp(
+        builder, reduce_axes(builder, "REDUCE_MIN", value.tensor, axes, keep=False), None, 0.0
+    )
+    scale = emit_binary(builder, "MUL", emit_binary(builder, "SUB", most, least), 1 / 255)
+    divisor = clamp(builder, scale, float(np.finfo(np.float32).tiny), None)
+    zero = emit_unary(
+        builder, "ROUND", emit_binary(builder, "DIV", emit_unary(builder, "NEG", least), divisor)
+    )
+    zero = clamp(builder, zero, 0.0, 255.0)
+    result = emit_unary(builder, "ROUND", emit_binary(builder, "DIV", value.tensor, divisor))
+    result = clamp(builder, emit_binary(builder, "ADD", result, zero), 0.0, 255.0)
+    builder.bind(node, builder.cast(result, "uint8"), value.order)
+    builder.bind(node, scale, output=1)
+    builder.bind(node, builder.cast(zero, "uint8"), output=2)
 
 
 RULES = {

@@ -14,7 +14,7 @@ from edgekit.conversion.onnx_to_tflite.ops.arithmetic import (
     evaluate_polynomial,
 )
 from edgekit.conversion.onnx_to_tflite.ops.elementwise import make_composite_rule
-from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering
+from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder
 from edgekit.tflite.ir import Tensor
 
 # erf(x) = x * P(x^2) / Q(x^2) on [-4, 4]; beyond, erf is 1 or -1 to float32's last digit.
@@ -31,111 +31,123 @@ _ERF_BELOW = (
 _ERF_BOUND = 4.0
 
 
-def erf(low: Lowering, tensor: Tensor) -> Tensor:
+def erf(builder: TfliteGraphBuilder, tensor: Tensor) -> Tensor:
     """Approximate the error function by a ratio of polynomials, with an error of at most 1e-6."""
-    x = clamp(low, tensor, -_ERF_BOUND, _ERF_BOUND)
-    square = emit_unary(low, "SQUARE", x)
-    above = emit_binary(low, "MUL", x, evaluate_polynomial(low, square, _ERF_ABOVE))
-    return emit_binary(low, "DIV", above, evaluate_polynomial(low, square, _ERF_BELOW))
+    x = clamp(builder, tensor, -_ERF_BOUND, _ERF_BOUND)
+    square = emit_unary(builder, "SQUARE", x)
+    above = emit_binary(builder, "MUL", x, evaluate_polynomial(builder, square, _ERF_ABOVE))
+    return emit_binary(builder, "DIV", above, evaluate_polynomial(builder, square, _ERF_BELOW))
 
 
-def softplus(low: Lowering, tensor: Tensor) -> Tensor:
+def softplus(builder: TfliteGraphBuilder, tensor: Tensor) -> Tensor:
     """Compute ``log(1 + exp(x))`` as ``max(x, 0) + log(1 + exp(-|x|))``: it cannot overflow."""
-    decay = emit_unary(low, "EXP", emit_unary(low, "NEG", emit_unary(low, "ABS", tensor)))
-    rest = emit_unary(low, "LOG", emit_binary(low, "ADD", decay, 1.0))
-    return emit_binary(low, "ADD", emit_unary(low, "RELU", tensor), rest)
+    decay = emit_unary(
+        builder, "EXP", emit_unary(builder, "NEG", emit_unary(builder, "ABS", tensor))
+    )
+    rest = emit_unary(builder, "LOG", emit_binary(builder, "ADD", decay, 1.0))
+    return emit_binary(builder, "ADD", emit_unary(builder, "RELU", tensor), rest)
 
 
-def _tan(low: Lowering, x: Tensor) -> Tensor:
-    return emit_binary(low, "DIV", emit_unary(low, "SIN", x), emit_unary(low, "COS", x))
+def _tan(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
+    return emit_binary(builder, "DIV", emit_unary(builder, "SIN", x), emit_unary(builder, "COS", x))
 
 
-def _sqrt_one_minus_square(low: Lowering, x: Tensor) -> Tensor:
+def _sqrt_one_minus_square(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
     """Compute ``sqrt(1 - x^2)`` as ``sqrt((1 - x) * (1 + x))``, which is exact near the ends."""
-    less, more = emit_binary(low, "SUB", 1.0, x), emit_binary(low, "ADD", x, 1.0)
-    return emit_unary(low, "SQRT", emit_binary(low, "MUL", less, more))
+    less, more = emit_binary(builder, "SUB", 1.0, x), emit_binary(builder, "ADD", x, 1.0)
+    return emit_unary(builder, "SQRT", emit_binary(builder, "MUL", less, more))
 
 
-def _asin(low: Lowering, x: Tensor) -> Tensor:
-    return emit_binary(low, "ATAN2", x, _sqrt_one_minus_square(low, x))
+def _asin(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
+    return emit_binary(builder, "ATAN2", x, _sqrt_one_minus_square(builder, x))
 
 
-def _acos(low: Lowering, x: Tensor) -> Tensor:
-    return emit_binary(low, "ATAN2", _sqrt_one_minus_square(low, x), x)
+def _acos(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
+    return emit_binary(builder, "ATAN2", _sqrt_one_minus_square(builder, x), x)
 
 
-def _atan(low: Lowering, x: Tensor) -> Tensor:
-    ones = broadcast(low, low.float32([1.0]), x.shape)  # ATAN2 does not broadcast
-    return emit_binary(low, "ATAN2", x, ones)
+def _atan(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
+    ones = broadcast(builder, builder.float32([1.0]), x.shape)  # ATAN2 does not broadcast
+    return emit_binary(builder, "ATAN2", x, ones)
 
 
-def _sinh(low: Lowering, x: Tensor) -> Tensor:
+def _sinh(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
     """Compute sinh as ``sign(x) * (1 - exp(-2|x|)) * exp(|x|) / 2``.
 
     ELU computes the bracket exactly near zero, where ``exp(x) - 1`` would not be exact.
     """
-    size = emit_unary(low, "ABS", x)
-    shrunk = emit_unary(low, "ELU", emit_binary(low, "MUL", size, -2.0))
-    grown = emit_binary(low, "MUL", emit_unary(low, "EXP", size), -0.5)
+    size = emit_unary(builder, "ABS", x)
+    shrunk = emit_unary(builder, "ELU", emit_binary(builder, "MUL", size, -2.0))
+    exponential = emit_binary(builder, "MUL", emit_unary(builder, "EXP", size), -0.5)
     return emit_binary(
-        low, "MUL", emit_unary(low, "SIGN", x), emit_binary(low, "MUL", shrunk, grown)
+        builder,
+        "MUL",
+        emit_unary(builder, "SIGN", x),
+        emit_binary(builder, "MUL", shrunk, exponential),
     )
 
 
-def _cosh(low: Lowering, x: Tensor) -> Tensor:
-    up, down = emit_unary(low, "EXP", x), emit_unary(low, "EXP", emit_unary(low, "NEG", x))
-    return emit_binary(low, "MUL", emit_binary(low, "ADD", up, down), 0.5)
+def _cosh(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
+    up, down = (
+        emit_unary(builder, "EXP", x),
+        emit_unary(builder, "EXP", emit_unary(builder, "NEG", x)),
+    )
+    return emit_binary(builder, "MUL", emit_binary(builder, "ADD", up, down), 0.5)
 
 
-def _asinh(low: Lowering, x: Tensor) -> Tensor:
-    size = emit_unary(low, "ABS", x)
-    root = emit_unary(low, "SQRT", emit_binary(low, "ADD", emit_unary(low, "SQUARE", x), 1.0))
-    made = emit_unary(low, "LOG", emit_binary(low, "ADD", size, root))
-    return emit_binary(low, "MUL", emit_unary(low, "SIGN", x), made)
+def _asinh(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
+    size = emit_unary(builder, "ABS", x)
+    root = emit_unary(
+        builder, "SQRT", emit_binary(builder, "ADD", emit_unary(builder, "SQUARE", x), 1.0)
+    )
+    result = emit_unary(builder, "LOG", emit_binary(builder, "ADD", size, root))
+    return emit_binary(builder, "MUL", emit_unary(builder, "SIGN", x), result)
 
 
-def _acosh(low: Lowering, x: Tensor) -> Tensor:
-    less, more = emit_binary(low, "SUB", x, 1.0), emit_binary(low, "ADD", x, 1.0)
-    root = emit_unary(low, "SQRT", emit_binary(low, "MUL", less, more))
-    return emit_unary(low, "LOG", emit_binary(low, "ADD", x, root))
+def _acosh(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
+    less, more = emit_binary(builder, "SUB", x, 1.0), emit_binary(builder, "ADD", x, 1.0)
+    root = emit_unary(builder, "SQRT", emit_binary(builder, "MUL", less, more))
+    return emit_unary(builder, "LOG", emit_binary(builder, "ADD", x, root))
 
 
-def _atanh(low: Lowering, x: Tensor) -> Tensor:
+def _atanh(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
     ratio = emit_binary(
-        low, "DIV", emit_binary(low, "ADD", x, 1.0), emit_binary(low, "SUB", 1.0, x)
+        builder, "DIV", emit_binary(builder, "ADD", x, 1.0), emit_binary(builder, "SUB", 1.0, x)
     )
-    return emit_binary(low, "MUL", emit_unary(low, "LOG", ratio), 0.5)
+    return emit_binary(builder, "MUL", emit_unary(builder, "LOG", ratio), 0.5)
 
 
-def mish(low: Lowering, tensor: Tensor) -> Tensor:
+def mish(builder: TfliteGraphBuilder, tensor: Tensor) -> Tensor:
     """Compute ``x * tanh(log(1 + exp(x)))``.
 
     This is ``x * n / (n + 2)`` with ``n = exp(x) * (exp(x) + 2)``.
     """
     # Beyond 20 the ratio is 1 to float32's last digit, and nothing overflows yet.
-    grown = emit_unary(low, "EXP", clamp(low, tensor, None, 20.0))
-    n = emit_binary(low, "MUL", grown, emit_binary(low, "ADD", grown, 2.0))
+    exponential = emit_unary(builder, "EXP", clamp(builder, tensor, None, 20.0))
+    n = emit_binary(builder, "MUL", exponential, emit_binary(builder, "ADD", exponential, 2.0))
     return emit_binary(
-        low, "MUL", tensor, emit_binary(low, "DIV", n, emit_binary(low, "ADD", n, 2.0))
+        builder, "MUL", tensor, emit_binary(builder, "DIV", n, emit_binary(builder, "ADD", n, 2.0))
     )
 
 
-def _softsign(low: Lowering, x: Tensor) -> Tensor:
-    return emit_binary(low, "DIV", x, emit_binary(low, "ADD", emit_unary(low, "ABS", x), 1.0))
+def _softsign(builder: TfliteGraphBuilder, x: Tensor) -> Tensor:
+    return emit_binary(
+        builder, "DIV", x, emit_binary(builder, "ADD", emit_unary(builder, "ABS", x), 1.0)
+    )
 
 
-RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
+RULES: dict[str, Callable[[TfliteGraphBuilder, NodeProto], None]] = {
     "Acos": make_composite_rule(_acos),
     "Acosh": make_composite_rule(_acosh),
     "Asin": make_composite_rule(_asin),
     "Asinh": make_composite_rule(_asinh),
     "Atan": make_composite_rule(_atan),
     "Atanh": make_composite_rule(_atanh),
-    "Cos": make_composite_rule(lambda low, x: emit_unary(low, "COS", x)),
+    "Cos": make_composite_rule(lambda builder, x: emit_unary(builder, "COS", x)),
     "Cosh": make_composite_rule(_cosh),
     "Erf": make_composite_rule(erf),
     "Mish": make_composite_rule(mish),
-    "Sin": make_composite_rule(lambda low, x: emit_unary(low, "SIN", x)),
+    "Sin": make_composite_rule(lambda builder, x: emit_unary(builder, "SIN", x)),
     "Sinh": make_composite_rule(_sinh),
     "Softplus": make_composite_rule(softplus),
     "Softsign": make_composite_rule(_softsign),

@@ -11,7 +11,7 @@ from onnx import NodeProto
 from edgekit.conversion.onnx_to_tflite.layout import channels_last
 from edgekit.conversion.onnx_to_tflite.ops.convolution import Filters, convolve, get_bias
 from edgekit.conversion.onnx_to_tflite.ops.windows import Window
-from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering, get_attribute
+from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder, get_attribute
 from edgekit.tflite.ir import Tensor
 
 
@@ -61,65 +61,67 @@ class _Axis:
 _POINT = _Axis(size=1, kernel=1, stride=1, dilation=1, before=0, out=1)
 
 
-def conv_transpose(low: Lowering, node: NodeProto) -> None:
+def conv_transpose(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert ConvTranspose with one, two or three spatial axes."""
-    value, weight = low.value(node, 0), low.value(node, 1)
+    value, weight = builder.value(node, 0), builder.value(node, 1)
     rank, groups = len(value.order), get_attribute(node, "group", 1)
     if not 3 <= rank <= 5:
-        raise low.refusal(node, f"has {rank - 2} spatial axes; TFLite supports one to three")
-    image = low.to_order(value, channels_last(rank))
-    axes = _read_axes(low, node, weight.shape[2:])
-    bias = low.plain(node, 2) if low.has(node, 2) else None
-    kernel = low.to_order(weight, (1, *range(2, rank), 0))
+        raise builder.refusal(node, f"has {rank - 2} spatial axes; TFLite supports one to three")
+    image = builder.to_order(value, channels_last(rank))
+    axes = _read_axes(builder, node, weight.shape[2:])
+    bias = builder.plain(node, 2) if builder.has(node, 2) else None
+    kernel = builder.to_order(weight, (1, *range(2, rank), 0))
     is_odd = any(axis.computed_size >= axis.full + axis.stride for axis in axes)
     if groups > 1 or rank == 5 or is_odd:
-        made = _convolve_stretched(low, image, _flip_kernel(low, kernel, groups, bias), axes)
+        result = _convolve_stretched(
+            builder, image, _flip_kernel(builder, kernel, groups, bias), axes
+        )
     else:
-        made = _emit_transpose_conv(low, image, Filters(weight=kernel, bias=bias), axes)
-    low.bind(node, made, channels_last(rank))
+        result = _emit_transpose_conv(builder, image, Filters(weight=kernel, bias=bias), axes)
+    builder.bind(node, result, channels_last(rank))
 
 
-def _read_axes(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[_Axis]:
-    sizes, outs = low.shape_of(node.input[0])[2:], low.shape_of(node.output[0])[2:]
+def _read_axes(builder: TfliteGraphBuilder, node: NodeProto, kernel: Sequence[int]) -> list[_Axis]:
+    sizes, outs = builder.shape_of(node.input[0])[2:], builder.shape_of(node.output[0])[2:]
     count = len(sizes)
     strides = get_attribute(node, "strides") or [1] * count
     dilations = get_attribute(node, "dilations") or [1] * count
     extra = get_attribute(node, "output_padding") or [0] * count
     pads = get_attribute(node, "pads") or [0] * 2 * count
     auto = get_attribute(node, "auto_pad", "NOTSET")
-    found: list[_Axis] = []
-    for place in range(count):
-        extent = (kernel[place] - 1) * dilations[place] + 1
-        full = (sizes[place] - 1) * strides[place] + extent
-        before = pads[place]
+    axes: list[_Axis] = []
+    for position in range(count):
+        extent = (kernel[position] - 1) * dilations[position] + 1
+        full = (sizes[position] - 1) * strides[position] + extent
+        before = pads[position]
         if get_attribute(node, "output_shape") or auto.startswith("SAME"):
-            cut = max(full + extra[place] - outs[place], 0)
+            cut = max(full + extra[position] - outs[position], 0)
             before = cut // 2 if auto == "SAME_UPPER" else cut - cut // 2
         axis = _Axis(
-            size=sizes[place],
-            kernel=kernel[place],
-            stride=strides[place],
-            dilation=dilations[place],
+            size=sizes[position],
+            kernel=kernel[position],
+            stride=strides[position],
+            dilation=dilations[position],
             before=before,
-            out=outs[place],
+            out=outs[position],
         )
-        found.append(axis)
-    return found
+        axes.append(axis)
+    return axes
 
 
 def _emit_transpose_conv(
-    low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]
+    builder: TfliteGraphBuilder, image: Tensor, filters: Filters, axes: list[_Axis]
 ) -> Tensor:
     """Emit TRANSPOSE_CONV, and crop its output if it is too large."""
     kernel = filters.weight
     if len(axes) == 1:
         axes = [_POINT, *axes]
-        image = low.reshape(image, (image.shape[0], 1, *image.shape[1:]))
-        kernel = low.reshape(kernel, (kernel.shape[0], 1, *kernel.shape[1:]))
-        flat = _emit_transpose_conv(low, image, Filters(weight=kernel, bias=filters.bias), axes)
-        return low.reshape(flat, (flat.shape[0], *flat.shape[2:]))
-    for place, axis in enumerate(axes):
-        kernel = _insert_zeros(low, kernel, place + 1, axis.dilation)
+        image = builder.reshape(image, (image.shape[0], 1, *image.shape[1:]))
+        kernel = builder.reshape(kernel, (kernel.shape[0], 1, *kernel.shape[1:]))
+        flat = _emit_transpose_conv(builder, image, Filters(weight=kernel, bias=filters.bias), axes)
+        return builder.reshape(flat, (flat.shape[0], *flat.shape[2:]))
+    for position, axis in enumerate(axes):
+        kernel = _insert_zeros(builder, kernel, position + 1, axis.dilation)
     is_same = all(axis.is_same for axis in axes)
     sizes = [axis.out if is_same else axis.computed_size for axis in axes]
     shape = (image.shape[0], *sizes, kernel.shape[0])
@@ -128,81 +130,85 @@ def _emit_transpose_conv(
         "stride_h": axes[0].stride,
         "stride_w": axes[1].stride,
     }
-    inputs = [low.int32(shape), kernel, image, get_bias(low, filters)]
-    made = low.emit("TRANSPOSE_CONV", inputs, shape, options=options)
+    inputs = [builder.int32(shape), kernel, image, get_bias(builder, filters)]
+    result = builder.emit("TRANSPOSE_CONV", inputs, shape, options=options)
     out = (shape[0], *(axis.out for axis in axes), shape[3])
     if is_same or shape == out:
-        return made
-    begin = low.int32([0, *(axis.before for axis in axes), 0])
-    return low.emit("SLICE", [made, begin, low.int32(out)], out)
+        return result
+    begin = builder.int32([0, *(axis.before for axis in axes), 0])
+    return builder.emit("SLICE", [result, begin, builder.int32(out)], out)
 
 
-def _insert_zeros(low: Lowering, tensor: Tensor, axis: int, step: int) -> Tensor:
+def _insert_zeros(builder: TfliteGraphBuilder, tensor: Tensor, axis: int, step: int) -> Tensor:
     """Insert ``step - 1`` zeros between the entries of an axis."""
     size = tensor.shape[axis]
     if step == 1 or size == 1:
         return tensor
     ahead = int(np.prod(tensor.shape[:axis]))
     inner = int(np.prod(tensor.shape[axis + 1 :]))
-    apart = low.reshape(tensor, (ahead, size, 1, inner))
+    column = builder.reshape(tensor, (ahead, size, 1, inner))
     paddings = np.asarray([[0, 0], [0, 0], [0, step - 1], [0, 0]], np.int32)
-    wide = low.emit("PAD", [apart, low.store(paddings)], (ahead, size, step, inner))
-    flat = low.reshape(wide, (ahead, size * step, inner))
-    kept = (ahead, (size - 1) * step + 1, inner)
-    flat = low.emit("SLICE", [flat, low.int32([0, 0, 0]), low.int32(kept)], kept)
-    return low.reshape(flat, (*tensor.shape[:axis], kept[1], *tensor.shape[axis + 1 :]))
+    padded = builder.emit("PAD", [column, builder.store(paddings)], (ahead, size, step, inner))
+    flat = builder.reshape(padded, (ahead, size * step, inner))
+    kept_sizes = (ahead, (size - 1) * step + 1, inner)
+    flat = builder.emit(
+        "SLICE", [flat, builder.int32([0, 0, 0]), builder.int32(kept_sizes)], kept_sizes
+    )
+    return builder.reshape(flat, (*tensor.shape[:axis], kept_sizes[1], *tensor.shape[axis + 1 :]))
 
 
-def _flip_kernel(low: Lowering, kernel: Tensor, groups: int, bias: Tensor | None) -> Filters:
+def _flip_kernel(
+    builder: TfliteGraphBuilder, kernel: Tensor, groups: int, bias: Tensor | None
+) -> Filters:
     """Return the filters of the equivalent convolution over a stretched input.
 
     Args:
-        low: receives the operators.
+        builder: receives the operators.
         kernel: (out / groups, space..., in).
         groups: number of channel groups.
         bias: one number per output channel, if any.
     """
-    each, *space, channels = kernel.shape
+    group_channels, *space, channels = kernel.shape
     if max(space) > 1:
-        turned_axes = low.int32(range(1, len(space) + 1))
-        kernel = low.emit("REVERSE_V2", [kernel, turned_axes], kernel.shape)
+        turned_axes = builder.int32(range(1, len(space) + 1))
+        kernel = builder.emit("REVERSE_V2", [kernel, turned_axes], kernel.shape)
     area = int(np.prod(space))
-    apart = low.reshape(kernel, (each, area, groups, channels // groups))
-    turned = low.transpose(apart, (2, 0, 1, 3))
-    weight = low.reshape(turned, (groups * each, *space, channels // groups))
+    grouped = builder.reshape(kernel, (group_channels, area, groups, channels // groups))
+    turned = builder.transpose(grouped, (2, 0, 1, 3))
+    weight = builder.reshape(turned, (groups * group_channels, *space, channels // groups))
     return Filters(weight=weight, bias=bias, groups=groups)
 
 
 def _convolve_stretched(
-    low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]
+    builder: TfliteGraphBuilder, image: Tensor, filters: Filters, axes: list[_Axis]
 ) -> Tensor:
     """Convolve the input with zeros inserted between its entries."""
     windows: list[Window] = []
-    for place, axis in enumerate(axes):
-        image = _insert_zeros(low, image, place + 1, axis.stride)
-        size = image.shape[place + 1]
+    for position, axis in enumerate(axes):
+        image = _insert_zeros(builder, image, position + 1, axis.stride)
+        size = image.shape[position + 1]
         before = axis.extent - 1 - axis.before
         after = axis.out - 1 + axis.extent - size - before
-        image = _crop(low, image, place + 1, max(-before, 0), max(-after, 0))
+        image = _crop(builder, image, position + 1, max(-before, 0), max(-after, 0))
         window = Window(
-            size=image.shape[place + 1],
+            size=image.shape[position + 1],
             kernel=axis.kernel,
             out=axis.out,
             dilation=axis.dilation,
             before=max(before, 0),
         )
         windows.append(window)
-    return convolve(low, image, filters, windows)
+    return convolve(builder, image, filters, windows)
 
 
-def _crop(low: Lowering, image: Tensor, axis: int, before: int, after: int) -> Tensor:
+def _crop(builder: TfliteGraphBuilder, image: Tensor, axis: int, before: int, after: int) -> Tensor:
     """Crop entries of an image that no window position reads."""
     if before == after == 0:
         return image
     size = image.shape[axis] - before - after
     shape = (*image.shape[:axis], size, *image.shape[axis + 1 :])
-    begin = [before if place == axis else 0 for place in range(len(shape))]
-    return low.emit("SLICE", [image, low.int32(begin), low.int32(shape)], shape)
+    begin = [before if position == axis else 0 for position in range(len(shape))]
+    return builder.emit("SLICE", [image, builder.int32(begin), builder.int32(shape)], shape)
 
 
 RULES = {"ConvTranspose": conv_transpose}

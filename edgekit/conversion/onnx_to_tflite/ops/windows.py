@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from edgekit.conversion.onnx_to_tflite.tflite_builder import Lowering, get_attribute
+from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder, get_attribute
 from edgekit.tflite.ir import Shape, Tensor
 
 
@@ -52,8 +52,8 @@ class Window:
     @property
     def is_same(self) -> bool:
         """Check that the padding is TFLite's SAME."""
-        needed = max((self.out - 1) * self.stride + self.extent - self.size, 0)
-        return self.out == -(-self.size // self.stride) and self.before == needed // 2
+        total_padding = max((self.out - 1) * self.stride + self.extent - self.size, 0)
+        return self.out == -(-self.size // self.stride) and self.before == total_padding // 2
 
 
 def identity_window(size: int) -> Window:
@@ -61,22 +61,24 @@ def identity_window(size: int) -> Window:
     return Window(size=size, kernel=1, out=size)
 
 
-def read_windows(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[Window]:
+def read_windows(
+    builder: TfliteGraphBuilder, node: NodeProto, kernel: Sequence[int]
+) -> list[Window]:
     """Read the windows of a convolution or pooling along its spatial axes.
 
     Args:
-        low: the conversion in progress.
+        builder: the conversion in progress.
         node: the ONNX node.
         kernel: its size, per spatial axis.
     """
-    sizes, made = low.shape_of(node.input[0])[2:], low.shape_of(node.output[0])[2:]
+    sizes, outs = builder.shape_of(node.input[0])[2:], builder.shape_of(node.output[0])[2:]
     count = len(sizes)
     strides = get_attribute(node, "strides") or [1] * count
     dilations = get_attribute(node, "dilations") or [1] * count
     pads = get_attribute(node, "pads") or [0] * 2 * count
     auto = get_attribute(node, "auto_pad", "NOTSET")
-    found: list[Window] = []
-    for axis, (size, out) in enumerate(zip(sizes, made, strict=True)):
+    windows: list[Window] = []
+    for axis, (size, out) in enumerate(zip(sizes, outs, strict=True)):
         extent = (kernel[axis] - 1) * dilations[axis] + 1
         before, after = pads[axis], pads[count + axis]
         if auto != "NOTSET":
@@ -90,8 +92,8 @@ def read_windows(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[
             before=before,
             after=after,
         )
-        found.append(window)
-    return found
+        windows.append(window)
+    return windows
 
 
 def _compute_auto_pads(auto: str, missing: int) -> tuple[int, int]:
@@ -108,12 +110,16 @@ def find_padding_mode(windows: Sequence[Window]) -> str | None:
 
 
 def pad_image(
-    low: Lowering, image: Tensor, windows: Sequence[Window], *, fill: Tensor | None = None
+    builder: TfliteGraphBuilder,
+    image: Tensor,
+    windows: Sequence[Window],
+    *,
+    fill: Tensor | None = None,
 ) -> Tensor:
     """Pad an image with channels last as far as its windows read.
 
     Args:
-        low: receives the operators.
+        builder: receives the operators.
         image: (batch, space..., channels), with at most three spatial axes.
         windows: one for each spatial axis.
         fill: scalar fill value; ``None`` for zeros.
@@ -125,13 +131,13 @@ def pad_image(
     shape: Shape = tuple(
         int(size + sum(side)) for size, side in zip(image.shape, paddings, strict=True)
     )
-    inputs = [image, low.store(paddings)]
+    inputs = [image, builder.store(paddings)]
     if fill is None:
-        made = low.emit("PAD", inputs, shape, dtype=image.dtype)
+        padded = builder.emit("PAD", inputs, shape, dtype=image.dtype)
     else:
-        made = low.emit("PADV2", [*inputs, fill], shape, dtype=image.dtype)
-    made.quantization = image.quantization
-    return made
+        padded = builder.emit("PADV2", [*inputs, fill], shape, dtype=image.dtype)
+    padded.quantization = image.quantization
+    return padded
 
 
 def remove_padding(windows: Sequence[Window]) -> list[Window]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.conversion.tflite_to_onnx.graph_builder import Rule
+from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import Rule
 from edgekit.conversion.tflite_to_onnx.ops import (
     activations,
     control,
@@ -22,21 +22,21 @@ from edgekit.conversion.tflite_to_onnx.ops import (
     types,
 )
 
-LIFTS: dict[str, Rule] = {
-    **activations.LIFTS,
-    **control.LIFTS,
-    **convolution.LIFTS,
-    **detection.LIFTS,
-    **elementwise.LIFTS,
-    **indexing.LIFTS,
-    **joining.LIFTS,
-    **pooling.LIFTS,
-    **products.LIFTS,
-    **recurrent.LIFTS,
-    **reductions.LIFTS,
-    **resizing.LIFTS,
-    **selection.LIFTS,
-    **shapes.LIFTS,
-    **striding.LIFTS,
-    **types.LIFTS,
+RULES: dict[str, Rule] = {
+    **activations.RULES,
+    **control.RULES,
+    **convolution.RULES,
+    **detection.RULES,
+    **elementwise.RULES,
+    **indexing.RULES,
+    **joining.RULES,
+    **pooling.RULES,
+    **products.RULES,
+    **recurrent.RULES,
+    **reductions.RULES,
+    **resizing.RULES,
+    **selection.RULES,
+    **shapes.RULES,
+    **striding.RULES,
+    **types.RULES,
 }

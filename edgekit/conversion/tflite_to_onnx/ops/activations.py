@@ -7,27 +7,27 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from edgekit.conversion.tflite_to_onnx.graph_builder import Lifting, Rule
+from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import OnnxGraphBuilder, Rule
 from edgekit.conversion.tflite_to_onnx.ops.axes import align_inputs
 from edgekit.tflite.ir import Op
 
 
-def make_unary_rule(kind: str, attributes: Mapping[str, Any] | None = None) -> Rule:
+def make_unary_rule(op_type: str, attributes: Mapping[str, Any] | None = None) -> Rule:
     """Make the rule of a unary operator that becomes one ONNX node.
 
     Args:
-        kind: ONNX operator type.
+        op_type: ONNX operator type.
         attributes: of the node.
     """
-    return partial(_lift_unary, kind=kind, attributes=attributes)
+    return partial(_convert_unary, op_type=op_type, attributes=attributes)
 
 
-def _lift_unary(
-    lifting: Lifting, op: Op, *, kind: str, attributes: Mapping[str, Any] | None
+def _convert_unary(
+    builder: OnnxGraphBuilder, op: Op, *, op_type: str, attributes: Mapping[str, Any] | None
 ) -> None:
-    order = lifting.order(op, 0)
-    name = lifting.read(lifting.tensor(op, 0), order)
-    lifting.bind(op, lifting.node(kind, [name], attributes), order)
+    order = builder.order(op, 0)
+    name = builder.read(builder.tensor(op, 0), order)
+    builder.bind(op, builder.node(op_type, [name], attributes), order)
 
 
 def make_clip_rule(low: float | None, high: float | None) -> Rule:
@@ -37,64 +37,68 @@ def make_clip_rule(low: float | None, high: float | None) -> Rule:
         low: lower limit; ``None`` = none.
         high: upper limit; ``None`` = none.
     """
-    return partial(_lift_clip, low=low, high=high)
+    return partial(_convert_clip, low=low, high=high)
 
 
-def _lift_clip(lifting: Lifting, op: Op, *, low: float | None, high: float | None) -> None:
-    order = lifting.order(op, 0)
-    name = lifting.read(lifting.tensor(op, 0), order)
-    lifting.bind(op, lifting.clip(name, low, high), order)
+def _convert_clip(
+    builder: OnnxGraphBuilder, op: Op, *, low: float | None, high: float | None
+) -> None:
+    order = builder.order(op, 0)
+    name = builder.read(builder.tensor(op, 0), order)
+    builder.bind(op, builder.clip(name, low, high), order)
 
 
-def leaky_relu(lifting: Lifting, op: Op) -> None:
+def leaky_relu(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert LEAKY_RELU to LeakyRelu."""
-    _lift_unary(lifting, op, kind="LeakyRelu", attributes={"alpha": op.options["alpha"]})
+    _convert_unary(builder, op, op_type="LeakyRelu", attributes={"alpha": op.options["alpha"]})
 
 
-def prelu(lifting: Lifting, op: Op) -> None:
+def prelu(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert PRELU to PRelu; the slopes broadcast against the values."""
-    inputs, order = align_inputs(lifting, op, [0, 1])
-    lifting.bind(op, lifting.node("PRelu", inputs), order)
+    inputs, order = align_inputs(builder, op, [0, 1])
+    builder.bind(op, builder.node("PRelu", inputs), order)
 
 
-def softmax(lifting: Lifting, op: Op) -> None:
+def softmax(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert SOFTMAX over the last axis; values are multiplied by ``beta`` first."""
-    order, tensor = lifting.order(op, 0), lifting.tensor(op, 0)
-    name = lifting.read(tensor, order)
+    order, tensor = builder.order(op, 0), builder.tensor(op, 0)
+    name = builder.read(tensor, order)
     beta = op.options.get("beta", 1.0)
     if beta != 1.0:
-        name = lifting.node("Mul", [name, lifting.scalar(beta)])
+        name = builder.node("Mul", [name, builder.scalar(beta)])
     axis = {"axis": order.index(len(order) - 1)}
-    lifting.bind(op, lifting.node("Softmax", [name], axis), order)
+    builder.bind(op, builder.node("Softmax", [name], axis), order)
 
 
-def log_softmax(lifting: Lifting, op: Op) -> None:
+def log_softmax(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert LOG_SOFTMAX over the last axis."""
-    order = lifting.order(op, 0)
-    _lift_unary(lifting, op, kind="LogSoftmax", attributes={"axis": order.index(len(order) - 1)})
+    order = builder.order(op, 0)
+    _convert_unary(
+        builder, op, op_type="LogSoftmax", attributes={"axis": order.index(len(order) - 1)}
+    )
 
 
-def gelu(lifting: Lifting, op: Op) -> None:
+def gelu(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert GELU, exact (Erf) or approximated (Tanh), to primitive operators.
 
     Source: Hendrycks and Gimpel, Gaussian Error Linear Units (GELUs), 2016.
     """
-    order = lifting.order(op, 0)
-    x = lifting.read(lifting.tensor(op, 0), order)
+    order = builder.order(op, 0)
+    x = builder.read(builder.tensor(op, 0), order)
     if op.options.get("approximate", False):
-        cube = lifting.node("Mul", [lifting.node("Mul", [x, x]), x])
-        cube = lifting.node("Mul", [cube, lifting.scalar(0.044715)])
-        inner = lifting.node("Add", [x, cube])
-        inner = lifting.node("Mul", [inner, lifting.scalar(math.sqrt(2 / math.pi))])
-        share = lifting.node("Tanh", [inner])
+        cube = builder.node("Mul", [builder.node("Mul", [x, x]), x])
+        cube = builder.node("Mul", [cube, builder.scalar(0.044715)])
+        inner = builder.node("Add", [x, cube])
+        inner = builder.node("Mul", [inner, builder.scalar(math.sqrt(2 / math.pi))])
+        share = builder.node("Tanh", [inner])
     else:
-        share = lifting.node("Erf", [lifting.node("Div", [x, lifting.scalar(math.sqrt(2))])])
-    share = lifting.node("Add", [share, lifting.scalar(1.0)])
-    made = lifting.node("Mul", [lifting.node("Mul", [x, share]), lifting.scalar(0.5)])
-    lifting.bind(op, made, order)
+        share = builder.node("Erf", [builder.node("Div", [x, builder.scalar(math.sqrt(2))])])
+    share = builder.node("Add", [share, builder.scalar(1.0)])
+    result = builder.node("Mul", [builder.node("Mul", [x, share]), builder.scalar(0.5)])
+    builder.bind(op, result, order)
 
 
-LIFTS: dict[str, Rule] = {
+RULES: dict[str, Rule] = {
     "ELU": make_unary_rule("Elu"),
     "GELU": gelu,
     "HARD_SWISH": make_unary_rule("HardSwish"),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekit.conversion.onnx_to_tflite.layout import Order, plain_order
-from edgekit.conversion.tflite_to_onnx.graph_builder import Lifting
-from edgekit.conversion.tflite_to_onnx.onnx_builder import get_quantization
+from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import OnnxGraphBuilder
+from edgekit.conversion.tflite_to_onnx.onnx_model_builder import get_quantization
 from edgekit.tflite.ir import Op, Shape, Tensor, constant
 
 
@@ -23,12 +23,12 @@ def normalize_axis(axis: int, rank: int) -> int:
 
 
 def squeeze_axes(
-    lifting: Lifting, name: str, order: Order, axes: Sequence[int]
+    builder: OnnxGraphBuilder, name: str, order: Order, axes: Sequence[int]
 ) -> tuple[str, Order]:
     """Remove axes of size 1 from a value.
 
     Args:
-        lifting: the ONNX graph under construction.
+        builder: the ONNX graph under construction.
         name: of the value.
         order: of its axes.
         axes: to remove, as the TFLite tensor numbers them.
@@ -38,9 +38,9 @@ def squeeze_axes(
     """
     if not axes:
         return name, order
-    where = sorted(order.index(axis) for axis in axes)
-    left = drop_axes(order, axes)
-    return lifting.node("Squeeze", [name, lifting.ints(*where)]), left
+    positions = sorted(order.index(axis) for axis in axes)
+    remaining = drop_axes(order, axes)
+    return builder.node("Squeeze", [name, builder.ints(*positions)]), remaining
 
 
 def drop_axes(order: Order, axes: Sequence[int]) -> Order:
@@ -49,12 +49,12 @@ def drop_axes(order: Order, axes: Sequence[int]) -> Order:
 
 
 def unsqueeze_axes(
-    lifting: Lifting, name: str, order: Order, axes: Sequence[int]
+    builder: OnnxGraphBuilder, name: str, order: Order, axes: Sequence[int]
 ) -> tuple[str, Order]:
     """Insert axes of size 1 into a value.
 
     Args:
-        lifting: the ONNX graph under construction.
+        builder: the ONNX graph under construction.
         name: of the value.
         order: of its axes.
         axes: to insert, as the resulting TFLite tensor numbers them.
@@ -65,49 +65,51 @@ def unsqueeze_axes(
     if not axes:
         return name, order
     old = [a for a in range(len(order) + len(axes)) if a not in axes]
-    made = [old[a] for a in order]
+    result = [old[a] for a in order]
     for axis in sorted(axes, reverse=True):
-        made.insert(made.index(axis + 1) if axis + 1 in made else len(made), axis)
-    where = sorted(made.index(axis) for axis in axes)
-    return lifting.node("Unsqueeze", [name, lifting.ints(*where)]), tuple(made)
+        result.insert(result.index(axis + 1) if axis + 1 in result else len(result), axis)
+    positions = sorted(result.index(axis) for axis in axes)
+    return builder.node("Unsqueeze", [name, builder.ints(*positions)]), tuple(result)
 
 
-def align_inputs(lifting: Lifting, op: Op, positions: Sequence[int]) -> tuple[list[str], Order]:
+def align_inputs(
+    builder: OnnxGraphBuilder, op: Op, positions: Sequence[int]
+) -> tuple[list[str], Order]:
     """Read inputs in one order of axes, with shapes that broadcast.
 
     The order is that of the largest input of full rank, computed inputs before constants; the
     others are transposed to it.
 
     Args:
-        lifting: the ONNX graph under construction.
+        builder: the ONNX graph under construction.
         op: the operator.
         positions: of the inputs.
 
     Returns:
         The names of the values, and their order of axes.
     """
-    tensors = [lifting.tensor(op, p) for p in positions]
+    tensors = [builder.tensor(op, p) for p in positions]
     rank = max(len(t.shape) for t in tensors)
     full = [p for p, t in zip(positions, tensors, strict=True) if len(t.shape) == rank]
-    leader = max(full, key=lambda p: _importance(lifting.tensor(op, p)))
-    order = lifting.order(op, leader)
-    return [_align_input(lifting, t, order) for t in tensors], order
+    leader = max(full, key=lambda p: _importance(builder.tensor(op, p)))
+    order = builder.order(op, leader)
+    return [_align_input(builder, t, order) for t in tensors], order
 
 
 def _importance(tensor: Tensor) -> tuple[bool, int]:
     return not tensor.is_constant, int(np.prod(np.abs(tensor.shape)))
 
 
-def _align_input(lifting: Lifting, tensor: Tensor, order: Order) -> str:
+def _align_input(builder: OnnxGraphBuilder, tensor: Tensor, order: Order) -> str:
     missing = len(order) - len(tensor.shape)
     if order == plain_order(len(order)) or not tensor.shape:
-        return lifting.read(tensor)
+        return builder.read(tensor)
     if not missing:
-        return lifting.read(tensor, order)
+        return builder.read(tensor, order)
     q = get_quantization(tensor)
     if tensor.data is not None and (q is None or len(q.scales) == 1):
         shape: Shape = (1,) * missing + tensor.shape
-        wide = constant(tensor.name, tensor.data.reshape(shape), quantization=q)
-        return lifting.read(wide, order)
-    name = lifting.node("Unsqueeze", [lifting.read(tensor), lifting.ints(*range(missing))])
-    return lifting.transpose(name, order)
+        reshaped = constant(tensor.name, tensor.data.reshape(shape), quantization=q)
+        return builder.read(reshaped, order)
+    name = builder.node("Unsqueeze", [builder.read(tensor), builder.ints(*range(missing))])
+    return builder.transpose(name, order)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.conversion.tflite_to_onnx.graph_builder import Lifting
+from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import OnnxGraphBuilder
 from edgekit.conversion.tflite_to_onnx.ops.axes import channels_first
 from edgekit.tflite.ir import Op
 
@@ -44,12 +44,17 @@ def compute_same_pads(
 
 
 def make_window_attributes(
-    lifting: Lifting, op: Op, kernel: Sequence[int], *, position: int = 0, dilate: bool = True
+    builder: OnnxGraphBuilder,
+    op: Op,
+    kernel: Sequence[int],
+    *,
+    position: int = 0,
+    dilate: bool = True,
 ) -> dict[str, Any]:
     """Return kernel shape, strides, dilations and pads of an operator as ONNX attributes.
 
     Args:
-        lifting: the ONNX graph under construction.
+        builder: the ONNX graph under construction.
         op: a convolution or pooling.
         kernel: its size, per spatial axis.
         position: of the image among the inputs.
@@ -61,62 +66,62 @@ def make_window_attributes(
     names = _AXES[len(kernel)]
     strides = [op.options.get(f"stride_{n}", 1) for n in names]
     dilations = [op.options.get(f"dilation_{n}_factor", 1) or 1 for n in names]
-    made = {"kernel_shape": list(kernel), "strides": strides}
+    result = {"kernel_shape": list(kernel), "strides": strides}
     if dilate:
-        made["dilations"] = dilations
+        result["dilations"] = dilations
     if "pads" in op.options:
-        made["pads"] = list(op.options["pads"])
+        result["pads"] = list(op.options["pads"])
     elif op.options.get("padding", "SAME") == "SAME":
-        sizes = lifting.require_shape(op, position)[1:-1]
-        made["pads"] = compute_same_pads(sizes, kernel, strides, dilations)
+        sizes = builder.require_shape(op, position)[1:-1]
+        result["pads"] = compute_same_pads(sizes, kernel, strides, dilations)
     else:
-        made["pads"] = [0] * 2 * len(kernel)
-    return made
+        result["pads"] = [0] * 2 * len(kernel)
+    return result
 
 
-def conv_2d(lifting: Lifting, op: Op) -> None:
+def conv_2d(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert CONV_2D with weights [out, height, width, in] to Conv.
 
     Weights with fewer input channels than the image mean groups.
     """
-    x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
+    x, weights = builder.tensor(op, 0), builder.tensor(op, 1)
     groups = max(x.shape[-1], 1) // weights.shape[-1] or 1
-    _convolve(lifting, op, weights.shape[1:3], (0, 3, 1, 2), groups)
+    _convolve(builder, op, weights.shape[1:3], (0, 3, 1, 2), groups)
 
 
-def depthwise_conv_2d(lifting: Lifting, op: Op) -> None:
+def depthwise_conv_2d(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert DEPTHWISE_CONV_2D with weights [1, height, width, out] to a grouped Conv."""
-    weights = lifting.tensor(op, 1)
+    weights = builder.tensor(op, 1)
     multiplier = op.options.get("depth_multiplier", 1) or 1
-    channels = lifting.tensor(op, 0).shape[-1]
+    channels = builder.tensor(op, 0).shape[-1]
     groups = channels if channels > 0 else weights.shape[-1] // multiplier
-    _convolve(lifting, op, weights.shape[1:3], (3, 0, 1, 2), groups)
+    _convolve(builder, op, weights.shape[1:3], (3, 0, 1, 2), groups)
 
 
 def _convolve(
-    lifting: Lifting, op: Op, kernel: Sequence[int], layout: tuple[int, ...], groups: int
+    builder: OnnxGraphBuilder, op: Op, kernel: Sequence[int], layout: tuple[int, ...], groups: int
 ) -> None:
-    x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
+    x, weights = builder.tensor(op, 0), builder.tensor(op, 1)
     order = channels_first(4)
-    inputs = [lifting.read(x, order), lifting.weights(op, 1, layout)]
-    if bias := lifting.bias(op, 2, [x, weights]):
+    inputs = [builder.read(x, order), builder.weights(op, 1, layout)]
+    if bias := builder.bias(op, 2, [x, weights]):
         inputs.append(bias)
-    attributes = make_window_attributes(lifting, op, kernel) | {"group": groups}
-    lifting.bind(op, lifting.node("Conv", inputs, attributes), order)
+    attributes = make_window_attributes(builder, op, kernel) | {"group": groups}
+    builder.bind(op, builder.node("Conv", inputs, attributes), order)
 
 
-def conv_3d(lifting: Lifting, op: Op) -> None:
+def conv_3d(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert CONV_3D with weights [depth, height, width, in, out] to Conv."""
-    x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
+    x, weights = builder.tensor(op, 0), builder.tensor(op, 1)
     order = channels_first(5)
-    inputs = [lifting.read(x, order), lifting.weights(op, 1, (4, 3, 0, 1, 2))]
-    if bias := lifting.bias(op, 2, [x, weights]):
+    inputs = [builder.read(x, order), builder.weights(op, 1, (4, 3, 0, 1, 2))]
+    if bias := builder.bias(op, 2, [x, weights]):
         inputs.append(bias)
-    attributes = make_window_attributes(lifting, op, weights.shape[:3])
-    lifting.bind(op, lifting.node("Conv", inputs, attributes), order)
+    attributes = make_window_attributes(builder, op, weights.shape[:3])
+    builder.bind(op, builder.node("Conv", inputs, attributes), order)
 
 
-def transpose_conv(lifting: Lifting, op: Op) -> None:
+def transpose_conv(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert TRANSPOSE_CONV to ConvTranspose.
 
     Inputs are output sizes, weights [out, height, width, in], image and optionally a bias. Pads
@@ -127,16 +132,18 @@ def transpose_conv(lifting: Lifting, op: Op) -> None:
         PassRefused: sizes that are only known at run time.
     """
     strides = (op.options["stride_h"], op.options["stride_w"])
-    made = lifting.shape(op.outputs[0])[1:3]
-    if min(made) < 0:
-        made = tuple(lifting.integers(op, 0)[1:3])
+    result = builder.shape(op.outputs[0])[1:3]
+    if min(result) < 0:
+        result = tuple(builder.integers(op, 0)[1:3])
     same = op.options.get("padding", "SAME") == "SAME"
     _convolve_transposed(
-        lifting, op, _TransposedConvolution(image=2, bias=3, strides=strides, made=made, same=same)
+        builder,
+        op,
+        _TransposedConvolution(image=2, bias=3, strides=strides, made=result, same=same),
     )
 
 
-def transpose_conv_bias(lifting: Lifting, op: Op) -> None:
+def transpose_conv_bias(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert MediaPipe's Convolution2DTransposeBias to ConvTranspose.
 
     Inputs are the image, weights [out, height, width, in] and a bias.
@@ -146,15 +153,15 @@ def transpose_conv_bias(lifting: Lifting, op: Op) -> None:
     """
     raw = op.options.get("custom_options", b"")
     if len(raw) != _PARAMETERS.size:
-        raise lifting.refusal(op, "has options in an unknown format")
+        raise builder.refusal(op, "has options in an unknown format")
     padding, width, height = _PARAMETERS.unpack(raw)
-    made = lifting.shape(op.outputs[0])[1:3]
-    if padding not in _PADDINGS or min(width, height) < 1 or min(made, default=-1) < 0:
-        raise lifting.refusal(op, "has options in an unknown format")
+    result = builder.shape(op.outputs[0])[1:3]
+    if padding not in _PADDINGS or min(width, height) < 1 or min(result, default=-1) < 0:
+        raise builder.refusal(op, "has options in an unknown format")
     back = _TransposedConvolution(
-        image=0, bias=2, strides=(height, width), made=made, same=_PADDINGS[padding] == "SAME"
+        image=0, bias=2, strides=(height, width), made=result, same=_PADDINGS[padding] == "SAME"
     )
-    _convolve_transposed(lifting, op, back)
+    _convolve_transposed(builder, op, back)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,18 +175,18 @@ class _TransposedConvolution:
     same: bool
 
 
-def _convolve_transposed(lifting: Lifting, op: Op, back: _TransposedConvolution) -> None:
-    weights, x = lifting.tensor(op, 1), lifting.tensor(op, back.image)
+def _convolve_transposed(builder: OnnxGraphBuilder, op: Op, back: _TransposedConvolution) -> None:
+    weights, x = builder.tensor(op, 1), builder.tensor(op, back.image)
     order, kernel = channels_first(4), weights.shape[1:3]
-    sizes = lifting.require_shape(op, back.image)[1:3]
+    sizes = builder.require_shape(op, back.image)[1:3]
     begins, ends, fill = [], [], []
     for size, out, k, s in zip(sizes, back.made, kernel, back.strides, strict=True):
         surplus = (size - 1) * s + k - out
         begins.append(max(surplus, 0) // 2 if back.same else 0)
         ends.append(max(surplus - begins[-1], 0))
         fill.append(max(-surplus, 0))
-    inputs = [lifting.read(x, order), lifting.weights(op, 1, (3, 0, 1, 2))]
-    if bias := lifting.bias(op, back.bias, [x, weights]):
+    inputs = [builder.read(x, order), builder.weights(op, 1, (3, 0, 1, 2))]
+    if bias := builder.bias(op, back.bias, [x, weights]):
         inputs.append(bias)
     attributes = {
         "kernel_shape": list(kernel),
@@ -187,10 +194,10 @@ def _convolve_transposed(lifting: Lifting, op: Op, back: _TransposedConvolution)
         "pads": begins + ends,
         "output_padding": fill,
     }
-    lifting.bind(op, lifting.node("ConvTranspose", inputs, attributes), order)
+    builder.bind(op, builder.node("ConvTranspose", inputs, attributes), order)
 
 
-LIFTS = {
+RULES = {
     "CUSTOM:Convolution2DTransposeBias": transpose_conv_bias,
     "CONV_2D": conv_2d,
     "CONV_3D": conv_3d,

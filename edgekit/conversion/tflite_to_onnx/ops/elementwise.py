@@ -6,97 +6,97 @@ from functools import partial
 
 import numpy as np
 
-from edgekit.conversion.tflite_to_onnx.graph_builder import Lifting, Rule
-from edgekit.conversion.tflite_to_onnx.onnx_builder import get_inner_type
+from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import OnnxGraphBuilder, Rule
+from edgekit.conversion.tflite_to_onnx.onnx_model_builder import get_inner_type
 from edgekit.conversion.tflite_to_onnx.ops.activations import make_unary_rule
 from edgekit.conversion.tflite_to_onnx.ops.axes import align_inputs
 from edgekit.tflite.ir import Op
 
 
-def make_binary_rule(*kinds: str) -> Rule:
+def make_binary_rule(*op_types: str) -> Rule:
     """Make the rule of a binary operator with broadcasting.
 
     Args:
-        *kinds: ONNX operator types; the first takes both inputs, each other one the last result.
+        *op_types: ONNX operator types; the first takes both inputs, each other one the last result.
     """
-    return partial(_lift_binary, kinds=kinds)
+    return partial(_convert_binary, op_types=op_types)
 
 
-def _lift_binary(lifting: Lifting, op: Op, *, kinds: tuple[str, ...]) -> None:
-    inputs, order = align_inputs(lifting, op, [0, 1])
-    name = lifting.node(kinds[0], inputs)
-    for kind in kinds[1:]:
-        name = lifting.node(kind, [name])
-    lifting.bind(op, name, order)
+def _convert_binary(builder: OnnxGraphBuilder, op: Op, *, op_types: tuple[str, ...]) -> None:
+    inputs, order = align_inputs(builder, op, [0, 1])
+    name = builder.node(op_types[0], inputs)
+    for op_type in op_types[1:]:
+        name = builder.node(op_type, [name])
+    builder.bind(op, name, order)
 
 
-def add_n(lifting: Lifting, op: Op) -> None:
+def add_n(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert ADD_N to Sum."""
-    inputs, order = align_inputs(lifting, op, range(len(op.inputs)))
-    lifting.bind(op, lifting.node("Sum", inputs), order)
+    inputs, order = align_inputs(builder, op, range(len(op.inputs)))
+    builder.bind(op, builder.node("Sum", inputs), order)
 
 
-def squared_difference(lifting: Lifting, op: Op) -> None:
+def squared_difference(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert SQUARED_DIFFERENCE to Sub and Mul."""
-    inputs, order = align_inputs(lifting, op, [0, 1])
-    difference = lifting.node("Sub", inputs)
-    lifting.bind(op, lifting.node("Mul", [difference, difference]), order)
+    inputs, order = align_inputs(builder, op, [0, 1])
+    difference = builder.node("Sub", inputs)
+    builder.bind(op, builder.node("Mul", [difference, difference]), order)
 
 
-def square(lifting: Lifting, op: Op) -> None:
+def square(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert SQUARE to Mul."""
-    order = lifting.order(op, 0)
-    x = lifting.read(lifting.tensor(op, 0), order)
-    lifting.bind(op, lifting.node("Mul", [x, x]), order)
+    order = builder.order(op, 0)
+    x = builder.read(builder.tensor(op, 0), order)
+    builder.bind(op, builder.node("Mul", [x, x]), order)
 
 
-def rsqrt(lifting: Lifting, op: Op) -> None:
+def rsqrt(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert RSQRT to Sqrt and Reciprocal."""
-    order = lifting.order(op, 0)
-    root = lifting.node("Sqrt", [lifting.read(lifting.tensor(op, 0), order)])
-    lifting.bind(op, lifting.node("Reciprocal", [root]), order)
+    order = builder.order(op, 0)
+    root = builder.node("Sqrt", [builder.read(builder.tensor(op, 0), order)])
+    builder.bind(op, builder.node("Reciprocal", [root]), order)
 
 
-def floor_div(lifting: Lifting, op: Op) -> None:
+def floor_div(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert FLOOR_DIV to Div and Floor, for integers to Mod, Sub and Div.
 
     ONNX's Div of integers rounds towards zero. Without the remainder the division is exact.
     """
-    (a, b), order = align_inputs(lifting, op, [0, 1])
-    quotient = lifting.node("Div", [a, b])
-    if lifting.tensor(op, 0).dtype.startswith("float"):
-        lifting.bind(op, lifting.node("Floor", [quotient]), order)
+    (a, b), order = align_inputs(builder, op, [0, 1])
+    quotient = builder.node("Div", [a, b])
+    if builder.tensor(op, 0).dtype.startswith("float"):
+        builder.bind(op, builder.node("Floor", [quotient]), order)
         return
-    rest = lifting.node("Mod", [a, b])
-    exact = lifting.node("Sub", [a, rest])
-    lifting.bind(op, lifting.node("Div", [exact, b]), order)
+    rest = builder.node("Mod", [a, b])
+    exact = builder.node("Sub", [a, rest])
+    builder.bind(op, builder.node("Div", [exact, b]), order)
 
 
-def floor_mod(lifting: Lifting, op: Op) -> None:
+def floor_mod(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert FLOOR_MOD, the remainder with the sign of the divisor, to Mod."""
-    (a, b), order = align_inputs(lifting, op, [0, 1])
-    if not lifting.tensor(op, 0).dtype.startswith("float"):
-        lifting.bind(op, lifting.node("Mod", [a, b]), order)
+    (a, b), order = align_inputs(builder, op, [0, 1])
+    if not builder.tensor(op, 0).dtype.startswith("float"):
+        builder.bind(op, builder.node("Mod", [a, b]), order)
         return
-    zero = lifting.numbers(np.zeros((), get_inner_type(lifting.tensor(op, 0))))
-    rest = lifting.node("Mod", [a, b], {"fmod": 1})  # the result has the sign of the dividend
-    signs = [lifting.node("Less", [side, zero]) for side in (rest, b)]
-    is_exact = lifting.node("Equal", [rest, zero])
-    is_other = lifting.node("And", [lifting.node("Xor", signs), lifting.node("Not", [is_exact])])
-    made = lifting.node("Where", [is_other, lifting.node("Add", [rest, b]), rest])
-    lifting.bind(op, made, order)
+    zero = builder.numbers(np.zeros((), get_inner_type(builder.tensor(op, 0))))
+    rest = builder.node("Mod", [a, b], {"fmod": 1})  # the result has the sign of the dividend
+    signs = [builder.node("Less", [side, zero]) for side in (rest, b)]
+    is_exact = builder.node("Equal", [rest, zero])
+    is_other = builder.node("And", [builder.node("Xor", signs), builder.node("Not", [is_exact])])
+    result = builder.node("Where", [is_other, builder.node("Add", [rest, b]), rest])
+    builder.bind(op, result, order)
 
 
-def zeros_like(lifting: Lifting, op: Op) -> None:
+def zeros_like(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert ZEROS_LIKE to ConstantOfShape."""
-    order = lifting.order(op, 0)
-    sizes = lifting.node("Shape", [lifting.read(lifting.tensor(op, 0), order)])
-    zeros = lifting.node("ConstantOfShape", [sizes])
+    order = builder.order(op, 0)
+    sizes = builder.node("Shape", [builder.read(builder.tensor(op, 0), order)])
+    zeros = builder.node("ConstantOfShape", [sizes])
     dtype = get_inner_type(op.outputs[0])
-    lifting.bind(op, zeros if dtype == "float32" else lifting.cast(zeros, dtype), order)
+    builder.bind(op, zeros if dtype == "float32" else builder.cast(zeros, dtype), order)
 
 
-LIFTS: dict[str, Rule] = {
+RULES: dict[str, Rule] = {
     "ABS": make_unary_rule("Abs"),
     "ADD": make_binary_rule("Add"),
     "ADD_N": add_n,

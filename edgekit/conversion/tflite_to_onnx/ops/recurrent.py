@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgekit.conversion.tflite_to_onnx.graph_builder import Lifting, Rule
-from edgekit.conversion.tflite_to_onnx.onnx_builder import get_quantization
+from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import OnnxGraphBuilder, Rule
+from edgekit.conversion.tflite_to_onnx.onnx_model_builder import get_quantization
 from edgekit.tflite.ir import Op, Quantization, Tensor, constant
 
 # TFLite orders gates as input, forget, cell, output; ONNX as input, output, forget, cell.
@@ -18,7 +18,7 @@ _NOT_YET = {16: "a projection", 20: "layer normalization", 21: "layer normalizat
 _ACTIVATIONS = {"NONE": "Affine", "RELU": "Relu", "TANH": "Tanh"}
 
 
-def sequence_lstm(lifting: Lifting, op: Op) -> None:
+def sequence_lstm(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert UNIDIRECTIONAL_SEQUENCE_LSTM to LSTM; integer layers are computed in floats.
 
     TensorFlow's converter gives the cells of every Keras layer a clip of 10, which the Keras layer
@@ -29,33 +29,33 @@ def sequence_lstm(lifting: Lifting, op: Op) -> None:
         PassRefused: projection, layer normalization, coupled gates, a cell clip below 10, or an
             activation other than tanh.
     """
-    _check_supported(lifting, op)
-    weights = _stack_gates(lifting, [lifting.tensor(op, 1 + gate) for gate in _GATES])
-    recurrent = _stack_gates(lifting, [lifting.tensor(op, 5 + gate) for gate in _GATES])
-    inputs = [_read_sequence(lifting, op), weights, recurrent, _stack_biases(lifting, op), ""]
+    _check_supported(builder, op)
+    weights = _stack_gates(builder, [builder.tensor(op, 1 + gate) for gate in _GATES])
+    recurrent = _stack_gates(builder, [builder.tensor(op, 5 + gate) for gate in _GATES])
+    inputs = [_read_sequence(builder, op), weights, recurrent, _stack_biases(builder, op), ""]
     inputs += [
-        _read_initial_state(lifting, op, 18),
-        _read_initial_state(lifting, op, 19),
-        _read_peepholes(lifting, op),
+        _read_initial_state(builder, op, 18),
+        _read_initial_state(builder, op, 19),
+        _read_peepholes(builder, op),
     ]
-    units = lifting.tensor(op, 5).shape[-1]
-    made = lifting.node("LSTM", _trim_inputs(inputs), {"hidden_size": units})
-    _bind_sequence(lifting, op, made)
+    units = builder.tensor(op, 5).shape[-1]
+    result = builder.node("LSTM", _trim_inputs(inputs), {"hidden_size": units})
+    _bind_sequence(builder, op, result)
 
 
-def _check_supported(lifting: Lifting, op: Op) -> None:
-    if not lifting.has(op, 1):
-        raise lifting.refusal(op, "has coupled gates, which are not supported")
-    for position, what in _NOT_YET.items():
-        if lifting.has(op, position):
-            raise lifting.refusal(op, f"has {what}, which is not supported")
+def _check_supported(builder: OnnxGraphBuilder, op: Op) -> None:
+    if not builder.has(op, 1):
+        raise builder.refusal(op, "has coupled gates, which are not supported")
+    for position, reason in _NOT_YET.items():
+        if builder.has(op, position):
+            raise builder.refusal(op, f"has {reason}, which is not supported")
     if 0.0 < op.options.get("cell_clip", 0.0) < _SATURATED:
-        raise lifting.refusal(op, "has a clipped state, which is not supported")
+        raise builder.refusal(op, "has a clipped state, which is not supported")
     if op.options.get("fused_activation_function", "TANH") != "TANH":
-        raise lifting.refusal(op, "has an activation other than tanh, which is not supported")
+        raise builder.refusal(op, "has an activation other than tanh, which is not supported")
 
 
-def _stack_gates(lifting: Lifting, gates: Sequence[Tensor]) -> str:
+def _stack_gates(builder: OnnxGraphBuilder, gates: Sequence[Tensor]) -> str:
     """Stack the matrices of all gates along their rows, with a leading axis of size 1."""
     parameters = [get_quantization(t) for t in gates]
     if all(t.data is not None for t in gates):
@@ -68,49 +68,49 @@ def _stack_gates(lifting: Lifting, gates: Sequence[Tensor]) -> str:
                 zero_points=np.repeat([int(q.zero_points[0]) for q in parameters if q], rows),
                 axis=1,
             )
-            return lifting.read(constant("gates", data, quantization=q), weights=True)
+            return builder.read(constant("gates", data, quantization=q), weights=True)
         if not any(parameters):
-            return lifting.read(constant("gates", data))
-    names = [lifting.read(t, weights=True) for t in gates]
-    whole = lifting.node("Concat", names, {"axis": 0})
-    return lifting.node("Unsqueeze", [whole, lifting.ints(0)])
+            return builder.read(constant("gates", data))
+    names = [builder.read(t, weights=True) for t in gates]
+    joined = builder.node("Concat", names, {"axis": 0})
+    return builder.node("Unsqueeze", [joined, builder.ints(0)])
 
 
-def _stack_biases(lifting: Lifting, op: Op) -> str:
+def _stack_biases(builder: OnnxGraphBuilder, op: Op) -> str:
     names = []
     for gate in _GATES:
-        factors = [lifting.tensor(op, 0), lifting.tensor(op, 1 + gate)]
-        units = lifting.tensor(op, 1 + gate).shape[0]
-        zeros = lifting.numbers(np.zeros(units, np.float32))
-        names.append(lifting.bias(op, 12 + gate, factors) or zeros)
-    units = lifting.tensor(op, 5).shape[-1]
-    names.append(lifting.numbers(np.zeros(4 * units, np.float32)))
-    whole = lifting.node("Concat", names, {"axis": 0})
-    return lifting.node("Unsqueeze", [whole, lifting.ints(0)])
+        factors = [builder.tensor(op, 0), builder.tensor(op, 1 + gate)]
+        units = builder.tensor(op, 1 + gate).shape[0]
+        zeros = builder.numbers(np.zeros(units, np.float32))
+        names.append(builder.bias(op, 12 + gate, factors) or zeros)
+    units = builder.tensor(op, 5).shape[-1]
+    names.append(builder.numbers(np.zeros(4 * units, np.float32)))
+    joined = builder.node("Concat", names, {"axis": 0})
+    return builder.node("Unsqueeze", [joined, builder.ints(0)])
 
 
-def _read_peepholes(lifting: Lifting, op: Op) -> str:
-    if not lifting.has(op, 10):
+def _read_peepholes(builder: OnnxGraphBuilder, op: Op) -> str:
+    if not builder.has(op, 10):
         return ""
-    return _stack_gates(lifting, [lifting.tensor(op, position) for position in (9, 11, 10)])
+    return _stack_gates(builder, [builder.tensor(op, position) for position in (9, 11, 10)])
 
 
-def _read_sequence(lifting: Lifting, op: Op) -> str:
+def _read_sequence(builder: OnnxGraphBuilder, op: Op) -> str:
     order = (0, 1, 2) if op.options.get("time_major", False) else (1, 0, 2)
-    return lifting.read(lifting.tensor(op, 0), order)
+    return builder.read(builder.tensor(op, 0), order)
 
 
-def _read_initial_state(lifting: Lifting, op: Op, position: int) -> str:
+def _read_initial_state(builder: OnnxGraphBuilder, op: Op, position: int) -> str:
     """Return an initial state, or "" (zeros) if it is absent or the file keeps it in a variable."""
-    if not lifting.has(op, position) or lifting.tensor(op, position).is_variable:
+    if not builder.has(op, position) or builder.tensor(op, position).is_variable:
         return ""
-    return lifting.node("Unsqueeze", [lifting.plain(op, position), lifting.ints(0)])
+    return builder.node("Unsqueeze", [builder.plain(op, position), builder.ints(0)])
 
 
-def _bind_sequence(lifting: Lifting, op: Op, made: str) -> None:
-    name = lifting.node("Squeeze", [made, lifting.ints(1)])
+def _bind_sequence(builder: OnnxGraphBuilder, op: Op, result: str) -> None:
+    name = builder.node("Squeeze", [result, builder.ints(1)])
     order = (0, 1, 2) if op.options.get("time_major", False) else (1, 0, 2)
-    lifting.bind(replace(op, options={}), name, order)
+    builder.bind(replace(op, options={}), name, order)
 
 
 def _trim_inputs(inputs: list[str]) -> list[str]:
@@ -119,33 +119,33 @@ def _trim_inputs(inputs: list[str]) -> list[str]:
     return inputs
 
 
-def sequence_rnn(lifting: Lifting, op: Op) -> None:
+def sequence_rnn(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert UNIDIRECTIONAL_SEQUENCE_RNN to RNN."""
-    kind = op.options.get("fused_activation_function", "NONE")
-    if kind not in _ACTIVATIONS:
-        raise lifting.refusal(op, f"has the activation {kind}, which is not supported")
-    weights = _stack_gates(lifting, [lifting.tensor(op, 1)])
-    recurrent = _stack_gates(lifting, [lifting.tensor(op, 2)])
-    units = lifting.tensor(op, 1).shape[0]
-    bias = lifting.bias(op, 3, [lifting.tensor(op, 0), lifting.tensor(op, 1)])
-    both = [bias, lifting.numbers(np.zeros(units, np.float32))]
-    whole = lifting.node("Concat", both, {"axis": 0})
-    bias = lifting.node("Unsqueeze", [whole, lifting.ints(0)])
+    activation = op.options.get("fused_activation_function", "NONE")
+    if activation not in _ACTIVATIONS:
+        raise builder.refusal(op, f"has the activation {activation}, which is not supported")
+    weights = _stack_gates(builder, [builder.tensor(op, 1)])
+    recurrent = _stack_gates(builder, [builder.tensor(op, 2)])
+    units = builder.tensor(op, 1).shape[0]
+    bias = builder.bias(op, 3, [builder.tensor(op, 0), builder.tensor(op, 1)])
+    both = [bias, builder.numbers(np.zeros(units, np.float32))]
+    biases = builder.node("Concat", both, {"axis": 0})
+    bias = builder.node("Unsqueeze", [biases, builder.ints(0)])
     inputs = [
-        _read_sequence(lifting, op),
+        _read_sequence(builder, op),
         weights,
         recurrent,
         bias,
         "",
-        _read_initial_state(lifting, op, 4),
+        _read_initial_state(builder, op, 4),
     ]
-    attributes = {"hidden_size": units, "activations": [_ACTIVATIONS[kind]]}
-    if kind == "NONE":
+    attributes = {"hidden_size": units, "activations": [_ACTIVATIONS[activation]]}
+    if activation == "NONE":
         attributes |= {"activation_alpha": [1.0], "activation_beta": [0.0]}
-    _bind_sequence(lifting, op, lifting.node("RNN", _trim_inputs(inputs), attributes))
+    _bind_sequence(builder, op, builder.node("RNN", _trim_inputs(inputs), attributes))
 
 
-LIFTS: dict[str, Rule] = {
+RULES: dict[str, Rule] = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": sequence_lstm,
     "UNIDIRECTIONAL_SEQUENCE_RNN": sequence_rnn,
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.conversion.onnx_to_tflite.layout import Order, plain_order
-from edgekit.conversion.tflite_to_onnx.graph_builder import Lifting, Rule
+from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import OnnxGraphBuilder, Rule
 from edgekit.conversion.tflite_to_onnx.ops.axes import squeeze_axes, unsqueeze_axes
 from edgekit.tflite.ir import Op
 
@@ -32,23 +32,25 @@ class _DecodedMasks:
     new: list[int]
 
 
-def strided_slice(lifting: Lifting, op: Op) -> None:
+def strided_slice(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert STRIDED_SLICE to Slice, Squeeze and Unsqueeze.
 
     Raises:
         PassRefused: computed bounds together with steps, an ellipsis or new axes.
     """
-    if any(lifting.array(op, i) is None for i in (1, 2, 3)):
-        _slice_dynamically(lifting, op)
+    if any(builder.array(op, i) is None for i in (1, 2, 3)):
+        _slice_dynamically(builder, op)
         return
-    spec = _decode_masks(lifting, op)
-    x, order = lifting.tensor(op, 0), lifting.order(op, 0)
-    name = _slice_axes(lifting, lifting.read(x, order), order, spec.cuts)
-    name, order = squeeze_axes(lifting, name, order, spec.shrunk)
-    lifting.bind(op, *unsqueeze_axes(lifting, name, order, spec.new))
+    spec = _decode_masks(builder, op)
+    x, order = builder.tensor(op, 0), builder.order(op, 0)
+    name = _slice_axes(builder, builder.read(x, order), order, spec.cuts)
+    name, order = squeeze_axes(builder, name, order, spec.shrunk)
+    builder.bind(op, *unsqueeze_axes(builder, name, order, spec.new))
 
 
-def _slice_axes(lifting: Lifting, name: str, order: Order, cuts: Sequence[_AxisSlice]) -> str:
+def _slice_axes(
+    builder: OnnxGraphBuilder, name: str, order: Order, cuts: Sequence[_AxisSlice]
+) -> str:
     if not cuts:
         return name
     columns = [
@@ -57,12 +59,12 @@ def _slice_axes(lifting: Lifting, name: str, order: Order, cuts: Sequence[_AxisS
         [order.index(c.axis) for c in cuts],
         [c.step for c in cuts],
     ]
-    return lifting.node("Slice", [name, *(lifting.ints(*column) for column in columns)])
+    return builder.node("Slice", [name, *(builder.ints(*column) for column in columns)])
 
 
-def _decode_masks(lifting: Lifting, op: Op) -> _DecodedMasks:
-    shape = lifting.shape(lifting.tensor(op, 0))
-    begins, ends, steps = (lifting.integers(op, i) for i in (1, 2, 3))
+def _decode_masks(builder: OnnxGraphBuilder, op: Op) -> _DecodedMasks:
+    shape = builder.shape(builder.tensor(op, 0))
+    begins, ends, steps = (builder.integers(op, i) for i in (1, 2, 3))
     spec, axis, out = _DecodedMasks(cuts=[], shrunk=[], new=[]), 0, 0
     count = len(begins)
     new_axes = sum(_has_bit(op, "new_axis", i) for i in range(count))
@@ -108,34 +110,36 @@ def _is_whole(cut: _AxisSlice, size: int) -> bool:
     return cut.begin == 0 and cut.step == 1 and (cut.end == _FAR or cut.end >= size > 0)
 
 
-def _slice_dynamically(lifting: Lifting, op: Op) -> None:
+def _slice_dynamically(builder: OnnxGraphBuilder, op: Op) -> None:
     """Convert computed bounds: an index into the first axes, or a slice with steps of 1."""
-    x, begin = lifting.tensor(op, 0), lifting.tensor(op, 1)
-    steps = lifting.integers(op, 3)
+    x, begin = builder.tensor(op, 0), builder.tensor(op, 1)
+    steps = builder.integers(op, 3)
     count = begin.shape[0] if begin.shape else 1
     masks = {m: op.options.get(f"{m}_mask", 0) for m in ("begin", "end", "ellipsis", "new_axis")}
     shrunk = [i for i in range(count) if _has_bit(op, "shrink_axis", i)]
     if count < 1 or any(s != 1 for s in steps) or masks["ellipsis"] or masks["new_axis"]:
-        raise lifting.refusal(op, "has bounds that are computed at run time")
-    starts, ends = lifting.int64(op, 1), lifting.int64(op, 2)
-    starts = _replace_masked(lifting, starts, masks["begin"], count, 0)
-    ends = _replace_masked(lifting, ends, masks["end"], count, _FAR)
+        raise builder.refusal(op, "has bounds that are computed at run time")
+    starts, ends = builder.int64(op, 1), builder.int64(op, 2)
+    starts = _replace_masked(builder, starts, masks["begin"], count, 0)
+    ends = _replace_masked(builder, ends, masks["end"], count, _FAR)
     if shrunk:
-        after = lifting.node("Add", [starts, lifting.ints(1)])
-        is_last = lifting.node("Equal", [after, lifting.ints(0)])
-        after = lifting.node("Where", [is_last, lifting.ints(_FAR), after])
-        flags = lifting.ints(*(int(i in shrunk) for i in range(count)))
-        ends = lifting.node("Where", [lifting.cast(flags, "bool"), after, ends])
-    axes = lifting.ints(*range(count))
-    name = lifting.node("Slice", [lifting.plain(op, 0), starts, ends, axes])
-    lifting.bind(op, *squeeze_axes(lifting, name, plain_order(len(x.shape)), shrunk))
+        after = builder.node("Add", [starts, builder.ints(1)])
+        is_last = builder.node("Equal", [after, builder.ints(0)])
+        after = builder.node("Where", [is_last, builder.ints(_FAR), after])
+        flags = builder.ints(*(int(i in shrunk) for i in range(count)))
+        ends = builder.node("Where", [builder.cast(flags, "bool"), after, ends])
+    axes = builder.ints(*range(count))
+    name = builder.node("Slice", [builder.plain(op, 0), starts, ends, axes])
+    builder.bind(op, *squeeze_axes(builder, name, plain_order(len(x.shape)), shrunk))
 
 
-def _replace_masked(lifting: Lifting, bounds: str, mask: int, count: int, instead: int) -> str:
+def _replace_masked(
+    builder: OnnxGraphBuilder, bounds: str, mask: int, count: int, replacement: int
+) -> str:
     if not mask:
         return bounds
-    flags = lifting.ints(*(mask >> i & 1 for i in range(count)))
-    return lifting.node("Where", [lifting.cast(flags, "bool"), lifting.ints(instead), bounds])
+    flags = builder.ints(*(mask >> i & 1 for i in range(count)))
+    return builder.node("Where", [builder.cast(flags, "bool"), builder.ints(replacement), bounds])
 
 
-LIFTS: dict[str, Rule] = {"STRIDED_SLICE": strided_slice}
+RULES: dict[str, Rule] = {"STRIDED_SLICE": strided_slice}

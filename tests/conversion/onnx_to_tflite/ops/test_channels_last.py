@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgekit.tflite.ir import count_kinds
+from edgekit.tflite.ir import count_op_types
 from tests.builders import tiny
 from tests.builders.qdq_graphs import both, fed, lite_graph
 
@@ -55,14 +55,14 @@ def agree(proto):
 def test_a_network_fed_with_channels_first_is_transposed_once_at_its_entrance():
     proto = network("float[1, 3, 32, 32]", "x")
     ops = lite_graph(proto).ops
-    assert count_kinds(ops)["TRANSPOSE"] == 1
-    assert ops[0].kind == "TRANSPOSE"
+    assert count_op_types(ops)["TRANSPOSE"] == 1
+    assert ops[0].op_type == "TRANSPOSE"
     agree(proto)
 
 
 def test_a_network_of_keras_is_never_transposed():
     proto = network("float[1, 32, 32, 3]", "image")
-    assert "TRANSPOSE" not in count_kinds(lite_graph(proto).ops)
+    assert "TRANSPOSE" not in count_op_types(lite_graph(proto).ops)
     agree(proto)
 
 
@@ -72,16 +72,14 @@ def test_an_image_of_one_channel_is_reshaped():
         weights={"w": tiny.normal(4, 1, 3, 3)},
     )
     ops = lite_graph(proto).ops
-    assert ops[0].kind == "RESHAPE"
+    assert ops[0].op_type == "RESHAPE"
     agree(proto)
 
 
 def test_seven_axes_are_transposed_as_the_few_that_part():
-    proto = tiny.proto(
-        """g (float[1, 2, 3, 2, 4, 1, 3] x) => (float[4, 1, 3, 1, 2, 3, 2] y)
-        { y = Transpose <perm = [4, 5, 6, 0, 1, 2, 3]> (x) }"""
-    )
-    (move,) = (op for op in lite_graph(proto).ops if op.kind == "TRANSPOSE")
+    proto = tiny.proto("""g (float[1, 2, 3, 2, 4, 1, 3] x) => (float[4, 1, 3, 1, 2, 3, 2] y)
+        { y = Transpose <perm = [4, 5, 6, 0, 1, 2, 3]> (x) }""")
+    (move,) = (op for op in lite_graph(proto).ops if op.op_type == "TRANSPOSE")
     assert len(move.inputs[0].shape) == 2
     agree(proto)
 
@@ -105,16 +103,14 @@ def test_heads_of_attention_are_moved_four_times_and_by_rows():
             "dense": tiny.normal(8, 5),
         },
     )
-    moves = [op for op in lite_graph(proto).ops if op.kind == "TRANSPOSE"]
+    moves = [op for op in lite_graph(proto).ops if op.op_type == "TRANSPOSE"]
     assert [op.inputs[1].data.tolist() for op in moves] == [[0, 2, 1, 3]] * 4
     agree(proto)
 
 
 def test_keys_of_an_attention_layer_are_multiplied_as_they_are_stored():
-    proto = tiny.proto(
-        """g (float[1, 2, 5, 4] q, float[1, 2, 6, 4] k) => (float[1, 2, 5, 6] y)
-        { turned = Transpose <perm = [0, 1, 3, 2]> (k)  y = MatMul (q, turned) }"""
-    )
+    proto = tiny.proto("""g (float[1, 2, 5, 4] q, float[1, 2, 6, 4] k) => (float[1, 2, 5, 6] y)
+        { turned = Transpose <perm = [0, 1, 3, 2]> (k)  y = MatMul (q, turned) }""")
     (product,) = lite_graph(proto).ops
     assert product.options["adj_y"]
     agree(proto)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import PassRefused
-from edgekit.tflite.ir import count_kinds
+from edgekit.tflite.ir import count_op_types
 from tests.builders import tiny
 from tests.builders.qdq_graphs import both, fed, lite_graph
 
@@ -95,17 +95,17 @@ def test_a_transposed_convolution_gives_what_onnxruntime_gives(case):
 )
 def test_padding_that_tflite_knows_is_left_to_it(size, pads, padding):
     proto = layer("Conv", (1, 3, size, size), (4, 3, 3, 3), strides=[2, 2], pads=pads)
-    (conv,) = (op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+    (conv,) = (op for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
     assert conv.options["padding"] == padding
-    assert "PAD" not in count_kinds(lite_graph(proto).ops)
+    assert "PAD" not in count_op_types(lite_graph(proto).ops)
 
 
 def test_padding_that_tflite_would_place_differently_is_explicit():
     proto = layer("Conv", (1, 3, 8, 8), (4, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
     graph = lite_graph(proto)
-    (conv,) = (op for op in graph.ops if op.kind == "CONV_2D")
+    (conv,) = (op for op in graph.ops if op.op_type == "CONV_2D")
     assert conv.options["padding"] == "VALID"
-    assert count_kinds(graph.ops)["PAD"] == 1
+    assert count_op_types(graph.ops)["PAD"] == 1
     agree(proto)
 
 

@@ -149,6 +149,6 @@ def test_small_tables_are_folded_as_before():
     nodes = [*restored(), helper.make_node("MatMul", ["x", "w"], ["y"])]
     proto = graph(nodes, {"w_q": integers((4, 3, 5)), "w_s": scales(4, 1, 5)}, [4, 2, 3])
 
-    assert "DEQUANTIZE" not in {op.kind for op in convert_to_lite_graph(proto, {}).ops}
+    assert "DEQUANTIZE" not in {op.op_type for op in convert_to_lite_graph(proto, {}).ops}
     assert len(convert_to_tflite(proto, {})) < 4000
     agree(proto, x=noise(4, 2, 3))

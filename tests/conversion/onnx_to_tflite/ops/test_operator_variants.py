@@ -173,7 +173,7 @@ def test_an_operator_after_a_pooling_gives_what_onnxruntime_gives(line, given, o
 def test_an_old_clip_has_its_bounds_as_attributes():
     agree(written("Clip <min = 0.0, max = 6.0> (x)", ROWS, 10))
     (op,) = lite_graph(written("Clip <min = 0.0, max = 6.0> (x)", ROWS, 10)).ops
-    assert op.kind == "RELU6"
+    assert op.op_type == "RELU6"
 
 
 def test_the_error_function_is_a_millionth_off_at_most():
@@ -236,10 +236,8 @@ def test_integers_are_computed_as_integers(kind, dtype):
 
 
 def test_halves_and_doubles_are_computed_in_32_bits_and_keep_their_type_outside():
-    proto = tiny.proto(
-        """g (float16[3] h, double[3] d) => (float16[3] y, double[3] z)
-        { y = Exp (h)  z = Add (d, d) }"""
-    )
+    proto = tiny.proto("""g (float16[3] h, double[3] d) => (float16[3] y, double[3] z)
+        { y = Exp (h)  z = Add (d, d) }""")
     feed = {"h": np.float16([0, 1, -1]), "d": np.float64([0.5, 1, 2])}
     (half, double) = both(proto, feed)
     np.testing.assert_allclose(half[1], half[0], rtol=1e-3)

@@ -34,7 +34,7 @@ def test_integers_of_a_scale_for_each_channel_are_those_of_onnxruntime():
 
 def test_unsigned_integers_between_reals_are_stored_signed():
     graph = lite_graph(pair(np.float32(0.02), np.uint8(130)))
-    (quantize,) = (op for op in graph.ops if op.kind == "QUANTIZE")
+    (quantize,) = (op for op in graph.ops if op.op_type == "QUANTIZE")
     (made,) = quantize.outputs
     assert made.dtype == "int8"
     assert made.quantization.zero_points.tolist() == [2]
@@ -67,10 +67,8 @@ def test_stored_integers_are_dequantized_by_axis_and_by_block(block):
 
 
 def test_a_scale_that_is_computed_from_the_data_is_followed():
-    proto = tiny.proto(
-        """g (float[3, 4] x) => (uint8[3, 4] q, float s, uint8 z)
-        { q, s, z = DynamicQuantizeLinear (x) }"""
-    )
+    proto = tiny.proto("""g (float[3, 4] x) => (uint8[3, 4] q, float s, uint8 z)
+        { q, s, z = DynamicQuantizeLinear (x) }""")
     for want, got in both(proto, fed(proto)):
         np.testing.assert_allclose(got.astype(np.float32), want, rtol=1e-6, atol=0)
 
@@ -100,7 +98,7 @@ def test_a_convolution_of_integers_is_one_on_the_device():
     ((want, got),) = both(proto, fed(proto))
     assert np.abs(got - want).max() <= 0.5 + 1e-5
     assert np.mean(got != want) < 0.02
-    (conv,) = (op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
+    (conv,) = (op for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
     assert conv.outputs[0].dtype == "int8"
 
 

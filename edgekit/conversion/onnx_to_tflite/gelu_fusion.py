@@ -23,14 +23,14 @@ def fuse_gelu(proto: ModelProto) -> None:
 
     Source: D. Hendrycks, K. Gimpel, Gaussian Error Linear Units; ONNX operator Gelu.
     """
-    products = _GeluMatcher(GraphIndex(proto))
+    matcher = _GeluMatcher(GraphIndex(proto))
     for node in proto.graph.node:
-        found = products.match(node) if node.op_type == "Mul" else None
-        if found is not None:
-            source, approximate = found
+        match = matcher.match(node) if node.op_type == "Mul" else None
+        if match is not None:
+            source, approximate = match
             output, name = node.output[0], node.name
-            made = helper.make_node("Gelu", [source], [output], name=name, approximate=approximate)
-            node.CopyFrom(made)
+            gelu = helper.make_node("Gelu", [source], [output], name=name, approximate=approximate)
+            node.CopyFrom(gelu)
 
 
 class _GeluMatcher:
@@ -52,9 +52,9 @@ class _GeluMatcher:
                 return source, "tanh"
         return None
 
-    def _find_producer(self, name: str, kind: str) -> NodeProto | None:
+    def _find_producer(self, name: str, op_type: str) -> NodeProto | None:
         node = self.index.producer.get(name)
-        return node if node is not None and node.op_type == kind else None
+        return node if node is not None and node.op_type == op_type else None
 
     def _read_number(self, name: str) -> float | None:
         array = self.index.constant(name)
@@ -84,15 +84,15 @@ class _GeluMatcher:
         else:
             yield 1, name
 
-    def _match_addition(self, name: str, by: float) -> str | None:
+    def _match_addition(self, name: str, addend: float) -> str | None:
         """Return the operand to which an Add adds the given number."""
         node = self._find_producer(name, "Add")
         if node is None:
             return None
         left, right = str(node.input[0]), str(node.input[1])
-        if _is_near(self._read_number(left), by):
+        if _is_near(self._read_number(left), addend):
             return right
-        return left if _is_near(self._read_number(right), by) else None
+        return left if _is_near(self._read_number(right), addend) else None
 
     def _is_erf_of(self, name: str, source: str) -> bool:
         node = self._find_producer(name, "Erf")
@@ -129,5 +129,5 @@ class _GeluMatcher:
         return _is_near(self._read_number(power.input[1]), 3.0)
 
 
-def _is_near(value: float | None, wanted: float) -> bool:
-    return value is not None and abs(value - wanted) <= _TOLERANCE * wanted
+def _is_near(value: float | None, expected: float) -> bool:
+    return value is not None and abs(value - expected) <= _TOLERANCE * expected

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from edgekit.tflite.ir import Array, Shape
 
 
-class GraphState(Protocol):
+class EvaluationContext(Protocol):
     """Shapes and constants known so far, to which rewrites of single nodes add their own."""
 
     @property

@@ -10,8 +10,8 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
 from edgekit.conversion.onnx_to_tflite.layout import Order, permutation, plain_order
-from edgekit.conversion.tflite_to_onnx.onnx_builder import (
-    ModelWriter,
+from edgekit.conversion.tflite_to_onnx.onnx_model_builder import (
+    OnnxModelBuilder,
     declare_value,
     drop_implied_limits,
     get_activation_type,
@@ -31,17 +31,17 @@ _LIMITS: dict[str, tuple[float | None, float | None]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldTensor:
+class OnnxValue:
     """A TFLite tensor in the ONNX graph: value axis ``i`` is tensor axis ``order[i]``."""
 
     name: str
     order: Order
 
 
-Rule: TypeAlias = "Callable[[Lifting, Op], None]"
+Rule: TypeAlias = "Callable[[OnnxGraphBuilder, Op], None]"
 
 
-class Lifting:
+class OnnxGraphBuilder:
     """An ONNX graph under construction, with the helpers that rules use to extend it.
 
     A rule reads an operator's inputs in an order of axes with ``read`` (or ``plain``, ``weights``,
@@ -50,54 +50,59 @@ class Lifting:
 
     Args:
         graph: The TFLite graph.
-        written: The model to which constants and names are added.
+        model_builder: The model to which constants and names are added.
         rules: The rule of each operator type.
         free: Keep the batch axis free.
     """
 
     def __init__(
-        self, graph: LiteGraph, written: ModelWriter, rules: Mapping[str, Rule], *, free: bool
+        self,
+        graph: LiteGraph,
+        model_builder: OnnxModelBuilder,
+        rules: Mapping[str, Rule],
+        *,
+        free: bool,
     ) -> None:
         self.graph = graph
         self.rules = rules
-        self.written = written
+        self.model_builder = model_builder
         self.free = free
         self.inner = graph.inner
-        self.nodes_made: list[NodeProto] = []
-        self._held: dict[int, HeldTensor] = {}
-        self._same: dict[int, Tensor] = {}
+        self.built_nodes: list[NodeProto] = []
+        self._values: dict[int, OnnxValue] = {}
+        self._aliases: dict[int, Tensor] = {}
         # The entry holds the tensor as well, so that no new tensor can get the same id.
-        self._read: dict[tuple[int, Order, bool], tuple[Tensor, str]] = {}
+        self._cached_names: dict[tuple[int, Order, bool], tuple[Tensor, str]] = {}
         self._origin = ""
 
     # ------------------------------------------------------------ from graph to graph
 
-    def build_child(self, graph: LiteGraph) -> Lifting:
+    def build_child(self, graph: LiteGraph) -> OnnxGraphBuilder:
         """Create the conversion of a subgraph, which shares the constants of this graph."""
-        made = Lifting(graph, self.written, self.rules, free=self.free)
-        made.inner = self.inner
-        return made
+        child = OnnxGraphBuilder(graph, self.model_builder, self.rules, free=self.free)
+        child.inner = self.inner
+        return child
 
     def feed_inputs(self) -> None:
         """Bind the model inputs to the graph's input tensors; quantized ones are floats."""
         for name, tensor in self.graph.inputs.items():
             self._origin = name
-            real = self.cast(name, "float32") if tensor.dtype == "float16" else name
-            self.record_value(tensor, self._round_as_stored(real, tensor))
+            value = self.cast(name, "float32") if tensor.dtype == "float16" else name
+            self.record_value(tensor, self._round_as_stored(value, tensor))
 
     def record_value(self, tensor: Tensor, name: str) -> None:
         """Record the ONNX value of a tensor, with axes in TFLite's order."""
-        self._held[id(tensor)] = HeldTensor(name=name, order=plain_order(len(tensor.shape)))
+        self._values[id(tensor)] = OnnxValue(name=name, order=plain_order(len(tensor.shape)))
 
     def run(self) -> None:
         """Convert all operators.
 
         Raises:
-            PassRefused: As for ``lift``.
+            PassRefused: As for ``convert_to_onnx``.
         """
         for op in self.graph.ops:
-            self._origin = op.outputs[0].name if op.outputs else op.kind
-            rule = self.rules.get(op.kind)
+            self._origin = op.outputs[0].name if op.outputs else op.op_type
+            rule = self.rules.get(op.op_type)
             if rule is None:
                 raise self.refusal(op, "has no ONNX counterpart")
             rule(self, op)
@@ -105,13 +110,13 @@ class Lifting:
     def build_graph(self) -> GraphProto:
         """Build the graph, with inputs and outputs named as in the signature."""
         names = [self._read_output(name, t) for name, t in self.graph.outputs.items()]
-        name_outputs(self.nodes_made, dict(zip(self.graph.outputs, names, strict=True)))
+        name_outputs(self.built_nodes, dict(zip(self.graph.outputs, names, strict=True)))
         return helper.make_graph(
-            self.nodes_made,
+            self.built_nodes,
             "main",
             [declare_value(n, t, free=self.free) for n, t in self.graph.inputs.items()],
             [declare_value(n, t, free=self.free) for n, t in self.graph.outputs.items()],
-            initializer=self.written.initializers,
+            initializer=self.model_builder.initializers,
         )
 
     def _read_output(self, name: str, tensor: Tensor) -> str:
@@ -131,16 +136,16 @@ class Lifting:
         Raises:
             PassRefused: The operator has no such input.
         """
-        found = op.inputs[position] if len(op.inputs) > position else None
-        if found is None:
+        tensor = op.inputs[position] if len(op.inputs) > position else None
+        if tensor is None:
             raise self.refusal(op, f"has no input {position}")
-        return self._same.get(id(found), found)
+        return self._aliases.get(id(tensor), tensor)
 
     def order(self, op: Op, position: int) -> Order:
         """Return the order of axes in which an input is held; constants are in TFLite's order."""
         tensor = self.tensor(op, position)
-        held = self._held.get(id(tensor))
-        return held.order if held else plain_order(len(tensor.shape))
+        value = self._values.get(id(tensor))
+        return value.order if value else plain_order(len(tensor.shape))
 
     def read(self, tensor: Tensor, order: Order | None = None, *, weights: bool = False) -> str:
         """Return the ONNX value of a tensor; a quantized tensor is dequantized.
@@ -153,13 +158,13 @@ class Lifting:
         Raises:
             PassRefused: No operator computes the tensor: it is a state that lasts from run to run.
         """
-        tensor = self._same.get(id(tensor), tensor)
+        tensor = self._aliases.get(id(tensor), tensor)
         order = plain_order(len(tensor.shape)) if order is None else order
         key = (id(tensor), order, weights)
-        if key not in self._read:
-            made = self._read_constant if tensor.is_constant else self._read_computed
-            self._read[key] = (tensor, made(tensor, order, weights))
-        return self._read[key][1]
+        if key not in self._cached_names:
+            read_value = self._read_constant if tensor.is_constant else self._read_computed
+            self._cached_names[key] = (tensor, read_value(tensor, order, weights))
+        return self._cached_names[key][1]
 
     def plain(self, op: Op, position: int) -> str:
         """Return an input with its axes in TFLite's order."""
@@ -210,35 +215,35 @@ class Lifting:
             )
         return shape
 
-    def refusal(self, op: Op, why: str, *, hint: str = "") -> PassRefused:
+    def refusal(self, op: Op, reason: str, *, hint: str = "") -> PassRefused:
         """Return the error for an operator that cannot be converted."""
-        makes = f" with output {op.outputs[0].name}" if op.outputs else ""
+        output = f" with output {op.outputs[0].name}" if op.outputs else ""
         hint = hint or "run this model with litert, or convert it from its original format"
-        return PassRefused(f"{op.kind}{makes} {why}", hint=hint)
+        return PassRefused(f"{op.op_type}{output} {reason}", hint=hint)
 
     # ------------------------------------------------------------ adding to the graph
 
     def node(
-        self, kind: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None
+        self, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None
     ) -> str:
         """Add a node with one output and return its name; ``""`` is an absent optional input."""
-        return self.nodes(kind, inputs, 1, attributes)[0]
+        return self.nodes(op_type, inputs, 1, attributes)[0]
 
     def nodes(
         self,
-        kind: str,
+        op_type: str,
         inputs: Sequence[str],
         count: int,
         attributes: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """Add a node with several outputs and return their names."""
-        names = [self.written.unique(f"{self._origin}/{kind}") for _ in range(count)]
-        self.nodes_made.append(helper.make_node(kind, inputs, names, **(attributes or {})))
+        names = [self.model_builder.unique(f"{self._origin}/{op_type}") for _ in range(count)]
+        self.built_nodes.append(helper.make_node(op_type, inputs, names, **(attributes or {})))
         return names
 
     def numbers(self, array: Array) -> str:
         """Store a new constant and return its name; equal constants are stored once."""
-        return self.written.store(array)
+        return self.model_builder.store(array)
 
     def ints(self, *numbers: int) -> str:
         """Store a vector of 64-bit integers, such as sizes and axes, and return its name."""
@@ -258,33 +263,35 @@ class Lifting:
             return name
         return self.node("Transpose", [name], {"perm": list(perm)})
 
-    def reshape(self, name: str, shape: Sequence[int], *, like: Tensor) -> str:
+    def reshape(self, name: str, shape: Sequence[int], *, quantized_like: Tensor) -> str:
         """Reshape a value and repeat a tensor's QDQ rounding, which integer kernels expect."""
-        return self._round_as_stored(self.node("Reshape", [name, self.ints(*shape)]), like)
+        return self._round_as_stored(
+            self.node("Reshape", [name, self.ints(*shape)]), quantized_like
+        )
 
     def bind(self, op: Op, name: str, order: Order | None = None, *, output: int = 0) -> None:
         """Set an operator's output to a value with axes in an order; ``None`` is TFLite's."""
         tensor = op.outputs[output]
         order = plain_order(len(tensor.shape)) if order is None else order
         name = self._apply_activation(op, name, tensor) if output == 0 else name
-        self._held[id(tensor)] = HeldTensor(name=self._round_as_stored(name, tensor), order=order)
+        self._values[id(tensor)] = OnnxValue(name=self._round_as_stored(name, tensor), order=order)
 
     def bind_same(self, op: Op, tensor: Tensor) -> None:
         """Set an operator's output to an existing tensor."""
-        self._same[id(op.outputs[0])] = self._same.get(id(tensor), tensor)
+        self._aliases[id(op.outputs[0])] = self._aliases.get(id(tensor), tensor)
 
     # ------------------------------------------------------------ inside
 
     def _read_computed(self, tensor: Tensor, order: Order, _: bool) -> str:
-        held = self._held.get(id(tensor))
-        if held is None:
+        value = self._values.get(id(tensor))
+        if value is None:
             raise PassRefused(
                 f"{tensor.name}: a state that is kept between runs has no ONNX counterpart",
                 hint="export the model with its state as inputs and outputs",
             )
-        name = self.transpose(held.name, permutation(held.order, order))
+        name = self.transpose(value.name, permutation(value.order, order))
         # Integer kernels expect the rounding directly before them; repeating it changes nothing.
-        return name if name == held.name else self._round_as_stored(name, tensor)
+        return name if name == value.name else self._round_as_stored(name, tensor)
 
     def _read_constant(self, tensor: Tensor, order: Order, weights: bool) -> str:
         data, q = np.asarray(tensor.data), get_quantization(tensor)
@@ -330,13 +337,13 @@ class Lifting:
 
     def gather(self, op: Op, position: int, indices: str, axis: int) -> str:
         """Gather rows of an input; stored integers are dequantized after the Gather."""
-        tensor, along = self.tensor(op, position), {"axis": axis}
+        tensor, attributes = self.tensor(op, position), {"axis": axis}
         q = get_quantization(tensor)
         if tensor.data is None or q is None or len(q.scales) > 1:
-            return self.node("Gather", [self.read(tensor), indices], along)
+            return self.node("Gather", [self.read(tensor), indices], attributes)
         data, q = to_activation_type(tensor.data, q)
-        picked = self.node("Gather", [self.numbers(data), indices], along)
-        return self._dequantize(picked, q, data.dtype.name, ())
+        gathered = self.node("Gather", [self.numbers(data), indices], attributes)
+        return self._dequantize(gathered, q, data.dtype.name, ())
 
     def _round_as_stored(self, name: str, tensor: Tensor) -> str:
         """Add the QDQ rounding of a quantized tensor to a value; otherwise return the value."""
@@ -350,12 +357,12 @@ class Lifting:
         return self.node("DequantizeLinear", [stored, *parameters])
 
     def _apply_activation(self, op: Op, name: str, tensor: Tensor) -> str:
-        kind = op.options.get("fused_activation_function", "NONE")
-        if kind in ("NONE", "TANH"):
-            return name if kind == "NONE" else self.node("Tanh", [name])
-        if kind not in _LIMITS:
-            raise self.refusal(op, f"has the fused activation {kind}, which is not supported")
-        limits, q = _LIMITS[kind], get_quantization(tensor)
+        activation = op.options.get("fused_activation_function", "NONE")
+        if activation in ("NONE", "TANH"):
+            return name if activation == "NONE" else self.node("Tanh", [name])
+        if activation not in _LIMITS:
+            raise self.refusal(op, f"has the fused activation {activation}, which is not supported")
+        limits, q = _LIMITS[activation], get_quantization(tensor)
         if q is not None:
             limits = drop_implied_limits(tensor, q, limits)
             if limits != (None, None):

@@ -29,28 +29,28 @@ _TYPES = (
 _SMALL = ("int4", "int8", "uint8", "int16")
 
 
-class ModelWriter:
+class OnnxModelBuilder:
     """An ONNX model under construction, subgraphs included.
 
     Args:
         opset: Opset version of the standard operators.
-        taken: Names that no inner value may have.
+        reserved_names: Names that no inner value may have.
     """
 
-    def __init__(self, *, opset: int, taken: Iterable[str]) -> None:
+    def __init__(self, *, opset: int, reserved_names: Iterable[str]) -> None:
         self.opset = opset
         self.initializers: list[TensorProto] = []
-        self._taken = set(taken)
+        self._taken = set(reserved_names)
         self._stored: dict[tuple[str, Shape, bytes], str] = {}
 
     def unique(self, name: str) -> str:
         """Return a name that no other value has."""
-        found, number = name, 0
-        while found in self._taken:
+        candidate, number = name, 0
+        while candidate in self._taken:
             number += 1
-            found = f"{name}_{number}"
-        self._taken.add(found)
-        return found
+            candidate = f"{name}_{number}"
+        self._taken.add(candidate)
+        return candidate
 
     def store(self, array: Array) -> str:
         """Store a constant and return its name; equal constants are stored once."""
@@ -58,8 +58,8 @@ class ModelWriter:
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._stored:
             self._stored[key] = self.unique(f"constant_{len(self._stored)}")
-            little = array.astype(array.dtype.newbyteorder("="), copy=False)
-            self.initializers.append(numpy_helper.from_array(little, self._stored[key]))
+            native = array.astype(array.dtype.newbyteorder("="), copy=False)
+            self.initializers.append(numpy_helper.from_array(native, self._stored[key]))
         return self._stored[key]
 
     def model(self, graph: GraphProto) -> ModelProto:
@@ -79,10 +79,10 @@ def name_outputs(nodes: list[NodeProto], values: Mapping[str, str]) -> None:
         nodes: Nodes of the main graph.
         values: Value of each output, by output name.
     """
-    made = {name for node in nodes for name in node.output}
+    computed = {name for node in nodes for name in node.output}
     names: dict[str, str] = {}
     for name, value in values.items():
-        if value in made and value not in names:
+        if value in computed and value not in names:
             names[value] = name
         elif value != name:
             nodes.append(helper.make_node("Identity", [names.get(value, value)], [name]))
@@ -114,8 +114,10 @@ def declare_value(name: str, tensor: Tensor, *, free: bool) -> ValueInfoProto:
             sizes.append(_FREE if free else 1)
         else:
             sizes.append(size if size >= 0 else f"{name}_{axis}")
-    kind = _to_onnx_type("float16", name) if tensor.dtype == "float16" else get_onnx_type(tensor)
-    return helper.make_tensor_value_info(name, kind, sizes)
+    element_type = (
+        _to_onnx_type("float16", name) if tensor.dtype == "float16" else get_onnx_type(tensor)
+    )
+    return helper.make_tensor_value_info(name, element_type, sizes)
 
 
 def get_inner_type(tensor: Tensor) -> str:
@@ -158,18 +160,18 @@ def get_activation_type(dtype: str) -> tuple[str, int]:
 def to_activation_type(data: Array, q: Quantization) -> tuple[Array, Quantization]:
     """Convert the integers of a constant and its quantization to the type of activations."""
     dtype, shift = get_activation_type(data.dtype.name)
-    moved = (data.astype(np.int32) + shift).astype(dtype)
-    return moved, Quantization(scales=q.scales, zero_points=q.zero_points + shift, axis=q.axis)
+    shifted = (data.astype(np.int32) + shift).astype(dtype)
+    return shifted, Quantization(scales=q.scales, zero_points=q.zero_points + shift, axis=q.axis)
 
 
 def drop_implied_limits(
     tensor: Tensor, q: Quantization, limits: tuple[float | None, float | None]
 ) -> tuple[float | None, float | None]:
     """Drop activation limits that a tensor's integer range implies anyway."""
-    scale, zero, reach = float(q.scales[0]), int(q.zero_points[0]), np.iinfo(tensor.dtype)
+    scale, zero, bounds = float(q.scales[0]), int(q.zero_points[0]), np.iinfo(tensor.dtype)
     low, high = limits
-    if low is not None and round(low / scale) + zero <= reach.min:
+    if low is not None and round(low / scale) + zero <= bounds.min:
         low = None
-    if high is not None and round(high / scale) + zero >= reach.max:
+    if high is not None and round(high / scale) + zero >= bounds.max:
         high = None
     return low, high

@@ -25,17 +25,17 @@ from edgekit.onnx_graph.io import get_opset
 from edgekit.onnx_graph.shape_inference import get_fixed_shape
 from edgekit.tflite.ir import Array, LiteGraph, Op, Shape, Tensor, constant
 
-_MOST_AXES_MOVED = 6  # by TRANSPOSE of tflite-runtime 2.14
-_FED_AS = {
+_MAX_TRANSPOSE_RANK = 6  # by TRANSPOSE of tflite-runtime 2.14
+_INPUT_TYPES = {
     "bool", "str", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
     "float16", "float32", "float64", "bfloat16",
 }  # fmt: skip
 # Most TFLite kernels support none of these types: they are computed in 32 bits, and the
 # graph's own inputs and outputs keep their type.
-_COMPUTED_AS = {"float64": "float32", "float16": "float32", "bfloat16": "float32"}
+_COMPUTE_TYPES = {"float64": "float32", "float16": "float32", "bfloat16": "float32"}
 
 
-class Lowering:
+class TfliteGraphBuilder:
     """A TFLite graph under construction, with the helpers that rules use to extend it.
 
     A rule reads a node's inputs with ``value`` (or ``plain``, ``integers`` ...), adds operators
@@ -53,15 +53,15 @@ class Lowering:
         self._origin = ""
         self.opset = max(get_opset(proto), 1)
         self.graph = LiteGraph(ops=[], inputs={}, outputs={})
-        for fed in proto.graph.input:
-            if fed.name in self.index.initializers:
+        for model_input in proto.graph.input:
+            if model_input.name in self.index.initializers:
                 continue
-            dtype, shape = self._get_input_type(fed.name)
-            tensor = Tensor(name=fed.name, dtype=dtype, shape=shape)
-            self.graph.inputs[fed.name] = tensor
-            self._origin = f"input {fed.name}"
+            dtype, shape = self._get_input_type(model_input.name)
+            tensor = Tensor(name=model_input.name, dtype=dtype, shape=shape)
+            self.graph.inputs[model_input.name] = tensor
+            self._origin = f"input {model_input.name}"
             computed = self.cast(tensor, get_computed_type(dtype))
-            self._values[fed.name] = Value(tensor=computed, order=plain_order(len(shape)))
+            self._values[model_input.name] = Value(tensor=computed, order=plain_order(len(shape)))
 
     def _get_input_type(self, name: str) -> tuple[str, Shape]:
         if name not in self.types:
@@ -69,7 +69,7 @@ class Lowering:
                 f"input {name} is not a tensor of fixed shape", hint="export the model with tensors"
             )
         dtype, shape = self.types[name]
-        if dtype not in _FED_AS:
+        if dtype not in _INPUT_TYPES:
             raise PassRefused(f"input {name} has type {dtype}, which .tflite files do not support")
         return dtype, shape
 
@@ -138,7 +138,7 @@ class Lowering:
 
     def emit(
         self,
-        kind: str,
+        op_type: str,
         inputs: Sequence[Tensor | None],
         shape: Shape,
         *,
@@ -148,19 +148,19 @@ class Lowering:
         """Add an operator with one output and return that output.
 
         Args:
-            kind: As ``Op.kind``.
+            op_type: As ``Op.op_type``.
             inputs: Inputs in the operator's order.
             shape: Shape of the output in storage order.
             dtype: Type of the output.
             options: As ``Op.options``.
         """
-        made = Tensor(name=f"{self._origin}/{kind.lower()}", dtype=dtype, shape=shape)
-        self.emit_many(kind, inputs, [made], options=options)
-        return made
+        output = Tensor(name=f"{self._origin}/{op_type.lower()}", dtype=dtype, shape=shape)
+        self.emit_many(op_type, inputs, [output], options=options)
+        return output
 
     def emit_many(
         self,
-        kind: str,
+        op_type: str,
         inputs: Sequence[Tensor | None],
         outputs: Sequence[Tensor],
         *,
@@ -169,7 +169,7 @@ class Lowering:
         """Add an operator with existing output tensors."""
         self.graph.ops.append(
             Op(
-                kind=kind,
+                op_type=op_type,
                 inputs=list(inputs),
                 outputs=list(outputs),
                 options=dict(options or {}),
@@ -218,8 +218,8 @@ class Lowering:
         parts = range(first, first + len(value.mixed.sizes))
         rest = range(parts.stop, len(order))
         perm = (*range(first), *sorted(parts, key=order.__getitem__), *rest)
-        right = self.transpose(self.reshape(value.tensor, shape), perm)
-        return Value(tensor=self.reshape(right, value.tensor.shape), order=value.order)
+        ordered = self.transpose(self.reshape(value.tensor, shape), perm)
+        return Value(tensor=self.reshape(ordered, value.tensor.shape), order=value.order)
 
     def mix_alike(self, tensor: Tensor, axis: int, mixed: MixedAxis) -> Tensor:
         """Reorder the entries of a stored axis as those of another value's merged axis.
@@ -244,12 +244,14 @@ class Lowering:
         shape = to_storage_shape(tensor.shape, perm)
         if is_reshape(tensor.shape, perm):
             return self.reshape(tensor, shape)
-        if len(perm) > _MOST_AXES_MOVED:
+        if len(perm) > _MAX_TRANSPOSE_RANK:
             parts, perm = merge_axes(tensor.shape, perm)
             tensor = self.reshape(tensor, parts)
-        moved = to_storage_shape(tensor.shape, perm)
-        made = self.emit("TRANSPOSE", [tensor, self.int32(perm)], moved, dtype=tensor.dtype)
-        return self.reshape(made, shape)
+        moved_shape = to_storage_shape(tensor.shape, perm)
+        transposed = self.emit(
+            "TRANSPOSE", [tensor, self.int32(perm)], moved_shape, dtype=tensor.dtype
+        )
+        return self.reshape(transposed, shape)
 
     def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
         """Reshape a tensor; the tensor itself is returned if it has the shape already."""
@@ -282,10 +284,10 @@ class Lowering:
         order = plain_order(len(tensor.shape)) if order is None else order
         self._values[node.output[output]] = Value(tensor=tensor, order=order, mixed=mixed)
 
-    def refusal(self, node: NodeProto, why: str, *, hint: str = "") -> PassRefused:
+    def refusal(self, node: NodeProto, reason: str, *, hint: str = "") -> PassRefused:
         """Return the error for a node that cannot be converted."""
         hint = hint or "replace it before export, or run this model with onnxruntime"
-        return PassRefused(f"{describe_node(node)} {why}", hint=hint)
+        return PassRefused(f"{describe_node(node)} {reason}", hint=hint)
 
     @property
     def values(self) -> Mapping[str, Value]:
@@ -311,17 +313,17 @@ class Lowering:
 
     def finish(self) -> LiteGraph:
         """Complete the graph: add its outputs in ONNX's layout."""
-        for made in self.proto.graph.output:
-            self._origin = f"output {made.name}"
-            tensor = self.to_order(self._find_value(made.name), None)
-            dtype = _to_dtype(made.type.tensor_type.elem_type)
+        for model_output in self.proto.graph.output:
+            self._origin = f"output {model_output.name}"
+            tensor = self.to_order(self._find_value(model_output.name), None)
+            dtype = _to_dtype(model_output.type.tensor_type.elem_type)
             if get_computed_type(dtype) == tensor.dtype:
                 tensor = self.cast(tensor, dtype)
-            if tensor.is_constant or any(tensor is fed for fed in self._iter_ends()):
+            if tensor.is_constant or any(tensor is end for end in self._iter_ends()):
                 # Runtimes need not copy inputs, constants or other outputs to an output.
                 inputs = [tensor, self.int32(tensor.shape)]
                 tensor = self.emit("RESHAPE", inputs, tensor.shape, dtype=tensor.dtype)
-            self.graph.outputs[made.name] = tensor
+            self.graph.outputs[model_output.name] = tensor
         return self.graph
 
 
@@ -332,23 +334,23 @@ def describe_node(node: NodeProto) -> str:
 
 def get_computed_type(dtype: str) -> str:
     """Return the type in which values of a type are computed: float32 for floats of any width."""
-    return _COMPUTED_AS.get(dtype, dtype)
+    return _COMPUTE_TYPES.get(dtype, dtype)
 
 
 def get_attribute(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - by name
     """Return an attribute of a node, text as ``str``; the default where it is absent."""
-    found = read_attribute(node, name, default)
-    return found.decode() if isinstance(found, bytes) else found
+    value = read_attribute(node, name, default)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _read_types(proto: ModelProto) -> dict[str, tuple[str, Shape]]:
     graph = proto.graph
-    found = {t.name: (_to_dtype(t.data_type), tuple(t.dims)) for t in graph.initializer}
+    types = {t.name: (_to_dtype(t.data_type), tuple(t.dims)) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         shape = get_fixed_shape(value.type)
         if shape is not None:
-            found[value.name] = (_to_dtype(value.type.tensor_type.elem_type), shape)
-    return found
+            types[value.name] = (_to_dtype(value.type.tensor_type.elem_type), shape)
+    return types
 
 
 def _to_dtype(elem_type: int) -> str:
