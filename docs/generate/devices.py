@@ -7,7 +7,7 @@ from edgekit.config.profile import list_shipped_names, load_profile, read_profil
 
 INTRODUCTION = """
 `edgekit devices` lists these profiles, `edgekit devices show NAME` prints one. A budget that is not
-measured is derived; the comment beside it says from what. Change the budgets in a copy of the
+measured is derived; the comment in its line says from what. Change the budgets in a copy of the
 profile: [Write a device profile](../how-to/device-profile.md). [The fields](device-profile.md) are
 the same in all profiles.
 """

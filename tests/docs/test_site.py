@@ -12,6 +12,7 @@ from docs.generate.command_line import iter_commands
 from docs.generate.settings import find_table, read_attribute_docstrings
 from edgekit.config.profile import DeviceProfile
 from edgekit.config.project import Project
+from tests.test_plain_words import FORBIDDEN
 
 ROOT = Path(__file__).parents[2]
 # What a browser loads by itself; a link that a reader follows is not among them.
@@ -78,6 +79,22 @@ def test_every_file_of_the_repository_that_a_page_names_is_there():
     }
     assert named
     assert not sorted(name for name in named if not (ROOT / name).exists())
+
+
+# Written by benchmarks, or with the comments of device profiles.
+WRITTEN = {"operators.md", "compatibility.md", "devices.md"}
+
+
+def test_pages_use_plain_words_and_american_spelling():
+    pages = [*ROOT.glob("[RCS]*.md"), *(ROOT / "docs").rglob("*.md")]
+    found = [
+        f"{page.relative_to(ROOT)}: {match.group()!r} in {line!r}"
+        for page in pages
+        if page.name not in {*WRITTEN, "CHANGELOG.md"}
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if (match := FORBIDDEN.search(re.sub(r"`[^`]*`", "", line)))
+    ]
+    assert not found
 
 
 def test_the_glossary_has_each_term_once_in_order_with_its_source():
