@@ -13,7 +13,7 @@ from edgekit.config.project import Project
 from edgekit.errors import UserError, did_you_mean
 
 
-def said(call, *arguments):
+def read_error(call, *arguments):
     with pytest.raises(UserError) as caught:
         call(*arguments)
     return caught.value.message
@@ -31,20 +31,22 @@ def said(call, *arguments):
     ],
 )
 def test_misspelled_passes_settings_and_values_get_a_suggestion(step, meant):
-    assert said(parse_step, step).endswith(meant)
+    assert read_error(parse_step, step).endswith(meant)
 
 
 def test_misspelled_steps_in_a_recipe_file_get_a_suggestion(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('[[step]]\npass = "qantize"\n')
-    assert said(read_recipe, path).endswith("did you mean 'quantize-static'?")
+    assert read_error(read_recipe, path).endswith("did you mean 'quantize-static'?")
     path.write_text('[[steps]]\npass = "quantize-static"\n')
-    assert said(read_recipe, path).endswith("unknown key; did you mean 'step'?")
+    assert read_error(read_recipe, path).endswith("unknown key; did you mean 'step'?")
 
 
 def test_misspelled_devices_and_metrics_get_a_suggestion():
-    assert said(load_profile, "raspberrypi4").endswith("?")
-    assert said(check_choice, "--metric", "top_1", ("top1", "top5", "binary")).endswith("'top1'?")
+    assert read_error(load_profile, "raspberrypi4").endswith("?")
+    assert read_error(check_choice, "--metric", "top_1", ("top1", "top5", "binary")).endswith(
+        "'top1'?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,9 +58,9 @@ def test_misspelled_devices_and_metrics_get_a_suggestion():
     ],
 )
 def test_misspelled_keys_of_the_project_file_get_a_suggestion(text, meant):
-    assert meant in said(lambda: validate(Project, tomllib.loads(text), where="edgekit.toml"))
+    assert meant in read_error(lambda: validate(Project, tomllib.loads(text), where="edgekit.toml"))
 
 
 def test_an_unrelated_word_gets_no_suggestion():
     assert did_you_mean("xyzzy", ["quantize-weights", "quantize-static"]) == ""
-    assert said(parse_settings, "xyzzy", []) == "no pass named 'xyzzy'"
+    assert read_error(parse_settings, "xyzzy", []) == "no pass named 'xyzzy'"

@@ -91,7 +91,7 @@ def unit_of(config: Path) -> Path:
     return link.resolve()
 
 
-def retried(home: Path) -> str:
+def get_retry_command(home: Path) -> str:
     """The shell's part of the command that starts the watcher, with shorter pauses."""
     return boot._RETRY.replace("sleep 5", "sleep 0.1")
 
@@ -275,7 +275,7 @@ def test_a_folder_in_memory_is_known(tmp_path):
 
 def test_a_home_that_is_mounted_late_is_waited_for(tmp_path):
     script = tmp_path / "not mounted yet/watch.sh"
-    waiting = subprocess.Popen(["/bin/sh", "-c", retried(tmp_path), script])
+    waiting = subprocess.Popen(["/bin/sh", "-c", get_retry_command(tmp_path), script])
     try:
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(0.3)

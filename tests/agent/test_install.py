@@ -45,7 +45,7 @@ def never_sent(name):
     return NamedBlob(name, "0" * 64)
 
 
-def served(home):
+def get_served(home):
     return (home / "current" / "word.txt").read_text()
 
 
@@ -53,7 +53,7 @@ def test_a_first_release_is_served(put, home):
     status = put("one")
     assert (status.current.name, status.previous) == ("one", None)
     assert status.health.healthy
-    assert served(home) == "one"
+    assert get_served(home) == "one"
     assert (home / "current").readlink() == Path("releases/one")
 
 
@@ -64,7 +64,7 @@ def test_a_second_release_keeps_the_first_for_a_rollback(agent, put, home):
     assert agent.ask(StatusJob(str(home)), Status) == replace(status, health=None)
     status = agent.ask(RollbackJob(str(home)), Status)
     assert (status.current.name, status.previous.name) == ("one", "two")
-    assert served(home) == "one"
+    assert get_served(home) == "one"
     assert agent.ask(RollbackJob(str(home)), Status).current.name == "two"
 
 
@@ -96,7 +96,7 @@ def test_installing_the_previous_release_again_is_a_switch(put, home):
     put("two")
     status = put("one")
     assert (status.current.name, status.previous.name) == ("one", "two")
-    assert served(home) == "one"
+    assert get_served(home) == "one"
 
 
 @pytest.mark.parametrize("file", ["word.txt", "release.json"])
@@ -106,7 +106,7 @@ def test_a_damaged_release_is_repaired_by_installing_it_again(agent, put, home, 
     path.unlink()
     path.write_text("rot")
     put("one")
-    assert served(home) == "one"
+    assert get_served(home) == "one"
     assert agent.ask(StatusJob(str(home)), Status).current.name == "one"
 
 
@@ -224,7 +224,7 @@ def test_an_unhealthy_release_is_removed_and_not_served(
     failure = agent.ask(install_job(home, "two", files), Status)
     assert failure.kind == "unhealthy"
     assert "output y has a relative RMS error of" in failure.message
-    assert served(home) == "one"
+    assert get_served(home) == "one"
     assert names(home / "releases") == ["one"]
 
 
@@ -276,7 +276,7 @@ def test_a_release_of_the_same_name_with_other_files_is_refused(
     put("one")
     files = deliver(home, bundle("other"))
     assert agent.ask(install_job(home, "one", files), Status).kind == "bad_job"
-    assert served(home) == "one"
+    assert get_served(home) == "one"
 
 
 def test_without_a_previous_release_a_rollback_is_refused(agent, put, home):
@@ -295,7 +295,7 @@ def test_a_rollback_to_a_damaged_release_is_refused(agent, put, home):
     failure = agent.ask(RollbackJob(str(home)), Status)
     assert failure.kind == "corrupt"
     assert "word.txt" in failure.message
-    assert served(home) == "two"
+    assert get_served(home) == "two"
 
 
 def test_an_installed_release_can_be_asked_for_its_health(agent, put, home):

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from edgekit.bundle.manifest import open_bundle
 from edgekit.errors import UserError
-from tests.builders.projects import PROFILE, edgekit, refused, untouched
+from tests.builders.projects import PROFILE, assert_refused, assert_untouched, edgekit
 from tests.builders.servers import make_bundle
 
 pytestmark = pytest.mark.skipif(
@@ -27,11 +27,11 @@ def bundle(built, workplace):
     return shutil.copytree(built[0] / "build" / PROFILE, workplace / PROFILE)
 
 
-def zipped(bundle):
+def zip_files(bundle):
     return bundle / f"{PROFILE}.edgekit"
 
 
-def rewritten(path, **members):
+def rewrite(path, **members):
     """The bundle file with other contents; ``None`` leaves a member out."""
     with zipfile.ZipFile(path) as archive:
         held = {name: archive.read(name) for name in archive.namelist()} | members
@@ -44,9 +44,9 @@ def rewritten(path, **members):
 def refused_by_all(target, says):
     """By every command that takes a bundle; no device hears of it."""
     home = target.parent
-    with untouched(home):
-        refused("push", target, "local", says=says)
-        refused("bench", target, "local", says=says)
+    with assert_untouched(home):
+        assert_refused("push", target, "local", says=says)
+        assert_refused("bench", target, "local", says=says)
     assert not (home.parent / "device" / "current").exists()
 
 
@@ -58,9 +58,11 @@ def test_files_that_are_not_bundles_are_refused(workplace, tiny):
         archive.writestr("readme.txt", "no manifest")
     for name in ("empty", "text.edgekit", "none.edgekit", "zip.edgekit", "missing.edgekit"):
         refused_by_all(workplace / name, f"{name}: not a bundle")
-    with untouched(workplace):
-        refused("push", tiny / "model.onnx", "local", says="model.onnx: not a bundle")
-        refused("bench", workplace / "missing.onnx", "local", says="missing.onnx: cannot be read")
+    with assert_untouched(workplace):
+        assert_refused("push", tiny / "model.onnx", "local", says="model.onnx: not a bundle")
+        assert_refused(
+            "bench", workplace / "missing.onnx", "local", says="missing.onnx: cannot be read"
+        )
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "canaries.npz"])
@@ -77,24 +79,24 @@ def test_a_changed_or_missing_file_of_a_build_folder_is_refused(bundle, name):
 
 @pytest.mark.parametrize("name", ["model.onnx", "canaries.npz"])
 def test_a_changed_or_missing_file_of_a_bundle_is_refused(bundle, name):
-    with zipfile.ZipFile(zipped(bundle)) as archive:
+    with zipfile.ZipFile(zip_files(bundle)) as archive:
         stored = next(n for n in archive.namelist() if n.removesuffix(".packed") == name)
         data = archive.read(stored)
-    rewritten(zipped(bundle), **{stored: data[:-1] + bytes([data[-1] ^ 1])})
-    refused_by_all(zipped(bundle), f"{name}")
-    rewritten(zipped(bundle), **{stored: None} | {name: b"other bytes"})
-    refused_by_all(zipped(bundle), f"{name} does not match the manifest")
-    rewritten(zipped(bundle), **{stored: None, name: None})
-    refused_by_all(zipped(bundle), f"{name}: cannot be read")
+    rewrite(zip_files(bundle), **{stored: data[:-1] + bytes([data[-1] ^ 1])})
+    refused_by_all(zip_files(bundle), f"{name}")
+    rewrite(zip_files(bundle), **{stored: None} | {name: b"other bytes"})
+    refused_by_all(zip_files(bundle), f"{name} does not match the manifest")
+    rewrite(zip_files(bundle), **{stored: None, name: None})
+    refused_by_all(zip_files(bundle), f"{name}: cannot be read")
 
 
 def test_a_truncated_or_damaged_bundle_is_never_installed(bundle, tmp_path):
-    path = zipped(bundle)
+    path = zip_files(bundle)
     whole = path.read_bytes()
     release = open_bundle(path).manifest_bytes
     for cut in range(0, len(whole), len(whole) // 12):
         path.write_bytes(whole[:cut])
-        refused("push", path, "local", says="not a bundle")
+        assert_refused("push", path, "local", says="not a bundle")
     for at in range(0, len(whole), len(whole) // 40):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         done = edgekit("push", path, "toaster.invalid")
@@ -105,7 +107,7 @@ def test_a_truncated_or_damaged_bundle_is_never_installed(bundle, tmp_path):
     assert not (tmp_path / "device" / "current").exists()
 
 
-def edited(bundle, **changes):
+def edit(bundle, **changes):
     manifest = json.loads((bundle / "manifest.json").read_text()) | changes
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
@@ -114,13 +116,13 @@ def edited(bundle, **changes):
 def test_a_manifest_that_names_files_outside_the_bundle_is_refused(bundle, name):
     text = (bundle / "manifest.json").read_text()
     files = json.loads(text)["files"]
-    edited(bundle, files=[{**files[0], "name": name}, *files[1:]])
+    edit(bundle, files=[{**files[0], "name": name}, *files[1:]])
     refused_by_all(bundle, f"manifest.json: not a valid file name: {name!r}")
     (bundle / "manifest.json").write_text(text)
-    edited(bundle, model=name)
+    edit(bundle, model=name)
     refused_by_all(bundle, "manifest.json: the digest of")
     (bundle / "manifest.json").write_text(text)
-    edited(bundle, canaries=name)
+    edit(bundle, canaries=name)
     refused_by_all(bundle, "manifest.json: the digest of")
 
 
@@ -136,7 +138,7 @@ def test_a_manifest_that_names_files_outside_the_bundle_is_refused(bundle, name)
     ],
 )
 def test_a_manifest_with_missing_or_wrong_fields_is_refused(bundle, changes, says):
-    edited(bundle, **changes)
+    edit(bundle, **changes)
     refused_by_all(bundle, says)
 
 
@@ -159,7 +161,7 @@ def test_files_that_no_device_accepts_are_refused_on_the_host(workplace, name, s
     path = make_bundle(workplace / "b", width=8).path
     files = json.loads((path / "manifest.json").read_text())["files"]
     names = [f"f{n}" for n in range(1000)] if name is None else [name]
-    edited(path, files=[*files, *({**files[0], "name": each} for each in names)])
+    edit(path, files=[*files, *({**files[0], "name": each} for each in names)])
     with pytest.raises(UserError, match=re.escape(says)):
         open_bundle(path)
 
@@ -168,7 +170,7 @@ def test_files_that_no_device_accepts_are_refused_on_the_host(workplace, name, s
 def test_a_bundle_whose_file_cannot_bear_its_name_is_refused(workplace, name):
     """The first ended in a traceback."""
     path = make_bundle(workplace / "b", width=8).path
-    edited(path, name=name)
+    edit(path, name=name)
     refused_by_all(path, "manifest.json: name: ")
 
 
@@ -177,7 +179,7 @@ def test_a_wrong_declared_size_is_refused(workplace, size):
     """The last was "out of memory": so much room was made before a byte was read."""
     path = make_bundle(workplace / "b", width=8).path
     files = json.loads((path / "manifest.json").read_text())["files"]
-    edited(path, files=[{**files[0], "bytes": size}, *files[1:]])
+    edit(path, files=[{**files[0], "bytes": size}, *files[1:]])
     with pytest.raises(UserError, match=r"larger than 1 bytes|its size differs"):
         open_bundle(path).check()
 
@@ -200,7 +202,7 @@ def test_a_forged_model_fails_the_health_check_and_is_not_served(built, bundle):
     for file in manifest["files"]:
         if file["name"] == "model.onnx":
             file |= {"digest": hashlib.sha256(wrong).hexdigest(), "bytes": len(wrong)}
-    edited(bundle, files=manifest["files"])
+    edit(bundle, files=manifest["files"])
     done = edgekit("push", bundle, "local")
     assert done.code == 4, done
     assert "relative RMS error" in done.err, done.err

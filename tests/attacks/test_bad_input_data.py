@@ -12,7 +12,7 @@ from edgekit.conversion.open_model import read_model
 from edgekit.data.dataset import open_dataset
 from edgekit.errors import UserError
 from edgekit_agent.measure.feeds import open_columns
-from tests.builders.projects import refused, spawned, untouched
+from tests.builders.projects import assert_refused, assert_untouched, spawn
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(40, 4)).astype(np.float32)
@@ -26,8 +26,8 @@ def spoilt(index, value):
 
 
 def refused_build(project, *arguments, says):
-    with untouched(project):
-        return refused("build", "-C", project, *arguments, says=says)
+    with assert_untouched(project):
+        return assert_refused("build", "-C", project, *arguments, says=says)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_an_outlier_that_ruins_the_quantization_is_named(workplace):
     x = np.abs(np.random.default_rng(0).standard_normal((40, 4))).astype(np.float32)
     x[7] = -1.8e36  # its output is 0
     np.savez(workplace / "calib.npz", x=x)
-    refused(
+    assert_refused(
         *("apply", "quantize-static", workplace / "model.onnx", "-o", workplace / "out.onnx"),
         *("--data", workplace / "calib.npz"),
         says="sample 7 of x holds 1.8e+36, ",
@@ -221,8 +221,8 @@ def test_preprocessing_that_divides_by_zero_is_refused(tiny):
 
 def test_wrong_evaluation_data_end_a_bench_with_2(tiny):
     np.savez(tiny / "eval.npz", x=X[:, :3], label=LABEL)
-    with untouched(tiny):
-        refused(
+    with assert_untouched(tiny):
+        assert_refused(
             "bench",
             "-C",
             tiny,
@@ -236,8 +236,8 @@ def test_wrong_evaluation_data_end_a_bench_with_2(tiny):
 
 def test_bad_data_end_a_real_process_with_2_and_no_traceback(tiny):
     np.savez(tiny / "eval.npz", x=spoilt(7, np.nan), label=LABEL)
-    with untouched(tiny):
-        done = spawned("build", "-C", tiny)
+    with assert_untouched(tiny):
+        done = spawn("build", "-C", tiny)
     assert (done.code, done.out) == (2, "")
     # On a busy machine lines that tell how far it is may stand before the message.
     assert "Traceback" not in done.err

@@ -10,7 +10,14 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 
-from tests.builders.projects import DIGITS, PROFILE, edgekit, inspect_all, refused, untouched
+from tests.builders.projects import (
+    DIGITS,
+    PROFILE,
+    assert_refused,
+    assert_untouched,
+    edgekit,
+    inspect_all,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(64)
 
@@ -18,13 +25,13 @@ PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(64)
 def refused_everywhere(project, model, says):
     """By every command that takes a model."""
     home = project.parent.parent
-    with untouched(project, home):
-        refused("build", "-C", project, model, says=says)
-        refused("inspect", "-C", project, model, says=says)
-        refused("bench", "-C", project, model, "local", says=says)
+    with assert_untouched(project, home):
+        assert_refused("build", "-C", project, model, says=says)
+        assert_refused("inspect", "-C", project, model, says=says)
+        assert_refused("bench", "-C", project, model, "local", says=says)
         (project / "edgekit.toml").rename(home / "aside")
         try:
-            refused("init", "-C", project, model, says=says)
+            assert_refused("init", "-C", project, model, says=says)
         finally:
             (home / "aside").rename(project / "edgekit.toml")
 
@@ -60,15 +67,15 @@ def test_a_file_that_is_not_a_model_is_refused(tiny, content, says):
 )
 def test_another_kind_of_file_is_named_with_the_remedy(tiny, content, advice):
     (tiny / "thing.onnx").write_bytes(content)
-    refused("inspect", tiny / "thing.onnx", says=advice)
+    assert_refused("inspect", tiny / "thing.onnx", says=advice)
 
 
 def test_a_folder_and_a_missing_file_are_refused(tiny):
     refused_everywhere(tiny, tiny / "none.onnx", "none.onnx: cannot be read: No such file")
     (tiny / "folder.onnx").mkdir()
-    with untouched(tiny):
-        refused("build", "-C", tiny, tiny / "folder.onnx", says="a folder, not a model file")
-        refused("inspect", tiny / "folder.onnx", says="a folder, not a model file")
+    with assert_untouched(tiny):
+        assert_refused("build", "-C", tiny, tiny / "folder.onnx", says="a folder, not a model file")
+        assert_refused("inspect", tiny / "folder.onnx", says="a folder, not a model file")
 
 
 def saved(project, text):
@@ -163,8 +170,8 @@ def test_text_inputs_are_refused(tiny):
         '<ir_version: 10, opset_import: ["" : 17]>\n'
         "g (string[N, 4] x) => (string[N, 4] y) { y = Identity(x) }",
     )
-    with untouched(tiny):
-        refused("build", "-C", tiny, model, says="x")
+    with assert_untouched(tiny):
+        assert_refused("build", "-C", tiny, model, says="x")
         assert edgekit("inspect", model).code in (0, 2)
 
 
@@ -242,7 +249,7 @@ def test_external_data_behind_a_link_to_the_outside_is_refused(tiny):
 # ---------------------------------------------------------------- damage anywhere
 
 
-def damaged(whole, count):
+def iter_damaged(whole, count):
     """Files cut short at any place, and files with wrong bytes, most of them in the structure."""
     draw = random.Random(7)
     for _ in range(count):
@@ -257,11 +264,11 @@ def damaged(whole, count):
 def test_damage_anywhere_is_refused_or_harmless_and_never_a_crash(tiny):
     paths = []
     for source in (tiny / "model.onnx", DIGITS / "model.onnx"):
-        for content in damaged(source.read_bytes(), 60):
+        for content in iter_damaged(source.read_bytes(), 60):
             paths.append(tiny / f"{len(paths)}.onnx")
             paths[-1].write_bytes(content)
     # In a process of its own, where a crash of the runtime is seen and harms nobody.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, untouched(tiny):
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, assert_untouched(tiny):
         ended = pool.submit(inspect_all, paths).result(timeout=120)
     assert len(ended) == len(paths)
     codes = {done.code for done in ended}
@@ -283,15 +290,17 @@ def test_operators_and_opsets_that_the_device_forbids_are_all_named(tiny):
     profile.write_text(
         "\n".join("opset_max = 11" if "opset_max" in s else s for s in text.split("\n"))
     )
-    with untouched(tiny):
-        done = refused("build", "-C", tiny, "--device", profile, says="operator MatMul (1 nodes)")
+    with assert_untouched(tiny):
+        done = assert_refused(
+            "build", "-C", tiny, "--device", profile, says="operator MatMul (1 nodes)"
+        )
     assert "opset 17 is above 11" in done.err
 
 
 def test_a_runtime_that_the_device_does_not_have_is_refused(tiny):
-    with untouched(tiny):
+    with assert_untouched(tiny):
         asked = ("build", "-C", tiny, "--device", "beaglebone-black", "--runtime", "onnxruntime")
-        refused(*asked, says="beaglebone-black has no onnxruntime (litert only)")
+        assert_refused(*asked, says="beaglebone-black has no onnxruntime (litert only)")
 
 
 def test_the_undamaged_model_is_accepted(tiny):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders.projects import PROFILE, command, edgekit, refused, untouched
+from tests.builders.projects import PROFILE, assert_refused, assert_untouched, command, edgekit
 
 
 def refused_build(project, *arguments, says):
-    with untouched(project):
-        return refused("build", "-C", project, *arguments, says=says)
+    with assert_untouched(project):
+        return assert_refused("build", "-C", project, *arguments, says=says)
 
 
 # ---------------------------------------------------------------- edgekit.toml
@@ -65,8 +65,8 @@ def test_an_output_that_the_model_does_not_have_is_refused(tiny):
     (tiny / "edgekit.toml").write_text(settings.replace("[data]\n", "[data]\noutput = 'logits'\n"))
     done = refused_build(tiny, says="data.output: the model has no output 'logits'")
     assert "its outputs: y" in done.err
-    with untouched(tiny):
-        refused(
+    with assert_untouched(tiny):
+        assert_refused(
             "bench", "-C", tiny, tiny / "model.onnx", "local", "--eval", "eval.npz", says="'logits'"
         )
 
@@ -74,14 +74,14 @@ def test_an_output_that_the_model_does_not_have_is_refused(tiny):
 def test_a_missing_project_folder_is_named(tiny):
     nowhere = tiny.parent / "nowhere"
     for asked in (("build",), ("init",), ("inspect", tiny / "model.onnx")):
-        refused(*asked, "-C", nowhere, says=f"{nowhere}: no such folder")
+        assert_refused(*asked, "-C", nowhere, says=f"{nowhere}: no such folder")
     assert not nowhere.exists()
 
 
 def test_a_folder_without_a_project_says_what_is_missing(workplace):
-    with untouched(workplace):
-        refused("build", says="no device")
-        refused("build", "--device", PROFILE, says="no model")
+    with assert_untouched(workplace):
+        assert_refused("build", says="no device")
+        assert_refused("build", "--device", PROFILE, says="no model")
 
 
 # ---------------------------------------------------------------- devices
@@ -90,11 +90,13 @@ def test_a_folder_without_a_project_says_what_is_missing(workplace):
 def test_an_unknown_device_is_refused(tiny):
     done = refused_build(tiny, "--device", "toaster", says="no device profile named 'toaster'")
     assert PROFILE in done.err
-    with untouched(tiny):
-        refused("inspect", tiny / "model.onnx", "--device", "toaster", says="'toaster'")
-        refused("devices", "show", "toaster", says="'toaster'")
-        refused("devices", "check", tiny / "none.toml", says="none.toml: cannot read the profile")
-        refused("devices", "check", tiny, says="cannot read the profile")
+    with assert_untouched(tiny):
+        assert_refused("inspect", tiny / "model.onnx", "--device", "toaster", says="'toaster'")
+        assert_refused("devices", "show", "toaster", says="'toaster'")
+        assert_refused(
+            "devices", "check", tiny / "none.toml", says="none.toml: cannot read the profile"
+        )
+        assert_refused("devices", "check", tiny, says="cannot read the profile")
     refused_build(tiny, "--device", "none.toml", says="edgekit: none.toml: cannot read the profile")
     settings = (tiny / "edgekit.toml").read_text()
     (tiny / "edgekit.toml").write_text(settings.replace(PROFILE, "none.toml"))
@@ -114,8 +116,8 @@ def test_all_errors_of_a_profile_are_named_at_once(tiny):
         ("build", "-C", tiny, "--device", profile),
         ("inspect", tiny / "model.onnx", "--device", profile),
     ):
-        with untouched(tiny):
-            done = refused(*arguments, says="own.toml:\n")
+        with assert_untouched(tiny):
+            done = assert_refused(*arguments, says="own.toml:\n")
         for path in (
             "name: ",
             "color: unknown key",
@@ -132,8 +134,8 @@ def test_all_errors_of_a_profile_are_named_at_once(tiny):
 
 def test_a_profile_that_is_not_toml_is_refused(tiny):
     (tiny / "own.toml").write_text("schema = \n")
-    with untouched(tiny):
-        refused("devices", "check", tiny / "own.toml", says="own.toml: not TOML: ")
+    with assert_untouched(tiny):
+        assert_refused("devices", "check", tiny / "own.toml", says="own.toml: not TOML: ")
     (tiny / "own.toml").write_bytes(b"\xff\xff")
     refused_build(tiny, "--device", tiny / "own.toml", says="own.toml: cannot read the profile")
 
@@ -167,19 +169,19 @@ def test_a_build_never_replaces_files_of_the_user(tiny):
 
 
 def test_init_leaves_a_project_file_as_it_is(tiny):
-    with untouched(tiny):
-        refused("init", "-C", tiny, says="edgekit.toml: exists already")
+    with assert_untouched(tiny):
+        assert_refused("init", "-C", tiny, says="edgekit.toml: exists already")
 
 
 def test_init_asks_which_model_where_there_are_none_or_several(tiny):
     (tiny / "edgekit.toml").unlink()
     (tiny / "other.onnx").write_bytes((tiny / "model.onnx").read_bytes())
-    with untouched(tiny):
-        refused("init", "-C", tiny, says="2 model files (model.onnx, other.onnx)")
+    with assert_untouched(tiny):
+        assert_refused("init", "-C", tiny, says="2 model files (model.onnx, other.onnx)")
     (tiny / "other.onnx").unlink()
     (tiny / "model.onnx").unlink()
-    with untouched(tiny):
-        refused("init", "-C", tiny, says="0 model files (none)")
+    with assert_untouched(tiny):
+        assert_refused("init", "-C", tiny, says="0 model files (none)")
 
 
 @pytest.mark.parametrize("name", ['we"ird.onnx', "back\\slash.onnx", "ümläut 😀.onnx", "a#b.onnx"])
@@ -197,16 +199,16 @@ def test_init_copes_with_any_file_name(tiny, name):
 
 
 def test_a_report_of_a_folder_without_a_build_is_refused(tiny):
-    with untouched(tiny):
-        refused("report", tiny, says="not a build folder")
-        refused("report", tiny / "nowhere", says="not a build folder")
-        refused("report", tiny / "model.onnx", says="not a build folder")
+    with assert_untouched(tiny):
+        assert_refused("report", tiny, says="not a build folder")
+        assert_refused("report", tiny / "nowhere", says="not a build folder")
+        assert_refused("report", tiny / "model.onnx", says="not a build folder")
     (tiny / "results.jsonl").write_text(json.dumps({"kind": "candidate"}) + "\n")
-    with untouched(tiny):
-        refused("report", tiny, says="the file contains no build")
+    with assert_untouched(tiny):
+        assert_refused("report", tiny, says="the file contains no build")
     (tiny / "results.jsonl").write_text("\n")
-    with untouched(tiny):
-        refused("report", tiny, says="the file contains no build")
+    with assert_untouched(tiny):
+        assert_refused("report", tiny, says="the file contains no build")
 
 
 def test_an_output_that_cannot_be_written_ends_with_2(workplace):

@@ -41,14 +41,14 @@ def varints(*values):
     return bytes(out)
 
 
-def packed(plan, *, claims=None, method=STORED, body=None):
+def make_packed(plan, *, claims=None, method=STORED, body=None):
     """A packed file of a plan alone, without any numbers."""
     body = plan if body is None else body
     head = varints(method, claims or len(plan), len(body), 0, 1)
     return MAGIC + head + body + struct.pack("<I", FLOOR)
 
 
-def filled(*gaps):
+def make_plan(*gaps):
     """A plan of gaps: their sizes, kinds and arguments."""
     size = sum(gap[0] for gap in gaps)
     columns = zip(*((0, gap[0], gap[1]) for gap in gaps), strict=True)
@@ -58,7 +58,7 @@ def filled(*gaps):
 
 
 def zero_fill(size):
-    return packed(filled((size, FILL, (1, 0))))
+    return make_packed(make_plan((size, FILL, (1, 0))))
 
 
 def bundle_file(folder, model, model_bytes):
@@ -135,7 +135,7 @@ def test_a_file_without_an_end_is_not_a_bundle(workplace, kind, name):
         open_bundle(path if name == "b.edgekit" else bundle.path).check()
 
 
-def golden(path, member_bytes):
+def make_golden(path, member_bytes):
     """A file of golden samples whose members claim to be so large."""
     rows = np.ones((2, 3), np.float32)
     np.savez(path, **{"input:x": rows, "output:y": rows})
@@ -184,7 +184,7 @@ GREEDY = """g (float[N,3] x) => (float[N,3] y)
 
 def test_golden_samples_that_unpack_to_gibibytes_are_not_sent(workplace):
     bundle = make_bundle(workplace / "b", width=8)
-    data = golden(bundle.path / "canaries.npz", 3 * GIB).read_bytes()
+    data = make_golden(bundle.path / "canaries.npz", 3 * GIB).read_bytes()
     manifest = json.loads(bundle.manifest_bytes)
     for file in manifest["files"]:
         if file["name"] == "canaries.npz":
@@ -197,7 +197,7 @@ def test_golden_samples_that_unpack_to_gibibytes_are_not_sent(workplace):
 
 def test_golden_samples_that_unpack_to_gibibytes_are_refused(ask, tmp_path):
     with pytest.raises(AgentError, match="expands to 6442450944 bytes") as caught:
-        ask(ECHO, Limits(), golden(tmp_path / "bomb.npz", 3 * GIB))
+        ask(ECHO, Limits(), make_golden(tmp_path / "bomb.npz", 3 * GIB))
     assert caught.value.failure.kind == "bad_job"
 
 
@@ -240,9 +240,9 @@ def test_memory_is_limited_under_every_kernel(kernel):
 
 MIB_64 = 64 << 20
 BOMBS = {
-    "one word": filled((MIB_64, FILL, (1, 7))),
-    "copies": filled((MIB_64 // 2, FILL, (1, 7)), (MIB_64 // 2, COPY, (1,))),
-    "products": filled(
+    "one word": make_plan((MIB_64, FILL, (1, 7))),
+    "copies": make_plan((MIB_64 // 2, FILL, (1, 7)), (MIB_64 // 2, COPY, (1,))),
+    "products": make_plan(
         (MIB_64 // 2, FILL, (4, 0, 0, 0, 0)),
         (4, FILL, (4, 0, 0, 0, 0)),
         (MIB_64 // 2, PRODUCT, (2, 1)),
@@ -252,7 +252,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_expanding_takes_the_declared_size_and_a_little(tmp_path, name):
-    data = packed(BOMBS[name])
+    data = make_packed(BOMBS[name])
     (tmp_path / "packed").write_bytes(data)
     size = sum((64 << 20, 4 if name == "products" else 0))
     code = (
@@ -274,11 +274,11 @@ def test_expanding_takes_the_declared_size_and_a_little(tmp_path, name):
 @pytest.mark.parametrize(
     "data",
     [
-        packed(varints(100, 0, 0, 1 << 40)),
-        packed(varints(100, 0, 1 << 15, 0) + bytes(1 << 20)),
-        packed(varints(8, 0, 0, 1, 0, 8, FILL, 1 << 40)),
-        packed(b"", claims=1 << 40, method=ZLIB, body=b"x"),
-        packed(varints(8 << 20, 0, 0, 1, 0, 8 << 20, 3, 6 << 20, 1) + bytes(6 << 20)),
+        make_packed(varints(100, 0, 0, 1 << 40)),
+        make_packed(varints(100, 0, 1 << 15, 0) + bytes(1 << 20)),
+        make_packed(varints(8, 0, 0, 1, 0, 8, FILL, 1 << 40)),
+        make_packed(b"", claims=1 << 40, method=ZLIB, body=b"x"),
+        make_packed(varints(8 << 20, 0, 0, 1, 0, 8 << 20, 3, 6 << 20, 1) + bytes(6 << 20)),
     ],
 )
 def test_plans_that_declare_large_sizes_are_refused_early(data):

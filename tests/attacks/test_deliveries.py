@@ -32,7 +32,7 @@ def delivery(code, at_exit, after, **more):
     )
 
 
-def damaged(seen):
+def damage(seen):
     return replace(seen, releases={**seen.releases, seen.current: {"model.onnx": "other"}})
 
 
@@ -54,8 +54,8 @@ def test_a_kept_promise_is_not_a_fault(code, at_exit, after):
         (4, NEW, NEW, "exit code 4, yet at exit it serves n"),
         (4, OLD, NEW, "exit code 4, yet after it serves n"),
         (5, WAITS, WAITS, "neither confirmed nor"),
-        (None, OLD, damaged(OLD), "b is not whole"),
-        (None, OLD, damaged(NEW), "n is not whole"),
+        (None, OLD, damage(OLD), "b is not whole"),
+        (None, OLD, damage(NEW), "n is not whole"),
         (None, OLD, state("c", "b"), "neither old nor new"),
         (None, OLD, state(None, None), "neither old nor new"),
         (None, OLD, state("n", "n"), "previous is the served release n"),
@@ -78,7 +78,7 @@ def test_an_unknown_state_of_a_device_that_answers_is_a_fault():
         (OLD, "pushed was n"),
         (state("n", "a"), "previous is a, not b"),
         (WAITS, "waits"),
-        (damaged(NEW), "not whole"),
+        (damage(NEW), "not whole"),
         (replace(NEW, leftovers=("x",)), "left over: x"),
         (replace(NEW, objects=("o",)), "no release needs"),
         (replace(NEW, releases={**NEW.releases, "c": KNOWN["c"]}), "kept without need: c"),

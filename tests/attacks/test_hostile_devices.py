@@ -48,7 +48,7 @@ def ask(mode, job, result, **more):
         transport.close()
 
 
-def refused(mode, job, result, **more):
+def assert_refused(mode, job, result, **more):
     started = time.monotonic()
     with pytest.raises(DeviceError) as caught:
         ask(mode, job, result, **more)
@@ -63,25 +63,25 @@ def refused(mode, job, result, **more):
 @pytest.mark.parametrize("mode", OTHERS)
 def test_any_answer_is_valid_or_causes_one_line(mode):
     result = Health if mode in ("not a number", "infinite result") else Status
-    refused(mode, StatusJob(home="/h"), result, progress=Ticker().said)
+    assert_refused(mode, StatusJob(home="/h"), result, progress=Ticker().said)
 
 
 @pytest.mark.parametrize("mode", PLANS)
 def test_a_plan_that_does_not_fit_the_question_is_refused(mode):
-    assert "plan" in refused(mode, PlanJob("/h", BLOBS), Plan)
+    assert "plan" in assert_refused(mode, PlanJob("/h", BLOBS), Plan)
 
 
 @pytest.mark.parametrize("mode", ENDLESS)
 def test_a_job_ends_however_much_a_device_sends(mode):
     said = []
-    refused(mode, StatusJob(home="/h"), Status, progress=said.append, total_s=1.0)
+    assert_refused(mode, StatusJob(home="/h"), Status, progress=said.append, total_s=1.0)
     assert len(said) < 5000
 
 
 def test_a_flood_of_answers_uses_little_memory():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for mode in ("many values", "endless line", "deep arrays"):
-        refused(mode, StatusJob(home="/h"), Status)
+        assert_refused(mode, StatusJob(home="/h"), Status)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 

@@ -37,7 +37,7 @@ def reply(point):
     return b"\x1f" + text(key) + text(point) + text(signature)
 
 
-def mutated(payload, seed):
+def mutate(payload, seed):
     draw, data = random.Random(seed), bytearray(payload)
     for _ in range(5):
         data[draw.randrange(len(data))] = draw.randrange(256)
@@ -57,9 +57,9 @@ SENT = {
     "an empty reply": [BANNER, packet(proposal()), packet(b"\x1f")],
     "a point that is none": [BANNER, packet(proposal()), packet(reply(b"abc"))],
     "a wrong point": [BANNER, packet(proposal()), packet(reply(b"\x04" + bytes(64)))],
-    **{f"mutation {i}": [BANNER, packet(mutated(proposal(), i))] for i in range(8)},
+    **{f"mutation {i}": [BANNER, packet(mutate(proposal(), i))] for i in range(8)},
     **{
-        f"mutated reply {i}": [BANNER, packet(proposal()), packet(mutated(reply(bytes(65)), i))]
+        f"mutated reply {i}": [BANNER, packet(proposal()), packet(mutate(reply(bytes(65)), i))]
         for i in range(8)
     },
 }

@@ -13,10 +13,10 @@ from edgekit.remote.ssh.client import SshTransport
 from edgekit.remote.upload import sha256
 from tests.builders.servers import (
     agents_below,
+    get_served,
     make_bundle,
-    proxied,
+    make_proxy,
     running_sshd,
-    served,
     sshd,
 )
 
@@ -38,28 +38,28 @@ def test_a_push_interrupted_anywhere_leaves_a_complete_release_and_the_next_one_
 ):
     cache, home = tmp_path / "cache", sshd.edgekit_home
     old = install(make_bundle(tmp_path / "old", seed=1), cache).release
-    with proxied(sshd, tmp_path, monkeypatch) as whole:
+    with make_proxy(sshd, tmp_path, monkeypatch) as whole:
         shutil.rmtree(home / "agent")
         new = install(make_bundle(tmp_path / "new0", seed=100), cache).release
-    assert served(home) == new
+    assert get_served(home) == new
     seen = {old: 0, "new": 0}
     for i in range(CUTS):
         shutil.rmtree(home / "agent", ignore_errors=True)
-        before = served(home)
+        before = get_served(home)
         bundle = make_bundle(tmp_path / f"new{i + 1}", seed=101 + i)
         at = int(whole.carried * (i + 0.5) / CUTS)
         with (
-            proxied(sshd, tmp_path, monkeypatch, cut_after=at),
+            make_proxy(sshd, tmp_path, monkeypatch, cut_after=at),
             pytest.raises(DeviceError) as caught,
         ):
             install(bundle, cache)
         assert "\n" not in caught.value.message
         assert caught.value.message.startswith("dev: ")
         assert caught.value.transient
-        seen["new" if served(home) != before else old] += 1
+        seen["new" if get_served(home) != before else old] += 1
         if i % 2:
             after = install(bundle, cache)
-            assert served(home) == after.release
+            assert get_served(home) == after.release
     assert seen[old] > CUTS // 2
 
 
@@ -141,18 +141,18 @@ def test_the_reported_result_of_a_push_interrupted_after_any_line_is_true(sshd, 
     done = []
     for number, (at, later_s) in enumerate(cuts):
         shutil.rmtree(home / "agent")
-        before = served(home)
+        before = get_served(home)
         bundle = make_bundle(tmp_path / f"new{number}", seed=3 + number, width=400)
         new = sha256(bundle.manifest_bytes)[:RELEASE_DIGITS]
         lines, error = until_cut(lambda s, b=bundle: push(b, s, cache=cache), at, later_s)
         assert len(lines) >= at, "the cut came after the end"
-        assert served(home) == (before if error else new)
+        assert get_served(home) == (before if error else new)
         if error is not None:
             assert error.exit_code == ExitCode.DEVICE
             assert error.message.startswith("dev: ")
             assert error.transient
         done.append(error is None)
-        assert install(bundle, cache).release == served(home) == new
+        assert install(bundle, cache).release == get_served(home) == new
     assert not any(done[: installs - 1]), "nothing is switched before the job to install"
     assert done[len(whole) - 1], "what was lost is only the word that it is done"
 
@@ -165,14 +165,14 @@ def test_a_device_that_cannot_be_asked_again_is_unknown_and_only_after_the_insta
     cuts, installs = cuts_of(whole)
     codes = {True: set(), False: set()}
     for number, (at, later_s) in enumerate(cuts[installs - 2 :]):
-        before = served(home)
+        before = get_served(home)
         bundle = make_bundle(tmp_path / f"new{number}", seed=3 + number, width=400)
         lines, error = until_cut(
             lambda s, b=bundle: push(b, s, cache=cache), at, later_s, comes_back=False
         )
         is_sent = any(b'"install"' in line for line in lines)
         codes[is_sent].add(error.exit_code if error else ExitCode.DONE)
-        assert is_sent or served(home) == before
+        assert is_sent or get_served(home) == before
         assert not is_sent or error is None or "edgekit status dev" in error.hint
         install(bundle, cache)
     assert codes[False] == {ExitCode.DEVICE}
@@ -186,9 +186,9 @@ def test_the_reported_result_of_a_rollback_with_a_lost_answer_is_true(sshd, tmp_
         install(make_bundle(tmp_path / f"b{seed}", seed=seed, width=400), cache)
     whole, _ = until_cut(rollback, -1)
     for at in range(1, len(whole) + 1):
-        before = served(home)
+        before = get_served(home)
         _, error = until_cut(rollback, at)
-        assert (served(home) == before) == (error is not None)
+        assert (get_served(home) == before) == (error is not None)
         assert error is None or error.exit_code == ExitCode.DEVICE
     assert error is None, "what was lost is only the word that it is done"
     _, error = until_cut(rollback, len(whole), comes_back=False)
@@ -206,12 +206,12 @@ def test_data_received_before_the_interruption_is_not_sent_again(
     assert sent.encoding == "packed"
     total = len(sent.data) + bundle.manifest.file("canaries.npz").bytes
     with (
-        proxied(sshd, tmp_path, monkeypatch, cut_after=int(0.8 * total)),
+        make_proxy(sshd, tmp_path, monkeypatch, cut_after=int(0.8 * total)),
         pytest.raises(DeviceError, match="connection was lost"),
     ):
         install(bundle, cache)
     assert install(bundle, cache).sent_bytes < 0.5 * total
-    assert served(sshd.edgekit_home) == sha256(bundle.manifest_bytes)[:RELEASE_DIGITS]
+    assert get_served(sshd.edgekit_home) == sha256(bundle.manifest_bytes)[:RELEASE_DIGITS]
 
 
 def test_a_link_that_falls_silent_ends_with_an_error(sshd, tmp_path, monkeypatch):
@@ -219,15 +219,15 @@ def test_a_link_that_falls_silent_ends_with_an_error(sshd, tmp_path, monkeypatch
     old = install(make_bundle(tmp_path / "old", seed=1), cache).release
     bundle = make_bundle(tmp_path / "big", seed=2, width=40_000)
     for at in (20_000, 5_000_000):
-        with proxied(sshd, tmp_path, monkeypatch, stall_after=at):
+        with make_proxy(sshd, tmp_path, monkeypatch, stall_after=at):
             started = time.monotonic()
             with pytest.raises(DeviceError, match="no data received for 2 s") as caught:
                 patient(bundle, cache)
             assert time.monotonic() - started < 15
         assert caught.value.transient
-        assert served(home) == old
+        assert get_served(home) == old
     new = install(bundle, cache)
-    assert served(home) == new.release
+    assert get_served(home) == new.release
 
 
 def patient(bundle, cache):
@@ -256,5 +256,5 @@ def test_an_agent_killed_during_an_install_does_not_switch(sshd, tmp_path):
         with pytest.raises(DeviceError, match=r"^dev: the agent ended by SIGKILL") as caught:
             push(bundle, session, cache=cache, progress=kill)
         assert "\n" not in caught.value.message
-        assert served(home) == old
-        assert push(bundle, session, cache=cache).release == served(home)
+        assert get_served(home) == old
+        assert push(bundle, session, cache=cache).release == get_served(home)

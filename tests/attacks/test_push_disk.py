@@ -11,7 +11,7 @@ from edgekit.config.profile import RuntimeSpec
 from edgekit.errors import DeviceError
 from edgekit.remote.deploy import ensure_runtime, push, rollback, status
 from edgekit.remote.session import open_session
-from tests.builders.servers import make_bundle, running_sshd, served, sshd
+from tests.builders.servers import get_served, make_bundle, running_sshd, sshd
 
 __all__ = ["running_sshd", "sshd"]
 pytestmark = pytest.mark.sshd
@@ -42,7 +42,7 @@ def disk(sshd, tmp_path):
         pass
 
 
-def refused(bundle, cache, match):
+def assert_refused(bundle, cache, match):
     with (
         pytest.raises(DeviceError, match=match) as caught,
         open_session("dev") as session,
@@ -57,18 +57,20 @@ def test_a_full_disk_keeps_what_it_serves(disk, tmp_path):
     home = disk("size=3m")
     with open_session("dev") as session:
         old = push(make_bundle(tmp_path / "old"), session, cache=tmp_path / "cache").release
-    refused(make_bundle(tmp_path / "big", width=20_000), tmp_path / "cache", "disk space|No space")
-    assert served(home) == old
+    assert_refused(
+        make_bundle(tmp_path / "big", width=20_000), tmp_path / "cache", "disk space|No space"
+    )
+    assert get_served(home) == old
     with open_session("dev") as session:
         small = make_bundle(tmp_path / "small", seed=5, width=100)
-        assert push(small, session, cache=tmp_path / "cache").release == served(home)
+        assert push(small, session, cache=tmp_path / "cache").release == get_served(home)
 
 
 def test_a_disk_without_space_for_the_agent_is_reported(disk, tmp_path):
     home = disk("size=40k")
     home.mkdir()
     (home.parent / "filler").write_bytes(bytes(32 << 10))
-    refused(make_bundle(tmp_path / "b"), tmp_path / "cache", "cannot .*No space left")
+    assert_refused(make_bundle(tmp_path / "b"), tmp_path / "cache", "cannot .*No space left")
 
 
 def test_a_disk_that_became_read_only_is_reported(disk, tmp_path):
@@ -76,10 +78,12 @@ def test_a_disk_that_became_read_only_is_reported(disk, tmp_path):
     with open_session("dev") as session:
         old = push(make_bundle(tmp_path / "old"), session, cache=tmp_path / "cache").release
     subprocess.run(["mount", "-o", "remount,ro", str(home.parent)], check=True)
-    error = refused(make_bundle(tmp_path / "new", seed=2), tmp_path / "cache", "is not writable")
+    error = assert_refused(
+        make_bundle(tmp_path / "new", seed=2), tmp_path / "cache", "is not writable"
+    )
     assert str(home) in error.message
     assert "EDGEKIT_HOME" in error.hint
-    assert served(home) == old
+    assert get_served(home) == old
 
 
 @pytest.mark.parametrize("with_agent", [True, False])
@@ -97,7 +101,7 @@ def test_status_works_on_a_read_only_disk(disk, tmp_path, with_agent):
         assert any(runtime.works for runtime in session.facts().runtimes)
         with pytest.raises(DeviceError, match="is not writable"):
             rollback(session)
-    assert served(home) == new
+    assert get_served(home) == new
 
 
 def test_an_empty_read_only_disk_serves_nothing(disk, tmp_path):
@@ -125,4 +129,4 @@ def test_a_disk_mounted_noexec_is_named_as_the_reason(disk, tmp_path):
         assert (caught.value.kind, str(home) in caught.value.message) == ("noexec", True)
         # The device's own runtime serves from there all the same.
         release = push(make_bundle(tmp_path / "b"), session, cache=tmp_path / "cache").release
-    assert served(home) == release
+    assert get_served(home) == release

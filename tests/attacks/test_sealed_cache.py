@@ -20,7 +20,7 @@ def store(tmp_path, monkeypatch):
     return Store(tmp_path / "store")
 
 
-def kept(store):
+def store_and_edit(store):
     (path,) = store.root.rglob("*.json")
     return path
 
@@ -31,21 +31,21 @@ TALLY = {"n": 1000, "correct": 788}
 def test_an_edited_result_is_measured_again(store):
     store.remember("tallies", "ab12", TALLY)
     assert store.recall("tallies", "ab12") == TALLY
-    path = kept(store)
+    path = store_and_edit(store)
     path.write_bytes(path.read_bytes().replace(b"788", b"797"))
     assert store.recall("tallies", "ab12") is None
 
 
 def test_a_result_without_a_seal_is_measured_again(store):
     store.remember("tallies", "ab12", TALLY)
-    kept(store).write_text(json.dumps(TALLY))
+    store_and_edit(store).write_text(json.dumps(TALLY))
     assert store.recall("tallies", "ab12") is None
 
 
 @pytest.mark.parametrize(("kind", "key"), [("tallies", "ab34"), ("timings", "ab12")])
 def test_a_sealed_result_is_not_used_for_another_candidate(store, kind, key):
     store.remember("tallies", "ab12", TALLY)
-    data = kept(store).read_bytes()
+    data = store_and_edit(store).read_bytes()
     store.remember(kind, key, {"n": 1})
     (store.root / kind / "ab" / f"{key}.json").write_bytes(data)
     assert store.recall(kind, key) is None

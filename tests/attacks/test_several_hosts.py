@@ -10,7 +10,7 @@ import pytest
 from edgekit.cli.render.output import run_on_hosts
 from edgekit.errors import DeviceError, ExitCode, UnknownStateError, UserError
 from tests.builders import hostile_agent
-from tests.builders.servers import make_bundle, running_sshd, served, sshd, start_sshd
+from tests.builders.servers import get_served, make_bundle, running_sshd, sshd, start_sshd
 
 __all__ = ["running_sshd", "sshd"]
 
@@ -54,7 +54,7 @@ def test_a_hostile_device_is_named_and_the_good_one_is_served(
     assert done.returncode == ExitCode.DEVICE, done.stderr
     good, bad = json.loads(done.stdout)
     assert good["host"] == "good"
-    assert good["release"] == served(sshd.edgekit_home)
+    assert good["release"] == get_served(sshd.edgekit_home)
     assert (bad["host"], bad["exit_code"]) == ("bad", 4)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("edgekit: ")]
     assert line.startswith("edgekit: bad: ")
@@ -76,7 +76,7 @@ def test_a_refusal_by_the_device_only_is_not_a_user_error(hostile, sshd, tmp_pat
     assert "edgekit: good: label 9 of sample 1 must be less than 8" in done.stderr
 
 
-def ended(capsys, **ends):
+def run_hosts(capsys, **ends):
     """The exit code and the lines of a command whose hosts end so."""
 
     def one(host, tick):
@@ -101,7 +101,7 @@ def ended(capsys, **ends):
 )
 def test_the_exit_code_is_that_of_the_worst_result(capsys, errors, code):
     ends = dict(zip("ab", errors, strict=False)) | {"z": "z: served"}
-    found, printed = ended(capsys, **ends)
+    found, printed = run_hosts(capsys, **ends)
     assert found == code
     assert printed.out == "z: served\n"
     assert [line[:10] for line in printed.err.splitlines()] == [

@@ -19,13 +19,13 @@ from edgekit_agent.results import Status
 from edgekit_agent.trust.signatures import read_statement
 from edgekit_agent.trust.statements import Permit, Signature, SignedFile, Statement
 from tests.builders.servers import make_bundle
-from tests.builders.signed import make_signed, now_s, restated, with_signature
+from tests.builders.signed import make_signed, now_s, sign_changed, with_signature
 from tests.builders.signed_device import (
+    assert_refused,
     device,
     install_anyway,
     key,
     mallory,
-    refused,
     served,
     template,
 )
@@ -35,7 +35,7 @@ __all__ = ["device", "key", "mallory", "served", "template"]
 
 def test_arbitrary_software_that_is_not_signed_is_refused(device, served, tmp_path):
     unsigned = make_bundle(tmp_path / "evil", seed=1, width=8)
-    assert "not signed" in refused(device, unsigned, "unsigned")
+    assert "not signed" in assert_refused(device, unsigned, "unsigned")
     assert install_anyway(device, unsigned) == "unsigned"
 
 
@@ -55,7 +55,7 @@ def test_arbitrary_software_whose_statement_was_edited_is_refused(device, served
         old.statement.replace(":", ": "),
     ):
         edited = with_signature(evil, Signature(old.key, text, old.signature))
-        assert "signature" in refused(device, edited, "bad_signature")
+        assert "signature" in assert_refused(device, edited, "bad_signature")
         assert install_anyway(device, edited) == "bad_signature"
 
 
@@ -73,7 +73,7 @@ def test_an_invalid_statement_is_refused_even_if_it_is_signed(device, served, ke
 
 def test_rollback_to_a_lower_version_is_refused(device, served, key, tmp_path):
     old = make_signed(tmp_path / "old", key, seed=1, version=4)
-    assert "4 is lower than 5" in refused(device, old, "lower_version")
+    assert "4 is lower than 5" in assert_refused(device, old, "lower_version")
     assert install_anyway(device, old) == "lower_version"
 
 
@@ -82,7 +82,7 @@ def test_a_lower_version_is_refused_after_a_rollback_of_the_device(device, serve
     device.push(newest)
     device.rollback()
     old = make_signed(tmp_path / "old", key, seed=2, version=6)
-    refused(device, old, "lower_version")
+    assert_refused(device, old, "lower_version")
     assert device.push(newest).health.healthy
 
 
@@ -112,14 +112,14 @@ def test_a_permission_for_a_lower_version_is_valid_once_for_one_release(
     assert install_anyway(device, old, permit=served.signature) == "bad_signature"
     assert install_anyway(device, old, signature=permit) == "bad_signature"
     device.push(old, allow_downgrade=True)
-    device.push(restated(served, key, version=9))
+    device.push(sign_changed(served, key, version=9))
     assert install_anyway(device, old, permit=permit) == "bad_permit"
 
 
 def test_freeze_a_release_that_has_expired_is_refused(device, served, key, tmp_path):
     stale = make_signed(tmp_path / "stale", key, seed=1, version=6)
-    stale = restated(stale, key, signed_s=now_s() - 1000, expires_s=now_s() - 1)
-    assert "expired" in refused(device, stale, "expired")
+    stale = sign_changed(stale, key, signed_s=now_s() - 1000, expires_s=now_s() - 1)
+    assert "expired" in assert_refused(device, stale, "expired")
     assert install_anyway(device, stale) == "expired"
 
 
@@ -127,11 +127,11 @@ def test_freeze_is_refused_if_the_clock_is_behind(device, served, key, tmp_path)
     """A board without a battery starts years ago; what was signed tells the time."""
     ahead = now_s() + 400 * 86400
     fresh = make_signed(tmp_path / "fresh", key, seed=1, version=6)
-    fresh = restated(fresh, key, signed_s=ahead, expires_s=ahead + 1000)
+    fresh = sign_changed(fresh, key, signed_s=ahead, expires_s=ahead + 1000)
     device.push(fresh)
     stale = make_signed(tmp_path / "stale", key, seed=2, version=7)
-    stale = restated(stale, key, expires_s=ahead - 1)  # not expired by the device's own clock
-    assert "expired" in refused(device, stale, "expired")
+    stale = sign_changed(stale, key, expires_s=ahead - 1)  # not expired by the device's own clock
+    assert "expired" in assert_refused(device, stale, "expired")
 
 
 def test_mix_and_match_of_two_signed_releases_is_refused(device, served, key, tmp_path):
@@ -166,13 +166,13 @@ def test_settings_other_than_were_signed_are_refused(device, served, key, tmp_pa
 def test_wrong_software_for_another_architecture_is_refused(device, served, key, tmp_path):
     other = "aarch64" if platform.machine() != "aarch64" else "x86_64"
     bundle = make_signed(tmp_path / "other", key, seed=1, version=6, arch=other)
-    assert f"it is for {other}" in refused(device, bundle, "wrong_target")
+    assert f"it is for {other}" in assert_refused(device, bundle, "wrong_target")
 
 
 def test_wrong_software_for_another_profile_is_refused(device, served, key, tmp_path):
     device.trust(key, profile="kitchen")
     bundle = make_signed(tmp_path / "other", key, seed=1, version=6)
-    assert "'test'" in refused(device, bundle, "wrong_target")
+    assert "'test'" in assert_refused(device, bundle, "wrong_target")
     device.trust(key, profile="test")
     assert device.push(bundle).health.healthy
 

@@ -20,11 +20,11 @@ from tests.builders.projects import edgekit
 from tests.builders.servers import make_bundle
 from tests.builders.signed import make_signed, now_s
 from tests.builders.signed_device import (
+    assert_refused,
     device,
     install_anyway,
     key,
     mallory,
-    refused,
     served,
     template,
 )
@@ -34,7 +34,7 @@ __all__ = ["device", "key", "mallory", "served", "template"]
 
 def test_a_release_signed_with_a_wrong_key_is_refused(device, served, mallory, tmp_path):
     evil = make_signed(tmp_path / "evil", mallory, seed=1, version=6)
-    assert mallory.id in refused(device, evil, "untrusted_key")
+    assert mallory.id in assert_refused(device, evil, "untrusted_key")
     assert install_anyway(device, evil) == "untrusted_key"
     # The trusted key's name on the foreign key's signature.
     forged = Signature(served.signature.key, evil.signature.statement, evil.signature.signature)
@@ -55,7 +55,7 @@ def test_a_release_signed_with_a_revoked_key_is_refused(device, served, key, tmp
     device.trust(other)
     device.revoke(key)
     last = make_signed(tmp_path / "last", key, seed=2, version=7)
-    assert "revoked" in refused(device, last, "revoked_key")
+    assert "revoked" in assert_refused(device, last, "revoked_key")
     before = device.files()
     for forbidden in (device.rollback, lambda: device.trust(key)):
         with pytest.raises(DeviceError) as caught:
@@ -67,8 +67,8 @@ def test_a_release_signed_with_a_revoked_key_is_refused(device, served, key, tmp
 
 def test_a_device_whose_last_key_was_revoked_accepts_no_release(device, served, key, tmp_path):
     device.revoke(key)
-    refused(device, make_bundle(tmp_path / "evil", seed=1, width=8), "unsigned")
-    refused(device, make_signed(tmp_path / "old", key, seed=2, version=9), "revoked_key")
+    assert_refused(device, make_bundle(tmp_path / "evil", seed=1, width=8), "unsigned")
+    assert_refused(device, make_signed(tmp_path / "old", key, seed=2, version=9), "revoked_key")
     assert device.status().current.version == 5
 
 

@@ -67,7 +67,7 @@ def waiver(device, by, **changes):
     return sign_statement(by, Waiver(**{**how, **changes}))
 
 
-def refused(device, signature):
+def assert_refused(device, signature):
     before = device.files()
     with pytest.raises(AgentError) as caught:
         on_device.end_trust(UntrustJob(str(device.home), signature))
@@ -202,13 +202,13 @@ def test_revocations_and_the_version_apply_when_a_key_is_trusted_again(device, t
 def test_only_a_trusted_key_ends_the_trust(device):
     stranger, owner = make_key("stranger"), key("owner")
     nonce = try_read_trust(home(device)).nonce
-    assert refused(device, waiver(device, stranger)) == "untrusted_key"
-    assert refused(device, waiver(device, key("stolen"))) == "revoked_key"
-    assert refused(device, waiver(device, stranger, key=owner.public)) == "untrusted_key"
-    assert refused(device, waiver(device, owner, key=stranger.public)) == "bad_signature"
+    assert assert_refused(device, waiver(device, stranger)) == "untrusted_key"
+    assert assert_refused(device, waiver(device, key("stolen"))) == "revoked_key"
+    assert assert_refused(device, waiver(device, stranger, key=owner.public)) == "untrusted_key"
+    assert assert_refused(device, waiver(device, owner, key=stranger.public)) == "bad_signature"
     permit = sign_statement(owner, Permit(owner.public, "0" * 64, nonce, now_s()))
-    assert refused(device, permit) == "bad_signature"
-    assert refused(device, waiver(device, owner, nonce="")) == "bad_permit"
+    assert assert_refused(device, permit) == "bad_signature"
+    assert assert_refused(device, waiver(device, owner, nonce="")) == "bad_permit"
     assert "untrust" not in actions(device)
 
 
@@ -216,7 +216,7 @@ def test_a_permission_is_valid_once(device):
     signature = waive_signatures(try_read_trust(home(device)))
     on_device.end_trust(UntrustJob(str(device.home), signature))
     change(device, add=(key("owner").get_trusted_key(), key("other").get_trusted_key()))
-    assert refused(device, signature) == "bad_permit"
+    assert assert_refused(device, signature) == "bad_permit"
 
 
 def test_a_user_without_a_trusted_key_gets_an_error(device, tmp_path, monkeypatch):
@@ -229,7 +229,7 @@ def test_a_user_without_a_trusted_key_gets_an_error(device, tmp_path, monkeypatc
 def test_a_damaged_file_of_keys_is_not_opened(device):
     signature = waiver(device, key("owner"))
     damage(device, TRUST, COPY)
-    assert refused(device, signature) == "damaged_trust"
+    assert assert_refused(device, signature) == "damaged_trust"
 
 
 def test_a_device_without_keys_has_no_trust_to_end(tmp_path, monkeypatch):

@@ -19,14 +19,14 @@ from edgekit_agent.releases.audit import read_last_lines
 from edgekit_agent.releases.homes import open_home
 from edgekit_agent.results import ConfirmResult
 from tests.builders.projects import edgekit
+from tests.builders.servers import get_served as served_by_sshd
 from tests.builders.servers import make_bundle, running_sshd, sshd
-from tests.builders.servers import served as served_by_sshd
 from tests.builders.watched_device import (
     device,
     first,
+    get_served,
     log,
-    rebooted,
-    served,
+    reboot,
     unconfirmed,
     wait_until,
     watchers,
@@ -37,15 +37,15 @@ __all__ = ["device", "first", "running_sshd", "sshd", "unconfirmed"]
 
 def test_without_a_confirmation_the_device_rolls_back_by_itself(device, first, unconfirmed):
     new = unconfirmed(2.0)
-    assert served(device) == (new, first)
+    assert get_served(device) == (new, first)
     wait_until(lambda: not watchers(device.home))
-    assert served(device) == (first, new)
+    assert get_served(device) == (first, new)
     assert log(device)[-1] == ("go back", first, "done")
     assert device.status().watch is None
     with open_session("local") as session, pytest.raises(DeviceError) as caught:
         session.ask(ConfirmJob(session.home, new), ConfirmResult)
     assert caught.value.kind == "not_confirmed"
-    assert served(device) == (first, new)
+    assert get_served(device) == (first, new)
 
 
 def test_the_push_confirms_at_once(device, first, tmp_path):
@@ -57,7 +57,7 @@ def test_the_push_confirms_at_once(device, first, tmp_path):
     assert (report["previous"], report["watch"]["seconds"]) == (first, 3600)
     assert [action for action, *_ in log(device)][-2:] == ["install", "confirm"]
     wait_until(lambda: not watchers(device.home))
-    assert served(device) == (report["release"], first)
+    assert get_served(device) == (report["release"], first)
 
 
 def test_the_first_release_and_the_same_one_again_need_no_confirmation(device, tmp_path):
@@ -93,7 +93,7 @@ def test_the_app_confirms_by_a_file(device, first, unconfirmed):
     (device.home / "confirmed").write_text(f"{new}\n")
     wait_until(lambda: not watchers(device.home))
     assert device.status().watch is None
-    assert served(device) == (new, first)
+    assert get_served(device) == (new, first)
     assert log(device)[-1] == ("confirm", new, "done")
     assert not (device.home / "confirmed").exists()
 
@@ -139,7 +139,7 @@ def test_a_pipe_in_place_of_the_confirmation_is_not_waited_for(device, first, un
     new = unconfirmed(3.0)
     os.mkfifo(device.home / "confirmed")
     wait_until(lambda: not watchers(device.home))
-    assert served(device) == (first, new)
+    assert get_served(device) == (first, new)
 
 
 def test_the_push_waits_for_the_app_and_reports_a_missing_confirmation(device, first, tmp_path):
@@ -147,31 +147,31 @@ def test_the_push_waits_for_the_app_and_reports_a_missing_confirmation(device, f
     done = edgekit("push", bundle.path, "local", "--watch", "3", "--app-confirms")
     assert (done.code, done.out) == (4, "")
     assert f"the device rolled back to {first}" in done.err
-    assert served(device)[0] == first
+    assert get_served(device)[0] == first
 
 
 def test_a_rollback_by_hand_ends_the_watch(device, first, unconfirmed):
     new = unconfirmed(600.0)
     device.rollback()
     wait_until(lambda: not watchers(device.home))
-    assert served(device) == (first, new)
+    assert get_served(device) == (first, new)
 
 
 def test_after_a_reboot_the_watcher_rolls_back(device, first, unconfirmed):
     new = unconfirmed(600.0)
-    rebooted(device)
+    reboot(device)
     subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
-    assert served(device) == (first, new)
+    assert get_served(device) == (first, new)
     assert log(device)[-1] == ("go back", first, "done")
     subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
-    assert served(device) == (first, new)
+    assert get_served(device) == (first, new)
 
 
 def test_without_a_watcher_at_boot_the_next_push_rolls_back_first(
     device, first, unconfirmed, tmp_path
 ):
     new = unconfirmed(600.0)
-    rebooted(device)
+    reboot(device)
     report = device.push(make_bundle(tmp_path / "other", seed=77, width=8))
     assert report.previous == first != new
 
@@ -180,17 +180,17 @@ def test_without_a_watcher_at_boot_pushing_the_release_again_confirms_it(
     device, first, unconfirmed, tmp_path
 ):
     new = unconfirmed(600.0)
-    rebooted(device)
+    reboot(device)
     assert edgekit("push", tmp_path / "next600.0", "local").code == 0
-    assert served(device) == (new, first)
+    assert get_served(device) == (new, first)
     assert device.status().watch is None
 
 
 def test_an_install_interrupted_before_the_switch_changes_nothing(device, first, unconfirmed):
     new = unconfirmed(600.0)
-    rebooted(device)
+    reboot(device)
     (device.home / "current").unlink()
     (device.home / "current").symlink_to(f"releases/{first}")
     subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
-    assert served(device)[0] == first != new
+    assert get_served(device)[0] == first != new
     assert read_pending_watch(open_home(str(device.home))) is None

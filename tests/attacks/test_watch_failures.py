@@ -29,9 +29,9 @@ from tests.builders.signed import make_signed
 from tests.builders.watched_device import (
     device,
     first,
+    get_served,
     log,
-    rebooted,
-    served,
+    reboot,
     unconfirmed,
 )
 
@@ -51,9 +51,9 @@ def test_it_does_not_roll_back_to_a_damaged_or_revoked_release(device, tmp_path)
         terms = WatchTerms(seconds=600)
         after = push(bundle, session, cache=device.cache, watch=terms).release
     device.revoke(old)
-    rebooted(device)
+    reboot(device)
     subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
-    assert served(device) == (after, before)
+    assert get_served(device) == (after, before)
     assert log(device)[-1] == ("go back", before, "revoked_key")
 
 
@@ -80,7 +80,7 @@ def test_a_confirmation_whose_answer_is_lost_is_asked_for_again(device, first, u
         session.ask = losing
         confirm(session, state, new, WatchTerms(seconds=600), None)
     assert len(asked) == 2
-    assert served(device) == (new, first)
+    assert get_served(device) == (new, first)
 
 
 def test_a_busy_device_is_asked_to_confirm_until_it_has_time(device, first, tmp_path):
@@ -98,7 +98,7 @@ def test_a_busy_device_is_asked_to_confirm_until_it_has_time(device, first, tmp_
 
         asked, session.ask = [], while_busy
         report = push(bundle, session, cache=device.cache, watch=WatchTerms(seconds=60.0))
-    assert (served(device), device.status().watch) == ((report.release, first), None)
+    assert (get_served(device), device.status().watch) == ((report.release, first), None)
 
 
 def test_a_failed_confirmation_is_an_unknown_state(device, first, tmp_path):
@@ -114,7 +114,7 @@ def test_a_failed_confirmation_is_an_unknown_state(device, first, tmp_path):
         session.ask = fail
         with pytest.raises(UnknownStateError, match=f"rolls back to {first} within 600 s"):
             push(bundle, session, cache=device.cache, watch=WatchTerms(seconds=600.0))
-    assert served(device)[0] != first
+    assert get_served(device)[0] != first
 
 
 def test_without_systemd_and_cron_the_push_adds_a_note(device, first, tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def test_a_watch_of_an_earlier_version_is_read(device, first, unconfirmed):
 
 def test_a_full_disk_only_delays_the_rollback(device, first, unconfirmed, monkeypatch):
     new = unconfirmed(600.0)
-    rebooted(device)
+    reboot(device)
     answers = [OSError(errno.ENOSPC, "no space"), OSError(errno.EIO, "no disk")]
 
     def failing(home, release):
@@ -148,7 +148,7 @@ def test_a_full_disk_only_delays_the_rollback(device, first, unconfirmed, monkey
     monkeypatch.setattr("edgekit_agent.boot.watch._POLL_S", 0.01)
     assert run_watch(str(device.home)) == 0
     assert answers == []
-    assert served(device) == (first, new)
+    assert get_served(device) == (first, new)
 
 
 def test_invalid_watch_settings_are_refused(device):

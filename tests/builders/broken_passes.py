@@ -17,7 +17,7 @@ NET = "g (float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) y = Relu(h) }"
 WEIGHTS = {"w": normal(6, 4)}
 
 
-def _edited(source, work, edit):
+def write_edited(source, work, edit):
     proto = onnx.load(str(source.path))
     edit(proto.graph)
     proto.graph.doc_string = "edited"
@@ -26,7 +26,7 @@ def _edited(source, work, edit):
     return path
 
 
-def _with_constants(**arrays):
+def replace_constants(**arrays):
     """What puts other values in the place of stored ones."""
 
     def edit(graph):
@@ -40,7 +40,7 @@ def _with_constants(**arrays):
 EXACT = Promise(max_relative_error=1e-3, exact=True)
 
 
-def broken(function, promise, source, folder, monkeypatch, data=None):
+def run_broken_pass(function, promise, source, folder, monkeypatch, data=None):
     """The complaint about a pass that keeps nothing of its promise."""
     row = PassSpec(
         settings=Clean,

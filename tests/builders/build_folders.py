@@ -86,7 +86,7 @@ def candidate(name, steps=(), *, size=40_403, measurements=(), drop=None, judged
     return {**line, **changes}
 
 
-def compared(points, low, high, *, flips=3, proven=True, needed=None):
+def make_comparison(points, low, high, *, flips=3, proven=True, needed=None):
     return {
         "drop_points": points,
         "interval_points": [low, high],
@@ -133,7 +133,7 @@ def usual_lines():
             [CLEAN],
             size=40_010,
             measurements=[measurement(0.058, 40_010, 788)],
-            drop=compared(0.0, -0.2, 0.2, flips=0),
+            drop=make_comparison(0.0, -0.2, 0.2, flips=0),
             judged=verdict(0.2, None, 40_010),
         ),
         candidate(
@@ -141,7 +141,7 @@ def usual_lines():
             [CLEAN, STATIC],
             size=13_377,
             measurements=[measurement(0.037, 13_377, 787)],
-            drop=compared(0.125, -0.25, 0.5),
+            drop=make_comparison(0.125, -0.25, 0.5),
             judged=verdict(0.5, None, 13_377),
             chosen=True,
         ),
@@ -154,7 +154,7 @@ def usual_lines():
                     0.097, 14_100, 768, latency=(latency(0.097, seed=3, doubts=("throttled",)),)
                 )
             ],
-            drop=compared(2.51, 1.4, 3.9, flips=24, proven=False, needed=2_480),
+            drop=make_comparison(2.51, 1.4, 3.9, flips=24, proven=False, needed=2_480),
             judged=wide,
         ),
         {"kind": "rejected", "name": "fp16", "reason": "no kernel for it on this device"},

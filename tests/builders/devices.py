@@ -27,7 +27,7 @@ def home() -> Path:
 
 
 @contextmanager
-def booted(scripts: Path, settings: dict[str, str], cache: Path) -> Iterator[str]:
+def boot(scripts: Path, settings: dict[str, str], cache: Path) -> Iterator[str]:
     """The name of a running device; ``settings`` as boot.sh reads them."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     script(scripts, f"boot.sh {name}", settings)

@@ -36,7 +36,7 @@ def two_matrices(folder):
     return model(folder, text, weights=weights), samples(folder, x=uniform(64, 128))
 
 
-def lopsided():
+def draw_lopsided():
     """A graph whose first matrix decides and whose second one hardly counts."""
     text = (
         "g (float[N,32] x) => (float[N,8] y) "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.builders.projects import copy_digits, spawned, write_tiny
+from tests.builders.projects import copy_digits, spawn, write_tiny
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +42,6 @@ def tiny(workplace):
 def built(shared_cache, tmp_path_factory):
     """The first build of the example project, and how it ended. Not to be written to."""
     project = copy_digits(tmp_path_factory.mktemp("built") / "digits")
-    done = spawned("build", "-C", project, "--json", EDGEKIT_CACHE=shared_cache)
+    done = spawn("build", "-C", project, "--json", EDGEKIT_CACHE=shared_cache)
     assert done.code == 0, done.err
     return project, done

@@ -13,7 +13,7 @@ from edgekit.tflite.ir import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit_agent.runtimes.litert import LitertModel
 
 
-def scaled(scale, zero=0, axis=0):
+def set_scale(scale, zero=0, axis=0):
     scales = np.atleast_1d(np.asarray(scale, np.float32))
     zeros = np.broadcast_to(np.asarray(zero, np.int64), scales.shape)
     return Quantization(scales=scales, zero_points=zeros, axis=axis)
@@ -41,7 +41,7 @@ def one(kind, inputs, constants, outputs, **options):
     )
 
 
-def lifted(graph):
+def convert(graph):
     """The ONNX model of a graph that went through a file, checked."""
     made = convert_to_onnx(read_lite(write_lite(graph)))
     onnx.checker.check_model(made, full_check=True)
@@ -75,7 +75,7 @@ def batch_of(made):
 def assert_alike(graph, feeds, *, quanta=0.0, tolerance=1e-5):
     """Both runtimes say the same, types and shapes included."""
     expected = by_litert(write_lite(graph), feeds)
-    found = by_onnxruntime(lifted(graph), feeds)
+    found = by_onnxruntime(convert(graph), feeds)
     assert list(found) == list(expected)
     for name, want in expected.items():
         q = graph.outputs[name].quantization

@@ -59,7 +59,7 @@ def edgekit(*arguments: object) -> Done:
     return Done(int(str(code)), out.getvalue(), err.getvalue(), time.monotonic() - started)
 
 
-def spawned(*arguments: object, **environment: object) -> Done:
+def spawn(*arguments: object, **environment: object) -> Done:
     """Run the command as a user does, in a process of its own."""
     started = time.monotonic()
     done = subprocess.run(
@@ -77,7 +77,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "edgekit", *map(str, arguments)]
 
 
-def interrupted(*arguments: object, stage: str) -> Done:
+def interrupt(*arguments: object, stage: str) -> Done:
     """Start the command, and press Ctrl-C when it says that it has come to a stage."""
     started = time.monotonic()
     with subprocess.Popen(
@@ -104,7 +104,7 @@ def listing(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def untouched(*folders: Path) -> Iterator[None]:
+def assert_untouched(*folders: Path) -> Iterator[None]:
     """Nothing in the folders may have changed at the end."""
     before = [listing(folder) for folder in folders]
     yield
@@ -113,7 +113,7 @@ def untouched(*folders: Path) -> Iterator[None]:
         assert not changed, f"changed in {folder}: {changed}"
 
 
-def refused(*arguments: object, says: str) -> Done:
+def assert_refused(*arguments: object, says: str) -> Done:
     """The command must end with 2, one clear line and at most a hint, and nothing on stdout."""
     done = edgekit(*arguments)
     assert done.code == 2, done

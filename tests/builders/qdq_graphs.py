@@ -102,7 +102,7 @@ def both(proto, feed, **how):
     return [(want, made[n]) for n, want in zip(names, by_onnxruntime(proto, feed), strict=True)]
 
 
-def fed(proto, *, seed=0, scale=2.0):
+def make_feed(proto, *, seed=0, scale=2.0):
     rng = np.random.default_rng(seed)
     return {
         value.name: (

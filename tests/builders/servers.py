@@ -238,7 +238,7 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxied(
+def make_proxy(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **how: int
 ) -> Iterator[Proxy]:
     """``dev`` behind a failing link for as long as the block lasts."""
@@ -324,7 +324,7 @@ def _manifest(members: dict[str, bytes], width: int, arch: str) -> Manifest:
     )
 
 
-def served(home: Path) -> str | None:
+def get_served(home: Path) -> str | None:
     """The release a device serves, after checking that it is whole."""
     link = home / "current"
     if not link.exists():

@@ -39,7 +39,7 @@ def with_signature(bundle: Bundle, signature: Signature | None) -> Bundle:
     return open_bundle(bundle.path)
 
 
-def restated(bundle: Bundle, key: OwnKey, **changes: object) -> Bundle:
+def sign_changed(bundle: Bundle, key: OwnKey, **changes: object) -> Bundle:
     """The bundle with a statement that is changed and signed again."""
     assert bundle.signature is not None
     statement = read_statement(Statement, bundle.signature)

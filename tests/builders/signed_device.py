@@ -55,7 +55,7 @@ def served(device, tmp_path):
     return open_bundle(tmp_path / "t/served")
 
 
-def refused(device, bundle, kind, *, allow_downgrade=False):
+def assert_refused(device, bundle, kind, *, allow_downgrade=False):
     """The message with which a push is refused; nothing has changed on the device."""
     before = device.files()
     with pytest.raises(DeviceError) as caught:

@@ -46,15 +46,15 @@ GROWING_TOML = '[model]\npath = "model.onnx"\n[model.inputs.seen]\nfrom = "seen_
 def step_model(folder):
     """The first model, and its edgekit.toml beside it."""
     (folder / "edgekit.toml").write_text(STEP_TOML)
-    return named(folder, model(folder, STEP, weights=STEP_WEIGHTS))
+    return find_named(folder, model(folder, STEP, weights=STEP_WEIGHTS))
 
 
 def growing_model(folder):
     (folder / "edgekit.toml").write_text(GROWING_TOML)
-    return named(folder, model(folder, GROWING, weights=GROWING_WEIGHTS))
+    return find_named(folder, model(folder, GROWING, weights=GROWING_WEIGHTS))
 
 
-def named(folder, made):
+def find_named(folder, made):
     path = folder / "model.onnx"
     made.path.rename(path)
     return path

@@ -62,7 +62,7 @@ def watchers(home):
     return found
 
 
-def served(device):
+def get_served(device):
     home = open_home(str(device.home))
     return current_release(home), previous_release(home)
 
@@ -81,7 +81,7 @@ def log(device):
     return [(line.action, line.release, line.result.partition(":")[0]) for line in lines]
 
 
-def rebooted(device):
+def reboot(device):
     """The watch as if it were of an earlier boot, and the watcher gone."""
     for pid in watchers(device.home):
         os.kill(pid, signal.SIGKILL)

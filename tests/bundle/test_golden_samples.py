@@ -34,7 +34,7 @@ def images(tmp_path):
     return model(tmp_path, network(3, SIDE), weights=weights(3))
 
 
-def made(source, tmp_path, data="calib.npz", runtime="onnxruntime"):
+def make_samples(source, tmp_path, data="calib.npz", runtime="onnxruntime"):
     split = open_dataset(
         data, source.signature, folder=tmp_path, cache=tmp_path / "cache", labeled=False
     )
@@ -62,7 +62,7 @@ def with_weights(proto, name, values, tmp_path):
 def test_golden_samples_of_images_take_about_a_kilobyte_and_the_model_repeats_them(
     images, tmp_path
 ):
-    data, arrays = made(images, tmp_path)
+    data, arrays = make_samples(images, tmp_path)
 
     assert len(data) < 1300
     assert arrays["input:x"].shape == (2, 3, SIDE, SIDE)
@@ -70,7 +70,7 @@ def test_golden_samples_of_images_take_about_a_kilobyte_and_the_model_repeats_th
 
 
 def test_damage_is_detected_as_well_as_by_real_samples(images, tmp_path):
-    made(images, tmp_path)
+    make_samples(images, tmp_path)
     proto = onnx.load(str(images.path))
     real = {"x": np.load(tmp_path / "calib.npz")["x"]}
     (before,) = open_session(images.path).run(None, real)
@@ -87,7 +87,7 @@ def test_damage_is_detected_as_well_as_by_real_samples(images, tmp_path):
 
 
 def test_an_operator_that_a_runtime_computes_differently_is_detected(images, tmp_path):
-    made(images, tmp_path)
+    make_samples(images, tmp_path)
     proto = onnx.load(str(images.path))
     for node in proto.graph.node:
         if node.op_type == "Relu":
@@ -105,7 +105,7 @@ def test_a_large_output_is_compared_at_some_places_of_every_part(tmp_path):
     )
     x = np.random.default_rng(1).normal(size=(9, 3, 64, 64)).astype(np.float32)
     np.savez(tmp_path / "calib.npz", x=x)
-    data, arrays = made(source, tmp_path)
+    data, arrays = make_samples(source, tmp_path)
 
     assert len(data) < 2000
     assert arrays["picked:y"].shape == (2, 128)
@@ -129,7 +129,7 @@ def test_numbers_beyond_16_bits_and_integers_are_kept_exactly(tmp_path):
     x = rng.normal(size=(6, 4)).astype(np.float32) * 1e9
     i = rng.integers(0, 60_000, size=(6, 5))
     np.savez(tmp_path / "calib.npz", x=x, i=i)
-    _, arrays = made(source, tmp_path)
+    _, arrays = make_samples(source, tmp_path)
 
     assert arrays["input:x"].dtype == np.float32
     assert all(any(np.array_equal(row, known) for known in i) for row in arrays["input:i"])
@@ -145,7 +145,7 @@ def test_samples_that_rounding_would_make_invalid_are_kept_exactly(tmp_path):
     source = model(tmp_path, text, weights={"k": low[None]})
     x = low + np.random.default_rng(0).uniform(0.01, 0.02, size=(5, 2048)).astype(np.float32)
     np.savez(tmp_path / "calib.npz", x=x)
-    _, arrays = made(source, tmp_path)
+    _, arrays = make_samples(source, tmp_path)
 
     assert np.isfinite(arrays["output:y"]).all()
 
@@ -153,6 +153,6 @@ def test_samples_that_rounding_would_make_invalid_are_kept_exactly(tmp_path):
 def test_the_two_samples_that_are_kept_are_those_whose_outputs_differ_most(tmp_path):
     source = model(tmp_path, "g (float[N,1] x) => (float[N,1] y) { y = Tanh(x) }")
     np.savez(tmp_path / "calib.npz", x=np.array([[0.5], [0.6], [-0.7], [0.9], [0.55]], np.float32))
-    _, arrays = made(source, tmp_path)
+    _, arrays = make_samples(source, tmp_path)
 
     assert arrays["input:x"].ravel() == pytest.approx([-0.7, 0.9], rel=1e-3)

@@ -15,7 +15,7 @@ def record(values, doubts=()):
     return Latency(tuple(float(v) for v in values), 1, 3, 1.0, doubts)
 
 
-def correlated(n, rng, memory):
+def draw_correlated(n, rng, memory):
     values = np.empty(n)
     values[0] = rng.normal()
     for i in range(1, n):
@@ -42,7 +42,7 @@ def test_independent_runs_count_fully_and_correlated_ones_for_less():
 
     assert compute_effective_size(rng.normal(size=2000)) > 1500
     # An AR(1) series is worth n (1 - r) / (1 + r) runs.
-    assert compute_effective_size(correlated(2000, rng, 0.9)) == pytest.approx(
+    assert compute_effective_size(draw_correlated(2000, rng, 0.9)) == pytest.approx(
         2000 * 0.1 / 1.9, rel=0.5
     )
 
@@ -52,7 +52,7 @@ def test_the_interval_of_the_median_covers_it_for_independent_and_correlated_run
     for memory, least in ((0.0, 0.88), (0.8, 0.75)):
         hits = 0
         for _ in range(60):
-            low, high = summarize([record(10 + correlated(300, rng, memory))]).p50_interval_ms
+            low, high = summarize([record(10 + draw_correlated(300, rng, memory))]).p50_interval_ms
             hits += low <= 10 <= high
         assert hits / 60 >= least
 

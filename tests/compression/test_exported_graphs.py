@@ -9,7 +9,7 @@ import pytest
 from benchmarks.random_graphs_case import SINGLE, run_recipe, write
 from edgekit.compression.registry import PASSES
 from edgekit.errors import PassRefused
-from tests.builders.exported.kinds import KINDS, exported
+from tests.builders.exported.kinds import KINDS, export_kind
 
 TRIED = ("clean", "quantize-static", "quantize-weights", "prune-channels", "to-tflite")
 
@@ -20,7 +20,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def written(kind, seed, folder):
-    graph = exported(kind, seed)
+    graph = export_kind(kind, seed)
     write(graph, folder)
     return graph
 
@@ -37,13 +37,13 @@ def test_a_pass_keeps_its_promises_on_a_random_graph_or_refuses_with_a_true_reas
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_random_graph_is_the_same_from_the_same_seed_and_another_from_another(kind):
-    first, again, other = (exported(kind, seed).proto.SerializeToString() for seed in (1, 1, 2))
+    first, again, other = (export_kind(kind, seed).proto.SerializeToString() for seed in (1, 1, 2))
 
     assert first == again
     assert first != other
 
 
-def replaced(monkeypatch, function):
+def replace_weights(monkeypatch, function):
     row = dataclasses.replace(PASSES["clean"], function=f"{__name__}:{function}")
     monkeypatch.setitem(PASSES, "clean", row)
 
@@ -61,7 +61,7 @@ def refuse(source, settings, work):
 )
 def test_a_crash_and_an_untrue_refusal_are_found(tmp_path, monkeypatch, function, said):
     graph = written("convolutions", 0, tmp_path)
-    replaced(monkeypatch, function)
+    replace_weights(monkeypatch, function)
 
     case = run_recipe(graph, "clean", SINGLE["clean"], tmp_path)
 
@@ -82,7 +82,7 @@ def refuse_all(source, settings, work):
 @pytest.mark.parametrize("function", ["refuse_by_shape", "refuse_all"])
 def test_a_reason_that_the_graph_contradicts_is_found(tmp_path, monkeypatch, function):
     graph = written("detector", 0, tmp_path)
-    replaced(monkeypatch, function)
+    replace_weights(monkeypatch, function)
 
     case = run_recipe(graph, "clean", SINGLE["clean"], tmp_path)
 

@@ -43,13 +43,13 @@ def fed(count=20, length=12, mask=True):
     return given | ({"attention_mask": np.ones((count, length + 1), np.float32)} if mask else {})
 
 
-def made(source, folder, data=None, **dims):
+def convert(source, folder, data=None, **dims):
     return run_checked(build_step(ToTflite(dims=tuple(dims.items()))), source, work(folder, data))
 
 
 def test_a_state_of_a_given_size_is_padded_and_masked(tmp_path):
     source = decoder(tmp_path)
-    found = made(source, tmp_path, past=32)
+    found = convert(source, tmp_path, past=32)
 
     assert found.model.signature.inputs[1].shape == (1, 32, 8)
     assert found.model.signature.inputs[2].shape == (1, 33)  # past + 1
@@ -68,7 +68,7 @@ def test_a_state_of_a_given_size_is_padded_and_masked(tmp_path):
 
 
 def test_a_size_taken_from_samples_is_noted(tmp_path):
-    found = made(decoder(tmp_path), tmp_path, samples(tmp_path, **fed()), past=12)
+    found = convert(decoder(tmp_path), tmp_path, samples(tmp_path, **fed()), past=12)
 
     assert found.notes[0] == (
         "the file has fixed input sizes: past = 12, past + 1 = 13; "
@@ -78,7 +78,7 @@ def test_a_size_taken_from_samples_is_noted(tmp_path):
 
 
 def test_a_state_without_a_mask_gets_a_note_about_padding(tmp_path):
-    found = made(decoder(tmp_path, mask=False), tmp_path, past=32)
+    found = convert(decoder(tmp_path, mask=False), tmp_path, past=32)
 
     assert (
         "state past_key has 32 entries in the file, and the model has no mask input"
@@ -88,7 +88,7 @@ def test_a_state_without_a_mask_gets_a_note_about_padding(tmp_path):
 
 def test_samples_of_another_size_do_not_override_a_given_size(tmp_path):
     data = samples(tmp_path, **fed(mask=False))
-    found = made(decoder(tmp_path, mask=False), tmp_path, data, past=32)
+    found = convert(decoder(tmp_path, mask=False), tmp_path, data, past=32)
 
     assert found.agreement.samples == 0
     assert "compared on random inputs, as the samples have other sizes than the file" in found.notes
@@ -98,7 +98,7 @@ def test_a_model_of_fixed_sizes_gets_no_note(tmp_path):
     proto = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y) { y = Neg(x) }'
     )
-    assert made(write(tmp_path, proto), tmp_path).notes == ()
+    assert convert(write(tmp_path, proto), tmp_path).notes == ()
 
 
 def notes_of_growing(folder, size, *, beside=True, batch="N"):
@@ -107,7 +107,7 @@ def notes_of_growing(folder, size, *, beside=True, batch="N"):
     body = "y = Concat<axis = 1>(k, x)" if beside else "y = Neg(k)"
     text = f"g (float[N,T,8] k{inputs}) => (float[{batch},{size},8] y) {{ {body} }}"
     proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
-    return [note for note in made(write(folder, proto), folder, T=6).notes if "state" in note]
+    return [note for note in convert(write(folder, proto), folder, T=6).notes if "state" in note]
 
 
 @pytest.mark.parametrize(("size", "batch"), [("total", "Concaty_dim_0"), ("Concaty_dim_1", "N")])

@@ -18,7 +18,7 @@ g (float[N,8] x) => (float[N,2,6] y) {
 """
 
 
-def joined(*, scale=1.0, box=1.0, score=1.0):
+def join(*, scale=1.0, box=1.0, score=1.0):
     weights = {"a": scale * box * normal(8, 4), "b": score * normal(8, 8, seed=1)}
     return proto(JOINED, weights=weights | {"shape": [-1, 2, 6]})
 
@@ -26,9 +26,9 @@ def joined(*, scale=1.0, box=1.0, score=1.0):
 def test_parts_of_different_size_count_alike_in_one_output(tmp_path):
     data = [samples(tmp_path, x=normal(16, 8))]
     for scale in (0.01, 1, 1000):
-        reference = Reference(joined(scale=scale), data)
-        of_boxes = reference.divergence(joined(scale=scale, box=1.1))
-        of_scores = reference.divergence(joined(scale=scale, score=1.1))
+        reference = Reference(join(scale=scale), data)
+        of_boxes = reference.divergence(join(scale=scale, box=1.1))
+        of_scores = reference.divergence(join(scale=scale, score=1.1))
         assert of_boxes == pytest.approx(0.01 / 2, rel=0.2)
         assert of_scores == pytest.approx(0.01 / 2, rel=0.2)
 
@@ -39,7 +39,7 @@ def test_a_graph_with_other_parts_is_compared_by_the_whole_output(tmp_path):
         "g (float[N,8] x) => (float[N,2,6] y) { both = MatMul(x, c) y = Reshape(both, shape) }",
         weights={"c": normal(8, 12), "shape": [-1, 2, 6]},
     )
-    assert 0 < Reference(joined(), data).divergence(other) < 100
+    assert 0 < Reference(join(), data).divergence(other) < 100
 
 
 def scores(factor, *, rank):

@@ -12,9 +12,9 @@ from tests.builders.broken_passes import (
     EXACT,
     NET,
     WEIGHTS,
-    _edited,
-    _with_constants,
-    broken,
+    replace_constants,
+    run_broken_pass,
+    write_edited,
 )
 from tests.builders.tiny import apply, model, normal, run, samples, uniform
 
@@ -33,7 +33,7 @@ def renames_the_output(source, settings, work):
     def rename(graph):
         graph.node[1].output[0] = graph.output[0].name = "renamed"
 
-    return _edited(source, work, rename)
+    return write_edited(source, work, rename)
 
 
 def changes_the_type(source, settings, work):
@@ -42,7 +42,7 @@ def changes_the_type(source, settings, work):
         graph.node.append(helper.make_node("Cast", ["inner"], ["y"], to=TensorProto.DOUBLE))
         graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
 
-    return _edited(source, work, cast)
+    return write_edited(source, work, cast)
 
 
 def adds_an_axis(source, settings, work):
@@ -52,7 +52,7 @@ def adds_an_axis(source, settings, work):
         graph.node.append(helper.make_node("Unsqueeze", ["inner", "axes"], ["y"]))
         graph.output[0].type.tensor_type.shape.dim.add().dim_value = 1
 
-    return _edited(source, work, wrap)
+    return write_edited(source, work, wrap)
 
 
 def changes_the_shape(source, settings, work):
@@ -61,7 +61,7 @@ def changes_the_shape(source, settings, work):
         graph.node.append(helper.make_node("ReduceSum", ["inner"], ["y"], keepdims=0))
         graph.output[0].type.tensor_type.shape.ClearField("dim")
 
-    return _edited(source, work, sum_up)
+    return write_edited(source, work, sum_up)
 
 
 def fixes_the_batch_inside(source, settings, work):
@@ -70,7 +70,7 @@ def fixes_the_batch_inside(source, settings, work):
         graph.initializer.append(numpy_helper.from_array(np.array([1, 4]), "shape"))
         graph.node.append(helper.make_node("Reshape", ["inner", "shape"], ["y"]))
 
-    return _edited(source, work, reshape)
+    return write_edited(source, work, reshape)
 
 
 def divides_by_zero(source, settings, work):
@@ -79,26 +79,26 @@ def divides_by_zero(source, settings, work):
         graph.node.append(helper.make_node("Sub", ["inner", "inner"], ["zero"]))
         graph.node.append(helper.make_node("Div", ["inner", "zero"], ["y"]))
 
-    return _edited(source, work, divide)
+    return write_edited(source, work, divide)
 
 
 def stores_a_nan(source, settings, work):
-    return _edited(source, work, _with_constants(w=np.full((6, 4), np.nan, np.float32)))
+    return write_edited(source, work, replace_constants(w=np.full((6, 4), np.nan, np.float32)))
 
 
 def stores_an_infinity(source, settings, work):
-    return _edited(source, work, _with_constants(w=np.full((6, 4), np.inf, np.float32)))
+    return write_edited(source, work, replace_constants(w=np.full((6, 4), np.inf, np.float32)))
 
 
 def adds_a_little(source, settings, work):
-    return _edited(source, work, _with_constants(w=1.01 * WEIGHTS["w"]))
+    return write_edited(source, work, replace_constants(w=1.01 * WEIGHTS["w"]))
 
 
 def carries_ballast(source, settings, work):
     def load(graph):
         graph.initializer.append(numpy_helper.from_array(normal(100, 100), "ballast"))
 
-    return _edited(source, work, load)
+    return write_edited(source, work, load)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_result_that_breaks_a_promise_is_the_fault_of_the_pass_that_made_it(
     source = model(tmp_path, NET, weights=WEIGHTS)
     data = samples(tmp_path, x=np.abs(uniform(6, 6)))
 
-    said = broken(function, EXACT, source, tmp_path, monkeypatch, data)
+    said = run_broken_pass(function, EXACT, source, tmp_path, monkeypatch, data)
 
     assert said.startswith(f"culprit: {complaint}"), said
 
@@ -144,7 +144,7 @@ def test_without_samples_the_promises_are_checked_on_random_inputs(
 ):
     source = model(tmp_path, NET, weights=WEIGHTS)
 
-    assert complaint in broken(function, EXACT, source, tmp_path, monkeypatch)
+    assert complaint in run_broken_pass(function, EXACT, source, tmp_path, monkeypatch)
 
 
 CLIPPED = """g (float[N,6] x) => (float[N,4] y) {
@@ -160,11 +160,11 @@ LIMITS = {"low": np.float32(-50), "high": np.float32(50)}
 
 def forgets_the_clip(source, settings, work):
     """Wrong beyond 50 alone, where noise of 1 doesn't come."""
-    return _edited(source, work, _with_constants(low=np.float32(-1e9), high=np.float32(1e9)))
+    return write_edited(source, work, replace_constants(low=np.float32(-1e9), high=np.float32(1e9)))
 
 
 def forgets_the_negative_clip(source, settings, work):
-    return _edited(source, work, _with_constants(low=np.float32(-1e9)))
+    return write_edited(source, work, replace_constants(low=np.float32(-1e9)))
 
 
 def cuts_off_what_is_faint(source, settings, work):
@@ -172,7 +172,7 @@ def cuts_off_what_is_faint(source, settings, work):
         graph.node[1].op_type, graph.node[1].input[:] = "Shrink", ["h"]
         graph.node[1].attribute.append(helper.make_attribute("lambd", 1e-3))
 
-    return _edited(source, work, shrink)
+    return write_edited(source, work, shrink)
 
 
 def rounds_on_the_way(source, settings, work):
@@ -183,7 +183,7 @@ def rounds_on_the_way(source, settings, work):
         graph.node.insert(1, helper.make_node("Add", ["whole", "nine"], ["moved"]))
         graph.node.insert(2, helper.make_node("Add", ["moved", "minus"], ["h"]))
 
-    return _edited(source, work, swap)
+    return write_edited(source, work, swap)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_without_samples_an_exact_pass_is_checked_where_clips_and_gates_saturate
 ):
     source = model(tmp_path, CLIPPED, weights=WEIGHTS | LIMITS)
 
-    said = broken(function, EXACT, source, tmp_path, monkeypatch)
+    said = run_broken_pass(function, EXACT, source, tmp_path, monkeypatch)
 
     assert said.startswith("culprit: output y differs from the original's by"), said
 

@@ -18,9 +18,9 @@ from tests.builders.broken_passes import (
     EXACT,
     NET,
     WEIGHTS,
-    _edited,
-    _with_constants,
-    broken,
+    replace_constants,
+    run_broken_pass,
+    write_edited,
 )
 from tests.builders.tiny import apply, model, normal, run, samples, uniform, work
 
@@ -31,7 +31,7 @@ BIG_NET = "g (float[N,64] x) => (float[N,10] y) { h = MatMul(x, w) r = Relu(h) y
 
 
 def forgets_to_quantize(source, settings, work):
-    return _edited(source, work, lambda graph: None)
+    return write_edited(source, work, lambda graph: None)
 
 
 def stores_integers_as_floats(source, settings, work):
@@ -39,10 +39,10 @@ def stores_integers_as_floats(source, settings, work):
     rounded = np.round(BIG["w"] * 40).astype(np.float32) / 40
 
     def edit(graph):
-        _with_constants(w=rounded)(graph)
+        replace_constants(w=rounded)(graph)
         graph.initializer.append(numpy_helper.from_array(np.ones(4, np.int8), "proof"))
 
-    return _edited(source, work, edit)
+    return write_edited(source, work, edit)
 
 
 def stores_wide_integers(source, settings, work):
@@ -62,13 +62,13 @@ def stores_wide_integers(source, settings, work):
         graph.initializer.extend(kept)
         graph.node.insert(0, helper.make_node("DequantizeLinear", ["w32", "s"], ["w"]))
 
-    return _edited(source, work, edit)
+    return write_edited(source, work, edit)
 
 
 def _quantized(source, work, edit):
     """A right result, spoilt."""
     made = apply("quantize-dynamic", source, work.scratch)
-    return _edited(made, work, edit)
+    return write_edited(made, work, edit)
 
 
 def answers_zero(source, settings, work):
@@ -118,7 +118,7 @@ def test_a_quantizing_pass_must_store_integers(tmp_path, monkeypatch, function, 
     source = model(tmp_path, BIG_NET, weights=BIG)
     data = samples(tmp_path, x=normal(40, 64))
 
-    said = broken(function, INT8_WEIGHTS, source, tmp_path, monkeypatch, data)
+    said = run_broken_pass(function, INT8_WEIGHTS, source, tmp_path, monkeypatch, data)
 
     assert said.startswith("culprit: ")
     assert complaint in said
@@ -140,7 +140,7 @@ def picks_one_class(source, settings, work):
         graph.initializer.append(numpy_helper.from_array(np.int64(0), "none"))
         graph.node.append(helper.make_node("Mul", ["inner", "none"], ["y"]))
 
-    return _edited(source, work, pick)
+    return write_edited(source, work, pick)
 
 
 def test_a_class_that_is_the_same_on_every_sample_is_refused(tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_a_class_that_is_the_same_on_every_sample_is_refused(tmp_path, monkeypat
     source = model(tmp_path, text, weights=WEIGHTS)
     data = samples(tmp_path, x=normal(40, 6))
 
-    said = broken(picks_one_class, Promise(), source, tmp_path, monkeypatch, data)
+    said = run_broken_pass(picks_one_class, Promise(), source, tmp_path, monkeypatch, data)
 
     assert "output y is the same for every sample" in said
 
@@ -158,7 +158,7 @@ def test_an_exact_pass_predicts_the_same_classes(tmp_path, monkeypatch):
     source = model(tmp_path, text, weights=WEIGHTS)
     data = samples(tmp_path, x=normal(40, 6))
 
-    said = broken(takes_the_smallest, EXACT, source, tmp_path, monkeypatch, data)
+    said = run_broken_pass(takes_the_smallest, EXACT, source, tmp_path, monkeypatch, data)
 
     assert "changed integer outputs: only 0 % of the values are equal" in said
 
@@ -168,7 +168,7 @@ def takes_the_smallest(source, settings, work):
         graph.node[1].input[0] = "turned"
         graph.node.insert(1, helper.make_node("Neg", ["h"], ["turned"]))
 
-    return _edited(source, work, turn)
+    return write_edited(source, work, turn)
 
 
 def test_a_free_dimension_has_to_stay_free(tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_free_dimension_has_to_stay_free(tmp_path, monkeypatch):
     source = model(tmp_path, text)
     data = samples(tmp_path, x=uniform(20, 8))
 
-    said = broken(fixes_eight, EXACT, source, tmp_path, monkeypatch, data)
+    said = run_broken_pass(fixes_eight, EXACT, source, tmp_path, monkeypatch, data)
 
     assert said.startswith("culprit: the compressed model fails on a sample cut to half its size")
 
@@ -187,7 +187,7 @@ def fixes_eight(source, settings, work):
         graph.initializer.append(numpy_helper.from_array(np.array([-1, 8]), "shape"))
         graph.node.append(helper.make_node("Reshape", ["inner", "shape"], ["y"]))
 
-    return _edited(source, work, reshape)
+    return write_edited(source, work, reshape)
 
 
 @pytest.mark.parametrize("cleaned", [False, True])
@@ -224,7 +224,7 @@ def finds_fewer(source, settings, work):
         graph.node[1].input[0] = "positive"
         graph.node.insert(1, helper.make_node("Relu", ["y"], ["positive"]))
 
-    return _edited(source, work, positive_only)
+    return write_edited(source, work, positive_only)
 
 
 def test_peak_memory_is_that_of_one_model(tmp_path):
@@ -232,7 +232,7 @@ def test_peak_memory_is_that_of_one_model(tmp_path):
     weights = {"w": normal(2048, 2048), "v": normal(2048, 2048, seed=1)}
     text = "g (float[N,2048] x) => (float[N,2048] y) { h = MatMul(x, w) y = MatMul(h, v) }"
     source = model(tmp_path, text, weights=weights)
-    other = _edited(source, work(tmp_path), lambda graph: None)
+    other = write_edited(source, work(tmp_path), lambda graph: None)
     data = samples(tmp_path, x=uniform(20, 2048))
     code = (
         "import resource, sys\n"

@@ -88,13 +88,13 @@ def test_every_value_of_a_built_in_profile_has_a_source(name):
     lines = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
 
     figures = [i for i, line in enumerate(lines) if FIGURE.match(line)]
-    unsourced = [lines[i] for i in figures if not _sourced(lines, i)]
+    unsourced = [lines[i] for i in figures if not _list_sources(lines, i)]
 
     assert len(figures) >= 8
     assert unsourced == []
 
 
-def _sourced(lines: list[str], at: int) -> bool:
+def _list_sources(lines: list[str], at: int) -> bool:
     above = []
     for line in reversed(lines[:at]):
         if not line.startswith("#"):

@@ -14,12 +14,12 @@ from edgekit.bundle.layer_report import LayerCost, write_layers
 from edgekit.compression.registry import PASSES, PassSpec
 from edgekit.onnx_graph.io import open_session
 from edgekit.recipe import Clean
-from tests.builders.projects import edgekit, listing, refused, untouched
+from tests.builders.projects import assert_refused, assert_untouched, edgekit, listing
 from tests.builders.tiny import model, normal
 
 
 def test_apply_writes_a_model_and_reports_its_cost(digits):
-    with untouched(digits):
+    with assert_untouched(digits):
         done = edgekit("apply", "quantize-static", "-C", digits, "model.onnx", "-o", "../q.onnx")
 
     assert done.code == 0, done.err
@@ -108,14 +108,14 @@ def test_a_request_that_cannot_be_met_is_refused_and_changes_nothing(tiny, argum
     (tiny.parent / "pipe").rename(tiny / "pipe")
     before = listing(tiny)
 
-    refused("apply", *arguments, "-C", tiny, says=says)
+    assert_refused("apply", *arguments, "-C", tiny, says=says)
 
     assert listing(tiny) == before
 
 
 def test_samples_are_asked_for_where_a_pass_needs_them(tiny):
     shutil.copy(tiny / "model.onnx", "alone.onnx")
-    done = refused(
+    done = assert_refused(
         "apply", "quantize-weights", "alone.onnx", "-o", "o.onnx", says="calibration data"
     )
     assert "--data CALIB" in done.err
@@ -123,7 +123,7 @@ def test_samples_are_asked_for_where_a_pass_needs_them(tiny):
 
 def test_a_pass_that_does_not_apply_says_why_and_ends_with_2(tiny):
     assert edgekit("apply", "quantize-static", "-C", tiny, "model.onnx", "-o", "q.onnx").code == 0
-    refused(
+    assert_refused(
         "apply", "quantize-static", "-C", tiny, "q.onnx", "-o", "r.onnx", says="already quantized"
     )
     assert not (tiny / "r.onnx").exists()

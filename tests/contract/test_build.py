@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.bundle.manifest import open_bundle
 from tests.builders.projects import (
     PROFILE,
+    assert_refused,
     copy_digits,
     edgekit,
-    interrupted,
+    interrupt,
     listing,
-    refused,
-    spawned,
+    spawn,
 )
 
 STAGES_OF_THE_AGENT = re.compile(r"(score|timing)$", re.MULTILINE)
@@ -104,10 +104,10 @@ def test_the_lock_holds_what_the_bytes_depend_on(built):
 def test_a_second_build_does_no_work_and_only_adds_to_the_results(built, workplace):
     project = copy_digits(workplace / "digits")
     out = project / "build" / PROFILE
-    first = spawned("build", "-C", project)
+    first = spawn("build", "-C", project)
     before = (out / "results.jsonl").read_bytes()
     model, lock = (out / "model.onnx").read_bytes(), (out / "edgekit.lock").read_bytes()
-    again = spawned("build", "-C", project)
+    again = spawn("build", "-C", project)
     after = (out / "results.jsonl").read_bytes()
     for done in (first, again):  # the shared cache holds all that the first would do
         assert done.code == 0
@@ -126,14 +126,14 @@ def test_ctrl_c_ends_a_build_with_130_and_the_same_command_resumes(built, workpl
     arguments = ("build", "-C", project)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEKIT_CACHE", str(cache))
-        broken = interrupted(*arguments, stage="int8-dynamic: score")
+        broken = interrupt(*arguments, stage="int8-dynamic: score")
         assert broken.code == 130, broken.err
         assert broken.err.endswith("edgekit: interrupted; run the same command again to resume\n")
         assert "Traceback" not in broken.err
         assert broken.out == ""
         assert not (project / "build").exists()
         assert not list((cache / "scratch").iterdir())
-        resumed = spawned(*arguments)
+        resumed = spawn(*arguments)
     assert resumed.code == 0, resumed.err
     assert "original: score" in broken.err
     assert "original: score" not in resumed.err
@@ -152,9 +152,9 @@ def test_ctrl_c_ends_a_build_with_130_and_the_same_command_resumes(built, workpl
 
 
 def test_a_build_from_another_cache_gives_the_same_bytes(built, digits):
-    profile = tight(digits, model_mib=0.12)  # that leaves no choice to the stopwatch
-    assert spawned("build", "-C", digits, "--device", profile).code == 0
-    other = spawned(
+    profile = write_tight_profile(digits, model_mib=0.12)  # that leaves no choice to the stopwatch
+    assert spawn("build", "-C", digits, "--device", profile).code == 0
+    other = spawn(
         "build",
         "-C",
         digits,
@@ -174,7 +174,7 @@ def test_a_build_from_another_cache_gives_the_same_bytes(built, digits):
 # ---------------------------------------------------------------- nothing holds
 
 
-def tight(folder, **limits):
+def write_tight_profile(folder, **limits):
     """The test profile with other limits."""
     text = edgekit("devices", "show", PROFILE).out
     for key, value in limits.items():
@@ -186,8 +186,8 @@ def tight(folder, **limits):
 
 
 def test_impossible_budgets_end_with_3_and_say_what_fails_by_how_much(built, digits):
-    profile = tight(digits, model_mib=0.005, transfer_mib=0.004)
-    done = spawned("build", "-C", digits, "--device", profile)
+    profile = write_tight_profile(digits, model_mib=0.005, transfer_mib=0.004)
+    done = spawn("build", "-C", digits, "--device", profile)
     assert done.code == 3, done.err
     assert "no candidate meets the limits model_mib, transfer_mib; nearest is" in done.out
     assert re.search(r"nearest is (int8|low-bits)-", done.out)
@@ -222,12 +222,12 @@ def write_hostile(project, limit):
     onnx.save(model, project / "model.onnx")
     np.savez(project / "calib.npz", x=x[:40])
     np.savez(project / "eval.npz", x=x, label=(x @ weights).argmax(1))
-    return tight(project, model_mib=limit)
+    return write_tight_profile(project, model_mib=limit)
 
 
 def test_a_model_that_only_fits_by_losing_accuracy_ends_with_3(tiny):
     profile = write_hostile(tiny, limit=0.013)  # less than floats of 16 bits take
-    done = spawned("build", "-C", tiny, "--device", profile, "--max-drop", "0", "--json")
+    done = spawn("build", "-C", tiny, "--device", profile, "--max-drop", "0", "--json")
     assert done.code == 3, done.err
     facts = json.loads(done.out)
     assert facts["bundle"] is None
@@ -246,8 +246,8 @@ def test_a_model_that_only_fits_by_losing_accuracy_ends_with_3(tiny):
 
 
 def test_allow_failing_packs_the_nearest_and_the_bundle_says_that_it_fails(built, digits):
-    profile = tight(digits, model_mib=0.005)
-    done = spawned("build", "-C", digits, "--device", profile, "--allow-failing", "--json")
+    profile = write_tight_profile(digits, model_mib=0.005)
+    done = spawn("build", "-C", digits, "--device", profile, "--allow-failing", "--json")
     facts = json.loads(done.out)
     assert done.code == 3
     assert facts["passes"] is False
@@ -258,9 +258,9 @@ def test_allow_failing_packs_the_nearest_and_the_bundle_says_that_it_fails(built
 
 
 def test_a_failed_build_notes_the_bundle_of_an_earlier_one(built, digits):
-    assert spawned("build", "-C", digits).code == 0
+    assert spawn("build", "-C", digits).code == 0
     before = open_bundle(digits / "build" / PROFILE).manifest
-    done = spawned("build", "-C", digits, "--device", tight(digits, model_mib=0.005))
+    done = spawn("build", "-C", digits, "--device", write_tight_profile(digits, model_mib=0.005))
     assert done.code == 3
     assert "bundle:" not in done.out
     assert open_bundle(digits / "build" / PROFILE).manifest == before, "the old one is whole"
@@ -336,7 +336,7 @@ def test_an_invalid_recipe_is_a_bad_request_and_writes_nothing(tiny, how, says):
     (tiny / "bad.toml").write_text(
         '[[step]]\npass = "clean"\n[[step]]\npass = "quantize-weights"\nbits = 9\n'
     )
-    refused("build", "-C", tiny, *how, says=says)
+    assert_refused("build", "-C", tiny, *how, says=says)
     assert not (tiny / "build").exists()
 
 

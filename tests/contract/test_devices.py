@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.config.profile import list_shipped_names
 from edgekit.remote.upload import COMMANDS_BYTES
-from tests.builders.projects import DIGITS, PROFILE, copy_digits, edgekit, spawned, untouched
+from tests.builders.projects import DIGITS, PROFILE, assert_untouched, copy_digits, edgekit, spawn
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the example's bundle is for x86_64"
@@ -27,12 +27,12 @@ def bundle(built):
 def second_bundle(workplace, *how):
     """Another bundle of the same project, from the shared cache."""
     project = copy_digits(workplace / "second")
-    done = spawned("build", "-C", project, "--seed", "7", "--out", project / "out", *how)
+    done = spawn("build", "-C", project, "--seed", "7", "--out", project / "out", *how)
     assert done.code == 0, done.err
     return project / "out"
 
 
-def asked(*arguments):
+def ask_json(*arguments):
     """What a command that succeeds says in JSON."""
     done = edgekit(*arguments, "--json")
     assert done.code == 0, done.err
@@ -40,21 +40,21 @@ def asked(*arguments):
 
 
 def test_push_status_rollback_and_bench_from_an_empty_device_on(bundle, workplace):
-    (nothing,) = asked("status", "local")
+    (nothing,) = ask_json("status", "local")
     assert nothing["current"] is None
     assert edgekit("rollback", "local").code == 4
 
-    (pushed,) = asked("push", bundle, "local")
-    (one,) = asked("status", "local")
+    (pushed,) = ask_json("push", bundle, "local")
+    (one,) = ask_json("status", "local")
     assert one["host"] == "local"
     assert one["current"]["name"] == pushed["release"]
     assert one["previous"] is None
     assert pushed["health"]["relative_error"] < 0.01
 
-    (second,) = asked("push", second_bundle(workplace), "local")
+    (second,) = ask_json("push", second_bundle(workplace), "local")
     assert second["previous"] == pushed["release"] != second["release"]
 
-    (back,) = asked("rollback", "local")
+    (back,) = ask_json("rollback", "local")
     assert back["current"]["name"] == pushed["release"]
     said = edgekit("status", "local")
     assert said.code == 0
@@ -68,20 +68,20 @@ def test_push_status_rollback_and_bench_from_an_empty_device_on(bundle, workplac
         assert part in said.out
     assert back["current_model"]["recipe"] == back["previous_model"]["recipe"] == name
 
-    (benched,) = asked("bench", bundle, "local", "--eval", DIGITS / "eval.npz")
+    (benched,) = ask_json("bench", bundle, "local", "--eval", DIGITS / "eval.npz")
     assert benched["tally"]["correct"] > 780
     assert benched["times"]["p50_ms"] > 0
     assert edgekit("status", "local").out == said.out, "measuring switches nothing"
 
 
 def test_the_bundle_file_installs_the_same_release_as_its_folder(bundle):
-    (one,) = asked("push", bundle, "local")
-    (other,) = asked("push", bundle / f"{PROFILE}.edgekit", "local")
+    (one,) = ask_json("push", bundle, "local")
+    (other,) = ask_json("push", bundle / f"{PROFILE}.edgekit", "local")
     assert other["release"] == one["release"]
 
 
 def test_nothing_of_a_device_is_written_outside_its_home(bundle, workplace, tmp_path):
-    with untouched(workplace, tmp_path / "home", bundle):
+    with assert_untouched(workplace, tmp_path / "home", bundle):
         assert edgekit("push", bundle, "local").code == 0
         assert edgekit("status", "local").code == 0
     assert (tmp_path / "device").is_dir()
@@ -120,12 +120,12 @@ def test_json_names_every_host_that_did_not_answer():
 
 def test_a_bundle_for_another_machine_is_refused(bundle, workplace):
     project = copy_digits(workplace / "arm")
-    built = spawned("build", "-C", project, "--device", "raspberry-pi-4")
+    built = spawn("build", "-C", project, "--device", "raspberry-pi-4")
     assert built.code == 0, built.err
     done = edgekit("push", project / "build" / "raspberry-pi-4", "local")
     assert done.code == 4
     assert "wrong architecture" in done.err
-    (status,) = asked("status", "local")
+    (status,) = ask_json("status", "local")
     assert status["current"] is None
 
 
@@ -133,22 +133,22 @@ def test_a_bundle_for_another_machine_is_refused(bundle, workplace):
 
 
 def test_every_profile_that_ships_is_listed_shown_and_valid(workplace):
-    listed = asked("devices", "list")
+    listed = ask_json("devices", "list")
     assert [p["name"] for p in listed] == list_shipped_names()
     text = edgekit("devices", "list").out
     assert edgekit("devices").out == text
-    assert asked("devices") == listed
+    assert ask_json("devices") == listed
     for name in list_shipped_names():
         assert re.search(rf"^{re.escape(name)} ", text, re.MULTILINE)
         shown = edgekit("devices", "show", name)
         (workplace / "own.toml").write_text(shown.out)
         checked = edgekit("devices", "check", "own.toml")
         assert (checked.code, checked.out) == (0, f"own.toml: {name} is a valid profile\n")
-        assert asked("devices", "check", "own.toml") == asked("devices", "show", name)
+        assert ask_json("devices", "check", "own.toml") == ask_json("devices", "show", name)
 
 
 def test_inspect_says_what_a_model_is_in_json():
-    facts = asked("inspect", DIGITS / "model.onnx", "--device", PROFILE)
+    facts = ask_json("inspect", DIGITS / "model.onnx", "--device", PROFILE)
     assert facts["bytes"] == (DIGITS / "model.onnx").stat().st_size
     assert facts["obstacles"] == []
     assert facts["cost"]["macs"] > 10_000
@@ -156,7 +156,7 @@ def test_inspect_says_what_a_model_is_in_json():
 
 def test_report_writes_the_report_anew(built, workplace):
     project = copy_digits(workplace / "digits")
-    assert spawned("build", "-C", project).code == 0
+    assert spawn("build", "-C", project).code == 0
     path = project / "build" / PROFILE / "report.html"
     first = path.read_text()
     path.unlink()
@@ -171,11 +171,11 @@ def test_init_writes_a_project_that_builds(built, digits):
     assert done.code == 0, done.err
     assert done.out.startswith(f"{digits / 'edgekit.toml'} written\n")
     # The same model and data: the cache holds all of it.
-    assert spawned("build", "-C", digits, "--device", PROFILE).code == 0
+    assert spawn("build", "-C", digits, "--device", PROFILE).code == 0
 
 
 def test_an_update_sends_what_the_build_judged(bundle, workplace):
-    asked("push", bundle, "local")
+    ask_json("push", bundle, "local")
     other = second_bundle(
         workplace,
         "--step",
@@ -185,7 +185,7 @@ def test_an_update_sends_what_the_build_judged(bundle, workplace):
         "--max-drop",
         "50",
     )
-    (pushed,) = asked("push", other, "local")
+    (pushed,) = ask_json("push", other, "local")
 
     manifest = json.loads((other / "manifest.json").read_text())
     figures = manifest["measurements"][0]
@@ -200,18 +200,18 @@ def test_an_update_sends_what_the_build_judged(bundle, workplace):
 
 
 def test_a_damaged_manifest_leaves_the_rest_of_the_status(bundle, workplace):
-    asked("push", bundle, "local")
+    ask_json("push", bundle, "local")
     manifest = workplace.parent / "device" / "current" / "manifest.json"
     manifest.unlink()
     manifest.write_text('{"measurements": 7}')
-    (one,) = asked("status", "local")
+    (one,) = ask_json("status", "local")
     assert one["current_model"] is None
     assert one["current"]["model"] == "model.onnx"
     assert "serves" in edgekit("status", "local").out
 
 
 def test_the_probe_sees_the_runtime_that_push_installed(bundle, workplace):
-    asked("push", bundle, "local")
+    ask_json("push", bundle, "local")
     device = workplace.parent / "device"
     site = device / "runtimes" / "onnxruntime-own"
     shutil.copytree(Path(onnxruntime.__file__).parent, site / "onnxruntime", symlinks=True)
@@ -220,7 +220,7 @@ def test_the_probe_sees_the_runtime_that_push_installed(bundle, workplace):
     record.unlink()
     record.write_text(json.dumps(facts))
 
-    (probed,) = asked("devices", "probe", "local")
+    (probed,) = ask_json("devices", "probe", "local")
     found = [r for r in probed["runtimes"] if r["site"] == str(site)]
     assert [r["name"] for r in found] == ["onnxruntime"]
     assert "onnxruntime" in edgekit("devices", "probe", "local").out

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.builders.projects import command, edgekit, spawned
+from tests.builders.projects import command, edgekit, spawn
 
 COMMANDS = [
     "init",
@@ -129,7 +129,7 @@ def test_a_command_line_that_makes_no_sense_is_a_bad_request(workplace, argument
 
 
 def test_a_bad_request_ends_a_real_process_with_2(workplace):
-    done = spawned("build", "--max-drop", "much")
+    done = spawn("build", "--max-drop", "much")
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 2, done.err
 

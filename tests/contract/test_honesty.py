@@ -8,13 +8,13 @@ import pytest
 
 from edgekit.config.profile import read_profile_text
 from edgekit.config.project import FILE_NAME
-from tests.builders.projects import edgekit, spawned
+from tests.builders.projects import edgekit, spawn
 
 OTHER = {"x86_64": "tablet", "aarch64": "tablet-x86"}
 
 
 def facts(*arguments):
-    done = spawned(*arguments, "--json")
+    done = spawn(*arguments, "--json")
     assert done.code == 0, done.err
     return json.loads(done.out)
 
@@ -103,6 +103,6 @@ def test_images_are_decoded_to_the_channels_that_the_model_looks_at(workplace, c
         '[model]\npath = "model.onnx"\n[data]\ncalibration = "calib"\nevaluation = "eval"\n'
         '[data.preprocess]\nmean = 127.5\nstd = 127.5\nlayout = "NCHW"\n'
     )
-    done = spawned("build", "--device", "tablet-x86", "--runtime", "onnxruntime", "--json")
+    done = spawn("build", "--device", "tablet-x86", "--runtime", "onnxruntime", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["chosen"] == "original"

@@ -6,7 +6,7 @@ import re
 import onnx
 import pytest
 
-from tests.builders.projects import ROOT, spawned
+from tests.builders.projects import ROOT, spawn
 from tests.contract.demo_plugin import LEFT_OUT, write_plugin
 
 WARNING = "edgekit: warning: plugin "
@@ -24,7 +24,7 @@ def run(installed, workplace, monkeypatch):
 
     def run(*arguments, site=installed):
         monkeypatch.setenv("PYTHONPATH", str(site), prepend=":")
-        return spawned(*arguments)
+        return spawn(*arguments)
 
     return run
 

@@ -11,7 +11,7 @@ pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
 from edgekit.bundle.manifest import open_bundle
 from tests.builders.if_branches import model_by_rate
-from tests.builders.projects import PROFILE, edgekit, refused, spawned, write_tiny
+from tests.builders.projects import PROFILE, assert_refused, edgekit, spawn, write_tiny
 
 TIE = 1.03
 
@@ -20,9 +20,7 @@ TIE = 1.03
 def both(shared_cache, tmp_path_factory):
     """A project built for both runtimes, and what the command said."""
     project = write_tiny(tmp_path_factory.mktemp("both") / "tiny", samples=300)
-    done = spawned(
-        "build", "-C", project, "--runtime", "auto", "--json", EDGEKIT_CACHE=shared_cache
-    )
+    done = spawn("build", "-C", project, "--runtime", "auto", "--json", EDGEKIT_CACHE=shared_cache)
     assert done.code == 0, done.err
     return project, json.loads(done.out)
 
@@ -64,7 +62,7 @@ def test_those_far_behind_are_timed_in_fewer_processes_and_the_original_in_all(b
 def test_a_device_measures_both_formats_and_the_fastest_that_passes_is_chosen(
     both, shared_cache, tmp_path
 ):
-    done = spawned(
+    done = spawn(
         "build", "-C", both[0], "--runtime", "auto", "--on", "local",
         "--out", tmp_path / "there", "--json",
         EDGEKIT_CACHE=shared_cache, EDGEKIT_HOME=tmp_path / "home",
@@ -156,8 +154,8 @@ def test_a_file_is_converted_by_hand_and_back(tiny):
 
 def test_a_recipe_that_ends_in_a_file_the_device_does_not_run_is_refused(tiny):
     how = ("--device", "beaglebone-black", "--runtime", "auto", "--step", "quantize-static")
-    refused("build", "-C", tiny, *how, says="edgekit apply to-tflite")
-    refused("build", "-C", tiny, "--step", "to-tflite", says="onnxruntime do not run")
+    assert_refused("build", "-C", tiny, *how, says="edgekit apply to-tflite")
+    assert_refused("build", "-C", tiny, "--step", "to-tflite", says="onnxruntime do not run")
 
 
 def test_a_build_with_another_constant_makes_another_tflite_file(workplace):

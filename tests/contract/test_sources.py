@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.builders.projects import PROFILE, edgekit, refused, spawned, untouched
+from tests.builders.projects import PROFILE, assert_refused, assert_untouched, edgekit, spawn
 
 TORCH = """
 import os
@@ -90,15 +90,15 @@ def test_a_pickle_is_not_opened_without_trust_and_its_code_does_not_run(project)
 
     for suffix in ("pkl", "joblib", "pt", "pth", "pt2"):
         (project / f"bad.{suffix}").write_bytes(pickle.dumps(Harm()))
-    with untouched(project):
+    with assert_untouched(project):
         for suffix in ("pkl", "joblib", "pt", "pth", "pt2"):
-            done = refused(
+            done = assert_refused(
                 "inspect", "-C", project, f"bad.{suffix}", says="contains Python pickles"
             )
             assert "--trust-pickle" in done.err
-        refused("build", "-C", project, "bad.pkl", says="contains Python pickles")
-        refused("bench", "-C", project, "bad.pkl", "local", says="contains Python pickles")
-        refused(
+        assert_refused("build", "-C", project, "bad.pkl", says="contains Python pickles")
+        assert_refused("bench", "-C", project, "bad.pkl", "local", says="contains Python pickles")
+        assert_refused(
             "apply",
             "clean",
             "-C",
@@ -112,7 +112,7 @@ def test_a_pickle_is_not_opened_without_trust_and_its_code_does_not_run(project)
 
 def test_a_torch_function_is_built_and_what_it_prints_stays_out_of_the_json(tiny):
     (tiny / "nets.py").write_text(TORCH)
-    done = spawned(
+    done = spawn(
         "build", "-C", tiny, "nets:net", "--json", "--step", "quantize-static", "--allow-failing"
     )
     assert done.code in (0, 3), done.err
@@ -153,7 +153,7 @@ def test_a_missing_library_is_named_with_its_extra(tiny, given, blocked, package
     for name in blocked:
         message = f"raise ModuleNotFoundError('No module named {name}', name='{name}')\n"
         (site / f"{name}.py").write_text(message)
-    done = spawned("inspect", "-C", tiny, given, "--trust-pickle", PYTHONPATH=_path(site))
+    done = spawn("inspect", "-C", tiny, given, "--trust-pickle", PYTHONPATH=_path(site))
     assert (done.code, done.out) == (2, ""), done.err
     stages = ("reading the model", "converting")
     said = [line for line in done.err.splitlines() if not line.startswith(stages)]
@@ -184,4 +184,4 @@ def test_missing_sources_are_reported_in_one_line(tiny, given, says):
     (tiny / "folder").mkdir()
     (tiny / "nets.py").write_text("\n\ndef raises():\n    raise ValueError('boom')\n")
     (tiny / "broken.py").write_text("def function(:\n")
-    refused("inspect", "-C", tiny, given, says=says)
+    assert_refused("inspect", "-C", tiny, given, says=says)

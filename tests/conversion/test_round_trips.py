@@ -14,7 +14,7 @@ from edgekit.conversion.onnx_to_tflite.convert_graph import convert_nodes
 from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
 from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.tflite.flatbuffer import read_lite
-from tests.builders.handmade_tflite import batch_of, by_litert, by_onnxruntime, lifted
+from tests.builders.handmade_tflite import batch_of, by_litert, by_onnxruntime, convert
 from tests.builders.tiny import normal
 
 
@@ -155,7 +155,7 @@ def cases():
     return found()
 
 
-def stored(case):
+def store_inputs(case):
     """A test's model with all inputs but the first one stored, and what it is fed and gives."""
     (fed, *rest), expected = case.data_sets[0]
     model = onnx.ModelProto()
@@ -169,8 +169,8 @@ def stored(case):
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_onnx_operators_go_to_tflite_and_back(name):
-    model, feeds, expected = stored(cases()[name])
-    made = lifted(convert_nodes(fix_shapes(model, {})))
+    model, feeds, expected = store_inputs(cases()[name])
+    made = convert(convert_nodes(fix_shapes(model, {})))
     found = by_onnxruntime(made, feeds)
     for value, want in zip(model.graph.output, expected, strict=True):
         assert found[value.name].dtype == want.dtype

@@ -8,7 +8,7 @@ from edgekit.data.input_settings import WHOLE, Feeding, RecurrentState, build_fe
 from edgekit.errors import UserError
 from edgekit.model import Signature, TensorSpec
 from edgekit.pipeline.init_project import init_project
-from tests.builders.projects import edgekit, refused
+from tests.builders.projects import assert_refused, edgekit
 from tests.builders.stateful import growing_model, step_model
 from tests.builders.tiny import apply, model, normal, run, samples
 
@@ -28,7 +28,7 @@ SIGNATURE = Signature(
 )
 
 
-def told(folder, text, signature=SIGNATURE):
+def read_notes(folder, text, signature=SIGNATURE):
     (folder / "edgekit.toml").write_text(text)
     table = load_project(folder).model
     return build_feeding(signature, table.inputs, dims=table.dims, folder=folder)
@@ -103,7 +103,7 @@ def test_batch_dimensions_need_no_given_size():
 )
 def test_a_constant_is_a_number_a_list_or_a_file(tmp_path, text, value):
     np.save(tmp_path / "gain.npy", np.float64([[4, 5, 6]]))
-    (found,) = told(tmp_path, text).constants.values()
+    (found,) = read_notes(tmp_path, text).constants.values()
 
     assert found.tolist() == value
 
@@ -112,7 +112,7 @@ def test_a_state_begins_with_zeros_a_number_or_a_file(tmp_path):
     np.save(tmp_path / "first.npy", np.arange(12.0).reshape(2, 1, 6))
     table = '[model.inputs.state]\nfrom = "state_out"\n'
     firsts = [
-        told(tmp_path, table + more).states["state"].initial
+        read_notes(tmp_path, table + more).states["state"].initial
         for more in ("", "initial = 0.5\n", 'initial = "first.npy"\n')
     ]
 
@@ -173,14 +173,14 @@ def test_invalid_input_tables_are_refused_in_one_line(tmp_path, text, says):
         start = b"\x93NUMPY\x01\x00\x80\x00"
         (tmp_path / f"{name}.npy").write_bytes(start + header.ljust(127).encode() + b"\n")
     with pytest.raises(UserError) as caught:
-        told(tmp_path, text)
+        read_notes(tmp_path, text)
     assert says in str(caught.value)
 
 
 def test_at_least_one_input_must_come_from_samples(tmp_path):
     one = Signature(inputs=(spec("h", 1, 4),), outputs=(spec("hn", 1, 4),))
     with pytest.raises(UserError, match="at least one must come from the samples"):
-        told(tmp_path, '[model.inputs.h]\nfrom = "hn"', one)
+        read_notes(tmp_path, '[model.inputs.h]\nfrom = "hn"', one)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_an_input_that_nothing_feeds_is_refused_with_the_ways_to_feed_it(tmp_pat
     path = step_model(tmp_path)
     (tmp_path / "edgekit.toml").unlink()
     np.savez(tmp_path / "d.npz", x=normal(4, 8))
-    refused(
+    assert_refused(
         "apply", "quantize-static", path, "-o", tmp_path / "o.onnx", "-C", tmp_path,
         "--data", "d.npz", says="[model.inputs.state] in edgekit.toml",
     )  # fmt: skip

@@ -21,7 +21,7 @@ from edgekit.progress import ignore_progress
 from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.measure.accuracy import score
 from edgekit_agent.measure.feeds import open_columns
-from tests.builders.projects import edgekit, refused
+from tests.builders.projects import assert_refused, edgekit
 from tests.builders.stateful import (
     GROWING_TOML,
     STEP_TOML,
@@ -56,7 +56,7 @@ def arrays(samples):
         return {name: rows.read(0, rows.column.shape[0]) for name, rows in opened.items()}
 
 
-def made(name, path, folder, data, **settings):
+def make(name, path, folder, data, **settings):
     out = folder / f"{name}-{data}.out"
     chosen = build_step(PASSES[name].settings(**settings))
     apply(chosen, path, out, data=data, folder=folder, tick=ignore_progress)
@@ -127,8 +127,8 @@ def test_every_pass_gives_the_same_from_sequences_as_from_states_by_hand(tmp_pat
     path = step_model(tmp_path)
     step_data(tmp_path, path)
 
-    one = made(name, path, tmp_path, "steps.npz", **settings).read_bytes()
-    other = made(name, path, tmp_path, "hand.npz", **settings).read_bytes()
+    one = make(name, path, tmp_path, "steps.npz", **settings).read_bytes()
+    other = make(name, path, tmp_path, "hand.npz", **settings).read_bytes()
 
     assert one == other
 
@@ -138,8 +138,8 @@ def test_a_quantized_model_depends_on_the_states_that_were_carried(tmp_path):
     step_data(tmp_path, path)
     np.savez(tmp_path / "zeros.npz", x=normal(40, 8, seed=8), state=np.zeros((40, 2, 6), "f"))
 
-    one = made("quantize-static", path, tmp_path, "steps.npz").read_bytes()
-    other = made("quantize-static", path, tmp_path, "zeros.npz").read_bytes()
+    one = make("quantize-static", path, tmp_path, "steps.npz").read_bytes()
+    other = make("quantize-static", path, tmp_path, "zeros.npz").read_bytes()
 
     assert one != other
 
@@ -172,8 +172,8 @@ def test_growing_states_quantize_as_if_fed_by_hand(tmp_path):
     kept = [number for number, state in enumerate(states) if len(state) == 8]
     np.savez(tmp_path / "hand.npz", x=x[kept], seen=np.stack([states[k] for k in kept]))
 
-    one = made("quantize-dynamic", path, tmp_path, "steps.npz").read_bytes()
-    other = made("quantize-dynamic", path, tmp_path, "hand.npz").read_bytes()
+    one = make("quantize-dynamic", path, tmp_path, "steps.npz").read_bytes()
+    other = make("quantize-dynamic", path, tmp_path, "hand.npz").read_bytes()
 
     assert one == other
 
@@ -181,7 +181,7 @@ def test_growing_states_quantize_as_if_fed_by_hand(tmp_path):
 def test_a_length_that_no_sequence_has_is_refused(tmp_path):
     path = growing_model(tmp_path)
     growing_data(tmp_path, path)
-    refused(
+    assert_refused(
         "apply", "clean", path, "-o", tmp_path / "o.onnx", "-C", tmp_path, "--data", "steps.npz",
         "--dims", "past=50", says="at no step do the states have the requested sizes",
     )  # fmt: skip
@@ -219,7 +219,7 @@ def test_scoring_carries_the_model_s_own_states_and_begins_anew_with_each_sequen
 def test_a_candidate_is_scored_with_its_own_states(tmp_path):
     path = step_model(tmp_path)
     x, *_ = step_data(tmp_path, path)
-    candidate = made("quantize-static", path, tmp_path, "steps.npz")
+    candidate = make("quantize-static", path, tmp_path, "steps.npz")
     _, outputs = tally(tmp_path, path, "steps.npz", candidate)
 
     assert np.array_equal(outputs, steps_by_hand(candidate, x, SEQUENCE)[1])
@@ -324,7 +324,7 @@ def test_a_damaged_cache_of_states_is_computed_again(tmp_path):
     assert np.array_equal(arrays(calibration(tmp_path, "steps.npz", path))["state"], states)
 
 
-def dumped(task, folder):
+def dump(task, folder):
     done = subprocess.run(
         [sys.executable, TASKS / "eval.py", TASKS / task, "--dump", folder / "d.npz",
          "--split", "calib", "--n", "40"],
@@ -336,7 +336,7 @@ def dumped(task, folder):
 
 @pytest.mark.skipif(not TASKS.is_dir(), reason="needs the folder of tasks")
 def test_a_real_voice_activity_detector_quantizes_as_if_fed_by_hand(tmp_path):
-    fed = dumped("vad-silero-op15", tmp_path)
+    fed = dump("vad-silero-op15", tmp_path)
     order = [stream + 2 * at for stream in range(2) for at in range(40)]
     sequence = np.repeat([0, 1], 40)
     by_hand = {name: value[order] for name, value in fed.items()}
@@ -346,8 +346,8 @@ def test_a_real_voice_activity_detector_quantizes_as_if_fed_by_hand(tmp_path):
     (tmp_path / "edgekit.toml").write_text(
         '[model.inputs.sr]\nconstant = 16000\n[model.inputs.state]\nfrom = "stateN"\n'
     )
-    one = made("quantize-static", path, tmp_path, "steps.npz")
-    other = made("quantize-static", path, tmp_path, "hand.npz")
+    one = make("quantize-static", path, tmp_path, "steps.npz")
+    other = make("quantize-static", path, tmp_path, "hand.npz")
 
     feed = {"input": fed["input"][:1], "state": fed["state"][40][:, None], "sr": np.array(16000)}
     pairs = zip(open_session(one).run(None, feed), open_session(other).run(None, feed), strict=True)
@@ -385,7 +385,7 @@ def test_a_real_decoder_quantizes_as_if_fed_by_hand(tmp_path):
         + "".join(f'{name}.from = "{name.replace("past", "present")}"\n' for name in states)
     )
 
-    one = made("quantize-static", task / "model.onnx", tmp_path, "steps.npz").read_bytes()
-    other = made("quantize-static", task / "model.onnx", tmp_path, "hand.npz").read_bytes()
+    one = make("quantize-static", task / "model.onnx", tmp_path, "steps.npz").read_bytes()
+    other = make("quantize-static", task / "model.onnx", tmp_path, "hand.npz").read_bytes()
 
     assert one == other

@@ -143,7 +143,7 @@ def test_the_commands_of_a_block_exist_with_their_options(block):
         assert not {w for w in words[2:] if w.startswith("-")} - set(known), words
 
 
-def offered(page: str) -> set[str]:
+def list_offered(page: str) -> set[str]:
     """Passes that a page shows how to offer by an entry point."""
     tables = [tomllib.loads(b.text) for b in BLOCKS if b.page == page and b.language == "toml"]
     points = [t.get("project", {}).get("entry-points", {}) for t in tables]
@@ -156,7 +156,7 @@ def test_the_passes_of_a_block_exist(block):
         named = [words[i + 1].partition(":")[0] for i, w in enumerate(words) if w == "--step"]
         if words[1] in {"apply", "passes"}:
             named += [word for word in words[2:3] if not word.startswith("-")]
-        assert set(named) <= set(PASSES) | offered(block.page), words
+        assert set(named) <= set(PASSES) | list_offered(block.page), words
 
 
 def test_every_extra_that_pip_is_told_of_exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.config.profile import read_profile_text
-from tests.builders.devices import booted, edgekit, home, script, skip_without
+from tests.builders.devices import boot, edgekit, home, script, skip_without
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-aarch64", "qemu-img", "mmdebstrap", "zstd")
@@ -25,7 +25,7 @@ def device(device_scripts, tmp_path_factory):
             pytest.skip("the image of the device is built by root")
         script(device_scripts, "build-image.sh", {"SIZE_MB": "900"})
     settings = {"ARCH": "arm64", "CPU": "cortex-a53", "SMP": "2", "MEM": "512"}
-    with booted(device_scripts, settings, tmp_path_factory.mktemp("cache")) as name:
+    with boot(device_scripts, settings, tmp_path_factory.mktemp("cache")) as name:
         yield name
 
 

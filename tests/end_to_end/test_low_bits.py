@@ -11,7 +11,7 @@ from edgekit.pipeline.evaluate import compute_transfer_bytes
 from edgekit.recipe import Clean, QuantizeStatic, QuantizeWeights
 from tests.builders.tiny import work
 from tests.builders.zoo_projects import taken_in
-from tests.end_to_end.test_zoo import plainly_scored
+from tests.end_to_end.test_zoo import count_correct
 
 pytestmark = pytest.mark.zoo
 
@@ -39,6 +39,6 @@ def test_few_bit_models_are_small_and_accurate(
     spent = sum(c.bits * c.parameters for c in layers) / sum(c.parameters for c in layers)
     assert spent <= bits * 1.02
     assert intake.model.bytes / compute_transfer_bytes(made.path.read_bytes()) >= least_ratio
-    before, n = plainly_scored(zoo, entry, intake.model.path)
-    after, _ = plainly_scored(zoo, entry, made.path)
+    before, n = count_correct(zoo, entry, intake.model.path)
+    after, _ = count_correct(zoo, entry, made.path)
     assert 100 * (before - after) / n <= most_points

@@ -11,7 +11,7 @@ from edgekit.onnx_graph.io import load
 from edgekit.recipe import LowRank, QuantizeStatic
 from tests.builders.tiny import work
 from tests.builders.zoo_projects import taken_in
-from tests.end_to_end.test_zoo import plainly_scored
+from tests.end_to_end.test_zoo import count_correct
 
 pytestmark = pytest.mark.zoo
 
@@ -27,8 +27,8 @@ def test_factorized_layers_stay_accurate_in_8_bits(zoo, tmp_path, monkeypatch):
     before, after = (compute_cost(load(m.path), {}) for m in (intake.model, thin))
     assert after.parameters < 0.77 * before.parameters
     assert after.macs < before.macs
-    right, n = plainly_scored(zoo, entry, intake.model.path)
-    floats, _ = plainly_scored(zoo, entry, thin.path)
-    integers, _ = plainly_scored(zoo, entry, both.path)
+    right, n = count_correct(zoo, entry, intake.model.path)
+    floats, _ = count_correct(zoo, entry, thin.path)
+    integers, _ = count_correct(zoo, entry, both.path)
     assert 100 * (right - floats) / n <= 6.0
     assert 100 * (floats - integers) / n <= 2.0

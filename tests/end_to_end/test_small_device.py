@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders.devices import booted, edgekit, home, skip_without
+from tests.builders.devices import boot, edgekit, home, skip_without
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-arm", "qemu-img", "zstd")
@@ -26,7 +26,7 @@ def device(device_scripts, tmp_path_factory):
     if not (home() / "image-armhf/root.ext4").exists():
         pytest.skip(f"no image of the device; make it with {BUILD_IMAGE}")
     settings = {"ARCH": "armhf", "CPU": "cortex-a7", "SMP": "1", "MEM": "512"}
-    with booted(device_scripts, settings, tmp_path_factory.mktemp("cache")) as name:
+    with boot(device_scripts, settings, tmp_path_factory.mktemp("cache")) as name:
         yield name
 
 

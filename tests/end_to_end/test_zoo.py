@@ -60,22 +60,22 @@ def test_the_chosen_model_is_as_good_as_fast_and_as_small_as_promised(built):
         )
         assert not candidate["passes"] or slower >= 1 / TIE
     packed = next(out.glob("model.*"))
-    correct, n = plainly_scored(zoo, entry, packed)
+    correct, n = count_correct(zoo, entry, packed)
     assert (after["correct"], after["n"]) == (correct, n)
     if facts["chosen"] != "original":
-        ratio = plainly_timed(zoo, entry, [zoo / entry["name"] / entry["model"], packed])
+        ratio = compare_times(zoo, entry, [zoo / entry["name"] / entry["model"], packed])
         assert ratio <= NOISE
     published = entry["fp32_score"]["eval_top1"]
     assert before["correct"] / n == pytest.approx(published, abs=0.002)
 
 
-def plainly_timed(zoo: Path, entry: dict, models: list[Path]) -> float:
+def compare_times(zoo: Path, entry: dict, models: list[Path]) -> float:
     """Time of the second model over that of the first, by the runtimes alone, in turn."""
     columns, _ = samples(zoo, entry)
     quiet = [float("inf")] * 2
     for _ in range(7):
         for i, model in enumerate(models):
-            run = opened(model, entry, [column[:1] for column in columns])
+            run = open_runner(model, entry, [column[:1] for column in columns])
             times = []
             for _ in range(25):
                 start = time.perf_counter()
@@ -85,7 +85,7 @@ def plainly_timed(zoo: Path, entry: dict, models: list[Path]) -> float:
     return quiet[1] / quiet[0]
 
 
-def opened(model: Path, entry: dict, columns: list) -> Callable[[], np.ndarray]:
+def open_runner(model: Path, entry: dict, columns: list) -> Callable[[], np.ndarray]:
     """One inference of a file on one sample, by the plain runtime for it."""
     if model.suffix == ".tflite":
         return on_litert(model, entry, columns)
@@ -104,7 +104,7 @@ def fed(session: onnxruntime.InferenceSession, entry: dict, columns: list) -> di
     feed = {}
     for spec, column in zip(session.get_inputs(), columns, strict=True):
         dtype = np.int64 if spec.type == "tensor(int64)" else np.float32
-        feed[spec.name] = prepared(entry, column, dtype)
+        feed[spec.name] = prepare(entry, column, dtype)
     return feed
 
 
@@ -114,7 +114,7 @@ def on_litert(model: Path, entry: dict, columns: list) -> Callable[[], np.ndarra
     interpreter = Interpreter(model_path=str(model), num_threads=2)
     interpreter.allocate_tensors()
     for spec, column in zip(interpreter.get_input_details(), columns, strict=True):
-        interpreter.set_tensor(spec["index"], prepared(entry, column, spec["dtype"]))
+        interpreter.set_tensor(spec["index"], prepare(entry, column, spec["dtype"]))
 
     def run() -> np.ndarray:
         interpreter.invoke()
@@ -123,7 +123,7 @@ def on_litert(model: Path, entry: dict, columns: list) -> Callable[[], np.ndarra
     return run
 
 
-def plainly_scored(zoo: Path, entry: dict, model: Path) -> tuple[int, int]:
+def count_correct(zoo: Path, entry: dict, model: Path) -> tuple[int, int]:
     """Right answers by the runtime alone, one sample at a time, without a line of edgekit."""
     columns, labels = samples(zoo, entry)
     if model.suffix == ".tflite":
@@ -145,7 +145,7 @@ def scored_on_litert(model: Path, entry: dict, columns: list, labels) -> int:
     right = 0
     for i, label in enumerate(labels):
         for spec, column in zip(inputs, columns, strict=True):
-            value = prepared(entry, column[i : i + 1], spec["dtype"])
+            value = prepare(entry, column[i : i + 1], spec["dtype"])
             interpreter.set_tensor(spec["index"], value)
         interpreter.invoke()
         right += int(interpreter.get_tensor(output).reshape(-1).argmax() == label)
@@ -170,7 +170,7 @@ def samples(zoo: Path, entry: dict):
     return [np.stack(images)], np.array([int(label) for _, label in pairs])
 
 
-def prepared(entry: dict, rows, dtype):
+def prepare(entry: dict, rows, dtype):
     how = entry.get("preprocess")
     if dtype is np.float32 and how:
         rows = rows.astype(np.float32) * np.float32(how.get("scale", 1.0))

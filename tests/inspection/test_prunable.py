@@ -23,12 +23,12 @@ WEIGHTS = {
 }
 
 
-def looked(folder, text=NET, weights=WEIGHTS, **dims):
+def inspect_structure(folder, text=NET, weights=WEIGHTS, **dims):
     return find_prunable(model(folder, text, weights=weights), dims)
 
 
 def test_removable_macs_and_parameters_match_a_count_by_hand(tmp_path):
-    found = looked(tmp_path)
+    found = inspect_structure(tmp_path)
 
     first, second = found.parts
     assert [(p.name, p.kind, p.groups, p.width) for p in found.parts] == [
@@ -46,7 +46,7 @@ def test_removable_macs_and_parameters_match_a_count_by_hand(tmp_path):
 
 
 def test_layers_that_keep_their_channels_have_a_reason(tmp_path):
-    (kept,) = looked(tmp_path).fixed
+    (kept,) = inspect_structure(tmp_path).fixed
 
     assert (kept.layers, kept.example) == (1, "y")
     assert "the output y" in kept.reason
@@ -63,7 +63,7 @@ def test_heads_are_whole_and_counted_at_the_sizes_that_are_given(tmp_path):
     weights = {n: normal(8, 8) for n in "abcd"}
     weights |= {"s": np.array([0, 0, 2, 4]), "z": np.array([0, 0, 8])}
 
-    found = looked(tmp_path, text, weights, L=5)
+    found = inspect_structure(tmp_path, text, weights, L=5)
 
     heads = next(p for p in found.parts if p.kind == "heads")
     assert (heads.groups, heads.width, heads.layers) == (2, 4, 4)
@@ -105,7 +105,7 @@ def test_a_quantized_model_is_refused_as_quantized(tmp_path):
         "y = Mul(f, s) }"
     )
 
-    found = looked(tmp_path, text, {"w": np.ones((4, 3), np.int8)})
+    found = inspect_structure(tmp_path, text, {"w": np.ones((4, 3), np.int8)})
 
     assert found.parts == ()
     assert found.refused.startswith("the model is already quantized")
@@ -121,7 +121,7 @@ def test_a_model_of_integer_weights_is_refused_as_quantized(tmp_path, restored):
     )
     weights = {"w": np.ones((4, 6), np.int8), "s": np.float32(0.1), "v": normal(6, 3)}
 
-    found = looked(tmp_path, text, weights)
+    found = inspect_structure(tmp_path, text, weights)
 
     assert found.parts == ()
     assert "weights are stored as integers" in found.refused
@@ -134,7 +134,7 @@ def test_a_depthwise_layer_is_one_that_channels_run_through(tmp_path):
     )
     weights = {"w": normal(4, 3, 1, 1), "u": normal(4, 1, 3, 3), "v": normal(5, 4, 1, 1)}
 
-    (part,) = looked(tmp_path, text, weights).parts
+    (part,) = inspect_structure(tmp_path, text, weights).parts
 
     assert (part.groups, part.layers) == (4, 3)
     assert part.macs == 3 * 64 * (3 + 9 + 5)
@@ -152,7 +152,7 @@ def test_a_residual_layer_can_be_removed_as_a_whole(tmp_path):
         "k": normal(16, 4, seed=3),
     }
 
-    found = looked(tmp_path, text, weights)
+    found = inspect_structure(tmp_path, text, weights)
 
     (layer,) = [p for p in found.parts if p.kind == "layers"]
     assert (layer.name, layer.groups, layer.layers) == ("s", 1, 2)

@@ -11,7 +11,7 @@ from edgekit.inspection.summary import inspect
 from edgekit.pipeline.apply import apply
 from edgekit.progress import ignore_progress
 from edgekit.recipe import ToTflite
-from tests.builders.projects import edgekit, refused
+from tests.builders.projects import assert_refused, edgekit
 from tests.builders.tiny import model, normal
 
 NET = (
@@ -31,7 +31,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
 
 
-def looked(folder, path, **dims):
+def inspect_model(folder, path, **dims):
     return inspect(path, device=None, folder=folder, dims=dims)
 
 
@@ -39,14 +39,14 @@ def test_the_command_line_overrides_edgekit_toml(tmp_path):
     (tmp_path / "edgekit.toml").write_text("[model]\ndims = { H = 4 }\n")
     path = model(tmp_path, NET, weights=WEIGHTS).path
 
-    assert looked(tmp_path, path).cost.macs == 4 * 4 * 8 * 27 + 40
-    assert looked(tmp_path, path, H=16).cost.macs == 4 * 16 * 8 * 27 + 40
+    assert inspect_model(tmp_path, path).cost.macs == 4 * 4 * 8 * 27 + 40
+    assert inspect_model(tmp_path, path, H=16).cost.macs == 4 * 16 * 8 * 27 + 40
 
 
 def test_a_dimension_without_a_name_goes_by_its_input_and_axis(tmp_path):
     path = model(tmp_path, NET.replace("H,8", "?,8"), weights=WEIGHTS).path
 
-    assert looked(tmp_path, path, **{"x.2": 8}).cost.macs == 4 * 8 * 8 * 27 + 40
+    assert inspect_model(tmp_path, path, **{"x.2": 8}).cost.macs == 4 * 8 * 8 * 27 + 40
 
 
 def test_every_command_that_takes_a_model_takes_sizes(tmp_path):
@@ -72,7 +72,7 @@ def test_tflite_takes_the_sizes_that_are_given(tmp_path):
         dims={"H": 8},
     )
 
-    assert [str(s) for s in looked(tmp_path, out).model.signature.inputs] == [
+    assert [str(s) for s in inspect_model(tmp_path, out).model.signature.inputs] == [
         "x float32 [1, 3, 8, 8]"
     ]
 
@@ -95,17 +95,19 @@ def test_tflite_takes_the_sizes_that_are_given(tmp_path):
 )
 def test_an_invalid_size_is_refused(tmp_path, given, says):
     path = model(tmp_path, NET, weights=WEIGHTS).path
-    refused("inspect", path, "--dims", given, says=says)
+    assert_refused("inspect", path, "--dims", given, says=says)
 
 
 def test_one_dimension_has_one_size(tmp_path):
     path = model(tmp_path, NET, weights=WEIGHTS).path
-    refused("inspect", path, "--dims", "H=3", "--dims", "H=4", says="H is given twice, as 3 and 4")
+    assert_refused(
+        "inspect", path, "--dims", "H=3", "--dims", "H=4", says="H is given twice, as 3 and 4"
+    )
 
 
 def test_a_bundle_has_its_sizes(tmp_path):
     (tmp_path / "bundle").mkdir()
-    refused(
+    assert_refused(
         "bench",
         tmp_path / "bundle",
         "local",
@@ -129,4 +131,4 @@ def test_mirrored_padding_does_not_prevent_pruning(tmp_path):
     assert [part.groups for part in found.parts] == [32]
     assert asked.sizes == {"x": (1, 16000)}
     with pytest.raises(UserError, match="more than the limit of"):
-        looked(tmp_path, path, T=1 << 30)
+        inspect_model(tmp_path, path, T=1 << 30)

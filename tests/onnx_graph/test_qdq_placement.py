@@ -21,7 +21,7 @@ W = {
 }
 
 
-def placed(body, outputs="y"):
+def place(body, outputs="y"):
     typed = ", ".join(f"float[N,C,H,L] {name}" for name in outputs.split())
     text = f"g (float[N,3,8,8] x) => ({typed}) {{ {body} }}"
     weights = {name: array for name, array in W.items() if name in body.replace(")", ",")}
@@ -29,7 +29,7 @@ def placed(body, outputs="y"):
 
 
 def test_an_activation_is_absorbed_by_the_convolution_before_it():
-    assert placed("c = Conv(x, w) y = Relu(c)").values == ["x", "y"]
+    assert place("c = Conv(x, w) y = Relu(c)").values == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -44,30 +44,30 @@ def test_an_activation_is_absorbed_by_the_convolution_before_it():
 def test_an_activation_is_not_absorbed_where_its_input_is_needed_or_its_bounds_unknown(
     body, outputs
 ):
-    assert placed(body, outputs).values == ["x", "c"]
+    assert place(body, outputs).values == ["x", "c"]
 
 
 def test_a_bound_that_is_stored_or_missing_is_known():
-    assert placed("c = Conv(x, w) y = Clip(c, , six)").values == ["x", "y"]
+    assert place("c = Conv(x, w) y = Clip(c, , six)").values == ["x", "y"]
 
 
 def test_moved_values_share_the_parameters_of_what_they_move():
-    placement = placed("c = Conv(x, w) m = MaxPool<kernel_shape = [2,2]>(c) y = Conv(m, v)")
+    placement = place("c = Conv(x, w) m = MaxPool<kernel_shape = [2,2]>(c) y = Conv(m, v)")
 
     assert placement.values == ["x", "c", "m", "y"]
     assert placement.root("m") == "c"
 
 
 def test_values_after_the_last_integer_kernel_stay_float():
-    placement = placed("c = Conv(x, w) m = MaxPool<kernel_shape = [2,2]>(c) y = Neg(m)")
+    placement = place("c = Conv(x, w) m = MaxPool<kernel_shape = [2,2]>(c) y = Neg(m)")
 
     assert placement.values == ["x", "c"]
     assert placement.parameter_source == {}
 
 
 def test_a_sum_is_8_bit_only_where_all_of_its_inputs_are():
-    both = placed("c = Conv(x, w) d = Conv(c, v) s = Add(c, d) y = Conv(s, v)")
-    one = placed("c = Conv(x, w) s = Add(c, k) y = Conv(s, v)")
+    both = place("c = Conv(x, w) d = Conv(c, v) s = Add(c, d) y = Conv(s, v)")
+    one = place("c = Conv(x, w) s = Add(c, k) y = Conv(s, v)")
 
     assert both.values == ["x", "c", "d", "s", "y"]
     assert one.values == ["x", "c", "s", "y"]  # s as the input of a kernel, not as an 8-bit sum
@@ -82,21 +82,21 @@ def test_operators_of_other_domains_are_not_taken_for_the_standard_ones():
 
 
 def test_all_parts_of_a_split_share_the_parameters_of_the_whole():
-    placement = placed("c = Conv(x, w) p, q = Split<axis = 1>(c) s = Add(p, q) y = Conv(s, u)")
+    placement = place("c = Conv(x, w) p, q = Split<axis = 1>(c) s = Add(p, q) y = Conv(s, u)")
 
     assert placement.root("p") == placement.root("q") == "c"
     assert {"p", "q", "s"} <= set(placement.values)
 
 
 def test_nothing_of_a_split_is_8_bit_where_no_integer_kernel_reads_a_part():
-    placement = placed("c = Conv(x, w) p, q = Split<axis = 1>(c) y = Add(p, half)")
+    placement = place("c = Conv(x, w) p, q = Split<axis = 1>(c) y = Add(p, half)")
 
     assert placement.values == ["x", "c"]
 
 
 def test_an_operator_without_a_kernel_passes_8_bits_on_to_one_that_takes_nothing_else():
-    joined = placed("c = Conv(x, w) t = Tanh(c) s = Concat<axis = 1>(t, c) y = Conv(s, d)")
-    alone = placed("c = Conv(x, w) t = Tanh(c) y = Neg(t)")
+    joined = place("c = Conv(x, w) t = Tanh(c) s = Concat<axis = 1>(t, c) y = Conv(s, d)")
+    alone = place("c = Conv(x, w) t = Tanh(c) y = Neg(t)")
 
     assert "t" in joined.values
     assert joined.root("t") == "t"

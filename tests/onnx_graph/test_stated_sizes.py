@@ -28,7 +28,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
 
 
-def stated(folder, sizes):
+def state_sizes(folder, sizes):
     """The network with dimensions of its values as (value, axis): number or name."""
     made = proto(NET, weights=WEIGHTS)
     values = {v.name: v for v in (*made.graph.input, *made.graph.value_info, *made.graph.output)}
@@ -67,7 +67,7 @@ def run(path, x):
     ids=["minus-one", "zero", "least", "space", "names", "huge-inside"],
 )
 def test_a_size_of_zero_or_less_is_free_for_every_pass(tmp_path, sizes, settings):
-    path, out = stated(tmp_path, sizes), tmp_path / "out"
+    path, out = state_sizes(tmp_path, sizes), tmp_path / "out"
     apply(
         build_step(settings),
         path,
@@ -82,15 +82,15 @@ def test_a_size_of_zero_or_less_is_free_for_every_pass(tmp_path, sizes, settings
 
 @pytest.mark.parametrize("size", [-1, 0])
 def test_a_cleaned_classifier_of_a_batch_of_minus_one_takes_any_batch(tmp_path, size):
-    path, out = stated(tmp_path, {("x", 0): size, ("y", 0): size}), tmp_path / "out.onnx"
+    path, out = state_sizes(tmp_path, {("x", 0): size, ("y", 0): size}), tmp_path / "out.onnx"
     apply(build_step(Clean()), path, out, data=None, folder=tmp_path, tick=ignore_progress)
 
-    whole = run(stated(tmp_path, {}), normal(5, 3, 8, 8))
+    whole = run(state_sizes(tmp_path, {}), normal(5, 3, 8, 8))
     assert np.allclose(run(out, normal(5, 3, 8, 8)), whole, atol=1e-5)
 
 
 def test_a_model_with_an_input_of_size_zero_runs(tmp_path):
-    path = stated(tmp_path, {("x", 0): 0})
+    path = state_sizes(tmp_path, {("x", 0): 0})
     store = Store(tmp_path / "store")
     found = open_model(path, folder=tmp_path, store=store, trusted=False, tick=ignore_progress)
 
@@ -122,7 +122,7 @@ def test_a_stored_tensor_may_be_empty(tmp_path):
 @pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize("size", [1 << 31, 1 << 40, 1 << 62])
 def test_a_size_beyond_the_memory_is_refused(tmp_path, axis, size):
-    path = stated(tmp_path, {("x", axis): size})
+    path = state_sizes(tmp_path, {("x", axis): size})
     store = Store(tmp_path / "store")
 
     with pytest.raises(UserError, match=r"the input x float32 \[.*\] takes"):
@@ -130,6 +130,6 @@ def test_a_size_beyond_the_memory_is_refused(tmp_path, axis, size):
 
 
 def test_a_name_that_a_terminal_cannot_show_is_shown_as_far_as_it_can_be(tmp_path):
-    path = stated(tmp_path, {("x", 2): "a\x1b[31m\nb"})
+    path = state_sizes(tmp_path, {("x", 2): "a\x1b[31m\nb"})
 
     assert str(read_onnx(path).signature.inputs[0]) == "x float32 [N, 3, a?[31m?b, W]"

@@ -12,12 +12,12 @@ from tests.builders.tiny import normal, proto, write
 NET = "g (float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) y = Add(h, b) }"
 
 
-def counted(folder, text=NET, **weights):
+def count(folder, text=NET, **weights):
     return read_storage_stats(write(folder, proto(text, weights=weights)).path)
 
 
 def test_bytes_are_counted_by_type_and_weights_apart_from_biases(tmp_path):
-    found = counted(tmp_path, w=normal(6, 4), b=normal(4))
+    found = count(tmp_path, w=normal(6, 4), b=normal(4))
 
     assert found.bytes_of == {"float32": 112}
     assert (found.weight_bytes, found.shared_bytes, found.nodes) == (96, 0, 2)
@@ -30,7 +30,7 @@ def test_a_weight_in_a_constant_node_is_one(tmp_path):
         "g (float[N,2] x) => (float[N,2] y) "
         "{ w = Constant<value = float[2,2] {1.0, 2.0, 3.0, 4.0}>() y = MatMul(x, w) }"
     )
-    assert counted(tmp_path, text).weight_bytes == 16
+    assert count(tmp_path, text).weight_bytes == 16
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_weight_in_a_constant_node_is_one(tmp_path):
     ],
 )
 def test_a_weight_with_another_reader_is_shared(tmp_path, text):
-    found = counted(tmp_path, text, w=normal(6, 4))
+    found = count(tmp_path, text, w=normal(6, 4))
 
     assert (found.weight_bytes, found.shared_bytes) == (0, 96)
 
@@ -53,7 +53,7 @@ def test_weights_inside_branches_count_like_those_of_the_graph(tmp_path):
         "{ v = Constant<value = float[2,2] {1.0, 2.0, 3.0, 4.0}>() p = MatMul(x, v) }, "
         "else_branch = e () => (float[N,2] q) { q = MatMul(x, w) }> }"
     )
-    found = counted(tmp_path, text, w=normal(2, 2))
+    found = count(tmp_path, text, w=normal(2, 2))
 
     assert (found.weight_bytes, found.shared_bytes) == (16, 16)
 
@@ -63,7 +63,7 @@ def test_weights_inside_branches_count_like_those_of_the_graph(tmp_path):
     [(np.nan, ("b", None)), (np.inf, (None, "b")), (-np.inf, (None, "b"))],
 )
 def test_a_nan_is_named_with_its_tensor(tmp_path, value, seen):
-    found = counted(tmp_path, w=normal(6, 4), b=np.array([1, value, 2, 3], np.float32))
+    found = count(tmp_path, w=normal(6, 4), b=np.array([1, value, 2, 3], np.float32))
 
     assert (found.nan, found.infinite) == seen
 
@@ -79,7 +79,7 @@ def test_a_graph_that_casts_float16_before_it_computes_does_not_compute_in_it(
     tmp_path, body, halves
 ):
     text = f"g (float16[N,6] x) => (float16[N,4] y) {{ {body} }}"
-    found = counted(tmp_path, text, w=normal(6, 4).astype(np.float16))
+    found = count(tmp_path, text, w=normal(6, 4).astype(np.float16))
 
     assert found.computes_in_half is halves
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.errors import UserError
 from edgekit.pipeline.example import list_examples, write_example
-from tests.builders.projects import DIGITS, ROOT, edgekit, listing, refused, untouched
+from tests.builders.projects import DIGITS, ROOT, assert_refused, assert_untouched, edgekit, listing
 
 
 def test_the_command_lists_examples_and_what_each_is():
@@ -63,15 +63,17 @@ def test_a_folder_that_is_not_empty_is_not_changed(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / ".notes").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    with untouched(tmp_path):
-        refused("example", "digits", tmp_path / "mine", says="mine: is not empty")
-        refused("example", "digits", tmp_path / "file", says="file: exists, and is not a folder")
-        refused("example", "digits", tmp_path / "no" / "such", says="no: no such folder")
+    with assert_untouched(tmp_path):
+        assert_refused("example", "digits", tmp_path / "mine", says="mine: is not empty")
+        assert_refused(
+            "example", "digits", tmp_path / "file", says="file: exists, and is not a folder"
+        )
+        assert_refused("example", "digits", tmp_path / "no" / "such", says="no: no such folder")
 
 
 def test_the_current_folder_is_not_replaced_under_the_shell(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused("example", "digits", ".", says=".: is the current folder")
+    assert_refused("example", "digits", ".", says=".: is the current folder")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,13 +85,13 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     real = Path.write_bytes
     monkeypatch.setattr(Path, "write_bytes", fail)
-    refused("example", "digits", tmp_path / "project", says="No space left on device")
+    assert_refused("example", "digits", tmp_path / "project", says="No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_example_is_answered_with_those_that_exist(tmp_path):
-    refused("example", "digit", tmp_path / "x", says="did you mean 'digits'?")
-    refused("example", "digits", says="DIR is missing")
+    assert_refused("example", "digit", tmp_path / "x", says="did you mean 'digits'?")
+    assert_refused("example", "digits", says="DIR is missing")
     with pytest.raises(UserError, match="no example named 'mnist'"):
         write_example("mnist", tmp_path / "x")
 

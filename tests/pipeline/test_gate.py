@@ -19,7 +19,7 @@ def tally(right, n=1000):
     return Tally("top1", n, right, hits_to_hex(hits))
 
 
-def measured(source="host", *, mib=1.0, p95=None, rss_mib=None, scored=True):
+def make_measurement(source="host", *, mib=1.0, p95=None, rss_mib=None, scored=True):
     return Measurement(
         source=source,
         tally=tally(900) if scored else None,
@@ -33,7 +33,7 @@ def measured(source="host", *, mib=1.0, p95=None, rss_mib=None, scored=True):
 def verdict(budget, *, host=None, device=None, right=900, drop=1.0, proof=False, strict=False):
     limits = Limits(budget=budget, drop_points=drop, require_proof=proof, strict=strict)
     comparison = compare(tally(900), tally(right), margin_points=drop)
-    return judge(limits, host=host or measured(), device=device, comparison=comparison)
+    return judge(limits, host=host or make_measurement(), device=device, comparison=comparison)
 
 
 def outcomes(found):
@@ -44,7 +44,7 @@ ALL = Budget(model_mib=2, transfer_mib=1, peak_rss_mib=100, latency_p95_ms=10)
 
 
 def test_latency_and_memory_of_the_host_never_count_for_a_device():
-    found = verdict(ALL, host=measured(p95=1.0, rss_mib=10))
+    found = verdict(ALL, host=make_measurement(p95=1.0, rss_mib=10))
 
     assert outcomes(found) == {
         "model_mib": "holds",
@@ -58,7 +58,7 @@ def test_latency_and_memory_of_the_host_never_count_for_a_device():
 
 
 def test_a_device_that_is_too_slow_fails_and_the_line_says_by_how_much():
-    found = verdict(ALL, device=measured("device:pi", p95=12.5, rss_mib=50))
+    found = verdict(ALL, device=make_measurement("device:pi", p95=12.5, rss_mib=50))
 
     assert [c.name for c in found.failing_checks] == ["latency_p95_ms"]
     assert not found.passes
@@ -66,7 +66,7 @@ def test_a_device_that_is_too_slow_fails_and_the_line_says_by_how_much():
 
 
 def test_a_limit_that_is_met_exactly_holds():
-    found = verdict(ALL, host=measured(mib=2.0), right=890)
+    found = verdict(ALL, host=make_measurement(mib=2.0), right=890)
 
     assert found.passes
     assert "0 below the limit" in str(found.checks[0])
@@ -98,8 +98,8 @@ def test_with_required_proof_a_good_estimate_is_not_enough():
     ("device", "where"),
     [
         (None, "host"),
-        (measured("device:pi"), "device"),
-        (measured("device:pi", scored=False), "host"),
+        (make_measurement("device:pi"), "device"),
+        (make_measurement("device:pi", scored=False), "host"),
     ],
 )
 def test_the_accuracy_line_says_where_the_samples_were_scored(device, where):
@@ -113,7 +113,7 @@ def test_a_candidate_that_a_device_could_not_run_does_not_pass_whatever_its_figu
 
 
 def test_strict_fails_what_is_not_measured_or_not_proven():
-    device = measured("device:pi", p95=1.0, rss_mib=10)
+    device = make_measurement("device:pi", p95=1.0, rss_mib=10)
     assert [c.name for c in verdict(ALL, strict=True).failing_checks] == [
         "peak_rss_mib",
         "latency_p95_ms",
@@ -126,7 +126,7 @@ def test_strict_fails_what_is_not_measured_or_not_proven():
 
 
 def test_the_transfer_counts_the_manifest_and_the_golden_samples():
-    host = replace(measured(), overhead_bytes=MIB // 2)
+    host = replace(make_measurement(), overhead_bytes=MIB // 2)
     (line,) = (c for c in verdict(ALL, host=host).checks if c.name == "transfer_mib")
     assert line.measured == 1.0
     host = replace(host, overhead_bytes=MIB // 2 + 4)

@@ -23,7 +23,7 @@ from edgekit.pipeline.pixel_scaling import (
     set_scaling,
     try_scalings,
 )
-from tests.builders.projects import PROFILE, refused
+from tests.builders.projects import PROFILE, assert_refused
 from tests.builders.tiny import model
 
 SIZE, CLASSES, COUNT = 6, 3, 90
@@ -207,7 +207,7 @@ def test_a_build_with_unscaled_bytes_ends_with_the_table_to_paste(tmp_path):
     np.savez(tmp_path / "eval.npz", x=x, label=labels)
 
     asked = ("build", path, "--device", PROFILE, "-C", tmp_path, "--eval", "eval.npz")
-    done = refused(*asked, says="without scaling; the model then predicts")
+    done = assert_refused(*asked, says="without scaling; the model then predicts")
 
     assert "[data.preprocess]\nmean = 127.5\nstd = 127.5" in done.err
     assert not (tmp_path / "build").exists()

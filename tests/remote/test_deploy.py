@@ -14,7 +14,7 @@ from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback,
 from edgekit.remote.session import open_session
 from edgekit.remote.upload import PackedFiles, send, sha256
 from edgekit_agent.results import RuntimeFacts, StageProgress
-from tests.builders.servers import make_bundle, served
+from tests.builders.servers import get_served, make_bundle
 
 
 @pytest.fixture(params=["local", "dev"])
@@ -47,8 +47,8 @@ def test_push_push_again_roll_back_and_ask_for_the_status(device, bundles, tmp_p
         assert again.sent_bytes < 0.01 * again.total_bytes
         second = push(bundles[1], session, cache=tmp_path / "cache")
         assert second.previous == first.release != second.release
-        assert status(session).current.name == second.release == served(home)
-        assert rollback(session).current.name == first.release == served(home)
+        assert status(session).current.name == second.release == get_served(home)
+        assert rollback(session).current.name == first.release == get_served(home)
         assert status(session).previous.name == second.release
     with open_session(host) as session:
         anew = push(bundles[0], session, cache=tmp_path / "cache")
@@ -76,11 +76,11 @@ def test_pushing_again_repairs_a_damaged_release(device, bundles, tmp_path, file
         path.write_text("rot")
         assert status(session).current.name == first.release
         again = push(bundles[0], session, cache=tmp_path / "cache")
-        assert again.release == first.release == served(home)
+        assert again.release == first.release == get_served(home)
         path.unlink()
         path.write_text("rot")
         other = push(bundles[1], session, cache=tmp_path / "cache")
-        assert (other.release, other.previous) == (served(home), first.release)
+        assert (other.release, other.previous) == (get_served(home), first.release)
 
 
 def test_a_bundle_file_is_the_same_as_its_folder(device, bundles, tmp_path):
@@ -90,7 +90,7 @@ def test_a_bundle_file_is_the_same_as_its_folder(device, bundles, tmp_path):
     with open_session(host) as session:
         packed = push(open_bundle(tmp_path / "b.edgekit"), session, cache=tmp_path / "cache")
         plain = push(bundles[0], session, cache=tmp_path / "cache")
-    assert packed.release == plain.release == served(home)
+    assert packed.release == plain.release == get_served(home)
 
 
 @pytest.mark.parametrize("form", ["folder", "file", "file of an older edgekit"])
@@ -113,7 +113,7 @@ def test_few_bit_weights_are_sent_packed_and_served_unchanged(device, tmp_path, 
     others = sum(len(data) for name, data in members.items() if not name.startswith("model"))
     assert report.sent_bytes < len(sent.data) + others + 6000
     assert report.sent_bytes < 0.5 * model.stat().st_size
-    assert report.release == served(home)
+    assert report.release == get_served(home)
     assert (home / "current" / "model.onnx").read_bytes() == model.read_bytes()
 
 
@@ -162,7 +162,7 @@ def test_a_model_with_other_outputs_on_the_device_is_not_served(device, bundles,
             push(
                 make_bundle(tmp_path / "bad", seed=9, wrong=True), session, cache=tmp_path / "cache"
             )
-        assert status(session).current.name == good.release == served(home)
+        assert status(session).current.name == good.release == get_served(home)
 
 
 def test_a_file_of_the_bundle_that_was_changed_is_not_installed(device, bundles, tmp_path):
@@ -176,7 +176,7 @@ def test_a_file_of_the_bundle_that_was_changed_is_not_installed(device, bundles,
         pytest.raises(DeviceError, match=f"^{host}: .*(damaged in transfer|another|other content)"),
     ):
         push(bundles[0], session, cache=tmp_path / "cache")
-    assert served(home) is None
+    assert get_served(home) is None
 
 
 @pytest.fixture

@@ -46,10 +46,10 @@ def test_constants_states_and_sequences_are_sent(device, tmp_path):
     assert [sha256_of(c.path) for c in there.files()] == [sha256_of(c.path) for c in here.files()]
     assert there.states[0].output == "next"
     forget(session, get_staged_digests(there))
-    assert kept(home) == []
+    assert list_kept(home) == []
 
 
-def kept(home):
+def list_kept(home):
     return sorted(p.name for kind in ("objects", "parts") for p in (home / kind).iterdir())
 
 
@@ -60,9 +60,9 @@ def test_samples_are_found_there_and_forgotten_again(device, tmp_path):
     digests = get_staged_digests(there)
     assert digests == tuple(sha256_of(c.path) for c in (*here.columns, here.label))
     assert [sha256_of(c.path) for c in (*there.columns, there.label)] == list(digests)
-    assert kept(home) == sorted(digests)
+    assert list_kept(home) == sorted(digests)
     assert forget(session, digests) == ()
-    assert kept(home) == []
+    assert list_kept(home) == []
     assert forget(session, digests) == ()
 
 
@@ -72,10 +72,10 @@ def test_a_file_that_a_release_is_made_of_stays(device, tmp_path):
     push(bundle, session, cache=tmp_path / "cache")
     model = bundle.path / "model.onnx"
     stage_file(session, model)
-    before = kept(home)
+    before = list_kept(home)
     staged = get_staged_digests(stage_samples(session, samples(tmp_path)))
     assert forget(session, [*staged, sha256_of(str(model))]) == (sha256_of(str(model)),)
-    assert kept(home) == before
+    assert list_kept(home) == before
 
 
 def test_nothing_stays_of_samples_that_were_interrupted(device, tmp_path):
@@ -86,7 +86,7 @@ def test_nothing_stays_of_samples_that_were_interrupted(device, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         stage_samples(session, samples(tmp_path, megabytes=64), interrupt)
-    assert kept(home) == []
+    assert list_kept(home) == []
 
 
 def test_forgetting_nothing_sends_nothing(device):

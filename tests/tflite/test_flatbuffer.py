@@ -24,11 +24,11 @@ FILES = (
 )
 
 
-def unpacked(data):
+def unpack(data):
     return schema.ModelT.InitFromPackedBuf(data, 0)
 
 
-def packed(model):
+def pack(model):
     builder = Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -80,10 +80,10 @@ def test_inputs_have_the_names_and_order_that_the_agent_reports(tmp_path):
 
 
 def test_without_a_signature_names_are_those_of_the_tensors_made_plain(tmp_path):
-    model = unpacked(write_lite(dense()))
+    model = unpack(write_lite(dense()))
     model.signatureDefs = None
     model.subgraphs[0].tensors[0].name = "serving_default_image:0"
-    data = packed(model)
+    data = pack(model)
     read = read_lite(data)
     assert list(read.inputs) == ["image"]
     assert (list(read.inputs), list(read.outputs)) == names_reported(data, tmp_path)
@@ -184,11 +184,11 @@ def test_a_custom_operator_keeps_its_name_and_options():
 
 def test_constants_behind_the_flatbuffer_are_read():
     data = write_lite(dense())
-    model = unpacked(data)
+    model = unpack(data)
     place = model.subgraphs[0].tensors[1].buffer
     raw = bytes(model.buffers[place].data)
     model.buffers[place] = schema.BufferT(offset=2**20, size=len(raw))
-    moved = packed(model).ljust(2**20, b"\0") + raw
+    moved = pack(model).ljust(2**20, b"\0") + raw
     expected = read_lite(data).ops[0].inputs[1].data
     np.testing.assert_array_equal(read_lite(moved).ops[0].inputs[1].data, expected)
     with pytest.raises(UserError, match="outside the file"):
@@ -198,7 +198,7 @@ def test_constants_behind_the_flatbuffer_are_read():
 ACTIVATIONS, PADDINGS = ("NONE", "RELU", "RELU6", "TANH"), ("SAME", "VALID")
 
 
-def drawn(value):
+def draw(value):
     if isinstance(value, bool):
         return st.booleans()
     if isinstance(value, float):
@@ -224,7 +224,7 @@ WITH_OPTIONS = sorted(
 @given(st.data())
 def test_options_are_read_as_they_were_written(data):
     kind = data.draw(st.sampled_from(WITH_OPTIONS))
-    options = {key: data.draw(drawn(value), key) for key, value in defaults(kind).items()}
+    options = {key: data.draw(draw(value), key) for key, value in defaults(kind).items()}
     graph = single(kind, [tensor("x", (1, 2, 2, 1))] * 3, tensor("y", (1, 2, 2, 1)), **options)
     (op,) = read_lite(write_lite(graph)).ops
     assert op.options == options

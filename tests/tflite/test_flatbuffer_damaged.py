@@ -89,7 +89,7 @@ def no_tensor(_model, graph):
     graph.operators[0].inputs = [0, 99, 2]
 
 
-def uncomputed(_model, graph):
+def make_uncomputed(_model, graph):
     graph.inputs = [1]
 
 
@@ -106,7 +106,7 @@ def blocks(_model, graph):
     )
 
 
-def unknown(model, _graph):
+def make_unknown(model, _graph):
     model.operatorCodes[0].builtinCode = 5000
 
 
@@ -121,10 +121,10 @@ def old(model, _graph):
         (words, "constants of type string are not supported"),
         (short, r"5 bytes stored, but float32\[3, 4\] needs 48"),
         (no_tensor, "there is no tensor 99"),
-        (uncomputed, "before it is computed"),
+        (make_uncomputed, "before it is computed"),
         (too_many_scales, "do not match its shape"),
         (blocks, "not supported"),
-        (unknown, "unknown operator 5000"),
+        (make_unknown, "unknown operator 5000"),
         (old, "schema version 2"),
     ],
 )

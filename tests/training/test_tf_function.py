@@ -87,7 +87,7 @@ class Reader(CalibrationDataReader):
         return next(self.left, None)
 
 
-def quantized(folder, proto, **how):
+def quantize(folder, proto, **how):
     source, made = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(proto, source)
     reader = Reader([{"x": tiny.normal(4, 4, 9, 8, seed=n)} for n in range(8)])
@@ -97,7 +97,7 @@ def quantized(folder, proto, **how):
 
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory):
-    return quantized(tmp_path_factory.mktemp("int8"), small_images())
+    return quantize(tmp_path_factory.mktemp("int8"), small_images())
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -251,7 +251,7 @@ def test_biases_whose_scales_are_computed_are_learned_and_written_back(function,
     assert np.abs(after - onnx_run(wide[1], {"x": x})[0]).max() > 0.1
 
 
-def distilled(function, tf, student, teacher, scales):
+def distill(function, tf, student, teacher, scales):
     """Loss before and after some steps, and the learned model."""
     graph, original = function.GraphFunction(student, learn_scales=scales), teacher
     x = tiny.normal(32, 4, 9, 8, seed=30)
@@ -282,7 +282,7 @@ def test_a_coarse_model_learns_and_stays_integers(function, tf, int8, scales):
         if tensor.name in ("dense_scale", "each_scale", "grouped_scale"):
             array = numpy_helper.to_array(tensor) * np.float32(32)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    losses, graph, learned, x = distilled(function, tf, coarse, small_images(), scales)
+    losses, graph, learned, x = distill(function, tf, coarse, small_images(), scales)
     assert min(losses[-5:]) < 0.6 * losses[0]
     stored = {t.name: t for t in learned.graph.initializer}
     weight = numpy_helper.to_array(stored["dense_quantized"])

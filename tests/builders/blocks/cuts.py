@@ -34,7 +34,7 @@ def shares(channels, share, seed=0):
     return select_removable(channels, wanted)
 
 
-def zeroed(channels, gone):
+def zero_groups(channels, gone):
     """The model with the makers of some groups, and what lies along them, zero."""
     made = ModelProto()
     made.CopyFrom(channels.proto)
@@ -91,7 +91,9 @@ def holds(channels, gone, sizes=((1, 6), (3, 5)), *, counts=True):
     smaller = remove_groups(channels, gone)
     onnx.checker.check_model(smaller, full_check=True)
     feeds = [feeds_of(channels.proto, *size) for size in sizes]
-    for before, after in zip(run(zeroed(channels, gone), feeds), run(smaller, feeds), strict=True):
+    for before, after in zip(
+        run(zero_groups(channels, gone), feeds), run(smaller, feeds), strict=True
+    ):
         for one, other in zip(before, after, strict=True):
             assert one.shape == other.shape
             scale = max(1.0, float(np.abs(one).max(initial=0)))

@@ -128,14 +128,14 @@ def attention(d, x, heads):
     scores = d.add("MatMul", query, d.add("Transpose", key, perm=[0, 1, 3, 2]))
     if d.chance(0.5):
         scores = d.add("Div", scores, d.scalar(size**0.5))
-    scores = _masked(d, scores)
+    scores = _mask(d, scores)
     seen = d.add("MatMul", d.add("Softmax", scores, axis=-1), value)
     seen = d.add("Transpose", seen, perm=[0, 2, 1, 3])
     seen = d.add("Reshape", seen, d.integers(0, 0 if d.chance(0.5) else -1, wide))
     return project(d, seen, wide), key, value
 
 
-def _masked(d, scores):
+def _mask(d, scores):
     rows, columns = d.shape(scores)[-2:]
     form = d.one_of(["none", "add", "where"])
     hidden = np.triu(np.ones((rows, columns), bool), 1 + columns - rows)

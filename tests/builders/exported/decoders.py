@@ -51,7 +51,7 @@ def _grouped_attention(d, x, heads, size):
     query = heads_of(d, project(d, x, heads * size), heads)
     key, value = (heads_of(d, project(d, x, groups * size), groups) for _ in range(2))
     if groups < heads:
-        key, value = (_repeated(d, each, heads // groups) for each in (key, value))
+        key, value = (_repeat(d, each, heads // groups) for each in (key, value))
     scores = d.add("MatMul", query, d.add("Transpose", key, perm=[0, 1, 3, 2]))
     scores = d.add("Mul", scores, d.scalar(size**-0.5))
     if d.chance(0.6):
@@ -61,7 +61,7 @@ def _grouped_attention(d, x, heads, size):
     return project(d, seen, heads * size)
 
 
-def _repeated(d, x, times):
+def _repeat(d, x, times):
     """Keys or values of a group, once for each of its queries."""
     _, groups, _, size = d.shape(x)
     wide = d.add("Unsqueeze", x, d.integers(2))
@@ -102,12 +102,12 @@ def experts(d):
     length, wide, inside = 2 + d.below(4), d.one_of([24, 48, 64]), d.one_of([32, 64])
     count = 2 + d.below(4)
     x = d.take(1, length, wide, axes=("batch", "length"))
-    y = _routed(d, x, count, inside) if d.chance(0.5) else _dense(d, x, count, inside)
+    y = _route(d, x, count, inside) if d.chance(0.5) else _dense(d, x, count, inside)
     y = project(d, activation(d, y), wide)
     return [project(d, norm(d, d.add("Add", x, y)), 9)]
 
 
-def _routed(d, x, count, inside):
+def _route(d, x, count, inside):
     wide = d.width(x)
     mean = d.add("ReduceMean", x, axes=[1], keepdims=0)
     chances = d.add("Softmax", project(d, mean, count), axis=-1)

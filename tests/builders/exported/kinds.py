@@ -15,7 +15,7 @@ from tests.builders.exported.decoders import decoder, experts
 from tests.builders.exported.draft import _SAMPLES, ExportDraft, Exported
 from tests.builders.exported.layers import batched_weights, convolutions, products
 from tests.builders.exported.recurrent import branches, loops, recurrent
-from tests.builders.exported.signals import detector, speech, typed
+from tests.builders.exported.signals import build_typed_inputs, detector, speech
 from tests.builders.random.draft import Impossible, _info, _run
 from tests.builders.random.graphs import draft
 
@@ -33,13 +33,13 @@ _NEWER = {
     "experts": experts,
     "detector": detector,
     "speech": speech,
-    "typed": typed,
+    "typed": build_typed_inputs,
 }
 KINDS = (*_WRITERS, "float16", "loose", *_NEWER, "older")
 _HALVED = ("transformer", "convolutions", "products", "batched weights")
 
 
-def exported(kind, seed):
+def export_kind(kind, seed):
     """The model of a kind and a seed, always the same; tries until the pieces fit."""
     if kind == "float16":
         return _float16(seed)
@@ -59,7 +59,7 @@ def exported(kind, seed):
 
 def _float16(seed):
     """A float16 copy of a model of another kind; the types of inputs and outputs kept or not."""
-    found = exported(_HALVED[seed % len(_HALVED)], seed + 10**6)
+    found = export_kind(_HALVED[seed % len(_HALVED)], seed + 10**6)
     keep = seed % 3 == 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -77,7 +77,7 @@ def _older(seed):
     kinds = [*_WRITERS, *_NEWER]
     for attempt in range(20):
         number = 20 * seed + attempt  # the attempts of two seeds differ
-        found = exported(kinds[(seed + attempt) % len(kinds)], 2 * 10**6 + number)
+        found = export_kind(kinds[(seed + attempt) % len(kinds)], 2 * 10**6 + number)
         version = (11, 13, 15, 18, 21)[(seed + attempt) % 5]
         try:
             proto = convert_version(found.proto, version)

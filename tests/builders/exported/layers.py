@@ -38,7 +38,7 @@ def convolutions(d):
     x = convolution(d, x, d.one_of([8, 16]), size=3)
     skips = [x]
     for _ in range(2 + d.below(3)):
-        block = d.one_of([_residual, _depthwise, _joined, _excited, _normalized, _plain])
+        block = d.one_of([_residual, _depthwise, _join, _excite, _normalize, _plain])
         x = block(d, x)
         skips.append(x)
     form = d.one_of(["class", "class", "decoder", "maps"])
@@ -49,7 +49,7 @@ def convolutions(d):
         )  # fmt: skip
         return [project(d, flat, 10)]
     if form == "decoder":
-        return [_decoded(d, x, skips)]
+        return [_decode(d, x, skips)]
     return [convolution(d, s, 4, size=1, act=False) for s in dict.fromkeys(skips[-2:])]
 
 
@@ -66,19 +66,19 @@ def _depthwise(d, x):
     return convolution(d, inside, channels, size=1, act=d.chance(0.5))
 
 
-def _joined(d, x):
+def _join(d, x):
     parts = [convolution(d, x, 8), convolution(d, x, d.one_of([8, 12]))]
     return d.add("Concat", x, *parts, axis=1)
 
 
-def _excited(d, x):
+def _excite(d, x):
     channels = d.shape(x)[1]
     pooled = d.add("GlobalAveragePool", x)
     few = d.add("Relu", convolution(d, pooled, 4, size=1, act=False))
     return d.add("Mul", x, d.add("Sigmoid", convolution(d, few, channels, size=1, act=False)))
 
 
-def _normalized(d, x):
+def _normalize(d, x):
     channels, rank = d.shape(x)[1], len(d.shape(x))
     y = convolution(d, x, channels, act=False)
     form = d.one_of(["instance", "group", "last"])
@@ -104,7 +104,7 @@ def _plain(d, x):
     return y
 
 
-def _decoded(d, x, skips):
+def _decode(d, x, skips):
     channels, space = d.shape(x)[1], len(d.shape(x)) - 2
     made = d.one_of([6, 12])
     w = d.weight(channels, made, *[2] * space, fan_in=channels)

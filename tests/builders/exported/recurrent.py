@@ -32,7 +32,7 @@ def _recur(d, x, kind, hidden, *, states=()):
     return d.add(kind, x, w, r, *more, count=3 if kind == "LSTM" else 2, **how)
 
 
-def _merged(d, y):
+def _merge(d, y):
     """[length, ways, batch, hidden] as [length, batch, ways * hidden]."""
     ways, batch, hidden = d.shape(y)[1:]
     if ways == 1:
@@ -59,7 +59,7 @@ def recurrent(d):
             states = [d.take(1, 1, hidden) for _ in range(2 if kind == "LSTM" else 1)]
         made = _recur(d, x, kind, hidden, states=states)
         kept += made[1:] if states or d.chance(0.15) else []
-        last, x = made[1], _merged(d, made[0])
+        last, x = made[1], _merge(d, made[0])
     if d.chance(0.3):
         one = d.add("Gather", last, d.constant(np.int64(-1)), axis=0)
         return [project(d, one, 5), *kept]
@@ -111,16 +111,16 @@ def loops(d):
     w = d.weight(wide, wide, fan_in=wide)
     own = d.chance(0.5)
     if d.chance(0.5):
-        return [_looped(d, x, w, wide, own=own)]
+        return [_add_loop(d, x, w, wide, own=own)]
     steps = d.take(1, 4, wide)
-    return _scanned(d, x, d.add("Squeeze", steps, d.integers(0)), w, wide)
+    return _add_scan(d, x, d.add("Squeeze", steps, d.integers(0)), w, wide)
 
 
-def _typed(name, kind, shape):
+def _set_type(name, kind, shape):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _looped(d, x, w, wide, *, own):
+def _add_loop(d, x, w, wide, *, own):
     weights = []
     if own:
         weights = [onnx.numpy_helper.from_array(d.weights[w], "inner.w")]
@@ -134,11 +134,11 @@ def _looped(d, x, w, wide, *, own):
         nodes,
         "body",
         [
-            _typed("i", TensorProto.INT64, []),
-            _typed("go", TensorProto.BOOL, []),
-            _typed("a", TensorProto.FLOAT, [1, wide]),
+            _set_type("i", TensorProto.INT64, []),
+            _set_type("go", TensorProto.BOOL, []),
+            _set_type("a", TensorProto.FLOAT, [1, wide]),
         ],
-        [_typed("on", TensorProto.BOOL, []), _typed("o", TensorProto.FLOAT, [1, wide])],
+        [_set_type("on", TensorProto.BOOL, []), _set_type("o", TensorProto.FLOAT, [1, wide])],
         weights,
     )
     count = d.constant(np.int64(2 + d.below(3)))
@@ -146,7 +146,7 @@ def _looped(d, x, w, wide, *, own):
     return project(d, y, 6)
 
 
-def _scanned(d, x, steps, w, wide):
+def _add_scan(d, x, steps, w, wide):
     nodes = [
         helper.make_node("MatMul", ["a", w], ["m"]),
         helper.make_node("Add", ["m", "row"], ["s"]),
@@ -156,8 +156,11 @@ def _scanned(d, x, steps, w, wide):
     body = helper.make_graph(
         nodes,
         "body",
-        [_typed("a", TensorProto.FLOAT, [1, wide]), _typed("row", TensorProto.FLOAT, [wide])],
-        [_typed("o", TensorProto.FLOAT, [1, wide]), _typed("p", TensorProto.FLOAT, [1, wide])],
+        [_set_type("a", TensorProto.FLOAT, [1, wide]), _set_type("row", TensorProto.FLOAT, [wide])],
+        [
+            _set_type("o", TensorProto.FLOAT, [1, wide]),
+            _set_type("p", TensorProto.FLOAT, [1, wide]),
+        ],
     )
     last, rows = d.add("Scan", x, steps, captures=(w,), count=2, body=body, num_scan_inputs=1)
     return [project(d, last, 6), rows]

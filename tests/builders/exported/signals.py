@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from tests.builders.exported.attention import activation, project
 from tests.builders.exported.layers import convolution
-from tests.builders.exported.recurrent import _merged, _recur
+from tests.builders.exported.recurrent import _merge, _recur
 
 _TYPES = {
     np.uint8: TensorProto.UINT8, np.int32: TensorProto.INT32, np.float64: TensorProto.DOUBLE,
@@ -38,7 +38,7 @@ def detector(d):
     both = d.add("Concat", *heads, axis=1)
     boxes, scores = d.add("Split", both, d.integers(4, classes), axis=-1, count=2)
     scores = d.add("Sigmoid", scores)
-    boxes = _placed(d, boxes)
+    boxes = _place(d, boxes)
     form = d.one_of(["apart", "joined", "best"])
     if form == "joined":
         return [d.add("Concat", boxes, scores, axis=-1)]
@@ -67,7 +67,7 @@ def _head(d, level, made):
     return d.add("Reshape", y, d.integers(0, count, made))
 
 
-def _placed(d, boxes):
+def _place(d, boxes):
     count = d.shape(boxes)[1]
     middle, size = d.add("Split", boxes, d.integers(2, 2), axis=-1, count=2)
     grid = d.constant(d.rng.uniform(0, 16, (1, count, 2)).astype(np.float32))
@@ -99,7 +99,7 @@ def speech(d):
     features = d.add("Log", d.add("Add", power, d.scalar(1e-2))) if d.chance(0.6) else power
     y = convolution(d, features, d.one_of([24, 32]), size=3)
     y = d.add("Transpose", y, perm=[2, 0, 1])
-    y = _merged(d, _recur(d, y, d.one_of(["LSTM", "GRU"]), d.one_of([16, 32]))[0])
+    y = _merge(d, _recur(d, y, d.one_of(["LSTM", "GRU"]), d.one_of([16, 32]))[0])
     y = d.add("Transpose", y, perm=[1, 0, 2])
     level = d.add("Mul", d.add("ReduceMean", power, axes=[1, 2], keepdims=0), d.scalar(1e-4))
     if d.chance(0.5):
@@ -110,7 +110,7 @@ def speech(d):
     return [d.add("LogSoftmax", classes, axis=-1), *([level] if d.chance(0.5) else [])]
 
 
-def typed(d):
+def build_typed_inputs(d):
     """Inputs of integers, bools and doubles beside floats; some of the outputs are integers."""
     kind = d.one_of(list(_TYPES))
     wide = d.one_of([24, 48])

@@ -8,7 +8,7 @@ from onnx import helper
 from tests.builders.random.draft import _FLOAT, _model
 
 
-def quantized(d):
+def quantize(d):
     """A draft as a quantizer writes it, on a random share of its values.
 
     Returns:

@@ -42,7 +42,7 @@ def entropy_bytes(array):
     return -(counts * np.log2(counts / counts.sum())).sum() / 8
 
 
-def repacked(data):
+def repack(data):
     packed = pack(data)
     assert unpack(packed, len(data)) == data
     return packed
@@ -52,10 +52,10 @@ def repacked(data):
 def test_every_graph_is_restored_bit_by_bit(tmp_path, name):
     kind = KINDS[name]
     source = model(tmp_path, kind.text, weights=kind.weights, **kind.how)
-    repacked(source.path.read_bytes())
+    repack(source.path.read_bytes())
     if name in QUANTIZABLE:
         data = samples(tmp_path, **kind.inputs)
-        repacked(apply("quantize-static", source, tmp_path, data).path.read_bytes())
+        repack(apply("quantize-static", source, tmp_path, data).path.read_bytes())
 
 
 DTYPES = ("i1", "u1", "<i2", "<u2", "<i4", "<i8", "<f2", "<f4", "<f8", "?")
@@ -68,13 +68,13 @@ def test_tensors_of_any_type_and_bits_are_restored(data):
     raw = data.draw(st.binary(max_size=120)) * data.draw(st.integers(1, 40))
     raw = bytes(b & 1 for b in raw) if dtype == np.bool_ else raw
     array = np.frombuffer(raw[: len(raw) // dtype.itemsize * dtype.itemsize], dtype)
-    repacked(file_of(array, low_bits(50), array))
+    repack(file_of(array, low_bits(50), array))
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=400))
 def test_bytes_that_are_not_a_model_are_restored(data):
-    repacked(data)
+    repack(data)
 
 
 @pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT4])
@@ -83,7 +83,7 @@ def test_tensors_of_four_bits_are_packed_near_their_entropy(kind):
     nibbles = (np.append(values, 0) & 15).astype(np.uint8)
     tensor = TensorProto(name="w", data_type=kind, dims=[20_001])
     tensor.raw_data = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
-    assert len(repacked(file_of(tensor))) < 1.01 * entropy_bytes(values) + 120
+    assert len(repack(file_of(tensor))) < 1.01 * entropy_bytes(values) + 120
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
@@ -91,12 +91,12 @@ def test_tensors_of_four_bits_are_packed_near_their_entropy(kind):
 def test_integers_are_packed_near_their_entropy(count, kind):
     values = low_bits(count, kind=np.int16) + (0 if kind == np.int8 else 128)
     array = values.astype(kind)
-    assert len(repacked(file_of(array))) < 1.005 * entropy_bytes(array) + 90
+    assert len(repack(file_of(array))) < 1.005 * entropy_bytes(array) + 90
 
 
 def test_two_numbers_of_four_bits_in_a_byte_are_packed_separately():
     pairs = (low_bits(2, 50_000) + 8).astype(np.uint8)
-    packed = repacked(file_of(pairs[0] | pairs[1] << 4))
+    packed = repack(file_of(pairs[0] | pairs[1] << 4))
     assert len(packed) < 1.01 * entropy_bytes(pairs) + 90
 
 
@@ -104,15 +104,15 @@ def test_tensors_that_follow_from_others_need_no_space():
     rng = np.random.default_rng(3)
     weight_scales = rng.uniform(0.001, 0.1, 1000).astype(np.float32)
     input_scale = np.float32(0.0377)
-    alone = len(repacked(file_of(weight_scales, np.asarray(input_scale))))
+    alone = len(repack(file_of(weight_scales, np.asarray(input_scale))))
     others = (weight_scales * input_scale, np.zeros(4000, np.int8), weight_scales)
-    assert len(repacked(file_of(weight_scales, np.asarray(input_scale), *others))) < alone + 60
+    assert len(repack(file_of(weight_scales, np.asarray(input_scale), *others))) < alone + 60
 
 
 def test_scales_of_few_digits_are_packed_in_little_more_than_a_byte():
     scales = np.random.default_rng(0).lognormal(-4, 0.5, 2000).astype(np.float32)
     short = (scales.view(np.uint32) & 0xFFFF0000).view(np.float32)
-    assert len(repacked(file_of(short))) < 1.25 * len(short) + 90
+    assert len(repack(file_of(short))) < 1.25 * len(short) + 90
 
 
 def test_a_quantized_model_is_smaller_than_any_deflater_makes_it(tmp_path):
@@ -135,8 +135,8 @@ def test_a_quantized_model_is_smaller_than_any_deflater_makes_it(tmp_path):
         store_bias_scales(proto)
         raw = proto.SerializeToString()
         best = min(len(zlib.compress(raw, 9)), len(lzma.compress(raw, preset=9)))
-        assert len(repacked(raw)) < 0.93 * best
-        assert len(repacked(made.path.read_bytes())) < 0.93 * best
+        assert len(repack(raw)) < 0.93 * best
+        assert len(repack(made.path.read_bytes())) < 0.93 * best
 
 
 def test_noise_is_stored_unchanged():
@@ -204,7 +204,7 @@ def test_channels_of_other_distributions_are_packed_separately(axis):
     values = np.random.default_rng(0).normal(0, 1, shape) * spreads
     array = np.clip(np.rint(values), -127, 127).astype(np.int8)
     channels = (entropy_bytes(channel) for channel in np.moveaxis(array, axis, 0))
-    assert len(repacked(file_of(array))) < 1.02 * sum(channels) + 120 < 0.95 * entropy_bytes(array)
+    assert len(repack(file_of(array))) < 1.02 * sum(channels) + 120 < 0.95 * entropy_bytes(array)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.45, 0.6, 0.9])
@@ -212,9 +212,9 @@ def test_zeros_among_floats_are_packed_near_their_entropy(share):
     rng = np.random.default_rng(0)
     dense = rng.normal(0, 0.05, (200, 200)).astype(np.float32)
     sparse = np.where(rng.random(dense.shape) < share, np.float32(0), dense)
-    bits = entropy_bytes(sparse == 0) + (1 - share) * len(repacked(file_of(dense)))
+    bits = entropy_bytes(sparse == 0) + (1 - share) * len(repack(file_of(dense)))
 
-    assert len(repacked(file_of(sparse))) < 1.09 * bits
+    assert len(repack(file_of(sparse))) < 1.09 * bits
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
@@ -223,4 +223,4 @@ def test_zeros_among_integers_are_packed_near_their_entropy(share):
     dense = np.clip(np.rint(rng.normal(0, 20, 100_000)), -64, 64)
     sparse = np.where(rng.random(dense.shape) < share, 0, dense).astype(np.int8)
 
-    assert len(repacked(file_of(sparse))) < 1.01 * entropy_bytes(sparse) + 120
+    assert len(repack(file_of(sparse))) < 1.01 * entropy_bytes(sparse) + 120

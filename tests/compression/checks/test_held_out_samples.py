@@ -30,7 +30,7 @@ def rows(parts):
     return found
 
 
-def numbered(folder, count, sequence=None):
+def make_numbered(folder, count, sequence=None):
     made = samples(folder, x=np.arange(count, dtype=np.float32)[:, None])
     if sequence is None:
         return work(folder, made)
@@ -43,7 +43,7 @@ def numbered(folder, count, sequence=None):
     [(12, 1, 2), (16, 1, 4), (24, 1, 4), (64, 1, 8), (1000, 1, 16), (24, 4, 4), (100, 32, 0)],
 )
 def test_a_few_evenly_spread_samples_are_held_out(tmp_path, count, batch, kept):
-    made = hold_out_samples(numbered(tmp_path, count), least=12, batch=batch, in_time=False)
+    made = hold_out_samples(make_numbered(tmp_path, count), least=12, batch=batch, in_time=False)
 
     unseen = rows(made.unseen)
     assert len(unseen) == kept
@@ -54,14 +54,14 @@ def test_a_few_evenly_spread_samples_are_held_out(tmp_path, count, batch, kept):
 
 @pytest.mark.parametrize(("count", "batch"), [(11, 1), (12, 4)])
 def test_of_few_samples_none_are_held_out(tmp_path, count, batch):
-    made = hold_out_samples(numbered(tmp_path, count), least=12, batch=batch, in_time=False)
+    made = hold_out_samples(make_numbered(tmp_path, count), least=12, batch=batch, in_time=False)
 
     assert made.unseen == ()
     assert rows(made.fitting) == list(range(count))
 
 
 def test_whole_batches_are_held_out(tmp_path):
-    made = hold_out_samples(numbered(tmp_path, 48), least=12, batch=6, in_time=False)
+    made = hold_out_samples(make_numbered(tmp_path, 48), least=12, batch=6, in_time=False)
 
     unseen = rows(made.unseen)
     assert len(unseen) == 6
@@ -71,7 +71,7 @@ def test_whole_batches_are_held_out(tmp_path):
 
 def test_whole_sequences_are_held_out(tmp_path):
     sequence = np.repeat(np.arange(10), 7)
-    made = hold_out_samples(numbered(tmp_path, 70, sequence), least=12, batch=1, in_time=True)
+    made = hold_out_samples(make_numbered(tmp_path, 70, sequence), least=12, batch=1, in_time=True)
 
     assert made.notes == []
     apart = set(sequence[np.int64(rows(made.unseen))])
@@ -86,14 +86,14 @@ def test_an_eighth_of_the_sequences_is_held_out_whatever_their_length(
     tmp_path, sequences, steps, kept
 ):
     sequence = np.repeat(np.arange(sequences), steps)
-    data = numbered(tmp_path, len(sequence), sequence)
+    data = make_numbered(tmp_path, len(sequence), sequence)
     made = hold_out_samples(data, least=12, batch=1, in_time=True)
 
     assert len(set(sequence[np.int64(rows(made.unseen))])) == kept
 
 
 def test_the_last_steps_of_a_single_sequence_are_held_out(tmp_path):
-    made = hold_out_samples(numbered(tmp_path, 80), least=12, batch=1, in_time=True)
+    made = hold_out_samples(make_numbered(tmp_path, 80), least=12, batch=1, in_time=True)
 
     assert rows(made.unseen) == list(range(70, 80))
     (said,) = made.notes
@@ -101,7 +101,7 @@ def test_the_last_steps_of_a_single_sequence_are_held_out(tmp_path):
 
 
 def test_a_held_out_sample_keeps_its_number(tmp_path):
-    made = hold_out_samples(numbered(tmp_path, 64), least=12, batch=1, in_time=False)
+    made = hold_out_samples(make_numbered(tmp_path, 64), least=12, batch=1, in_time=False)
 
     assert all(part.first == rows([part])[0] for part in (*made.unseen, *made.fitting))
 

@@ -59,7 +59,7 @@ IMAGE_WEIGHTS = {
 }
 
 
-def skewed(count, size, seed=0):
+def skew(count, size, seed=0):
     """Samples that vary in a few directions, around a mean that is not zero."""
     rng = np.random.default_rng(seed)
     spread = 0.8 ** np.arange(size) * np.random.default_rng(5).standard_normal((size, size))
@@ -67,7 +67,7 @@ def skewed(count, size, seed=0):
 
 
 def dense(folder):
-    return model(folder, DENSE, weights=DENSE_WEIGHTS), samples(folder, x=skewed(64, 48))
+    return model(folder, DENSE, weights=DENSE_WEIGHTS), samples(folder, x=skew(64, 48))
 
 
 def image(folder):
@@ -87,13 +87,13 @@ def test_the_selected_layers_keep_the_requested_share(tmp_path, keep):
     gone = parameters(source) - parameters(made)
     whole = DENSE_WEIGHTS["up"].size + DENSE_WEIGHTS["down"].size
     assert (1 - keep) * whole <= gone < (1 - keep + 0.2) * whole
-    unseen = skewed(64, 48, seed=9)
+    unseen = skew(64, 48, seed=9)
     assert sqnr_db(run(source, x=unseen)[0], run(made, x=unseen)[0]) > 15
 
 
 def test_activations_give_better_ranks_than_weights_alone(tmp_path):
     source, data = dense(tmp_path)
-    unseen = skewed(64, 48, seed=9)
+    unseen = skew(64, 48, seed=9)
     before = run(source, x=unseen)[0]
     for keep in (0.3, 0.5):
         same = {"keep": keep, "layers": ("up", "down"), "allocation": "uniform"}
@@ -185,12 +185,12 @@ def test_grouped_convolutions_and_those_of_other_ranks_are_factorized_by_channel
 
 def test_inputs_that_are_always_zero_do_no_harm(tmp_path):
     source, _ = dense(tmp_path)
-    x = skewed(64, 48)
+    x = skew(64, 48)
     x[:, ::2] = 0
     made = apply("low-rank", source, tmp_path, samples(tmp_path, x=x), layers=("up", "down"))
 
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 15
-    assert np.isfinite(run(made, x=skewed(8, 48, seed=3))[0]).all()
+    assert np.isfinite(run(made, x=skew(8, 48, seed=3))[0]).all()
 
 
 def test_ranks_are_multiples_of_8_and_reported(tmp_path):
@@ -215,7 +215,7 @@ def test_patterns_reach_names_of_nodes_weights_and_biases(tmp_path):
         node.name = f"/block/{node.output[0]}"
     path = tmp_path / "named.onnx"
     path.write_bytes(proto.SerializeToString())
-    data = samples(tmp_path, x=skewed(64, 48))
+    data = samples(tmp_path, x=skew(64, 48))
     source = type(made)(
         path=path, format="onnx", digest="0" * 64, signature=made.signature, beside=()
     )

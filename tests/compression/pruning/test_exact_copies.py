@@ -20,17 +20,17 @@ def normal(*shape, scale=0.2):
     return (_RANDOM.normal(size=shape) * scale).astype(np.float32)
 
 
-def doubled(weight, axis):
+def double(weight, axis):
     """A weight of which each channel along an axis is there twice."""
     return np.concatenate([weight, weight], axis=axis)
 
 
 IMAGE = "float[N,3,9,9] x"
-MAKER = {"m": doubled(normal(HALF, 3, 3, 3), 0), "n": doubled(normal(HALF), 0)}
+MAKER = {"m": double(normal(HALF, 3, 3, 3), 0), "n": double(normal(HALF), 0)}
 MAKES = "h0 = Conv<pads = [1, 1, 1, 1]>(x, m, n) h = Relu(h0)"
-LINE = {"m": doubled(normal(24, HALF), 1), "n": doubled(normal(HALF), 0)}
+LINE = {"m": double(normal(24, HALF), 1), "n": double(normal(HALF), 0)}
 ON_LINES = "h0 = MatMul(x, m) h1 = Add(h0, n) h = Relu(h1)"
-ALONG = {"m": doubled(normal(HALF, 3, 1), 0), "n": doubled(normal(HALF), 0)}
+ALONG = {"m": double(normal(HALF, 3, 1), 0), "n": double(normal(HALF), 0)}
 IMAGES = {"x": normal(48, 3, 9, 9, scale=1)}
 TOKENS = {"x": normal(48, 6, 24, scale=1)}
 BATCHED = {"x": normal(48, 4, 5, 24, scale=1)}
@@ -54,8 +54,8 @@ KINDS = {
     "transposed convolution of groups": (
         IMAGE, "float[N,6,18,18] y",
         f"{MAKES} y = ConvTranspose<strides = [2, 2], group = 2>(h, w)",
-        MAKER | {"m": doubled(doubled(normal(HALF // 2, 3, 3, 3), 0), 0),
-                 "n": doubled(doubled(normal(HALF // 2), 0), 0), "w": normal(WIDTH, 3, 2, 2)},
+        MAKER | {"m": double(double(normal(HALF // 2, 3, 3, 3), 0), 0),
+                 "n": double(double(normal(HALF // 2), 0), 0), "w": normal(WIDTH, 3, 2, 2)},
         IMAGES,
     ),
     "transposed convolution in the middle": (
@@ -78,12 +78,12 @@ KINDS = {
     "batched product with the weight on the left": (
         "float[N,4,24,5] x", "float[N,4,7,5] y",
         "h0 = MatMul(m, x) h = Relu(h0) y = MatMul(w, h)",
-        {"m": doubled(normal(HALF, 24), 0), "w": normal(4, 7, WIDTH)},
+        {"m": double(normal(HALF, 24), 0), "w": normal(4, 7, WIDTH)},
         {"x": normal(48, 4, 24, 5, scale=1)},
     ),
     "small weight on the left": (
         "float[N,24,5] x", "float[N,7,5] y", "h0 = MatMul(m, x) h = Relu(h0) y = MatMul(w, h)",
-        {"m": doubled(normal(HALF, 24), 0), "w": normal(7, WIDTH)},
+        {"m": double(normal(HALF, 24), 0), "w": normal(7, WIDTH)},
         {"x": normal(48, 24, 5, scale=1)},
     ),
     "einsum": (
@@ -114,7 +114,7 @@ KINDS = {
     "transposed convolution in space": (
         "float[N,2,4,4,4] x", "float[N,3,8,8,8] y",
         "h0 = Conv(x, m, n) h = Relu(h0) y = ConvTranspose<strides = [2, 2, 2]>(h, w)",
-        {"m": doubled(normal(HALF, 2, 1, 1, 1), 0), "n": doubled(normal(HALF), 0),
+        {"m": double(normal(HALF, 2, 1, 1, 1), 0), "n": double(normal(HALF), 0),
          "w": normal(WIDTH, 3, 2, 2, 2)},
         {"x": normal(48, 2, 4, 4, 4, scale=1)},
     ),
@@ -134,7 +134,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def pruned(folder, text, weights, data, **settings):
+def prune(folder, text, weights, data, **settings):
     source = model(folder, text, weights=weights)
     spec = PASSES["prune-channels"]
     chosen = spec.settings(**({"remove": 0.4, "align": 1} | settings))
@@ -148,7 +148,7 @@ def test_consumers_of_copied_channels_compensate_the_removed_ones(tmp_path, kind
     remove = 0.2 if "lstm" in kind or "gru" in kind else 0.4  # the state of these stays
     text = f"g ({inputs}) => ({made}) {{ {body} }}"
 
-    source, result = pruned(tmp_path, text, weights, data, remove=remove)
+    source, result = prune(tmp_path, text, weights, data, remove=remove)
 
     assert relative(outputs(source, data), outputs(result.model, data)) < 0.03
     assert not result.notes
@@ -166,7 +166,7 @@ def test_a_weight_that_cannot_be_refitted_is_named_with_the_reason(tmp_path):
     weights = LINE | {"t": normal(40, WIDTH)}
     data = TOKENS | {"i": _RANDOM.integers(0, 40, size=(48, 6))}
 
-    _, result = pruned(tmp_path, tied_text("t"), weights, data, remove=0.2)
+    _, result = prune(tmp_path, tied_text("t"), weights, data, remove=0.2)
 
     notes = [note for note in result.notes if "not refitted" in note]
     assert notes == ["t was not refitted after its inputs were pruned: it is shared by 2 nodes"]
@@ -179,6 +179,6 @@ def test_channels_that_a_fixed_weight_does_not_read_are_removed_first(tmp_path):
     weights = {"m": normal(24, WIDTH), "n": normal(WIDTH), "t": table}
     data = TOKENS | {"i": _RANDOM.integers(0, 40, size=(48, 6))}
 
-    source, result = pruned(tmp_path, tied_text("t"), weights, data, remove=0.3)
+    source, result = prune(tmp_path, tied_text("t"), weights, data, remove=0.3)
 
     assert relative(outputs(source, data), outputs(result.model, data)) < 1e-3

@@ -56,7 +56,7 @@ def weights(made):
     return {t.name: tuple(t.dims) for t in onnx.load(str(made.path)).graph.initializer}
 
 
-def pruned(source, folder, calibration, **settings):
+def prune(source, folder, calibration, **settings):
     """The pruned model, and what became of each family."""
     spec = PASSES["prune-channels"]
     step = Step(name="prune-channels", version=spec.version, settings=PruneChannels(**settings))
@@ -69,7 +69,7 @@ def test_the_requested_macs_are_removed_and_widths_stay_multiples(tmp_path):
     source = model(tmp_path, CONVS, weights=convs())
     calibration = samples(tmp_path, x=normal(64, 3, 10, 10, seed=4))
 
-    made, costs = pruned(source, tmp_path, calibration, remove=0.4)
+    made, costs = prune(source, tmp_path, calibration, remove=0.4)
 
     assert 0.45 < macs(made) / macs(source) <= 0.6
     assert made.path.stat().st_size < 0.8 * source.path.stat().st_size
@@ -88,8 +88,8 @@ def test_redundant_channels_are_removed_first_without_loss(tmp_path):
     calibration = samples(tmp_path, x=normal(512, 8, seed=4))
     x = normal(20, 8, seed=9)
 
-    ours, _ = pruned(source, tmp_path, calibration, remove=0.5)
-    plain, _ = pruned(
+    ours, _ = prune(source, tmp_path, calibration, remove=0.5)
+    plain, _ = prune(
         source, tmp_path, calibration,
         remove=0.5, score="magnitude", allocation="uniform", repair=False,
     )  # fmt: skip
@@ -103,7 +103,7 @@ def test_with_units_each_kind_loses_the_same_share_of_groups(tmp_path):
     source = model(tmp_path, MLP, weights=twins())
     calibration = samples(tmp_path, x=normal(512, 8, seed=4))
 
-    made, costs = pruned(
+    made, costs = prune(
         source, tmp_path, calibration, remove=0.25, of="units", kinds=("neurons",), align=4
     )
 
@@ -122,7 +122,7 @@ def test_a_residual_layer_with_little_effect_is_removed_as_a_whole(tmp_path):
     calibration = samples(tmp_path, x=normal(64, 8, seed=6))
     x = normal(20, 8, seed=9)
 
-    made, costs = pruned(source, tmp_path, calibration, remove=0.4)
+    made, costs = prune(source, tmp_path, calibration, remove=0.4)
 
     assert any(c.note.startswith("residual layer removed as a whole; ") for c in costs)
     assert macs(made) <= 0.6 * macs(source)
@@ -134,7 +134,7 @@ def test_an_unreachable_share_is_refused_with_the_reason(tmp_path):
     calibration = samples(tmp_path, x=normal(16, 3, 10, 10))
 
     with pytest.raises(PassRefused, match=r"at most \d+ % .* not 95 %: widths must be multiples"):
-        pruned(source, tmp_path, calibration, remove=0.95, align=16)
+        prune(source, tmp_path, calibration, remove=0.95, align=16)
 
 
 def test_in_a_tiny_model_the_alignment_is_the_reason(tmp_path):
@@ -142,16 +142,16 @@ def test_in_a_tiny_model_the_alignment_is_the_reason(tmp_path):
     calibration = samples(tmp_path, x=normal(16, 8))
 
     with pytest.raises(PassRefused, match=r"at most 0 % .* : widths must be multiples of align"):
-        pruned(source, tmp_path, calibration)
+        prune(source, tmp_path, calibration)
     with pytest.raises(PassRefused, match="kinds is empty"):
-        pruned(source, tmp_path, calibration, kinds=())
+        prune(source, tmp_path, calibration, kinds=())
 
 
 def test_removing_more_than_requested_is_reported_with_the_steps(tmp_path):
     source = model(tmp_path, MLP, weights=twins())
     calibration = samples(tmp_path, x=normal(64, 8, seed=4))
 
-    _, costs = pruned(source, tmp_path, calibration, remove=0.01)
+    _, costs = prune(source, tmp_path, calibration, remove=0.01)
 
     assert [c.note for c in costs] == [
         "16 -> 8 neurons in steps of 8; 50.0 % of the MACs removed in total"
@@ -163,12 +163,12 @@ def test_a_single_sample_is_too_few_to_refit(tmp_path):
     calibration = samples(tmp_path, x=normal(16, 8))
 
     with pytest.raises(PassRefused, match="1 sample is too few to refit weights"):
-        pruned(source, tmp_path, calibration, max_samples=1)
+        prune(source, tmp_path, calibration, max_samples=1)
 
 
 def test_nodes_and_weights_keep_their_names(tmp_path):
     source = model(tmp_path, CONVS, weights=convs())
-    made, _ = pruned(source, tmp_path, samples(tmp_path, x=normal(16, 3, 10, 10)))
+    made, _ = prune(source, tmp_path, samples(tmp_path, x=normal(16, 3, 10, 10)))
 
     before, after = (onnx.load(str(each.path)).graph for each in (source, made))
     assert [n.output[0] for n in after.node] == [n.output[0] for n in before.node]
@@ -180,7 +180,7 @@ def test_channels_that_are_outputs_of_the_model_are_named(tmp_path):
     source = model(tmp_path, text, weights={"a": normal(8, 16)})
 
     with pytest.raises(PassRefused, match=r"can be removed: h \(they are tied to the output y\)$"):
-        pruned(source, tmp_path, samples(tmp_path, x=normal(16, 8)), remove=0.25)
+        prune(source, tmp_path, samples(tmp_path, x=normal(16, 8)), remove=0.25)
 
 
 def test_recurrent_layers_are_named_in_a_refusal(tmp_path):
@@ -203,7 +203,7 @@ def test_kinds_that_a_model_does_not_have_are_named(tmp_path):
     with pytest.raises(
         PassRefused, match="nothing of these kinds that can be removed: heads"
     ) as refusal:
-        pruned(source, tmp_path, samples(tmp_path, x=normal(16, 8)), kinds=("heads",))
+        prune(source, tmp_path, samples(tmp_path, x=normal(16, 8)), kinds=("heads",))
 
     assert refusal.value.hint == "kinds of this model: neurons"
 
@@ -218,7 +218,7 @@ def test_gradient_scores_find_channels_without_effect(tmp_path):
     calibration = samples(tmp_path, x=normal(512, 8, seed=4))
     x = normal(20, 8, seed=9)
 
-    made, _ = pruned(source, tmp_path, calibration, remove=0.5, score="fisher", repair=False)
+    made, _ = prune(source, tmp_path, calibration, remove=0.5, score="fisher", repair=False)
 
     np.testing.assert_allclose(run(made, x=x)[0], run(source, x=x)[0], atol=1e-5)
 
@@ -228,7 +228,7 @@ def test_a_pruned_model_is_quantized_and_converted_to_tflite(tmp_path):
     calibration = samples(tmp_path, x=normal(64, 3, 10, 10, seed=4))
     x = normal(1, 3, 10, 10, seed=9)
 
-    made, _ = pruned(source, tmp_path, calibration, remove=0.3)
+    made, _ = prune(source, tmp_path, calibration, remove=0.3)
     quantized = apply("quantize-static", made, tmp_path, calibration)
     lite = apply("to-tflite", quantized, tmp_path, calibration)
 

@@ -46,7 +46,7 @@ def given(folder):
     return samples(folder, x=uniform(64, 4, 10, 10))
 
 
-def stored(made):
+def list_stored(made):
     """The tensors of a file, by name."""
     graph = onnx.load(str(made.path)).graph
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -58,7 +58,7 @@ def part_of_zeros(arrays):
 
 
 def zeros(made):
-    arrays = stored(made)
+    arrays = list_stored(made)
     return part_of_zeros(arrays[name] for name in LAYERS)
 
 
@@ -112,7 +112,7 @@ def test_measured_sparsities_are_more_accurate_than_uniform_ones(folder):
     ("pattern", "kept", "block"), [("2:4", 2, 4), ("1:2", 1, 2), ("4:8", 4, 8)]
 )
 def test_n_of_m_inputs_are_kept_where_the_pattern_fits(folder, source, given, pattern, kept, block):
-    arrays = stored(apply("prune-weights", source, folder, given, pattern=pattern))
+    arrays = list_stored(apply("prune-weights", source, folder, given, pattern=pattern))
 
     for name in LAYERS:
         rows = arrays[name].reshape(arrays[name].shape[0], -1)
@@ -128,7 +128,7 @@ def test_a_pattern_runs_along_the_inputs_of_a_product(folder):
     plain = model(folder, text, weights={"w": normal(16, 6)})
     made = apply("prune-weights", plain, folder, samples(folder, x=uniform(64, 16)), pattern="2:4")
 
-    assert ((stored(made)["w"].reshape(4, 4, 6) != 0).sum(axis=1) == 2).all()
+    assert ((list_stored(made)["w"].reshape(4, 4, 6) != 0).sum(axis=1) == 2).all()
 
 
 @pytest.mark.parametrize("then", ["quantize-static", "quantize-dynamic"])
@@ -140,7 +140,7 @@ def test_zeros_stay_zeros_in_8_bits(folder, then):
     thin = apply("prune-weights", wide, folder, some, sparsity=0.7)
     dense, sparse = (apply(then, each, folder, some) for each in (wide, thin))
 
-    integers = [a for a in stored(sparse).values() if a.dtype == np.int8 and a.ndim == 2]
+    integers = [a for a in list_stored(sparse).values() if a.dtype == np.int8 and a.ndim == 2]
     assert part_of_zeros(integers) >= 0.7
     first, second = (compute_transfer_bytes(each.path.read_bytes()) for each in (dense, sparse))
     assert second < 0.65 * first
@@ -165,7 +165,7 @@ def test_the_smallest_entries_of_each_row_of_an_embedding_are_removed(folder):
     ids = np.random.default_rng(0).integers(0, 512, (64, 6))
     made = apply("prune-weights", words, folder, samples(folder, ids=ids), allocation="uniform")
 
-    table = stored(made)["table"]
+    table = list_stored(made)["table"]
     assert ((table == 0).sum(axis=1) == 16).all()
     assert np.array_equal(table[table != 0], weights["table"][table != 0])
     left, gone = (
@@ -178,7 +178,7 @@ def test_the_layer_report_has_the_zeros_of_each_layer(folder, source, given):
     mine = work(folder, given)
     settings = PruneWeights(sparsity=0.6)
     made = run_step(Step(name="prune-weights", version=1, settings=settings), source, mine)
-    costs, arrays = read_layers(mine.scratch), stored(made)
+    costs, arrays = read_layers(mine.scratch), list_stored(made)
 
     assert {c.layer for c in costs} == set(LAYERS)
     for cost in costs:

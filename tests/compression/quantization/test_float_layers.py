@@ -61,7 +61,7 @@ def lite_run(made, x):
     return interpreter.get_tensor(output["index"])
 
 
-def quantized(source, folder, count, **settings):
+def quantize(source, folder, count, **settings):
     desk = work(folder, samples(folder, x=uniform(count, 3, 8, 8)))
     made = run_checked(build_step(QuantizeStatic(weight_bits=8, **settings)), source, desk)
     return made.model, desk.notes
@@ -72,8 +72,8 @@ def test_a_layer_whose_range_ruins_the_outputs_stays_float_with_a_note(tmp_path,
     source, x = network(tmp_path, huge=True), uniform(16, 3, 8, 8, seed=7)
     before = run(source, x=x)[0]
 
-    made, notes = quantized(source, tmp_path, count)
-    plain, _ = quantized(source, tmp_path, count, float_layers="none")
+    made, notes = quantize(source, tmp_path, count)
+    plain, _ = quantize(source, tmp_path, count, float_layers="none")
 
     found = Counter(fused_ops(made, tmp_path))
     assert 1 <= found["Conv"] <= 3
@@ -112,7 +112,7 @@ def test_layers_keep_their_original_names_through_earlier_passes(tmp_path, befor
     desk = work(tmp_path, samples(tmp_path, x=uniform(32, 3, 8, 8)))
     first = run_checked(build_step(before), source, desk)
 
-    _, notes = quantized(first.model, tmp_path, 32)
+    _, notes = quantize(first.model, tmp_path, 32)
 
     (note,) = [note for note in notes if "stay float" in note]
     named = note.rpartition(": ")[2].split(", ")
@@ -122,7 +122,7 @@ def test_layers_keep_their_original_names_through_earlier_passes(tmp_path, befor
 @pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed")
 def test_a_tflite_file_keeps_these_layers_in_float_and_notes_their_number(tmp_path):
     source, x = network(tmp_path, huge=True), uniform(1, 3, 8, 8, seed=7)
-    made, _ = quantized(source, tmp_path, 32)
+    made, _ = quantize(source, tmp_path, 32)
     in_float = Counter(fused_ops(made, tmp_path))["Conv"]
     desk = work(tmp_path, samples(tmp_path, x=uniform(32, 3, 8, 8)))
 

@@ -15,7 +15,7 @@ from tests.builders.tiny import model, normal, ops, run, samples, sqnr_db, unifo
 STEPS, UNITS, INPUTS = 20, 96, 16
 
 
-def told(name, source, folder, calibration=None):
+def run_and_read_notes(name, source, folder, calibration=None):
     """What a pass makes, and what it tells the user."""
     spec = PASSES[name]
     its = work(folder, calibration)
@@ -54,7 +54,7 @@ def spectra(count, seed=0):
 @pytest.mark.parametrize("name", ["quantize-static", "quantize-dynamic"])
 def test_an_lstm_whose_input_8_bits_cannot_hold_multiplies_in_float(tmp_path, name):
     source = two_lstms(tmp_path, first_scale=20.0)
-    made, notes = told(name, source, tmp_path, samples(tmp_path, x=spectra(32)))
+    made, notes = run_and_read_notes(name, source, tmp_path, samples(tmp_path, x=spectra(32)))
 
     kinds = [kind for kind in ops(made) if "LSTM" in kind]
     assert kinds == ["LSTM", "DynamicQuantizeLSTM"]
@@ -69,7 +69,7 @@ def test_an_lstm_whose_input_8_bits_cannot_hold_multiplies_in_float(tmp_path, na
 def test_both_lstms_multiply_integers_where_their_inputs_allow_it(tmp_path):
     source = two_lstms(tmp_path, first_scale=0.3)
     data = samples(tmp_path, x=uniform(32, STEPS, INPUTS))
-    made, notes = told("quantize-static", source, tmp_path, data)
+    made, notes = run_and_read_notes("quantize-static", source, tmp_path, data)
     assert ops(made).count("DynamicQuantizeLSTM") == 2
     x = uniform(8, STEPS, INPUTS, seed=7)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 26
@@ -90,7 +90,7 @@ def test_weights_too_sensitive_for_8_bits_get_16(tmp_path, kind):
     x = uniform(32, STEPS, INPUTS)
     x[..., 0] *= 1e-4
     source = model(tmp_path, text, weights=weights)
-    made, notes = told("quantize-dynamic", source, tmp_path, samples(tmp_path, x=x))
+    made, notes = run_and_read_notes("quantize-dynamic", source, tmp_path, samples(tmp_path, x=x))
 
     stored = {t.data_type for t in onnx.load(str(made.path)).graph.initializer}
     assert {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8} <= stored
@@ -99,7 +99,9 @@ def test_weights_too_sensitive_for_8_bits_get_16(tmp_path, kind):
 
 
 def test_without_samples_a_note_says_that_nothing_was_measured(tmp_path):
-    made, notes = told("quantize-dynamic", two_lstms(tmp_path, first_scale=0.3), tmp_path)
+    made, notes = run_and_read_notes(
+        "quantize-dynamic", two_lstms(tmp_path, first_scale=0.3), tmp_path
+    )
     assert ops(made).count("DynamicQuantizeLSTM") == 2
     assert any("--data CALIB" in note for note in notes)
 

@@ -33,7 +33,7 @@ def chain(seed=0):
     }
 
 
-def computed(made, **feeds):
+def compute(made, **feeds):
     onnx.checker.check_model(made, full_check=True)
     session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, feeds)[0]
@@ -69,9 +69,9 @@ def test_removed_copies_of_channels_are_compensated(tmp_path):
 
     made = refit(whole, changed, layers, learning, held_out=others, tick=ignore_progress)
 
-    wanted = computed(whole, x=x)
-    assert np.abs(computed(changed, x=x) - wanted).max() > 0.1
-    np.testing.assert_allclose(computed(made, x=x), wanted, atol=1e-4)
+    wanted = compute(whole, x=x)
+    assert np.abs(compute(changed, x=x) - wanted).max() > 0.1
+    np.testing.assert_allclose(compute(made, x=x), wanted, atol=1e-4)
     assert numpy_helper.to_array(made.graph.initializer[0]).dtype == np.float32
     sizes = {tuple(t.dims) for t in made.graph.initializer}
     assert sizes == {tuple(t.dims) for t in changed.graph.initializer} | {(6,)}  # a bias for c
@@ -87,7 +87,7 @@ def test_refitting_a_pruned_model_reduces_the_error_on_unseen_samples(tmp_path):
 
     x = normal(64, 3, 8, 8, seed=8)
     before, after = (
-        np.square(computed(m, x=x) - computed(whole, x=x)).mean() for m in (changed, made)
+        np.square(compute(m, x=x) - compute(whole, x=x)).mean() for m in (changed, made)
     )
     assert after < 0.3 * before
     assert told[0] == ("refitting", 0, 3)
@@ -153,8 +153,8 @@ def test_a_damaged_layer_of_any_kind_is_restored(tmp_path, text, shape):
     )
 
     x = normal(4, *shape, seed=3)
-    assert np.abs(computed(changed, x=x) - computed(whole, x=x)).max() > 0.05
-    np.testing.assert_allclose(computed(made, x=x), computed(whole, x=x), atol=2e-3)
+    assert np.abs(compute(changed, x=x) - compute(whole, x=x)).max() > 0.05
+    np.testing.assert_allclose(compute(made, x=x), compute(whole, x=x), atol=2e-3)
 
 
 def test_a_layer_in_a_sum_compensates_the_error_of_the_other_operand(tmp_path):
@@ -171,7 +171,7 @@ def test_a_layer_in_a_sum_compensates_the_error_of_the_other_operand(tmp_path):
     )
 
     x = normal(4, 6, seed=3)
-    np.testing.assert_allclose(computed(made, x=x), computed(whole, x=x), atol=1e-4)
+    np.testing.assert_allclose(compute(made, x=x), compute(whole, x=x), atol=1e-4)
 
 
 def test_few_samples_and_dead_channels_do_no_harm(tmp_path):

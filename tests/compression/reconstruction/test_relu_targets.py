@@ -36,7 +36,7 @@ def _models(tail):
     return [proto(_TEXT.format(tail), weights=each) for each in (weights, damaged)]
 
 
-def _computed(made, x):
+def _compute(made, x):
     return ort.InferenceSession(made.SerializeToString()).run(None, {"x": x})[0]
 
 
@@ -58,7 +58,7 @@ def test_a_layer_before_a_relu_improves_when_it_is_refitted_again(tmp_path, monk
             held_out=others,
             tick=ignore_progress,
         )
-        errors.append(np.square(_computed(made, x) - _computed(whole, x)).mean())
+        errors.append(np.square(_compute(made, x) - _compute(whole, x)).mean())
 
     assert errors[1] < 0.98 * errors[0]
 

@@ -10,7 +10,7 @@ import pytest
 from edgekit.conversion.importers.file_kind import detect_content
 from edgekit.conversion.importers.source import detect_source
 from edgekit.conversion.open_model import read_model
-from tests.builders.projects import edgekit, refused
+from tests.builders.projects import assert_refused, edgekit
 from tests.builders.tiny import apply, model, normal
 
 NET = "g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }"
@@ -57,7 +57,7 @@ def test_a_tflite_file_of_any_name_is_one(tmp_path, source, name):
 @pytest.mark.parametrize("name", ["x.json", "x.textproto", "x.onnxtxt", "x.onnx"])
 def test_text_is_not_a_model_under_any_name(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
-    refused("inspect", tmp_path / name, says=says)
+    assert_refused("inspect", tmp_path / name, says=says)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_pickle_of_any_name_needs_trust(tmp_path):
     (tmp_path / "model.onnx").write_bytes(pickle.dumps({"w": np.zeros(3)}))
 
     assert kind_of(tmp_path / "model.onnx") == "pickle"
-    refused("inspect", tmp_path / "model.onnx", says="contains Python pickles")
+    assert_refused("inspect", tmp_path / "model.onnx", says="contains Python pickles")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x03\x04" + bytes(100), b"TFL3"])

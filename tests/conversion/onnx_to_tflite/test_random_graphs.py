@@ -11,7 +11,7 @@ from edgekit.tflite.flatbuffer import read_lite
 from tests.builders.both_runtimes import in_litert
 from tests.builders.qdq_graphs import by_onnxruntime
 from tests.builders.random.graphs import draft
-from tests.builders.random.qdq_graphs import quantized
+from tests.builders.random.qdq_graphs import quantize
 
 SEEDS = [range(first, first + 25) for first in range(0, 150, 25)]
 # What rounding on the way may move in graphs as deep as these: a part of the largest value.
@@ -42,7 +42,7 @@ def test_a_random_graph_gives_the_same_in_litert(seeds):
 def test_a_random_qdq_graph_gives_the_same_but_for_rounding(seeds):
     for seed in seeds:
         drawn = draft(seed)
-        proto, _ = quantized(drawn)
+        proto, _ = quantize(drawn)
         feeds = fed(proto, drawn)
         close(proto, in_litert(proto, **feeds), by_onnxruntime(proto, feeds), ROUNDED)
 

@@ -10,7 +10,7 @@ from tests.builders.handmade_tflite import (
     assert_alike,
     batch_of,
     by_onnxruntime,
-    lifted,
+    convert,
     one,
     op_types_of,
     tensor,
@@ -35,7 +35,7 @@ def chain(*steps):
 
 
 def test_a_classifier_of_one_image_takes_batches_and_gives_the_same_for_each():
-    made = lifted(
+    made = convert(
         chain(
             ("CONV_2D", [normal(4, 3, 3, 3), normal(4)], (1, 8, 8, 4), CONV | {"padding": "SAME"}),
             ("RESHAPE", [np.asarray([1, 256], np.int32)], (1, 256), {"new_shape": [1, 256]}),
@@ -60,13 +60,13 @@ def test_a_classifier_of_one_image_takes_batches_and_gives_the_same_for_each():
     ids=["each alone", "summed over samples", "run through samples", "samples moved"],
 )
 def test_a_graph_that_mixes_samples_keeps_its_batch_of_one(step):
-    assert batch_of(lifted(chain(step))) == ("N" if step[0] == "SOFTMAX" else 1)
+    assert batch_of(convert(chain(step))) == ("N" if step[0] == "SOFTMAX" else 1)
 
 
 def test_images_are_transposed_once_at_the_input_and_once_at_the_output():
     conv = ("CONV_2D", [normal(3, 3, 3, 3), normal(3)], (1, 8, 8, 3), CONV | {"padding": "SAME"})
     bias = ("ADD", [normal(3)], (1, 8, 8, 3), {})
-    made = lifted(chain(conv, bias, conv, ("RELU", [], (1, 8, 8, 3), {}), conv))
+    made = convert(chain(conv, bias, conv, ("RELU", [], (1, 8, 8, 3), {}), conv))
     assert op_types_of(made).count("Transpose") == 2
     assert op_types_of(made)[0] == op_types_of(made)[-1] == "Transpose"
 
@@ -76,7 +76,7 @@ def test_pads_before_a_convolution_become_its_own():
         ("PAD", [np.asarray([[0, 0], [1, 2], [0, 1], [0, 0]], np.int32)], (1, 11, 9, 3), {}),
         ("CONV_2D", [normal(4, 3, 3, 3), normal(4)], (1, 9, 7, 4), CONV | {"padding": "VALID"}),
     )
-    assert op_types_of(lifted(graph)) == ["Transpose", "Conv", "Transpose"]
+    assert op_types_of(convert(graph)) == ["Transpose", "Conv", "Transpose"]
     assert_alike(graph, {"x": normal(1, 8, 8, 3)}, tolerance=1e-4)
 
 
@@ -88,7 +88,7 @@ def test_space_to_batch_around_a_convolution_becomes_its_dilation():
         ("BATCH_TO_SPACE_ND", [np.asarray([2, 2], np.int32), np.zeros((2, 2), np.int32)],
          (1, 8, 8, 4), {}),
     )  # fmt: skip
-    made = lifted(graph)
+    made = convert(graph)
     assert op_types_of(made) == ["Transpose", "Conv", "Transpose"]
     assert batch_of(made) == "N"
     assert_alike(graph, {"x": normal(1, 8, 8, 3)}, tolerance=1e-4)

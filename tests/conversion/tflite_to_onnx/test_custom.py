@@ -10,13 +10,13 @@ from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.errors import PassRefused
 from edgekit.inspection.summary import inspect
 from edgekit.tflite.flatbuffer import read_lite, write_lite
-from tests.builders.handmade_tflite import assert_alike, lifted, one, op_types_of, tensor
+from tests.builders.handmade_tflite import assert_alike, convert, one, op_types_of, tensor
 from tests.builders.tiny import normal
 
 SAME, VALID = 1, 2
 
 
-def transposed(weights, made, *, padding=SAME, strides=(2, 2), options=None):
+def make_transposed(weights, made, *, padding=SAME, strides=(2, 2), options=None):
     """MediaPipe's Convolution2DTransposeBias on [1, 6, 5, in]."""
     height, width = strides
     raw = struct.pack("<iii", padding, width, height) if options is None else options
@@ -39,15 +39,15 @@ def transposed(weights, made, *, padding=SAME, strides=(2, 2), options=None):
     ],
 )
 def test_a_transposed_convolution_with_a_bias_has_the_same_outputs(weights, strides, made):
-    graph = transposed(weights, made, strides=strides)
+    graph = make_transposed(weights, made, strides=strides)
 
     assert_alike(graph, {"x": normal(1, 6, 5, weights[-1], seed=2)})
-    assert "ConvTranspose" in op_types_of(lifted(graph))
+    assert "ConvTranspose" in op_types_of(convert(graph))
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x01\x00", struct.pack("<iii", 0, 2, 2)])
 def test_options_in_an_unknown_format_are_refused(raw):
-    graph = transposed((1, 2, 2, 4), (1, 12, 10, 1), options=raw)
+    graph = make_transposed((1, 2, 2, 4), (1, 12, 10, 1), options=raw)
 
     with pytest.raises(PassRefused, match="options in an unknown format"):
         convert_to_onnx(read_lite(write_lite(graph)))
@@ -55,7 +55,7 @@ def test_options_in_an_unknown_format_are_refused(raw):
 
 def test_a_file_with_a_custom_operator_gets_a_caveat(tmp_path):
     path = tmp_path / "custom.tflite"
-    path.write_bytes(write_lite(transposed((1, 2, 2, 4), (1, 12, 10, 1))))
+    path.write_bytes(write_lite(make_transposed((1, 2, 2, 4), (1, 12, 10, 1))))
 
     found = inspect(path, device="raspberry-pi-5", folder=tmp_path)
 
@@ -67,7 +67,7 @@ def test_a_file_with_a_custom_operator_gets_a_caveat(tmp_path):
 
 def test_the_old_runtime_is_said_to_lack_a_custom_operator_by_its_own_name(tmp_path):
     path = tmp_path / "custom.tflite"
-    path.write_bytes(write_lite(transposed((1, 2, 2, 4), (1, 12, 10, 1))))
+    path.write_bytes(write_lite(make_transposed((1, 2, 2, 4), (1, 12, 10, 1))))
 
     found = inspect(path, device="beaglebone-black", folder=tmp_path)
 
@@ -76,7 +76,7 @@ def test_the_old_runtime_is_said_to_lack_a_custom_operator_by_its_own_name(tmp_p
 
 
 def test_weights_are_used_without_a_transpose():
-    graph = transposed((1, 2, 2, 1), (1, 12, 10, 1))
+    graph = make_transposed((1, 2, 2, 1), (1, 12, 10, 1))
     x = np.zeros((1, 6, 5, 1), np.float32)
     x[0, 2, 3, 0] = 1.0
     assert_alike(graph, {"x": x})

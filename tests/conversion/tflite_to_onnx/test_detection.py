@@ -12,7 +12,7 @@ from tests.builders.handmade_tflite import (
     assert_alike,
     by_litert,
     by_onnxruntime,
-    lifted,
+    convert,
     one,
     tensor,
 )
@@ -44,20 +44,20 @@ def detector(**changed):
     return graph
 
 
-def encoded():
+def encode():
     scores = np.random.default_rng(1).uniform(size=(1, BOXES, 4)).astype(np.float32)
     return {"boxes": normal(1, BOXES, 4), "scores": scores}
 
 
 @pytest.mark.parametrize("is_regular", [False, True])
 def test_a_detector_ends_with_the_same_boxes(is_regular):
-    assert_alike(detector(use_regular_nms=is_regular), encoded())
+    assert_alike(detector(use_regular_nms=is_regular), encode())
 
 
 def test_entries_without_a_detection_are_zero():
     graph = detector(nms_score_threshold=0.97)
-    expected = by_litert(write_lite(graph), encoded())
-    found = by_onnxruntime(lifted(graph), encoded())
+    expected = by_litert(write_lite(graph), encode())
+    found = by_onnxruntime(convert(graph), encode())
     count = int(found["count"][0])
     assert 0 < count == expected["count"][0] < 6
     for name in ("best", "classes", "corners"):  # litert leaves the rest as it happens to be
@@ -136,5 +136,5 @@ def counting():
 
 def test_a_loop_runs_as_often_as_its_condition_holds():
     graph = counting()
-    assert [node.op_type for node in lifted(graph).graph.node].count("Loop") == 1
+    assert [node.op_type for node in convert(graph).graph.node].count("Loop") == 1
     assert_alike(graph, {"x": np.float32([[1, -2, 0.5]])})

@@ -9,10 +9,10 @@ from edgekit.tflite.ir import LiteGraph, Op, constant
 from tests.builders.handmade_tflite import (
     assert_alike,
     by_onnxruntime,
-    lifted,
+    convert,
     one,
     op_types_of,
-    scaled,
+    set_scale,
     tensor,
 )
 from tests.builders.tiny import normal, uniform
@@ -29,19 +29,23 @@ def convolution(dtype="int8", zero=3, made_zero=-128, activation="RELU"):
     scales = np.float32([0.01, 0.02, 0.005, 0.03])
     if dtype == "uint8":
         weights = constant(
-            "w", rng.integers(0, 256, (4, 3, 3, 2)).astype(np.uint8), quantization=scaled(0.02, 131)
+            "w",
+            rng.integers(0, 256, (4, 3, 3, 2)).astype(np.uint8),
+            quantization=set_scale(0.02, 131),
         )
         scales = np.float32([0.02])
     else:
         weights = constant(
-            "w", rng.integers(-127, 128, (4, 3, 3, 2)).astype(np.int8), quantization=scaled(scales)
+            "w",
+            rng.integers(-127, 128, (4, 3, 3, 2)).astype(np.int8),
+            quantization=set_scale(scales),
         )
     kind = np.int64 if dtype == "int16" else np.int32
     bias = constant(
-        "b", rng.integers(-900, 900, 4).astype(kind), quantization=scaled(scales * 0.05)
+        "b", rng.integers(-900, 900, 4).astype(kind), quantization=set_scale(scales * 0.05)
     )
-    x = tensor("x", (1, 6, 5, 2), dtype, scaled(0.05, zero))
-    y = tensor("y", (1, 6, 5, 4), dtype, scaled(0.1, made_zero))
+    x = tensor("x", (1, 6, 5, 2), dtype, set_scale(0.05, zero))
+    y = tensor("y", (1, 6, 5, 4), dtype, set_scale(0.1, made_zero))
     options = CONV | {"fused_activation_function": activation}
     return one("CONV_2D", {0: x}, {1: weights, 2: bias}, [y], **options)
 
@@ -62,7 +66,7 @@ def test_an_integer_convolution_is_the_same_to_one_quantum(graph):
 
 
 def test_activations_become_unsigned_and_weights_stay_as_they_are_stored():
-    made = lifted(convolution())
+    made = convert(convolution())
     stored = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
     conv = next(node for node in made.graph.node if node.op_type == "Conv")
     maker = {name: node for node in made.graph.node for name in node.output}
@@ -77,11 +81,11 @@ def test_activations_become_unsigned_and_weights_stay_as_they_are_stored():
 
 
 def test_integer_inputs_and_outputs_are_floats_to_the_outside():
-    made = lifted(convolution())
+    made = convert(convolution())
     for value in (*made.graph.input, *made.graph.output):
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert made.opset_import[0].version == 17
-    assert lifted(convolution(dtype="int16", zero=0, made_zero=0)).opset_import[0].version == 21
+    assert convert(convolution(dtype="int16", zero=0, made_zero=0)).opset_import[0].version == 21
 
 
 def test_rows_of_a_quantized_table_are_picked_before_they_become_floats():
@@ -89,11 +93,11 @@ def test_rows_of_a_quantized_table_are_picked_before_they_become_floats():
     graph = one(
         "GATHER",
         {1: tensor("i", (1, 4), "int32")},
-        {0: constant("t", table, quantization=scaled(0.02, 4))},
-        [tensor("y", (1, 4, 8), "int8", scaled(0.02, 4))],
+        {0: constant("t", table, quantization=set_scale(0.02, 4))},
+        [tensor("y", (1, 4, 8), "int8", set_scale(0.02, 4))],
         axis=0,
     )
-    made = lifted(graph)
+    made = convert(graph)
     assert op_types_of(made)[0] == "Gather"
     picked = by_onnxruntime(made, {"i": np.asarray([[3, 9, 0, 49]], np.int32)})["y"]
     np.testing.assert_allclose(picked[0, 1], (table[9] - 4.0) * 0.02, rtol=1e-6)
@@ -110,7 +114,7 @@ def test_weights_in_16_bits_become_floats():
         inputs={"x": x},
         outputs={"y": y},
     )
-    assert op_types_of(lifted(graph)) == ["Gemm"]
+    assert op_types_of(convert(graph)) == ["Gemm"]
     assert_alike(graph, {"x": normal(1, 6)}, tolerance=1e-5)
 
 
@@ -119,10 +123,10 @@ def test_hybrid_weights_stay_integers_under_a_scale():
     graph = one(
         "FULLY_CONNECTED",
         {0: tensor("x", (1, 6))},
-        {1: constant("w", weights, quantization=scaled(0.02))},
+        {1: constant("w", weights, quantization=set_scale(0.02))},
         [tensor("y", (1, 5))],
     )
-    made = lifted(graph)
+    made = convert(graph)
     assert op_types_of(made) == ["DequantizeLinear", "Gemm"]
     x = normal(1, 6)
     found = by_onnxruntime(made, {"x": x})["y"]
@@ -130,8 +134,8 @@ def test_hybrid_weights_stay_integers_under_a_scale():
 
 
 def test_concatenated_and_added_integers_agree_to_one_quantum():
-    a, b = (tensor(n, (1, 4, 4, 3), "int8", scaled(0.03, z)) for n, z in (("a", 1), ("b", -7)))
-    total = tensor("y", (1, 4, 4, 3), "int8", scaled(0.05, 2))
+    a, b = (tensor(n, (1, 4, 4, 3), "int8", set_scale(0.03, z)) for n, z in (("a", 1), ("b", -7)))
+    total = tensor("y", (1, 4, 4, 3), "int8", set_scale(0.05, 2))
     graph = one("ADD", {0: a, 1: b}, {}, [total])
     feeds = {"a": uniform(1, 4, 4, 3, scale=3), "b": uniform(1, 4, 4, 3, seed=1, scale=3)}
     assert_alike(graph, feeds, quanta=1)

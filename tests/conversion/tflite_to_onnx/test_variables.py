@@ -13,7 +13,7 @@ from edgekit.onnx_graph.states import read_states
 from edgekit.recipe import ToOnnx
 from edgekit.tflite.flatbuffer import read_lite, write_lite
 from edgekit.tflite.ir import LiteGraph, Op, Tensor, constant
-from tests.builders.handmade_tflite import by_onnxruntime, lifted, scaled, tensor
+from tests.builders.handmade_tflite import by_onnxruntime, convert, set_scale, tensor
 from tests.builders.tiny import normal, samples, work
 
 
@@ -53,7 +53,7 @@ def streaming(first, *, name="h", size=(1, 4)):
     return LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": y}, inner=inner)
 
 
-def converted(graph, folder):
+def convert_file(graph, folder):
     """What the pass makes of a file, checked, and the file."""
     path = folder / "model.tflite"
     path.write_bytes(write_lite(graph))
@@ -71,7 +71,7 @@ def follow(source, made, *, steps=5, size=(1, 4)):
 @pytest.mark.parametrize("first", [np.zeros((1, 4), np.float32), normal(1, 4, seed=9)])
 def test_a_variable_becomes_a_state_that_follows_the_stream(tmp_path, first, monkeypatch):
     monkeypatch.setattr("edgekit.compression.checks.timing.measure_time_ratio", lambda *_: 1.0)
-    source, found = converted(streaming(first), tmp_path)
+    source, found = convert_file(streaming(first), tmp_path)
 
     assert [spec.name for spec in found.model.signature.inputs] == ["x", "h"]
     assert [spec.name for spec in found.model.signature.outputs] == ["y", "h_next"]
@@ -85,7 +85,7 @@ def test_a_variable_becomes_a_state_that_follows_the_stream(tmp_path, first, mon
 
 def test_states_that_are_fed_by_hand_give_the_same(tmp_path):
     first = normal(1, 4, seed=9)
-    made = lifted(streaming(first))
+    made = convert(streaming(first))
     (state,) = read_states(made)
     np.testing.assert_array_equal(state.initial, first)
 
@@ -100,7 +100,7 @@ def test_states_that_are_fed_by_hand_give_the_same(tmp_path):
 
 
 def test_a_variable_named_as_an_input_has_a_name_of_its_own(tmp_path):
-    source, found = converted(streaming(np.zeros((1, 4), np.float32), name="x"), tmp_path)
+    source, found = convert_file(streaming(np.zeros((1, 4), np.float32), name="x"), tmp_path)
 
     assert [spec.name for spec in found.model.signature.inputs] == ["x", "x_state"]
     follow(source, found.model)
@@ -117,7 +117,7 @@ def test_a_variable_that_is_never_assigned_is_a_constant(tmp_path):
     ]
     first = [first_values(weights=normal(1, 4, seed=3))]
     graph = LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": y}, inner=first)
-    source, found = converted(graph, tmp_path)
+    source, found = convert_file(graph, tmp_path)
 
     assert [spec.name for spec in found.model.signature.inputs] == ["x"]
     follow(source, found.model)
@@ -144,7 +144,7 @@ def test_two_variables_and_reads_after_assignments_keep_their_order(tmp_path):
     ]  # fmt: skip
     values = {"ring": normal(1, 3, 4), "count": np.zeros((1, 3, 4), np.float32)}
     graph = LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": y}, inner=[first_values(**values)])
-    source, found = converted(graph, tmp_path)
+    source, found = convert_file(graph, tmp_path)
 
     assert {s.input for s in read_states(convert_to_onnx(read_lite(write_lite(graph))))} == {
         "ring",
@@ -189,8 +189,8 @@ def test_a_quantized_variable_is_a_state_of_floats():
     for op in graph.ops:
         for t in (*op.inputs, *op.outputs):
             if t is not None and t.dtype == "float32" and t.data is None:
-                t.dtype, t.quantization = "int8", scaled(0.05, 10)
-    graph.ops[5].inputs[1] = constant("two", np.int8([100]), quantization=scaled(0.005))
+                t.dtype, t.quantization = "int8", set_scale(0.05, 10)
+    graph.ops[5].inputs[1] = constant("two", np.int8([100]), quantization=set_scale(0.005))
     (state,) = read_states(convert_to_onnx(graph))
 
     np.testing.assert_allclose(state.initial, np.full((1, 4), 1.0), atol=1e-6)

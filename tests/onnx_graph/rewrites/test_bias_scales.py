@@ -47,7 +47,7 @@ def layer(kind="Conv", *, bias_scales=INPUT * SCALES, more="", outputs="y", **we
     return proto(text, weights=held | weights)
 
 
-def computed(given):
+def run_with_computed_scales(given):
     made = onnx.ModelProto()
     made.CopyFrom(given)
     compute_bias_scales(made)
@@ -61,7 +61,7 @@ def names(made):
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_computed_scale_changes_no_output_and_is_stored_again_as_it_was(tmp_path, kind):
     given = layer(kind)
-    made = computed(given)
+    made = run_with_computed_scales(given)
     feed = uniform(3, *((4, 6, 6) if "Conv" in kind else (4,)))
     before, after = (open_session(write(tmp_path, p).path).run(None, {"x": feed})[0]
                      for p in (given, made))  # fmt: skip
@@ -80,7 +80,7 @@ def test_a_computed_scale_changes_no_output_and_is_stored_again_as_it_was(tmp_pa
 
 def test_one_product_serves_layers_that_share_it(tmp_path):
     more = "k2 = DequantizeLinear<axis = 0>(b, bs) z = Conv(c, v, k2)"
-    made = computed(layer(outputs="y, z", more=more))
+    made = run_with_computed_scales(layer(outputs="y, z", more=more))
 
     assert [node.op_type for node in made.graph.node].count("Mul") == 1
     assert write(tmp_path, made).signature.outputs[1].name == "z"
@@ -103,13 +103,13 @@ KEPT = {
 def test_other_scales_stay_stored(kind):
     given = layer(**KEPT[kind])
 
-    assert computed(given) == given
+    assert run_with_computed_scales(given) == given
 
 
 def test_biases_whose_scales_an_operator_computes_stay_behind_it(tmp_path):
     more = "e = Abs(bs2) k2 = DequantizeLinear<axis = 0>(b, e) z = Conv(c, v, k2)"
     given = layer(outputs="y, z", more=more, bs2=INPUT * SCALES)
-    made = computed(given)
+    made = run_with_computed_scales(given)
 
     assert [node.op_type for node in made.graph.node][:2] == ["Mul", "DequantizeLinear"]
     assert write(tmp_path, made).signature.outputs[1].name == "z"
@@ -120,7 +120,7 @@ def test_a_factor_that_callers_can_replace_is_not_multiplied_beforehand():
     kind = helper.make_tensor_type_proto(1, [])
     given.graph.input.add(name="xs", type=kind)
 
-    assert computed(given) == given
+    assert run_with_computed_scales(given) == given
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from edgekit.onnx_graph.rewrites.normalize_products import normalize_products
 from tests.builders.tiny import normal, proto, run, uniform, write
 
 
-def spelled(folder, text, weights, x):
+def normalize_and_compare(folder, text, weights, x):
     """The operators after the rewrite; the outputs must not have changed."""
     made = proto(text, weights=weights)
     expected = run(write(folder, made), x=x)[0]
@@ -37,7 +37,7 @@ def test_a_gemm_becomes_a_plain_gemm_and_additional_operators(tmp_path, product,
     weights = {"w": normal(6, 4)} | ({} if bias is None else {"b": bias})
     text = f"g (float[6,6] x) => (float[6,4] y) {{ y = {product} }}"
 
-    assert spelled(tmp_path, text, weights, uniform(6, 6)) == ops
+    assert normalize_and_compare(tmp_path, text, weights, uniform(6, 6)) == ops
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_constant_of_a_matmul_is_moved_to_the_right_if_that_pays(
     text = f"g (float[{shape}] x) => (y) {{ y = {line} }}"
     x = uniform(*(2 if d == "N" else int(d) for d in shape.split(",")))
 
-    assert spelled(tmp_path, text, {"w": normal(*weight)}, x) == ops
+    assert normalize_and_compare(tmp_path, text, {"w": normal(*weight)}, x) == ops
 
 
 KERNELS = ([2, 2], [3, 3], [4, 4], [5, 2])

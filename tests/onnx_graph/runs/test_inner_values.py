@@ -11,7 +11,7 @@ from edgekit.onnx_graph.runs.inner_values import Exposure
 from tests.builders.tiny import normal, proto, uniform
 
 
-def seen(made, place, name, **feeds):
+def observe(made, place, name, **feeds):
     """A value of an inner graph, and what the model says beside it."""
     exposure = Exposure(made)
     wanted = exposure.expose(place, name)
@@ -33,7 +33,7 @@ BRANCHES = (
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_value_of_a_branch_is_there_when_the_branch_is_taken(taken):
     x = uniform(3, 4)
-    outputs, value = seen(proto(BRANCHES), 1, "m", x=x, which=np.array(taken))
+    outputs, value = observe(proto(BRANCHES), 1, "m", x=x, which=np.array(taken))
     np.testing.assert_allclose(outputs[0], np.tanh(2 * x if taken else -x), rtol=1e-6)
     if taken:
         np.testing.assert_array_equal(value, 2 * x)
@@ -48,7 +48,7 @@ def test_a_value_of_a_loop_has_an_axis_of_the_rounds():
         "{ on = Identity(go) m = MatMul(a, w) o = Tanh(m) }> }"
     )
     weight, x = normal(4, 4), uniform(1, 4)
-    _, value = seen(proto(text, weights={"w": weight}), 1, "m", x=x)
+    _, value = observe(proto(text, weights={"w": weight}), 1, "m", x=x)
     state, expected = x, []
     for _ in range(3):
         expected.append(state @ weight)
@@ -66,7 +66,7 @@ def test_a_value_of_a_scan_whose_outputs_have_axes_of_their_own():
         "(s, x) }"
     )
     s, x = uniform(1, 4), uniform(5, 4, seed=1)
-    outputs, value = seen(proto(text), 1, "k", s=s, x=x)
+    outputs, value = observe(proto(text), 1, "k", s=s, x=x)
     state, expected = s, []
     for row in x:
         expected.append(state + row)
@@ -84,7 +84,7 @@ def test_a_value_of_a_branch_inside_a_branch():
         "else_branch = e () => (float[N,4] b) { b = Neg(x) }> }"
     )
     x = uniform(3, 4)
-    _, value = seen(proto(text), 2, "m", x=x, which=np.array(True))
+    _, value = observe(proto(text), 2, "m", x=x, which=np.array(True))
     np.testing.assert_array_equal(value, 2 * x)
 
 

@@ -137,7 +137,7 @@ def test_an_invalid_certificate_file_is_named(use, key, tmp_path, text):
     assert "\n" not in caught.value.message
 
 
-def known(authority, name, marker="@cert-authority"):
+def write_known_hosts(authority, name, marker="@cert-authority"):
     line = (authority.folder / "ca.pub").read_text()
     return f"{marker} {name} {line}"
 
@@ -150,12 +150,12 @@ def certified(authority, key):
 
 def test_a_host_certificate_of_a_known_authority_is_trusted(authority, use, certified):
     for alias, name in (("robot", "robot"), ("arm.robots", "*.robots")):
-        use(IdentityFile=certified, HostKeyAlias=alias, known=known(authority, name))
+        use(IdentityFile=certified, HostKeyAlias=alias, known=write_known_hosts(authority, name))
         assert hello() == b"hello\n"
 
 
 def test_a_host_certificate_for_another_name_is_refused(authority, use, certified):
-    use(IdentityFile=certified, HostKeyAlias="other", known=known(authority, "*"))
+    use(IdentityFile=certified, HostKeyAlias="other", known=write_known_hosts(authority, "*"))
     with pytest.raises(DeviceError, match=r"it is for robot, .*not for other"):
         hello()
 
@@ -174,7 +174,7 @@ def test_a_host_certificate_of_another_authority_is_refused(authority, use, cert
 
 
 def test_a_revoked_authority_is_refused(authority, use, certified):
-    lines = known(authority, "*") + known(authority, "*", "@revoked")
+    lines = write_known_hosts(authority, "*") + write_known_hosts(authority, "*", "@revoked")
     use(IdentityFile=certified, HostKeyAlias="robot", known=lines)
     with pytest.raises(DeviceError, match="@revoked"):
         hello()

@@ -29,7 +29,7 @@ def use(sshd, tmp_path, monkeypatch):
     return use
 
 
-def refused(host="dev"):
+def assert_refused(host="dev"):
     with pytest.raises(DeviceError) as caught:
         SshTransport(host)
     assert "\n" not in caught.value.message
@@ -37,7 +37,7 @@ def refused(host="dev"):
     return caught.value
 
 
-def said(transport, command="echo hello"):
+def read_error(transport, command="echo hello"):
     try:
         return transport.open(command).readline(10)
     finally:
@@ -59,65 +59,65 @@ def test_user_and_port_may_be_given_beside_the_address(sshd, use):
     host = f"{getpass.getuser()}@127.0.0.1:{sshd.port}"
     known = sshd.known_line()
     use(host="127.0.0.1", Port=1, User="nobody-here", known=known)
-    assert said(SshTransport(host)) == b"hello\n"
+    assert read_error(SshTransport(host)) == b"hello\n"
 
 
 def test_an_unknown_host_is_refused(sshd, use):
     use(known="")
-    error = refused()
+    error = assert_refused()
     assert "unknown: ssh-ed25519 SHA256:" in error.message
     assert f"ssh-keyscan -p {sshd.port} -t ed25519 127.0.0.1 >> " in error.hint
 
 
 def test_the_command_in_the_hint_accepts_the_host(sshd, use):
     use(known="")
-    command = refused().hint.partition("accept it: ")[2]
+    command = assert_refused().hint.partition("accept it: ")[2]
     subprocess.run(command, shell=True, check=True, capture_output=True)
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
 
 
 def test_a_changed_key_is_refused(sshd, use, tmp_path):
     other = make_key(tmp_path / "other").with_suffix(".pub").read_text()
     use(known=f"[127.0.0.1]:{sshd.port} {other}")
-    assert "has changed" in refused().message
+    assert "has changed" in assert_refused().message
 
 
 def test_a_revoked_key_is_refused(sshd, use):
     use(known=sshd.known_line() + f"@revoked * {sshd.public_key()}\n")
-    assert "@revoked" in refused().message
+    assert "@revoked" in assert_refused().message
 
 
 def test_a_host_known_by_another_key_type_is_known(sshd, use):
     use(known=f"[127.0.0.1]:{sshd.port} {sshd.public_key('host_ecdsa')}\n")
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
 
 
 def test_a_key_kept_under_an_alias_is_found(sshd, use):
     use(known=f"robot {sshd.public_key()}\n", HostKeyAlias="robot")
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
 
 
 def test_the_second_known_hosts_file_is_also_used(sshd, use, tmp_path):
     (tmp_path / "more").write_text(sshd.known_line())
     use(known="", UserKnownHostsFile=f"{tmp_path}/absent {tmp_path}/more")
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
 
 
 def test_an_unknown_key_is_named(sshd, use, tmp_path):
     use(IdentityFile=make_key(tmp_path / "stranger"))
-    error = refused()
+    error = assert_refused()
     assert f"login as {getpass.getuser()} refused: tried {tmp_path}/stranger" in error.message
     assert not error.transient
 
 
 def test_a_key_with_a_passphrase_is_skipped(sshd, use, tmp_path):
     use(IdentityFile=make_key(tmp_path / "locked", passphrase="secret"))
-    assert "has a passphrase" in refused().message
+    assert "has a passphrase" in assert_refused().message
 
 
 def test_a_missing_key_is_reported(sshd, use, tmp_path):
     use(IdentityFile=tmp_path / "absent")
-    assert "no key" in refused().message
+    assert "no key" in assert_refused().message
 
 
 def test_the_next_identity_is_tried_and_a_damaged_one_is_skipped(sshd, use, tmp_path):
@@ -126,7 +126,7 @@ def test_the_next_identity_is_tried_and_a_damaged_one_is_skipped(sshd, use, tmp_
     config = use(IdentityFile=tmp_path / "damaged")
     with config.open("a") as file:
         file.write(f"  IdentityFile {stranger}\n  IdentityFile {sshd.folder}/key\n")
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
 
 
 @pytest.fixture
@@ -150,9 +150,9 @@ def agent(sshd, tmp_path):
 
 def test_a_key_of_the_ssh_agent_is_used(sshd, use, agent, tmp_path):
     use(IdentityFile=tmp_path / "absent", IdentitiesOnly="no", IdentityAgent=agent)
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
     use(IdentityFile=tmp_path / "absent", IdentitiesOnly="yes", IdentityAgent=agent)
-    assert "no key" in refused().message
+    assert "no key" in assert_refused().message
 
 
 def test_the_agent_of_the_environment_is_used_unless_disabled(
@@ -160,19 +160,19 @@ def test_the_agent_of_the_environment_is_used_unless_disabled(
 ):
     monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
     use(IdentityFile=tmp_path / "absent", IdentitiesOnly="no", IdentityAgent="SSH_AUTH_SOCK")
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
     use(IdentityFile=tmp_path / "absent", IdentitiesOnly="no", IdentityAgent="none")
-    assert "no key" in refused().message
+    assert "no key" in assert_refused().message
 
 
 def test_a_jump_host_is_checked_and_passed(sshd, use):
     config = use(ProxyJump="hop")
     plain = config.read_text().replace("Host dev", "Host hop").replace("  ProxyJump hop\n", "")
     config.write_text(config.read_text() + plain)
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
     twice = config.read_text().replace("ProxyJump hop", "ProxyJump hop,hop")
     config.write_text(twice)
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
     unknown = plain.replace(str(config) + ".known", "/dev/null")
     config.write_text(config.read_text().replace(plain, unknown))
     with pytest.raises(DeviceError, match=r"^hop: refused: its host key is unknown"):
@@ -191,7 +191,7 @@ def test_a_jump_host_that_cannot_reach_the_host_is_reported(sshd, use):
     config.write_text(
         config.read_text().replace(f"Port {sshd.port}", f"Port {free_port()}") + plain
     )
-    assert "the jump host cannot reach 127.0.0.1" in refused().message
+    assert "the jump host cannot reach 127.0.0.1" in assert_refused().message
 
 
 RELAY = (
@@ -210,7 +210,7 @@ def test_a_proxy_command_is_used(sshd, use, tmp_path):
 
     (tmp_path / "relay.py").write_text(RELAY)
     use(ProxyCommand=f"{sys.executable} {tmp_path}/relay.py %p")
-    assert said(SshTransport("dev")) == b"hello\n"
+    assert read_error(SshTransport("dev")) == b"hello\n"
 
 
 def test_a_host_unknown_behind_a_proxy_is_not_to_be_scanned(sshd, use, tmp_path):
@@ -218,36 +218,36 @@ def test_a_host_unknown_behind_a_proxy_is_not_to_be_scanned(sshd, use, tmp_path)
 
     (tmp_path / "relay.py").write_text(RELAY)
     use(ProxyCommand=f"{sys.executable} {tmp_path}/relay.py %p", known="")
-    assert refused().hint.endswith("ssh -o HostKeyAlgorithms=ssh-ed25519 dev")
+    assert assert_refused().hint.endswith("ssh -o HostKeyAlgorithms=ssh-ed25519 dev")
     config = use(ProxyJump="hop", known="")
     plain = config.read_text().replace("Host dev", "Host hop").replace("  ProxyJump hop\n", "")
     (tmp_path / "hops").write_text(sshd.known_line())
     config.write_text(config.read_text() + plain.replace(f"{config}.known", f"{tmp_path}/hops"))
-    assert refused().hint.endswith("ssh -o HostKeyAlgorithms=ssh-ed25519 dev")
+    assert assert_refused().hint.endswith("ssh -o HostKeyAlgorithms=ssh-ed25519 dev")
 
 
 def test_a_proxy_command_that_ends_at_once_is_an_error(sshd, use):
     use(ProxyCommand="false")
-    assert "no SSH connection" in refused().message
+    assert "no SSH connection" in assert_refused().message
 
 
 def test_a_port_without_a_server_is_reported(sshd, use):
     use(Port=free_port())
-    error = refused()
+    error = assert_refused()
     assert "refused" in error.message
     assert error.transient
 
 
 def test_a_name_that_does_not_resolve_is_reported(sshd, use):
     use(HostName="no-such-host.invalid")
-    assert "no address for no-such-host.invalid" in refused().message
+    assert "no address for no-such-host.invalid" in assert_refused().message
 
 
 def test_a_silent_server_is_abandoned(sshd, use):
     proxy = Proxy(sshd.port, stall_after=-1).start()
     use(Port=proxy.port, ConnectTimeout=1)
     started = time.monotonic()
-    error = refused()
+    error = assert_refused()
     assert "no SSH connection" in error.message
     assert error.transient
     assert time.monotonic() - started < 10
@@ -267,7 +267,7 @@ def test_a_server_that_is_not_ssh_is_an_error(sshd, use):
 
     threading.Thread(target=answer, daemon=True).start()
     use(Port=server.getsockname()[1], ConnectTimeout=3)
-    assert "no SSH connection" in refused().message
+    assert "no SSH connection" in assert_refused().message
     server.close()
 
 
@@ -300,7 +300,7 @@ def test_a_chatty_login_does_not_disturb(sshd):
 
 def test_the_library_prints_nothing_of_its_own(sshd, use, capfd):
     use(known="")
-    refused()
+    assert_refused()
     use(ProxyCommand="false")
-    refused()
+    assert_refused()
     assert capfd.readouterr() == ("", "")

@@ -5,7 +5,7 @@ import pytest
 
 from edgekit.tflite.ir import count_op_types
 from edgekit.tflite.passes.fusion import compute_same_padding
-from tests.builders.qdq_graphs import both, fed, lite_graph, model
+from tests.builders.qdq_graphs import both, lite_graph, make_feed, model
 from tests.builders.tiny import normal, proto
 
 
@@ -14,12 +14,12 @@ def activation_of(op):
 
 
 def agrees(made, tolerance=1e-5, **how):
-    for want, found in both(made, fed(made), **how):
+    for want, found in both(made, make_feed(made), **how):
         scale = np.abs(want).max()
         assert np.abs(want - found).max() <= tolerance * scale
 
 
-def convolved(rest, *, output="float[1,4,8,8] y", weights=None, attributes="pads = [1,1,1,1]"):
+def convolve(rest, *, output="float[1,4,8,8] y", weights=None, attributes="pads = [1,1,1,1]"):
     text = f"g (float[1,3,8,8] x) => ({output}) {{ c = Conv <{attributes}> (x, w) {rest} }}"
     return proto(text, weights={"w": normal(4, 3, 3, 3), **(weights or {})})
 
@@ -35,7 +35,7 @@ def convolved(rest, *, output="float[1,4,8,8] y", weights=None, attributes="pads
     ],
 )  # fmt: skip
 def test_an_activation_is_fused_into_its_layer(rest, name):
-    made = convolved(rest)
+    made = convolve(rest)
 
     ops = lite_graph(made).ops
 
@@ -45,7 +45,7 @@ def test_an_activation_is_fused_into_its_layer(rest, name):
 
 
 def test_scales_after_a_layer_are_folded_into_weights_and_bias():
-    made = convolved(
+    made = convolve(
         "m = Mul (c, s) y = Add (m, b)",
         weights={"s": normal(4, 1, 1, seed=1), "b": normal(1, 4, 1, 1, seed=2)},
     )
@@ -57,15 +57,15 @@ def test_scales_after_a_layer_are_folded_into_weights_and_bias():
 
 
 def test_factors_that_vary_over_the_image_are_not_folded():
-    made = convolved("y = Add (c, b)", weights={"b": normal(8, 8, seed=1)})
+    made = convolve("y = Add (c, b)", weights={"b": normal(8, 8, seed=1)})
 
     assert count_op_types(lite_graph(made).ops)["ADD"] == 1
     agrees(made)
 
 
 def test_a_pad_that_is_what_same_pads_needs_no_operator_and_another_one_does():
-    even = convolved("y = Relu (c)")
-    strided = convolved(
+    even = convolve("y = Relu (c)")
+    strided = convolve(
         "y = Relu (c)",
         output="float[1,4,4,4] y",
         attributes="pads = [1,1,1,1], strides = [2,2]",
@@ -156,14 +156,14 @@ def test_convolutions_in_a_row_move_data_at_the_entrance_and_the_exit_only():
 
 
 def test_a_layer_that_two_others_read_keeps_its_own_output():
-    made = convolved("r = Relu (c) y = Add (c, r)")
+    made = convolve("r = Relu (c) y = Add (c, r)")
 
     assert count_op_types(lite_graph(made).ops)["RELU"] == 1
     agrees(made)
 
 
 def test_an_intermediate_output_is_kept():
-    nodes = convolved("r = Relu (c) y = Relu (r)").graph.node
+    nodes = convolve("r = Relu (c) y = Relu (r)").graph.node
     made = model(list(nodes), {"x": [1, 3, 8, 8]}, ["c", "y"], {"w": normal(4, 3, 3, 3)})
 
     assert set(lite_graph(made).outputs) == {"c", "y"}

@@ -7,9 +7,9 @@ from edgekit.tflite.ir import count_op_types
 from tests.builders.qdq_graphs import (
     Qdq,
     both,
-    fed,
     is_integer,
     lite_graph,
+    make_feed,
 )
 from tests.builders.quantized_layers import (
     RNG,
@@ -21,7 +21,7 @@ from tests.builders.quantized_layers import (
 )
 
 
-def strided(q):
+def stride(q):
     image = q.fed("x", [1, 3, 9, 8])
     return layer(q, "Conv", image, int8(4, 3, 3, 3), 0.06, pads=[1, 1, 1, 1], strides=[2, 2])
 
@@ -98,11 +98,11 @@ def reshape(q):
     return q.add("Reshape", [q.fed("x", [2, 6]), q.constant("to", np.asarray([3, 4]))], 0.05)
 
 
-def turned(q):
+def transpose(q):
     return q.add("Transpose", [q.fed("x", [2, 3, 4])], 0.07, perm=[2, 0, 1])
 
 
-def padded(q):
+def pad(q):
     pads = q.constant("p", np.asarray([0, 0, 1, 1, 0, 0, 1, 1]))
     return q.add("Pad", [q.fed("x", [1, 2, 4, 4]), pads], 0.05)
 
@@ -112,7 +112,7 @@ def transposed_convolution(q):
     return q.add("ConvTranspose", [q.fed("x", [1, 3, 4, 4]), weight], 0.1, strides=[2, 2])
 
 
-def grouped(q):
+def group(q):
     image = q.fed("x", [1, 4, 8, 8])
     return layer(q, "Conv", image, int8(6, 2, 3, 3), 0.06, bias=False, group=2)
 
@@ -158,17 +158,17 @@ def bent(q):
     return q.add("Elu", [q.fed("x", [2, 30])], 0.05)
 
 
-def rectified(q):
+def rectify(q):
     return q.add("Relu", [q.fed("x", [2, 30])], 0.03)
 
 
-def summed(q):
+def add_sum(q):
     return q.add("ReduceSum", [q.fed("x", [2, 3, 4]), q.constant("a", np.asarray([2]))], 0.1)
 
 
 CASES = {
     transposed_convolution: {"TRANSPOSE_CONV"},
-    grouped: {"CONV_2D"},
+    group: {"CONV_2D"},
     along_a_line: {"CONV_2D"},
     over_a_number: {"MUL"},
     larger_of_two: {"MAXIMUM"},
@@ -178,10 +178,10 @@ CASES = {
     larger_image: {"RESIZE_BILINEAR"},
     slopes: {"PRELU"},
     bent: {"ELU"},
-    rectified: {"RELU"},
-    summed: {"SUM"},
+    rectify: {"RELU"},
+    add_sum: {"SUM"},
     convolution: {"CONV_2D"},
-    strided: {"CONV_2D"},
+    stride: {"CONV_2D"},
     without_bias: {"CONV_2D"},
     depthwise: {"DEPTHWISE_CONV_2D"},
     gemm: {"FULLY_CONNECTED"},
@@ -200,8 +200,8 @@ CASES = {
     tanh: {"TANH"},
     leaky: {"LEAKY_RELU"},
     reshape: {"RESHAPE"},
-    turned: {"TRANSPOSE"},
-    padded: {"PAD"},
+    transpose: {"TRANSPOSE"},
+    pad: {"PAD"},
 }
 
 
@@ -218,7 +218,7 @@ def test_an_integer_kernel_is_within_one_quantum_of_what_qdq_says(case, dtype):
 
     quantum = float(q.weights[output.removesuffix("_d") + "_s"])
     for seed in range(3):
-        [(want, made)] = both(proto, fed(proto, seed=seed))
+        [(want, made)] = both(proto, make_feed(proto, seed=seed))
         assert np.ptp(want) > 3 * quantum  # not all the same, nor all cut off
         assert np.abs(want - made).max() <= 1.01 * quantum
 
@@ -247,7 +247,7 @@ def test_an_activation_between_layer_and_quantization_is_the_layers_own():
     graph = lite_graph(proto)
 
     assert count_op_types(graph.ops).keys() == {"TRANSPOSE", "QUANTIZE", "CONV_2D", "DEQUANTIZE"}
-    [(want, made)] = both(proto, fed(proto))
+    [(want, made)] = both(proto, make_feed(proto))
     assert np.abs(want - made).max() <= 0.0301
 
 
@@ -261,7 +261,7 @@ def test_weights_about_another_zero_than_0_stay_under_float_kernels_and_exact():
     conv = next(op for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
 
     assert not is_integer(conv)
-    [(want, made)] = both(proto, fed(proto))
+    [(want, made)] = both(proto, make_feed(proto))
     assert np.abs(want - made).max() <= 0.0601  # a sum that lies on the border of two quanta
 
 
@@ -290,5 +290,5 @@ def test_weights_that_training_left_as_quantized_floats_are_stored_as_integers()
     conv = next(op for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
 
     assert conv.inputs[1].dtype == "int8"
-    [(want, made)] = both(proto, fed(proto))
+    [(want, made)] = both(proto, make_feed(proto))
     assert np.abs(want - made).max() <= 0.101

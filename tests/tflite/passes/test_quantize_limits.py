@@ -8,9 +8,9 @@ from tests.builders.qdq_graphs import (
     both,
     by_litert,
     by_onnxruntime,
-    fed,
     is_integer,
     lite_graph,
+    make_feed,
 )
 from tests.builders.quantized_layers import (
     convolution,
@@ -22,7 +22,7 @@ from tests.builders.quantized_layers import (
 def test_sixteen_bit_activations_are_nearer_to_unquantized_ones_than_eight_bit_ones():
     q = Qdq(dtype=np.int8)
     proto = q.finished(q.add("Relu", [convolution(q)], 0.06))
-    feed = fed(proto, scale=1.0)
+    feed = make_feed(proto, scale=1.0)
     [want] = by_onnxruntime(without_quantized_activations(proto), feed)
 
     errors = {
@@ -57,7 +57,7 @@ def test_scales_beyond_the_reach_of_integer_kernels_stay_in_floats():
     q = Qdq()
     mask = q.fed("mask", [1, 8], scale=1.3e36, zero=255)
     proto = q.finished(q.add("Add", [q.fed("x", [4, 8]), mask], 1.3e36, 255))
-    feed = fed(proto) | {"mask": np.float32([[0, 0, 0, -3e38, 0, 0, -3e38, 0]])}
+    feed = make_feed(proto) | {"mask": np.float32([[0, 0, 0, -3e38, 0, 0, -3e38, 0]])}
 
     [(want, made)] = both(proto, feed)
 
@@ -74,7 +74,7 @@ def test_channels_too_faint_to_be_heard_do_not_keep_a_layer_from_integers():
     proto = q.finished(q.add("Conv", [image, weight, bias], 0.06))
 
     assert all(is_integer(op) for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
-    [(want, made)] = both(proto, fed(proto))
+    [(want, made)] = both(proto, make_feed(proto))
     assert np.abs(want - made).max() <= 0.0601
 
 
@@ -85,7 +85,7 @@ def test_a_softmax_whose_scale_is_finer_than_the_kernels_stays_in_floats():
     softmax = next(op for op in lite_graph(proto).ops if op.op_type == "SOFTMAX")
 
     assert not is_integer(softmax)
-    [(want, made)] = both(proto, fed(proto))
+    [(want, made)] = both(proto, make_feed(proto))
     assert np.abs(want - made).max() <= 1.01 / 2550
 
 
@@ -111,7 +111,7 @@ def test_rows_of_a_quantized_table_are_gathered_before_they_are_dequantized():
     assert all(
         max(t.shape) <= 8 for op in graph.ops if op.op_type == "DEQUANTIZE" for t in op.outputs
     )
-    [(want, made)] = both(proto, fed(proto))
+    [(want, made)] = both(proto, make_feed(proto))
     assert np.allclose(want, made, atol=1e-5)
 
 
@@ -123,5 +123,5 @@ def test_large_products_of_quantized_values_read_their_weights_as_integers():
     layer_op = next(op for op in lite_graph(proto).ops if op.op_type == "FULLY_CONNECTED")
 
     assert [t.dtype for t in layer_op.inputs[:2]] == ["float32", "int8"]
-    [(want, made)] = both(proto, fed(proto))
+    [(want, made)] = both(proto, make_feed(proto))
     assert np.abs(want - made).max() <= 0.02 * np.abs(want).max()

@@ -6,7 +6,7 @@ import pytest
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
 from edgekit.errors import PassRefused
 from edgekit.tflite.ir import count_op_types
-from tests.builders.qdq_graphs import Qdq, both, by_litert, by_onnxruntime, fed, lite_graph
+from tests.builders.qdq_graphs import Qdq, both, by_litert, by_onnxruntime, lite_graph, make_feed
 from tests.builders.tiny import normal, proto, sqnr_db
 from tests.tflite.passes.test_quantize import int8, scales
 
@@ -28,7 +28,7 @@ def network():
 
 
 def error_db(made, **how):
-    feed = fed(made)
+    feed = make_feed(made)
     [want] = by_onnxruntime(made, feed)
     return sqnr_db(want, by_litert(convert_to_tflite(made, {}, **how), feed)["y"])
 
@@ -87,7 +87,7 @@ def test_stored_integers_under_float_activations_stay_as_small_and_exact():
     made = q.finished(q.plain("MatMul", ["x", weight]))
 
     assert len(convert_to_tflite(made, {})) < 8000
-    [(want, found)] = both(made, fed(made))
+    [(want, found)] = both(made, make_feed(made))
     assert np.abs(want - found).max() <= 1e-5 * np.abs(want).max()
 
 
@@ -99,7 +99,7 @@ def test_the_old_runtime_gets_products_with_many_scales_as_convolutions():
 
     assert "FULLY_CONNECTED" in count_op_types(lite_graph(made).ops)
     assert "FULLY_CONNECTED" not in count_op_types(lite_graph(made, target="tflite-runtime").ops)
-    [(want, found)] = both(made, fed(made), target="tflite-runtime")
+    [(want, found)] = both(made, make_feed(made), target="tflite-runtime")
     assert np.abs(want - found).max() <= 0.0501
 
 

@@ -60,10 +60,10 @@ def recurrent(folder, kind, direction="forward", *, opset=17, lengths=False, sta
 
 def sequences(folder):
     """Samples of 10 steps whose 24 numbers hang on six."""
-    return samples(folder, x=mixed(40))
+    return samples(folder, x=mix(40))
 
 
-def mixed(count, seed=0):
+def mix(count, seed=0):
     base = normal(count * STEPS, 1, 6, seed=seed) @ normal(6, INPUTS, seed=9)
     return base + normal(count * STEPS, 1, INPUTS, seed=seed + 1, scale=0.1)
 
@@ -85,7 +85,7 @@ def test_recurrent_layers_get_few_bits(tmp_path, kind, direction):
     assert sum(each.size for each in integers) == sum(
         math.prod(t.dims) for t in large(source, TensorProto.FLOAT)
     )
-    x = mixed(1, seed=50)
+    x = mix(1, seed=50)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 20
 
 
@@ -95,7 +95,7 @@ def test_recurrent_layers_get_few_bits(tmp_path, kind, direction):
 def test_lengths_first_states_and_opsets_change_nothing(tmp_path, kind, opset, extras):
     source = recurrent(tmp_path, kind, opset=opset, **extras)
     made = apply("quantize-weights", source, tmp_path, sequences(tmp_path), bits=5.0)
-    x = mixed(1, seed=50)
+    x = mix(1, seed=50)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 24
 
 
@@ -120,7 +120,7 @@ def test_rounding_errors_are_compensated_for_the_layers_inputs(tmp_path):
             )
             tensor.CopyFrom(numpy_helper.from_array(best.astype(np.float32), tensor.name))
     plain = write(tmp_path, rounded)
-    x = [mixed(1, seed=60 + i) for i in range(8)]
+    x = [mix(1, seed=60 + i) for i in range(8)]
     expected = np.stack([run(source, x=each)[0] for each in x])
     found = np.stack([run(made, x=each)[0] for each in x])
     naive = np.stack([run(plain, x=each)[0] for each in x])
@@ -147,7 +147,7 @@ def test_an_integer_lstm_takes_the_integers_as_they_are(tmp_path):
     else:  # slower than float on this machine: the integers stay where they are
         assert {each.tobytes() for each in contents(made)} == {e.tobytes() for e in contents(few)}
     assert not large(made, TensorProto.FLOAT)
-    x = mixed(1, seed=50)
+    x = mix(1, seed=50)
     assert sqnr_db(run(few, x=x)[0], run(made, x=x)[0]) > 25
 
 
@@ -159,7 +159,7 @@ def test_weights_in_4_bits_are_stored_in_4_bits(tmp_path):
     )  # fmt: skip
     assert len(large(made, TensorProto.INT4)) == 2
     assert made.bytes < 0.2 * source.bytes
-    x = mixed(1, seed=50)
+    x = mix(1, seed=50)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 15
 
 
@@ -286,7 +286,7 @@ def test_a_weight_too_sensitive_for_8_bits_gets_16(tmp_path):
     source = model(
         tmp_path, text, weights={"w": weight, "r": normal(1, 4 * UNITS, UNITS, scale=0.1)}
     )
-    x = mixed(44)  # four are held out
+    x = mix(44)  # four are held out
     x[..., 0] *= 1e-4
     made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=6.0)
     assert [list(t.dims) for t in large(made, TensorProto.FLOAT16)] == [[1, 4 * UNITS, INPUTS]]

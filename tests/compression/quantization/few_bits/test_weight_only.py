@@ -20,8 +20,8 @@ from tests.builders.few_bits import (
     FIXED,
     NETWORK,
     WEIGHTS,
+    draw_lopsided,
     integers,
-    lopsided,
     two_matrices,
 )
 from tests.builders.tiny import (
@@ -92,7 +92,7 @@ def test_an_entropy_grid_is_more_accurate_than_a_fixed_one_of_equal_bits(tmp_pat
 
 
 def test_layers_that_the_outputs_depend_on_get_more_bits(tmp_path):
-    text, weights = lopsided()
+    text, weights = draw_lopsided()
     source = model(tmp_path, text, weights=weights)
     step_folder = work(tmp_path, samples(tmp_path, x=uniform(64, 32)))
     run_step(
@@ -111,7 +111,7 @@ def test_layers_that_the_outputs_depend_on_get_more_bits(tmp_path):
 
 
 def test_a_layer_gets_the_bits_that_are_set_by_hand(tmp_path):
-    text, weights = lopsided()
+    text, weights = draw_lopsided()
     source = model(tmp_path, text, weights=weights)
     folder = work(tmp_path, samples(tmp_path, x=uniform(64, 32)))
     settings = QuantizeWeights(bits=3.0, widths=(("quiet", 6.0), ("loud", 32.0)))

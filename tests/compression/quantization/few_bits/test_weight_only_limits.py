@@ -19,8 +19,8 @@ from tests.builders.few_bits import (
     FIXED,
     NETWORK,
     WEIGHTS,
+    draw_lopsided,
     integers,
-    lopsided,
     two_matrices,
 )
 from tests.builders.tiny import (
@@ -56,7 +56,7 @@ def test_weights_in_low_bits_already_are_not_quantized_again(tmp_path):
 
 
 def test_impossible_bits_are_refused(tmp_path):
-    text, weights = lopsided()
+    text, weights = draw_lopsided()
     source = model(tmp_path, text, weights=weights)
     given = samples(tmp_path, x=uniform(64, 32))
     with pytest.raises(PassRefused, match=r"widths: quiet:99: the bits must be 1 to 8, or"):
@@ -98,7 +98,7 @@ def test_an_lstm_that_int8_takes_over_leaves_room_for_other_weights(tmp_path):
     ids=["inputs too large to be squared", "a single sample", "nothing but zeros"],
 )
 def test_samples_of_any_kind_give_a_finite_model_or_one_line(tmp_path, x, says):
-    text, weights = lopsided()
+    text, weights = draw_lopsided()
     source = model(tmp_path, text, weights=weights)
     if says:
         with pytest.raises(PassRefused, match=says):

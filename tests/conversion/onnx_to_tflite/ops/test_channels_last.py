@@ -4,7 +4,7 @@ import numpy as np
 
 from edgekit.tflite.ir import count_op_types
 from tests.builders import tiny
-from tests.builders.qdq_graphs import both, fed, lite_graph
+from tests.builders.qdq_graphs import both, lite_graph, make_feed
 
 BLOCK = """
     stem = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (IMAGE, w0)
@@ -48,7 +48,7 @@ def network(head, image):
 
 
 def agree(proto):
-    for want, got in both(proto, fed(proto)):
+    for want, got in both(proto, make_feed(proto)):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 

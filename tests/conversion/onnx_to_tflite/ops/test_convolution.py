@@ -6,7 +6,7 @@ import pytest
 from edgekit.errors import PassRefused
 from edgekit.tflite.ir import count_op_types
 from tests.builders import tiny
-from tests.builders.qdq_graphs import both, fed, lite_graph
+from tests.builders.qdq_graphs import both, lite_graph, make_feed
 
 
 def layer(op, image, weight, *, stored=True, opset=17, **attributes):
@@ -29,7 +29,7 @@ def _word(value):
 
 
 def agree(proto, **how):
-    for want, got in both(proto, fed(proto), **how):
+    for want, got in both(proto, make_feed(proto), **how):
         assert got.shape == want.shape
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 

@@ -31,7 +31,7 @@ def scales(*shape, seed=1):
     return np.random.default_rng(seed).uniform(0.001, 0.01, shape).astype(np.float32)
 
 
-def restored(name="w", *, zero=False):
+def restore(name="w", *, zero=False):
     """What makes a weight of stored integers: Cast, Sub and Mul."""
     nodes = [helper.make_node("Cast", [f"{name}_q"], [f"{name}_c"], to=TensorProto.FLOAT)]
     if zero:
@@ -55,7 +55,7 @@ def holds_integers(proto, count):
 @pytest.mark.parametrize("along", [(3, 1, 64), (3, 24, 1), (3, 1, 1), (1, 1, 64), (1, 24, 64)])
 @pytest.mark.parametrize("zero", [False, True])
 def test_batched_weights_with_scales_along_any_axes_stay_integers(along, zero):
-    nodes = [*restored(zero=zero), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    nodes = [*restore(zero=zero), helper.make_node("MatMul", ["x", "w"], ["y"])]
     weights = {"w_q": integers((3, 24, 64)), "w_s": scales(*along)}
     if zero:
         weights["w_z"] = np.float32(3)
@@ -106,7 +106,7 @@ def test_weights_with_scales_for_blocks_stay_integers(dtype, shape, axis, zero):
 @pytest.mark.parametrize("kept", [True, False])
 def test_weights_inside_a_branch_that_is_taken_stay_integers(kept):
     def branch(name, columns):
-        nodes = [*restored(f"{name}w"), helper.make_node("MatMul", ["x", f"{name}w"], [name])]
+        nodes = [*restore(f"{name}w"), helper.make_node("MatMul", ["x", f"{name}w"], [name])]
         stored = {f"{name}w_q": integers((64, columns)), f"{name}w_s": scales(1, columns)}
         return helper.make_graph(
             nodes,
@@ -146,7 +146,7 @@ def test_integers_that_would_become_floats_are_refused_in_words(tmp_path):
 
 
 def test_small_tables_are_folded_as_before():
-    nodes = [*restored(), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    nodes = [*restore(), helper.make_node("MatMul", ["x", "w"], ["y"])]
     proto = graph(nodes, {"w_q": integers((4, 3, 5)), "w_s": scales(4, 1, 5)}, [4, 2, 3])
 
     assert "DEQUANTIZE" not in {op.op_type for op in convert_to_lite_graph(proto, {}).ops}

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.errors import PassRefused
 from tests.builders import tiny
-from tests.builders.qdq_graphs import both, fed, lite_graph
+from tests.builders.qdq_graphs import both, lite_graph, make_feed
 
 IMAGE = "float[2, 6, 7, 8] x"
 ROWS = "float[2, 3, 4] x"
@@ -149,7 +149,7 @@ def written(line, given, opset, *, before=""):
 
 
 def agree(proto):
-    feed = fed(proto)
+    feed = make_feed(proto)
     for want, got in both(proto, feed):
         assert got.shape == want.shape
         assert got.dtype == want.dtype
@@ -198,7 +198,7 @@ def test_six_axes_broadcast(kind):
         f"g (float[2, 1, 2, 1, 3, 1] a, float[1, 3, 1, 2, 1, 2] b) =>"
         f" ({dtype}[2, 3, 2, 2, 3, 2] y) {{ p = Abs (a)  y = {kind} {fmod} (p, b) }}"
     )
-    ((want, got),) = both(proto, fed(proto))
+    ((want, got),) = both(proto, make_feed(proto))
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -208,7 +208,7 @@ def test_six_axes_are_padded_though_the_kernel_takes_five(filling):
     proto = tiny.proto(
         f"g (float[2, 3, 2, 1, 2, 4] x) => (y) {{ y = Pad (x, p{filling}) }}", weights=weights
     )
-    ((want, got),) = both(proto, fed(proto))
+    ((want, got),) = both(proto, make_feed(proto))
     np.testing.assert_array_equal(got, want)
 
 
@@ -249,7 +249,7 @@ def test_an_output_that_is_an_input_is_a_copy():
     proto = tiny.proto(
         "g (float[2] x) => (float[2] y, float[2] z) { y = Identity (x)  z = Dropout (x) }"
     )
-    for want, got in both(proto, fed(proto)):
+    for want, got in both(proto, make_feed(proto)):
         np.testing.assert_array_equal(got, want)
 
 

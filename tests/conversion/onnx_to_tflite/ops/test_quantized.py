@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.builders import tiny
-from tests.builders.qdq_graphs import both, fed, lite_graph
+from tests.builders.qdq_graphs import both, lite_graph, make_feed
 
 
 def pair(scale, zero, *, attributes=""):
@@ -17,7 +17,7 @@ def pair(scale, zero, *, attributes=""):
 
 
 def agree(proto):
-    feed = fed(proto)
+    feed = make_feed(proto)
     for want, got in both(proto, feed):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
@@ -46,7 +46,7 @@ def test_unsigned_integers_that_leave_the_graph_stay_unsigned():
         " { q = QuantizeLinear (x, s, z)  y = DequantizeLinear (q, s, z) }",
         weights={"s": np.float32(0.02), "z": np.uint8(130)},
     )
-    for want, got in both(proto, fed(proto)):
+    for want, got in both(proto, make_feed(proto)):
         np.testing.assert_allclose(got, want, rtol=1e-6)
         assert got.dtype == want.dtype
 
@@ -62,14 +62,14 @@ def test_stored_integers_are_dequantized_by_axis_and_by_block(block):
         weights={"k": stored, "s": scales},
         opset=21,
     )
-    ((want, got),) = both(proto, fed(proto))
+    ((want, got),) = both(proto, make_feed(proto))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_a_scale_that_is_computed_from_the_data_is_followed():
     proto = tiny.proto("""g (float[3, 4] x) => (uint8[3, 4] q, float s, uint8 z)
         { q, s, z = DynamicQuantizeLinear (x) }""")
-    for want, got in both(proto, fed(proto)):
+    for want, got in both(proto, make_feed(proto)):
         np.testing.assert_allclose(got.astype(np.float32), want, rtol=1e-6, atol=0)
 
 
@@ -95,7 +95,7 @@ def test_a_convolution_of_integers_is_one_on_the_device():
             "b": np.int32([100, -200, 300, 0]),
         },
     )
-    ((want, got),) = both(proto, fed(proto))
+    ((want, got),) = both(proto, make_feed(proto))
     assert np.abs(got - want).max() <= 0.5 + 1e-5
     assert np.mean(got != want) < 0.02
     (conv,) = (op for op in lite_graph(proto).ops if op.op_type == "CONV_2D")
