@@ -1,9 +1,153 @@
-"""edgekit: compression of trained models for small devices, with proof of the result."""
+"""edgekit: compression of trained models for small devices, with proof of the result.
+
+The functions are those of the command line. They take paths as text or ``Path``, return typed
+results, print nothing, and raise errors that derive from ``EdgekitError``. A function, with what it
+needs, is loaded when it is first used.
+"""
+
+from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from edgekit.version import __version__ as __version__
+from edgekit.version import __version__
+
+if TYPE_CHECKING:
+    from edgekit.api.benchmark import bench
+    from edgekit.api.builds import build, report
+    from edgekit.api.models import apply, inspect
+    from edgekit.api.passes import list_passes
+    from edgekit.api.profiles import list_devices
+    from edgekit.api.projects import example, init
+    from edgekit.api.releases import open_bundle, probe, push, rollback, status
+    from edgekit.bundle.manifest import Bundle
+    from edgekit.bundle.results import Candidate
+    from edgekit.compression.recipe_parser import PassFacts
+    from edgekit.config.profile import DeviceProfile
+    from edgekit.config.project import Project
+    from edgekit.errors import (
+        ArgumentError,
+        DeviceError,
+        EdgekitError,
+        PassCrash,
+        PassError,
+        PassRefused,
+        UnknownStateError,
+        UserError,
+    )
+    from edgekit.inspection.summary import Inspection
+    from edgekit.pipeline.apply import ApplyResult
+    from edgekit.pipeline.benchmark import BenchResult
+    from edgekit.pipeline.build import BuildOutcome
+    from edgekit.pipeline.example import ExampleProject
+    from edgekit.pipeline.init_project import InitResult
+    from edgekit.recipe import Recipe, Step
+    from edgekit.remote.deploy import PushReport
+    from edgekit_agent.results import DeviceFacts, Status
+
+__all__ = [
+    "ApplyResult",
+    "ArgumentError",
+    "BenchResult",
+    "BuildOutcome",
+    "Bundle",
+    "Candidate",
+    "DeviceError",
+    "DeviceFacts",
+    "DeviceProfile",
+    "EdgekitError",
+    "ExampleProject",
+    "InitResult",
+    "Inspection",
+    "PassCrash",
+    "PassError",
+    "PassFacts",
+    "PassRefused",
+    "Project",
+    "PushReport",
+    "Recipe",
+    "Status",
+    "Step",
+    "UnknownStateError",
+    "UserError",
+    "__version__",
+    "apply",
+    "bench",
+    "build",
+    "example",
+    "init",
+    "inspect",
+    "list_devices",
+    "list_passes",
+    "open_bundle",
+    "probe",
+    "push",
+    "report",
+    "rollback",
+    "status",
+]
+
+# Module of each public name; a new name also goes to __all__ and to the imports above.
+_MODULES = {
+    # functions
+    "apply": "edgekit.api.models",
+    "bench": "edgekit.api.benchmark",
+    "build": "edgekit.api.builds",
+    "example": "edgekit.api.projects",
+    "init": "edgekit.api.projects",
+    "inspect": "edgekit.api.models",
+    "list_devices": "edgekit.api.profiles",
+    "list_passes": "edgekit.api.passes",
+    "open_bundle": "edgekit.api.releases",
+    "probe": "edgekit.api.releases",
+    "push": "edgekit.api.releases",
+    "report": "edgekit.api.builds",
+    "rollback": "edgekit.api.releases",
+    "status": "edgekit.api.releases",
+    # settings and results
+    "ApplyResult": "edgekit.pipeline.apply",
+    "BenchResult": "edgekit.pipeline.benchmark",
+    "BuildOutcome": "edgekit.pipeline.build",
+    "Bundle": "edgekit.bundle.manifest",
+    "Candidate": "edgekit.bundle.results",
+    "DeviceFacts": "edgekit_agent.results",
+    "DeviceProfile": "edgekit.config.profile",
+    "ExampleProject": "edgekit.pipeline.example",
+    "InitResult": "edgekit.pipeline.init_project",
+    "Inspection": "edgekit.inspection.summary",
+    "PassFacts": "edgekit.compression.recipe_parser",
+    "Project": "edgekit.config.project",
+    "PushReport": "edgekit.remote.deploy",
+    "Recipe": "edgekit.recipe",
+    "Status": "edgekit_agent.results",
+    "Step": "edgekit.recipe",
+    # errors
+    "ArgumentError": "edgekit.errors",
+    "DeviceError": "edgekit.errors",
+    "EdgekitError": "edgekit.errors",
+    "PassCrash": "edgekit.errors",
+    "PassError": "edgekit.errors",
+    "PassRefused": "edgekit.errors",
+    "UnknownStateError": "edgekit.errors",
+    "UserError": "edgekit.errors",
+}
 
 # onnxruntime's wheels for Linux report to their maker and leave an identifier in the user's cache,
 # unless told not to before they are loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load a public name when it is first used."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'edgekit' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        """List the public names."""
+        return sorted(__all__)

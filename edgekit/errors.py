@@ -63,6 +63,20 @@ class PluginWarning(UserWarning):
     """A plugin cannot be used and is left out."""
 
 
+class ArgumentError(UserError):
+    """A wrong argument of a function.
+
+    Args:
+        names: Name of the argument, or the names of arguments that contradict each other.
+        problem: The rest of the message.
+    """
+
+    def __init__(self, names: str | tuple[str, ...], problem: str, *, hint: str = "") -> None:
+        self.names = (names,) if isinstance(names, str) else names
+        self.problem = problem
+        super().__init__(f"{' and '.join(self.names)}: {problem}", hint=hint)
+
+
 class PassError(EdgekitError):
     """A pass broke its contract; the fault is in edgekit or in the plugin that offers the pass."""
 

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from edgekit.cli.options import check_choice
+from edgekit.api.arguments import METRICS, check_choice
 from edgekit.compression.recipe_parser import parse_settings, parse_step, read_recipe
 from edgekit.config.profile import load_profile, validate
 from edgekit.config.project import Project
@@ -44,9 +44,7 @@ def test_misspelled_steps_in_a_recipe_file_get_a_suggestion(tmp_path):
 
 def test_misspelled_devices_and_metrics_get_a_suggestion():
     assert read_error(load_profile, "raspberrypi4").endswith("?")
-    assert read_error(check_choice, "--metric", "top_1", ("top1", "top5", "binary")).endswith(
-        "'top1'?"
-    )
+    assert read_error(check_choice, "metric", "top_1", METRICS).endswith("'top1'?")
 
 
 @pytest.mark.parametrize(

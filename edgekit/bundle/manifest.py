@@ -43,7 +43,8 @@ _MOST_OVERHEAD = 1 << 16
 RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
-BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, SIGNATURE, LOCK, "report.html")
+REPORT = "report.html"
+BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, SIGNATURE, LOCK, REPORT)
 _MOST_SIGNATURE_BYTES = 1 << 18
 # In bytes; file systems have 255, some of them for the suffix.
 _LONGEST_NAME = 200

@@ -129,6 +129,15 @@ class DeviceProfile(_Table):
     budget: Budget
     connection: Connection = Connection()
 
+    @classmethod
+    def load(cls, name: str) -> DeviceProfile:
+        """Load a profile by its name, or from a file if ``name`` ends in .toml.
+
+        Raises:
+            UserError: There is no such profile, or the file is wrong.
+        """
+        return load_profile(name)
+
 
 def parse_profile(text: str, *, where: str) -> DeviceProfile:
     """Parse a profile from TOML text.
@@ -241,12 +250,16 @@ def choose_weight_bits(profile: DeviceProfile | None) -> IntegerBits:
     return 7 if any(may_saturate(arch, each) for arch, each in machines) else 8
 
 
-def load_profile(name: str) -> DeviceProfile:
+def load_profile(name: str | DeviceProfile) -> DeviceProfile:
     """Load a profile by its name, or from a file if ``name`` ends in .toml.
+
+    A profile is returned as it is.
 
     Raises:
         UserError: There is no such profile, or the file is wrong.
     """
+    if isinstance(name, DeviceProfile):
+        return name
     if name.endswith(".toml"):
         return read_profile(Path(name))
     if name not in list_shipped_names():

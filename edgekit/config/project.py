@@ -144,6 +144,15 @@ class Project(_Table):
     build: BuildTable = BuildTable()
     release: ReleaseTable = ReleaseTable()
 
+    @classmethod
+    def load(cls, folder: str | Path = ".") -> Project:
+        """Load edgekit.toml from a folder; return the defaults if there is none.
+
+        Raises:
+            UserError: The folder is missing, or the file is wrong; lists every error at once.
+        """
+        return load_project(Path(folder))
+
 
 def load_project(folder: Path) -> Project:
     """Load edgekit.toml from a folder; return the defaults if there is none.

@@ -47,7 +47,7 @@ class Inspection:
 def inspect(
     path: Path,
     *,
-    device: str | None,
+    device: str | DeviceProfile | None,
     folder: Path,
     trusted: bool = False,
     structure: bool = False,

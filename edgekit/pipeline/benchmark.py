@@ -76,7 +76,7 @@ def open_subject(
     folder: Path,
     evaluation: str | None,
     metric: str | None,
-    device: str | None,
+    device: str | DeviceProfile | None,
     trusted: bool = False,
     dims: Mapping[str, int] | None = None,
     tick: Tick = ignore_progress,

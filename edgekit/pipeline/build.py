@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from edgekit.bundle.manifest import MANIFEST, Manifest
+from edgekit.bundle.manifest import MANIFEST, REPORT, Manifest
 from edgekit.bundle.results import Build, Candidate, Rejection, Verdict
 from edgekit.compatibility.runtimes import find_obstacles, get_lite_target
 from edgekit.compression.checks.crash_reports import build_crash, is_crash
@@ -35,13 +36,41 @@ from edgekit.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOutcome:
-    """Result of a build; ``manifest`` is that of the bundle, or ``None`` if none was packed."""
+    """Result of a build.
+
+    Attributes:
+        intake: The checked inputs: model, data, device and limits.
+        found: The candidates and the search's choice.
+        compared: Comparison with the original, by the candidate's key.
+        manifest: Manifest of the bundle; ``None`` if none was packed.
+        notes: Caveats of the figures.
+    """
 
     intake: BuildInputs
     found: Build
-    compared: dict[str, Comparison]  # comparison with the original, by the candidate's key
+    compared: dict[str, Comparison]
     manifest: Manifest | None
-    notes: tuple[str, ...]  # caveats of the figures
+    notes: tuple[str, ...]
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """Return the candidate that passed every check and was chosen, if there is one."""
+        return self.found.chosen
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Return all candidates, the original first."""
+        return self.found.candidates
+
+    @property
+    def folder(self) -> Path:
+        """Return the output folder, which is also the bundle."""
+        return self.intake.out
+
+    @property
+    def report(self) -> Path:
+        """Return the path of the HTML report."""
+        return self.intake.out / REPORT
 
 
 def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> BuildOutcome:

@@ -37,7 +37,7 @@ class Request:
 
     folder: Path = Path()
     model: Path | None = None
-    device: str | None = None
+    device: str | DeviceProfile | None = None
     data: str | None = None
     evaluation: str | None = None
     metric: str | None = None
@@ -211,7 +211,7 @@ def find_model(
         raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
     tick("reading the model", 0, 0)
     return open_model(
-        given or _resolve_model_path(folder, str(project.model.path)),
+        given or resolve_model(folder, str(project.model.path)),
         folder=folder,
         store=Store(get_default_root()),
         trusted=trusted or project.model.trust_pickle,
@@ -219,10 +219,10 @@ def find_model(
     )
 
 
-def _resolve_model_path(folder: Path, path: str) -> Path:
-    """Resolve [model] path: a file or folder of the project, or a function of it."""
-    file = folder / path
-    return Path(path) if is_entry(path) and not file.exists() else file
+def resolve_model(folder: Path, model: str | os.PathLike[str]) -> Path:
+    """Resolve the path of a model of a project; ``module:function`` stays as it is."""
+    file = folder / model
+    return Path(model) if is_entry(os.fspath(model)) and not file.exists() else file
 
 
 def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Project:
@@ -278,7 +278,7 @@ def embed_external_data(model: Model, store: Store) -> Model:
     return replace(model, path=path, digest=path.name, beside=())
 
 
-def _choose_device(request: Request, project: Project) -> str:
+def _choose_device(request: Request, project: Project) -> str | DeviceProfile:
     if request.device is not None:
         return request.device
     device = project.build.device

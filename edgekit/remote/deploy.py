@@ -38,6 +38,7 @@ class PushReport:
         total_bytes: the size of the release's files.
         runtime: name and version, such as ``onnxruntime 1.20.1``.
         watch: the wait for a confirmation of the release; None = none was needed.
+        notes: remarks for the user.
     """
 
     host: str
@@ -49,6 +50,7 @@ class PushReport:
     seconds: float
     health: Health | None
     watch: Watch | None = None
+    notes: tuple[str, ...] = ()
 
 
 def push(

@@ -11,15 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgekit.bundle.latency_stats import LatencySummary
 from edgekit.bundle.layer_report import LayerCost
-from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.manifest import REPORT, Manifest
 from edgekit.bundle.results import MIB, Check, Measurement
 from edgekit.bundle.runtime_pairs import FormatPair, PairSide, find_pairs
 from edgekit.pipeline.results_log import BuildFacts, CandidateLine, read_facts
 from edgekit.reporting import plots
 from edgekit_agent.files import write_atomic
 from edgekit_agent.results import Tally
-
-REPORT = "report.html"
 
 _NOT_MEASURED = "not measured"
 _LABELS = {

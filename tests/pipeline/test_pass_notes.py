@@ -7,12 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edgekit.bundle.manifest import REPORT
 from edgekit.cli.render.build import encode_build, format_build
 from edgekit.compression.clean import clean
 from edgekit.compression.registry import PASSES
 from edgekit.pipeline.build import build
 from edgekit.pipeline.request import Request
-from edgekit.reporting.html import REPORT, write_report
+from edgekit.reporting.html import write_report
 from tests.builders.projects import PROFILE
 from tests.builders.tiny import model, normal, run, uniform
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from edgekit.bundle.manifest import REPORT
 from edgekit.reporting import plots
-from edgekit.reporting.html import REPORT, write_report
+from edgekit.reporting.html import write_report
 from edgekit_agent.codec import encode
 from tests.builders.build_folders import (
     CLEAN,

@@ -1,0 +1,129 @@
+"""Measurement of a bundle or a model on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from edgekit.api.arguments import (
+    METRICS,
+    AnyPath,
+    Device,
+    Metric,
+    check_choice,
+    check_dims,
+    choose_home,
+    resolve_data,
+    resolve_device,
+    resolve_folder,
+)
+from edgekit.api.failures import convert_failures
+from edgekit.pipeline import benchmark
+from edgekit.pipeline.benchmark import BenchResult, Subject, open_subject
+from edgekit.pipeline.request import resolve_model
+from edgekit.progress import Tick, ignore_progress
+from edgekit.remote.home import Home
+
+
+def bench(
+    target: AnyPath,
+    host: str,
+    *,
+    eval: AnyPath | None = None,
+    metric: Metric | None = None,
+    device: Device | None = None,
+    home: str | Home | None = None,
+    dims: Mapping[str, int] | None = None,
+    trust_pickle: bool = False,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> BenchResult:
+    """Measure latency, memory and accuracy of a bundle or a model on a device.
+
+    Missing files are sent; the release that the device serves stays. Relative paths are resolved
+    from ``folder``.
+
+    Args:
+        target: The folder that ``build`` wrote, a .edgekit file, or a model.
+        host: ``local``, an ssh alias, or ``user@host:port``.
+        eval: Labeled samples to score.
+        metric: ``top1``, ``top5`` or ``binary``; by default that of the bundle or the project.
+        device: Profile that gives threads and runtime versions for a model, and edgekit's folder.
+        home: edgekit's folder on the device.
+        dims: Sizes of free dimensions of a model by name.
+        trust_pickle: Whether the model file may run the code that it carries.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The measurement. Attributes: ``host``; ``facts`` of the device; ``runtime``; ``threads``;
+        ``times``, a summary of the latencies; ``peak_rss_bytes``; ``load_ms``; ``tally`` of right
+        answers, ``None`` without ``eval``; ``notes``; ``reports`` with the raw values.
+
+    Raises:
+        UserError: An argument or one of the files is wrong.
+        DeviceError: The device could not be reached, or cannot run the model.
+
+    Example:
+        >>> import edgekit
+        >>> result = edgekit.bench("model.onnx", "local", eval="eval.npz")
+        >>> result.times.p50_ms > 0, result.tally.correct, result.tally.n
+        (True, 788, 797)
+    """
+    with open_benchmark(
+        target,
+        eval=eval,
+        metric=metric,
+        device=device,
+        home=home,
+        dims=dims,
+        trust_pickle=trust_pickle,
+        folder=folder,
+        progress=progress,
+    ) as measure:
+        return measure(host, progress)
+
+
+@contextmanager
+def open_benchmark(
+    target: AnyPath,
+    *,
+    eval: AnyPath | None = None,
+    metric: Metric | None = None,
+    device: Device | None = None,
+    home: str | Home | None = None,
+    dims: Mapping[str, int] | None = None,
+    trust_pickle: bool = False,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> Iterator[Callable[[str, Tick], BenchResult]]:
+    """Open a bundle or a model once, to measure it on several hosts.
+
+    Args and errors are those of ``bench``.
+
+    Yields:
+        A function that measures on a host.
+    """
+    check_choice("metric", metric, METRICS)
+    base = resolve_folder(folder)
+    where = choose_home(home, device, folder=base)
+    with ExitStack() as stack:
+        with convert_failures():
+            subject = stack.enter_context(
+                open_subject(
+                    resolve_model(base, target),
+                    folder=base,
+                    evaluation=resolve_data(eval),
+                    metric=metric,
+                    device=resolve_device(base, device),
+                    trusted=trust_pickle,
+                    dims=check_dims(dims),
+                    tick=progress,
+                )
+            )
+        yield lambda host, tick: _measure(subject, host, tick, where)
+
+
+def _measure(subject: Subject, host: str, progress: Tick, home: Home) -> BenchResult:
+    with convert_failures():
+        return benchmark.bench(subject, host, progress, home)

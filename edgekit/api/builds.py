@@ -1,0 +1,149 @@
+"""Functions of a build: start a project, build it, and write its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edgekit.api.arguments import (
+    METRICS,
+    RUNTIMES,
+    AnyPath,
+    Device,
+    Metric,
+    check_choice,
+    check_dims,
+    check_points,
+    resolve_data,
+    resolve_device,
+    resolve_folder,
+)
+from edgekit.api.failures import convert_failures
+from edgekit.api.passes import choose_recipe, warn_of_old_names
+from edgekit.compression.old_names import OldNames
+from edgekit.config.profile import AnyRuntime
+from edgekit.pipeline.build import BuildOutcome
+from edgekit.pipeline.build import build as run_build
+from edgekit.pipeline.request import Request, resolve_model
+from edgekit.progress import Tick, ignore_progress
+from edgekit.recipe import Recipe, Step
+from edgekit.reporting.html import write_report
+
+
+def build(
+    model: AnyPath | None = None,
+    *,
+    device: Device | None = None,
+    data: AnyPath | None = None,
+    eval: AnyPath | None = None,
+    metric: Metric | None = None,
+    runtime: AnyRuntime | None = None,
+    max_drop: float | None = None,
+    recipe: AnyPath | Recipe | None = None,
+    steps: Sequence[str | Step] = (),
+    on: str | None = None,
+    out: AnyPath | None = None,
+    seed: int | None = None,
+    dims: Mapping[str, int] | None = None,
+    trust_pickle: bool = False,
+    allow_failing: bool = False,
+    strict: bool = False,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> BuildOutcome:
+    """Compress a model for a device and verify its accuracy.
+
+    Writes the bundle and the report to ``out``. What is not given comes from edgekit.toml in
+    ``folder``, from which relative paths are resolved.
+
+    Args:
+        model: A model file, a SavedModel folder or ``module:function``.
+        device: The device: a name, a .toml file or a profile.
+        data: Calibration samples: a .npz file, a folder, or ``module:function``.
+        eval: Labeled samples on which every candidate is scored against the original.
+        metric: ``top1``, ``top5`` or ``binary``.
+        runtime: ``onnxruntime``, ``litert``, or ``auto`` for both.
+        max_drop: Largest accuracy drop allowed, in percentage points.
+        recipe: A recipe, or its TOML file, instead of the search.
+        steps: Passes to run in this order instead of the search, each a step or a text
+            ``NAME[:KEY=VALUE,...]``.
+        on: Host on which the candidates are measured as well: ``local``, an ssh alias, or
+            ``user@host:port``.
+        out: Output folder; by default ``build/NAME`` in ``folder``.
+        seed: Seed of every random choice.
+        dims: Sizes of free dimensions by name.
+        trust_pickle: Whether the model file may run the code that it carries.
+        allow_failing: Pack the nearest candidate if none passes.
+        strict: Fail checks that are not measured or not proven.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The outcome. Attributes: ``chosen``, the candidate that passed every check, or ``None``;
+        ``candidates``, each with its measurements and its verdict; ``folder``; ``manifest`` of the
+        bundle, ``None`` if none was packed; ``notes`` on the figures; ``report``, path of the page.
+
+    Raises:
+        UserError: An argument or one of the files is wrong.
+        PassError: A pass of the requested recipe broke its contract.
+        DeviceError: The device to measure on could not be reached, or failed.
+
+    Example:
+        >>> import edgekit
+        >>> outcome = edgekit.build(
+        ...     "model.onnx", device="tablet-x86", eval="eval.npz", steps=["clean"]
+        ... )
+        >>> outcome.chosen.verdict.passes
+        True
+        >>> outcome.report.as_posix()
+        'build/tablet-x86/report.html'
+    """
+    check_choice("metric", metric, METRICS)
+    check_choice("runtime", runtime, RUNTIMES)
+    check_points("max_drop", max_drop)
+    base, old_names = resolve_folder(folder), OldNames()
+    chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
+    warn_of_old_names(old_names)
+    with convert_failures():
+        request = Request(
+            folder=base,
+            model=None if model is None else resolve_model(base, model),
+            device=resolve_device(base, device),
+            data=resolve_data(data),
+            evaluation=resolve_data(eval),
+            metric=metric,
+            max_drop_points=max_drop,
+            runtime=runtime,
+            on=on,
+            out=None if out is None else base / out,
+            seed=seed,
+            recipe=chosen,
+            trust_pickle=trust_pickle,
+            strict=strict,
+            dims=check_dims(dims),
+        )
+        outcome = run_build(request, progress, allow_failing=allow_failing)
+        write_report(outcome.folder)
+    return outcome
+
+
+def report(build_dir: AnyPath) -> Path:
+    """Write the HTML report of the last build in a folder again.
+
+    Args:
+        build_dir: The folder that ``build`` wrote.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: The folder holds no build, or its files are damaged.
+
+    Example:
+        >>> import edgekit
+        >>> outcome = edgekit.build(steps=["clean"])
+        >>> edgekit.report(outcome.folder).name
+        'report.html'
+    """
+    with convert_failures():
+        return write_report(Path(build_dir))

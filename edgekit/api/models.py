@@ -1,0 +1,141 @@
+"""Functions for a single model file: inspect it, and apply a pass to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgekit.api.arguments import (
+    AnyPath,
+    Device,
+    check_dims,
+    resolve_data,
+    resolve_device,
+    resolve_folder,
+)
+from edgekit.api.failures import convert_failures
+from edgekit.api.passes import warn_of_old_names
+from edgekit.compression.old_names import OldNames
+from edgekit.compression.recipe_parser import validate_step
+from edgekit.errors import ArgumentError
+from edgekit.inspection.summary import Inspection
+from edgekit.inspection.summary import inspect as inspect_model
+from edgekit.pipeline.apply import ApplyResult
+from edgekit.pipeline.apply import apply as apply_step
+from edgekit.pipeline.request import resolve_model
+from edgekit.progress import Tick, ignore_progress
+from edgekit.recipe import Step
+
+
+def inspect(
+    model: AnyPath,
+    *,
+    device: Device | None = None,
+    prunable: bool = False,
+    dims: Mapping[str, int] | None = None,
+    trust_pickle: bool = False,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> Inspection:
+    """Read the signature, the operators and the cost of a model.
+
+    Relative paths are resolved from ``folder``.
+
+    Args:
+        model: A model file, a SavedModel folder or ``module:function``.
+        device: Device to check the model against: a name, a .toml file or a profile.
+        prunable: Whether to find the structures that can be pruned as well.
+        dims: Sizes of free dimensions by name; they override those of edgekit.toml.
+        trust_pickle: Whether the model file may run the code that it carries.
+        folder: The project folder, which may hold an edgekit.toml.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        Facts of the model. Attributes: ``model`` with its ``signature`` and ``digest``; ``bytes``;
+        ``cost`` with parameters, multiply-accumulates, peak memory and operators; ``obstacles`` on
+        the device; ``prunable``, the structures that can be pruned.
+
+    Raises:
+        UserError: The model, the profile or edgekit.toml cannot be used.
+
+    Example:
+        >>> import edgekit
+        >>> seen = edgekit.inspect("model.onnx", device="tablet")
+        >>> [str(tensor) for tensor in seen.model.signature.inputs]
+        ['image float32 [N, 1, 8, 8]']
+        >>> seen.cost.macs, seen.obstacles
+        (4775936, ())
+    """
+    base = resolve_folder(folder)
+    with convert_failures():
+        return inspect_model(
+            resolve_model(base, model),
+            device=resolve_device(base, device),
+            folder=base,
+            trusted=trust_pickle,
+            structure=prunable,
+            dims=check_dims(dims),
+            tick=progress,
+        )
+
+
+def apply(
+    step: str | Step,
+    model: AnyPath,
+    out: AnyPath,
+    *,
+    settings: Mapping[str, object] | None = None,
+    data: AnyPath | None = None,
+    dims: Mapping[str, int] | None = None,
+    trust_pickle: bool = False,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> ApplyResult:
+    """Run one pass on a model, check the result and write it.
+
+    Relative paths are resolved from ``folder``. The output is written completely or not at all.
+
+    Args:
+        step: Name of a pass (see ``list_passes``), or a step with its settings.
+        model: A model file, a SavedModel folder or ``module:function``; it stays as it is.
+        out: The file to write; an existing file is replaced.
+        settings: Settings of the pass by name; the others have their defaults.
+        data: Calibration samples; by default those of edgekit.toml, if any.
+        dims: Sizes of free dimensions by name; they override those of edgekit.toml.
+        trust_pickle: Whether the model file may run the code that it carries.
+        folder: The project folder, which may hold an edgekit.toml.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        Facts of the result. Attributes: ``before`` and ``after``, each with path, digest, size and
+        transfer size; ``agreement`` with the original's outputs, ``None`` if the file is the same;
+        ``layers``; ``macs`` before and after; ``notes``; ``seconds``.
+
+    Raises:
+        UserError: An argument or one of the files is wrong.
+        PassRefused: The pass does not apply to this model.
+        PassError: The pass broke its contract or crashed; nothing is written.
+
+    Example:
+        >>> import edgekit
+        >>> done = edgekit.apply("float16", "model.onnx", "half.onnx")
+        >>> done.after.path.name, max(done.agreement.relative_errors.values()) < 0.01
+        ('half.onnx', True)
+    """
+    if isinstance(step, str):
+        old_names = OldNames()
+        step = validate_step(step, settings or {}, where=f"{step}: ", old_names=old_names)
+        warn_of_old_names(old_names)
+    elif settings:
+        raise ArgumentError("settings", "the step has settings already")
+    base = resolve_folder(folder)
+    with convert_failures():
+        return apply_step(
+            step,
+            resolve_model(base, model),
+            base / out,
+            data=resolve_data(data),
+            folder=base,
+            tick=progress,
+            trusted=trust_pickle,
+            dims=check_dims(dims),
+        )

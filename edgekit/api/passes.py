@@ -1,0 +1,77 @@
+"""The passes, their settings, and recipes of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.api.arguments import AnyPath
+from edgekit.compression.old_names import OldNames
+from edgekit.compression.recipe_parser import (
+    PassFacts,
+    describe_pass,
+    make_recipe,
+    parse_settings,
+    parse_step,
+    read_recipe,
+)
+from edgekit.compression.registry import PASSES
+from edgekit.errors import ArgumentError
+from edgekit.recipe import Recipe, Step
+
+__all__ = ["choose_recipe", "describe_pass", "list_passes", "parse_settings", "warn_of_old_names"]
+
+
+def list_passes() -> list[PassFacts]:
+    """List the passes with their needs and their settings.
+
+    Returns:
+        A description of each pass. Its attributes: ``name``; ``summary``, one line;
+        ``needs_calibration``, whether it needs calibration samples; ``settings``, each with its
+        name, the allowed values in words and the default; ``meaning`` of the settings.
+
+    Example:
+        >>> import edgekit
+        >>> [each.name for each in edgekit.list_passes()][0]
+        'clean'
+    """
+    return [describe_pass(name) for name in PASSES]
+
+
+def choose_recipe(
+    recipe: AnyPath | Recipe | None,
+    steps: Sequence[str | Step],
+    *,
+    folder: Path,
+    old_names: OldNames,
+) -> Recipe | None:
+    """Return the recipe that replaces the search; ``None`` if there is none.
+
+    Args:
+        recipe: A recipe, or its TOML file.
+        steps: Steps, each a step or a text ``NAME[:KEY=VALUE,...]``.
+        folder: Base of a relative path.
+        old_names: Collector of the names of earlier versions that the recipe uses.
+
+    Raises:
+        UserError: Both are given, or there is no such file, pass or setting.
+    """
+    if recipe is not None and steps:
+        raise ArgumentError(("recipe", "steps"), "give one of them", hint="a file can hold steps")
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is not None:
+        return read_recipe(folder / recipe, old_names=old_names)
+    if not steps:
+        return None
+    parsed = (
+        parse_step(each, old_names=old_names) if isinstance(each, str) else each for each in steps
+    )
+    return make_recipe(list(parsed))
+
+
+def warn_of_old_names(old_names: OldNames) -> None:
+    """Warn the caller of a function of the API that it gave names of earlier versions."""
+    if note := old_names.format_note():
+        warnings.warn(note, FutureWarning, stacklevel=3)

@@ -1,0 +1,29 @@
+"""The device profiles that come with edgekit, and those of users."""
+
+from __future__ import annotations
+
+from edgekit.config.profile import (
+    DeviceProfile,
+    list_shipped_names,
+    load_profile,
+    read_profile,
+    read_profile_text,
+)
+
+__all__ = ["list_devices", "load_profile", "read_profile", "read_profile_text"]
+
+
+def list_devices() -> list[DeviceProfile]:
+    """List the device profiles that come with edgekit.
+
+    Returns:
+        The profiles, sorted by name. Attributes of a profile: ``name``; ``summary``, one line;
+        ``hardware``; ``runtimes`` by name; ``budget``, the limits of a model there;
+        ``connection``. Each can be given as ``device`` to the other functions.
+
+    Example:
+        >>> import edgekit
+        >>> "tablet" in [profile.name for profile in edgekit.list_devices()]
+        True
+    """
+    return [load_profile(name) for name in list_shipped_names()]

@@ -1,0 +1,239 @@
+"""Functions for the releases on a device: push, roll back, and ask for the state and the facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+from edgekit.api.arguments import AnyPath, Device, choose_home
+from edgekit.api.failures import convert_failures
+from edgekit.bundle import manifest
+from edgekit.bundle.golden_samples import check_golden_samples
+from edgekit.bundle.manifest import Bundle
+from edgekit.cache.store import get_default_root
+from edgekit.progress import Tick, ignore_progress
+from edgekit.remote import deploy
+from edgekit.remote.confirmation import choose_watch_terms
+from edgekit.remote.deploy import PushReport
+from edgekit.remote.home import Home
+from edgekit.remote.session import Session, open_session
+from edgekit_agent.results import DeviceFacts, StageProgress, Status
+
+R = TypeVar("R")
+
+
+def open_bundle(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle:
+    """Open a bundle and check each of its files and its signature.
+
+    Args:
+        path: The folder that ``build`` wrote, or a .edgekit file.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The bundle. Attributes: ``path``; ``manifest``; ``signature``, ``None`` if it is not signed.
+
+    Raises:
+        UserError: The path is no bundle, or the bundle was changed or is damaged.
+
+    Example:
+        >>> import edgekit
+        >>> outcome = edgekit.build(steps=["clean"])
+        >>> bundle = edgekit.open_bundle(outcome.folder)
+        >>> bundle.manifest.name, bundle.manifest.format
+        ('tablet-x86', 'onnx')
+    """
+    progress("checking the bundle", 0, 0)
+    with convert_failures():
+        bundle = manifest.open_bundle(Path(path))
+        bundle.check()
+        name = bundle.manifest.canaries
+        check_golden_samples(BytesIO(bundle.read(name)), f"{path}: {name}")
+    return bundle
+
+
+def push(
+    bundle: AnyPath | Bundle,
+    host: str,
+    *,
+    home: str | Home | None = None,
+    device: Device | None = None,
+    allow_downgrade: bool = False,
+    watch: float | None = None,
+    app_confirms: bool = False,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> PushReport:
+    """Install a bundle on a device, check it there, and switch to it.
+
+    Args:
+        bundle: The folder that ``build`` wrote, a .edgekit file, or an opened bundle.
+        host: ``local``, an ssh alias, or ``user@host:port``.
+        home: edgekit's folder on the device.
+        device: Profile that may name this folder; by default that of edgekit.toml.
+        allow_downgrade: Allow a lower version; needs a key that the device trusts.
+        watch: Seconds in which the release must be confirmed, else the device rolls back; by
+            default 30, and 0 for ``local``.
+        app_confirms: Let the app on the device confirm the release, not edgekit.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The report. Attributes: ``host``; ``release``; ``previous`` release; ``runtime``;
+        ``sent_bytes``; ``health``; ``watch``, the confirmation; ``seconds``; ``notes``.
+
+    Raises:
+        UserError: The bundle cannot be used.
+        DeviceError: The device could not be reached, or the installation failed; it serves the same
+            release as before.
+        UnknownStateError: It is unknown which release the device serves.
+
+    Example:
+        >>> import edgekit
+        >>> outcome = edgekit.build(steps=["clean"])
+        >>> done = edgekit.push(outcome.folder, "local")
+        >>> done.release == edgekit.status("local").current.name
+        True
+    """
+    if not isinstance(bundle, Bundle):
+        bundle = open_bundle(bundle, progress=progress)
+    where = choose_home(home, device, folder=folder)
+    with convert_failures(), open_session(host, home=where) as session:
+        done = deploy.push(
+            bundle,
+            session,
+            cache=get_default_root() / "wheels",
+            progress=_forward(progress),
+            allow_downgrade=allow_downgrade,
+            watch=choose_watch_terms(host, watch, by_app=app_confirms),
+        )
+        meant = bundle.manifest.profile.connection.home
+        if not meant or where.path:
+            return done
+        note = f"installed in {session.home}; a bundle does not choose the folder"
+        return replace(done, notes=(f"{note} (--home {meant} does)",))
+
+
+def rollback(
+    host: str,
+    *,
+    home: str | Home | None = None,
+    device: Device | None = None,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> Status:
+    """Return to the previous release of a device, if it passes the health check.
+
+    Args:
+        host: ``local``, an ssh alias, or ``user@host:port``.
+        home: edgekit's folder on the device.
+        device: Profile that may name this folder; by default that of edgekit.toml.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The new status, as of ``status``.
+
+    Raises:
+        DeviceError: There is no previous release, or it is not healthy.
+        UnknownStateError: It is unknown which release the device serves.
+
+    Example:
+        >>> import edgekit
+        >>> for steps in (["clean"], ["float16"]):
+        ...     outcome = edgekit.build(steps=steps, allow_failing=True)
+        ...     pushed = edgekit.push(outcome.folder, "local")
+        >>> edgekit.rollback("local").current.name == pushed.previous
+        True
+    """
+    where = choose_home(home, device, folder=folder)
+    return ask_host(host, deploy.rollback, where, progress)
+
+
+def status(
+    host: str,
+    *,
+    log: int = 0,
+    home: str | Home | None = None,
+    device: Device | None = None,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> Status:
+    """Ask a device for its current and its previous release.
+
+    Args:
+        host: ``local``, an ssh alias, or ``user@host:port``.
+        log: Number of entries of the audit log to return.
+        home: edgekit's folder on the device.
+        device: Profile that may name this folder; by default that of edgekit.toml.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The status. Attributes: ``current`` and ``previous``, each a release or ``None``;
+        ``current_model`` and ``previous_model``, where the models come from; ``health``; ``trust``,
+        the keys that the device trusts; ``watch``; ``log``.
+
+    Raises:
+        DeviceError: The device could not be reached, or failed.
+
+    Example:
+        >>> import edgekit
+        >>> edgekit.status("local").previous is None
+        True
+    """
+    where = choose_home(home, device, folder=folder)
+    return ask_host(host, lambda session: deploy.status(session, log=log), where, progress)
+
+
+def probe(
+    host: str,
+    *,
+    home: str | Home | None = None,
+    device: Device | None = None,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> DeviceFacts:
+    """Read the processor, the memory and the runtimes of a device.
+
+    Args:
+        host: ``local``, an ssh alias, or ``user@host:port``.
+        home: edgekit's folder on the device.
+        device: Profile that may name this folder; by default that of edgekit.toml.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        Facts of the device. Attributes: ``machine``, ``cpu``, ``cores``, ``isa``, ``memory_bytes``,
+        ``free_memory_bytes``, ``free_disk_bytes``, ``runtimes`` and others.
+
+    Raises:
+        DeviceError: The device could not be reached, or failed.
+
+    Example:
+        >>> import edgekit, os
+        >>> edgekit.probe("local").machine == os.uname().machine
+        True
+    """
+    where = choose_home(home, device, folder=folder)
+    return ask_host(host, _read_facts, where, progress, stage="probing")
+
+
+def _read_facts(session: Session) -> DeviceFacts:
+    return session.facts(deploy.find_sites(deploy.status(session)))
+
+
+def ask_host(
+    host: str, ask: Callable[[Session], R], home: Home, progress: Tick, *, stage: str = "asking"
+) -> R:
+    """Open a session with a host, ask it, and return the answer."""
+    progress(f"{host}: {stage}", 0, 0)
+    with convert_failures(), open_session(host, home=home) as session:
+        return ask(session)
+
+
+def _forward(progress: Tick) -> Callable[[StageProgress], None]:
+    """Return a callback that forwards the progress of an agent."""
+    return lambda said: progress(said.stage, said.done, said.total)
