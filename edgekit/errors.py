@@ -68,13 +68,14 @@ class ArgumentError(UserError):
 
     Args:
         names: Name of the argument, or the names of arguments that contradict each other.
-        problem: The rest of the message.
+        problem: The rest of the message: ``NAME: problem``, or ``NAME and NAME problem``.
     """
 
     def __init__(self, names: str | tuple[str, ...], problem: str, *, hint: str = "") -> None:
         self.names = (names,) if isinstance(names, str) else names
         self.problem = problem
-        super().__init__(f"{' and '.join(self.names)}: {problem}", hint=hint)
+        colon = "" if len(self.names) > 1 else ":"
+        super().__init__(f"{' and '.join(self.names)}{colon} {problem}", hint=hint)
 
 
 class PassError(EdgekitError):

@@ -67,7 +67,7 @@ def check_points(name: str, value: float | None) -> None:
         ArgumentError: The value is negative, infinite or not a number.
     """
     if value is not None and not (math.isfinite(value) and value >= 0):
-        raise ArgumentError(name, f"{value} is not a number of points")
+        raise ArgumentError(name, f"{value} is not a number of percentage points")
 
 
 def check_dims(dims: Mapping[str, int] | None) -> dict[str, int]:

@@ -27,7 +27,7 @@ def convert_failure(error: OSError | MemoryError) -> UserError | None:
     if isinstance(error, MemoryError):
         return UserError(
             "out of memory",
-            hint="give fewer samples (max_samples of a pass), a smaller model, or a machine with "
+            hint="use fewer samples (max_samples of a pass), a smaller model, or a machine with "
             "more memory",
         )
     if error.errno not in _UNWRITABLE:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgekit.api.arguments import AnyPath
 from edgekit.compression.old_names import OldNames
+from edgekit.compression.pass_table import list_pass_names
 from edgekit.compression.recipe_parser import (
     PassFacts,
     describe_pass,
@@ -16,7 +17,6 @@ from edgekit.compression.recipe_parser import (
     parse_step,
     read_recipe,
 )
-from edgekit.compression.registry import PASSES
 from edgekit.errors import ArgumentError
 from edgekit.recipe import Recipe, Step
 
@@ -24,7 +24,7 @@ __all__ = ["choose_recipe", "describe_pass", "list_passes", "parse_settings", "w
 
 
 def list_passes() -> list[PassFacts]:
-    """List the passes with their needs and their settings.
+    """List the passes, also those of plugins, with their settings.
 
     Returns:
         A description of each pass. Its attributes: ``name``; ``summary``, one line;
@@ -36,7 +36,7 @@ def list_passes() -> list[PassFacts]:
         >>> [each.name for each in edgekit.list_passes()][0]
         'clean'
     """
-    return [describe_pass(name) for name in PASSES]
+    return [describe_pass(name) for name in list_pass_names()]
 
 
 def choose_recipe(
@@ -58,7 +58,7 @@ def choose_recipe(
         UserError: Both are given, or there is no such file, pass or setting.
     """
     if recipe is not None and steps:
-        raise ArgumentError(("recipe", "steps"), "give one of them", hint="a file can hold steps")
+        raise ArgumentError(("recipe", "steps"), "cannot be combined", hint="use one of them")
     if isinstance(recipe, Recipe):
         return recipe
     if recipe is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.config.profile import (
     DeviceProfile,
-    list_shipped_names,
+    list_profile_names,
     load_profile,
     read_profile,
     read_profile_text,
@@ -14,7 +14,7 @@ __all__ = ["list_devices", "load_profile", "read_profile", "read_profile_text"]
 
 
 def list_devices() -> list[DeviceProfile]:
-    """List the device profiles that come with edgekit.
+    """List the device profiles that come with edgekit and with plugins.
 
     Returns:
         The profiles, sorted by name. Attributes of a profile: ``name``; ``summary``, one line;
@@ -26,4 +26,4 @@ def list_devices() -> list[DeviceProfile]:
         >>> "tablet" in [profile.name for profile in edgekit.list_devices()]
         True
     """
-    return [load_profile(name) for name in list_shipped_names()]
+    return [load_profile(name) for name in list_profile_names()]

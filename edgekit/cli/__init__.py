@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import math
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+import edgekit
+from edgekit.api.failures import convert_failure
 from edgekit.cli.cache import show_cache
 from edgekit.cli.completion import complete_pass, prepare_completion, print_completion
 from edgekit.cli.devices import devices_app
@@ -28,21 +27,16 @@ from edgekit.cli.options import (
     Json,
     Metric,
     TrustPickle,
-    check_choice,
-    find_home,
     parse_dims,
 )
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.plugin_warnings import show_plugin_warnings
 from edgekit.cli.render.output import emit, note_old_names, run_on_hosts, say, show_progress
+from edgekit.cli.spelling import spell_error
 from edgekit.cli.states import roll_back, show_status
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
-from edgekit.errors import EdgekitError, ExitCode, UserError
+from edgekit.errors import EdgekitError, ExitCode
 from edgekit.progress import Ticker
-from edgekit.version import __version__
-
-if TYPE_CHECKING:
-    from edgekit.recipe import Recipe
 
 app = typer.Typer(
     name="edgekit",
@@ -59,20 +53,6 @@ _MODEL = (
     "An .onnx, .tflite, .keras, .h5, .pt2, .pt, .pkl or .joblib file, a SavedModel folder, or "
     "module:function."
 )
-_METRICS = ("top1", "top5", "binary")
-_RUNTIMES = ("onnxruntime", "litert", "auto")
-
-# Errors of the folders that the user named for output, not of edgekit.
-_NO_ROOM = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
 
 
 def main() -> None:
@@ -86,23 +66,17 @@ def main() -> None:
             result = app(prog_name="edgekit", standalone_mode=False)
         sys.stdout.flush()
     except EdgekitError as error:
-        _fail(str(error), error.exit_code)
+        _fail(spell_error(error), error.exit_code)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "edgekit"
         _fail(f"{error.format_message()}\n  see '{command} --help'", ExitCode.BAD_REQUEST)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
+    except (OSError, MemoryError) as error:
+        converted = convert_failure(error)
+        if converted is None:
             raise
         drop_output()
-        place = error.filename or "the output"
-        _fail(f"{place}: cannot be written: {error.strerror}", ExitCode.BAD_REQUEST)
-    except MemoryError:
-        _fail(
-            "out of memory\n  use fewer samples (max_samples of a pass), a smaller model, or a "
-            "machine with more memory",
-            ExitCode.BAD_REQUEST,
-        )
+        _fail(str(converted), converted.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         result = ExitCode.INTERRUPTED
     if result == ExitCode.INTERRUPTED:
@@ -117,7 +91,7 @@ def _fail(message: str, code: ExitCode) -> NoReturn:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"edgekit {__version__}")
+        print(f"edgekit {edgekit.__version__}")
         raise typer.Exit
 
 
@@ -159,18 +133,17 @@ def inspect(
     With --device, also show why the model cannot run there, and how to fix it.
     """
     from edgekit.cli.render import model as render_model
-    from edgekit.inspection.summary import inspect as look
 
     sizes = parse_dims(dims)
     with show_progress() as tick:
-        seen = look(
+        seen = edgekit.inspect(
             model,
             device=device,
-            folder=folder,
-            trusted=trust_pickle,
-            structure=prunable,
+            prunable=prunable,
             dims=sizes,
-            tick=tick,
+            trust_pickle=trust_pickle,
+            folder=folder,
+            progress=tick,
         )
     emit(seen, render_model.format_inspection, as_json=as_json)
 
@@ -230,51 +203,36 @@ def build(
 
     Writes the bundle and the report to build/NAME/.
     """
+    from edgekit.api.passes import choose_recipe
     from edgekit.cli.render import build as render_build
-    from edgekit.pipeline.build import build as run
-    from edgekit.pipeline.request import Request
-    from edgekit.reporting.html import write_report
 
-    if max_drop is not None and not math.isfinite(max_drop):
-        raise UserError(f"--max-drop: {max_drop} is not a number of percentage points")
-    request = Request(
-        folder=folder,
-        model=model,
-        device=device,
-        data=data,
-        evaluation=evaluation,
-        metric=check_choice("--metric", metric, _METRICS),
-        max_drop_points=max_drop,
-        runtime=check_choice("--runtime", runtime, _RUNTIMES),  # type: ignore[arg-type]
-        on=on,
-        out=out,
-        seed=seed,
-        recipe=_read_recipe(recipe, step or []),
-        trust_pickle=trust_pickle,
-        strict=strict,
-        dims=parse_dims(dims),
-    )
-    with show_progress() as tick:
-        outcome = run(request, tick, allow_failing=allow_failing)
-    emit(outcome, render_build.format_build, as_json=as_json, facts=render_build.encode_build)
-    page = write_report(outcome.intake.out)
-    if not as_json:
-        say(f"report: {page.resolve()}")
-    return ExitCode.DONE if outcome.found.chosen else ExitCode.NOTHING_HOLDS
-
-
-def _read_recipe(file: Path | None, steps: list[str]) -> Recipe | None:
-    """Read the recipe of --recipe or --step, which replaces the search."""
-    if not file and not steps:
-        return None
-    if file and steps:
-        raise UserError("--recipe and --step cannot be combined", hint="use one of them")
-    from edgekit.compression.recipe_parser import make_recipe, parse_step, read_recipe
-
+    sizes = parse_dims(dims)
     with note_old_names() as old_names:
-        if file:
-            return read_recipe(file, old_names=old_names)
-        return make_recipe([parse_step(text, old_names=old_names) for text in steps])
+        chosen = choose_recipe(recipe, step or (), folder=folder, old_names=old_names)
+    with show_progress() as tick:
+        outcome = edgekit.build(
+            model,
+            device=device,
+            data=data,
+            eval=evaluation,
+            metric=metric,  # type: ignore[arg-type]
+            runtime=runtime,  # type: ignore[arg-type]
+            max_drop=max_drop,
+            recipe=chosen,
+            on=on,
+            out=out,
+            seed=seed,
+            dims=sizes,
+            trust_pickle=trust_pickle,
+            allow_failing=allow_failing,
+            strict=strict,
+            folder=folder,
+            progress=tick,
+        )
+    emit(outcome, render_build.format_build, as_json=as_json, facts=render_build.encode_build)
+    if not as_json:
+        say(f"report: {outcome.report.resolve()}")
+    return ExitCode.DONE if outcome.chosen else ExitCode.NOTHING_HOLDS
 
 
 app.command("apply")(apply_pass)
@@ -308,42 +266,29 @@ def push(
     as_json: Json = False,
 ) -> int:
     """Install a bundle on a device, check it there, and switch to it."""
-    from io import BytesIO
-
-    from edgekit.bundle.golden_samples import check_golden_samples
-    from edgekit.bundle.manifest import open_bundle
-    from edgekit.cache.store import get_default_root
+    from edgekit.api.arguments import choose_home
     from edgekit.cli.render import text as render_text
-    from edgekit.remote.confirmation import choose_watch_terms
-    from edgekit.remote.deploy import push as install
-    from edgekit.remote.session import open_session
 
     with show_progress() as tick:
-        tick("checking the bundle", 0, 0)
-        opened = open_bundle(bundle)
-        opened.check()
-        name = opened.manifest.canaries
-        check_golden_samples(BytesIO(opened.read(name)), f"{bundle}: {name}")
-    where = find_home(home, device)
+        opened = edgekit.open_bundle(bundle, progress=tick)
+    where = choose_home(home, device)
 
-    def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
-        with open_session(host, home=where) as session:
-            done = install(
-                opened,
-                session,
-                cache=get_default_root() / "wheels",
-                progress=tick.said,
-                allow_downgrade=allow_downgrade,
-                watch=choose_watch_terms(host, watch, by_app=app_confirms),
-            )
-            meant = opened.manifest.profile.connection.home
-            if meant and not where.path:
-                tick.clear()
-                text = f"{host}: installed in {session.home}; the bundle's folder was not used"
-                say(f"edgekit: note: {text} (to use it: --home {meant})", file=sys.stderr)
-            return done
+    def push_to(host: str, tick: Ticker) -> edgekit.PushReport:
+        done = edgekit.push(
+            opened,
+            host,
+            home=where,
+            allow_downgrade=allow_downgrade,
+            watch=watch,
+            app_confirms=app_confirms,
+            progress=tick,
+        )
+        tick.clear()
+        for note in done.notes:
+            say(f"edgekit: note: {host}: {note}", file=sys.stderr)
+        return done
 
-    return run_on_hosts(hosts, one, render_text.format_push_reports, as_json=as_json)
+    return run_on_hosts(hosts, push_to, render_text.format_push_reports, as_json=as_json)
 
 
 @app.command()
@@ -362,32 +307,26 @@ def bench(
     as_json: Json = False,
 ) -> int:
     """Measure latency, memory and accuracy on a device."""
+    from edgekit.api.benchmark import open_benchmark
     from edgekit.cli.render import text as render_text
-    from edgekit.pipeline.benchmark import bench as measure
-    from edgekit.pipeline.benchmark import open_subject
 
-    chosen, sizes = check_choice("--metric", metric, _METRICS), parse_dims(dims)
-    where = find_home(home, device)
-    with ExitStack() as stack:
+    sizes = parse_dims(dims)
+    with contextlib.ExitStack() as stack:
         with show_progress() as tick:
-            opened = stack.enter_context(
-                open_subject(
+            measure = stack.enter_context(
+                open_benchmark(
                     target,
-                    folder=folder,
-                    evaluation=evaluation,
-                    metric=chosen,
+                    eval=evaluation,
+                    metric=metric,  # type: ignore[arg-type]
                     device=device,
-                    trusted=trust_pickle,
+                    home=home,
                     dims=sizes,
-                    tick=tick,
+                    trust_pickle=trust_pickle,
+                    folder=folder,
+                    progress=tick,
                 )
             )
-        return run_on_hosts(
-            hosts,
-            lambda host, tick: measure(opened, host, tick, where),
-            render_text.format_bench_results,
-            as_json=as_json,
-        )
+        return run_on_hosts(hosts, measure, render_text.format_bench_results, as_json=as_json)
 
 
 app.command("rollback")(roll_back)

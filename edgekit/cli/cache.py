@@ -21,16 +21,16 @@ def show_cache(
     as_json: Json = False,
 ) -> None:
     """Show the size of the build cache, or remove entries."""
-    from edgekit.cache import maintenance
+    from edgekit.api import cache
     from edgekit.cli.render import cache as render_cache
 
     if size + clear + (prune is not None) > 1:
         raise UserError("--size, --clear and --prune cannot be combined")
     if clear or prune is not None:
-        removal = maintenance.clear() if prune is None else maintenance.prune(prune)
+        removal = cache.clear() if prune is None else cache.prune(prune)
         emit(
             removal, render_cache.format_removal, as_json=as_json, facts=render_cache.encode_removal
         )
         return
     text = render_cache.format_total if size else render_cache.format_usage
-    emit(maintenance.measure_usage(), text, as_json=as_json, facts=render_cache.encode_usage)
+    emit(cache.measure_usage(), text, as_json=as_json, facts=render_cache.encode_usage)

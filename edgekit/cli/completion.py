@@ -49,20 +49,20 @@ def prepare_completion() -> None:
 
 def complete_pass(incomplete: str) -> list[str]:
     """Return the names of passes that begin with a text."""
-    from edgekit.compression.pass_table import list_pass_names
+    from edgekit.api.names import list_pass_names
 
     return [name for name in list_pass_names() if name.startswith(incomplete)]
 
 
 def complete_device(incomplete: str) -> list[str]:
     """Return the names of device profiles that begin with a text."""
-    from edgekit.config.profile import list_profile_names
+    from edgekit.api.names import list_profile_names
 
     return [name for name in list_profile_names() if name.startswith(incomplete)]
 
 
 def complete_example(incomplete: str) -> list[str]:
     """Return the names of examples that begin with a text."""
-    from edgekit.pipeline.example import list_examples
+    from edgekit.api.names import list_example_names
 
-    return [each.name for each in list_examples() if each.name.startswith(incomplete)]
+    return [name for name in list_example_names() if name.startswith(incomplete)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+import edgekit
 from edgekit.cli.completion import complete_device
-from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
+from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json
 from edgekit.cli.render.output import emit, run_on_hosts
-from edgekit.progress import Ticker
 
 devices_app = typer.Typer(
     help="Device profiles, and facts of connected devices.", rich_markup_mode=None
@@ -27,13 +27,8 @@ def _list_by_default(context: typer.Context, as_json: Json = False) -> None:
 def list_devices(as_json: Json = False) -> None:
     """List the profiles that come with edgekit and with plugins."""
     from edgekit.cli.render import text as render_text
-    from edgekit.config.profile import list_profile_names, load_profile
 
-    emit(
-        [load_profile(name) for name in list_profile_names()],
-        render_text.format_profiles,
-        as_json=as_json,
-    )
+    emit(edgekit.list_devices(), render_text.format_profiles, as_json=as_json)
 
 
 @devices_app.command("show")
@@ -49,7 +44,7 @@ def show_device(
     as_json: Json = False,
 ) -> None:
     """Show a profile as TOML, with the sources of its figures."""
-    from edgekit.config.profile import load_profile, read_profile_text
+    from edgekit.api.profiles import load_profile, read_profile_text
 
     profile = load_profile(name)
     emit(profile, lambda _: read_profile_text(name).rstrip(), as_json=as_json)
@@ -61,7 +56,7 @@ def check_device(
     as_json: Json = False,
 ) -> None:
     """Check a device profile and list all errors."""
-    from edgekit.config.profile import read_profile
+    from edgekit.api.profiles import read_profile
 
     emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)
 
@@ -71,17 +66,14 @@ def probe_device(
     hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
 ) -> int:
     """Show the processor, memory and runtimes of a device."""
+    from edgekit.api.arguments import choose_home
     from edgekit.cli.render import text as render_text
-    from edgekit.remote.deploy import find_sites, status
-    from edgekit.remote.session import open_session
 
-    where = find_home(home, device)
-
-    def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
-        tick(f"{host}: probing", 0, 0)
-        with open_session(host, home=where) as session:
-            return host, session.facts(find_sites(status(session)))
-
+    where = choose_home(home, device)
     return run_on_hosts(
-        hosts, one, render_text.format_probes, as_json=as_json, facts=render_text.encode_probes
+        hosts,
+        lambda host, tick: (host, edgekit.probe(host, home=where, progress=tick)),
+        render_text.format_probes,
+        as_json=as_json,
+        facts=render_text.encode_probes,
     )

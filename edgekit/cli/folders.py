@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import edgekit
 from edgekit.cli.completion import complete_example
 from edgekit.cli.options import Folder, Json, TrustPickle
 from edgekit.cli.render.output import emit, say, show_progress
@@ -23,10 +24,8 @@ def start_project(
     folder: Folder = Path(),
 ) -> None:
     """Write edgekit.toml for a model and its data."""
-    from edgekit.pipeline.init_project import init_project
-
     with show_progress() as tick:
-        started = init_project(folder, model, trusted=trust_pickle, tick=tick)
+        started = edgekit.init(model, trust_pickle=trust_pickle, folder=folder, progress=tick)
     say(f"{started.path.resolve()} written")
     for point in started.open_points:
         say(f"  to complete: {point}")
@@ -48,7 +47,7 @@ def start_example(
     as_json: Json = False,
 ) -> None:
     """Write an example project into a folder, or list the examples."""
-    from edgekit.pipeline.example import list_examples, write_example
+    from edgekit.api.projects import list_examples
 
     if name is None:
         emit(
@@ -59,7 +58,7 @@ def start_example(
         return
     if folder is None:
         raise UserError("example: DIR is missing", hint=f"example: edgekit example {name} {name}")
-    written = write_example(name, folder)
+    written = edgekit.example(name, folder)
 
     def describe(_: object) -> str:
         built = folder / "build" / written.device
@@ -78,6 +77,4 @@ def write_page(
     ],
 ) -> None:
     """Write report.html again from a build folder."""
-    from edgekit.reporting.html import write_report
-
-    say(str(write_report(build_dir)))
+    say(str(edgekit.report(build_dir)))

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
+from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json
 from edgekit.cli.render.output import emit, run_on_hosts
-from edgekit.progress import Ticker
-
-if TYPE_CHECKING:
-    from edgekit.remote.home import Home
-    from edgekit.remote.session import Session
-    from edgekit_agent.results import Trust
 
 keys_app = typer.Typer(
     help="Keys that sign bundles, and the keys that devices trust.", rich_markup_mode=None
@@ -37,8 +32,8 @@ def create_key(
     as_json: Json = False,
 ) -> None:
     """Create a key pair; builds are signed with 'default', or with [release] key."""
+    from edgekit.api.keys import make_key
     from edgekit.cli.render import keys as render_keys
-    from edgekit.signing.keys import make_key
 
     emit(
         make_key(name),
@@ -56,12 +51,11 @@ def list_keys(
     as_json: Json = False,
 ) -> int:
     """List your keys; with hosts, the keys that they trust."""
+    from edgekit.api.keys import read_own_keys, read_trust
     from edgekit.cli.render import keys as render_keys
-    from edgekit.remote.trust import read_trust
-    from edgekit.signing.keys import read_own_keys
 
     if hosts:
-        return _ask_hosts(hosts, read_trust, find_home(home, device), as_json=as_json)
+        return _ask_hosts(hosts, read_trust, home, device, as_json=as_json)
     emit(
         read_own_keys(),
         render_keys.format_own_keys,
@@ -92,18 +86,16 @@ def trust_key_on_hosts(
     as_json: Json = False,
 ) -> int:
     """Trust a key on devices, which then refuse unsigned bundles and other keys."""
-    from edgekit.config.profile import load_profile
-    from edgekit.remote.trust import trust_key
-    from edgekit.signing.keys import find_public_key
+    from edgekit.api.keys import find_public_key, trust_key
+    from edgekit.api.profiles import load_profile
 
-    public = find_public_key(key)
-    profile = load_profile(device).name if device else None
-    where = find_home(home, device)
-
-    def ask(session: Session) -> Trust:
-        return trust_key(session, public, profile, replace=replace)
-
-    return _ask_hosts(hosts, ask, where, as_json=as_json)
+    trust = partial(
+        trust_key,
+        key=find_public_key(key),
+        profile=load_profile(device).name if device else None,
+        replace=replace,
+    )
+    return _ask_hosts(hosts, trust, home, device, as_json=as_json)
 
 
 @keys_app.command("untrust")
@@ -111,9 +103,9 @@ def untrust(
     hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
 ) -> int:
     """Let devices accept unsigned bundles again; needs a private key that they trust."""
-    from edgekit.remote.trust import end_trust
+    from edgekit.api.keys import end_trust
 
-    return _ask_hosts(hosts, end_trust, find_home(home, device), as_json=as_json)
+    return _ask_hosts(hosts, end_trust, home, device, as_json=as_json)
 
 
 @keys_app.command("revoke")
@@ -125,13 +117,11 @@ def revoke_key_on_hosts(
     as_json: Json = False,
 ) -> int:
     """Revoke a key on devices for good; without hosts, stop signing with it here."""
+    from edgekit.api.keys import revoke_key, revoke_own_key
     from edgekit.cli.render import keys as render_keys
-    from edgekit.remote.trust import revoke_key
-    from edgekit.signing.keys import revoke_own_key
 
     if hosts:
-        where = find_home(home, device)
-        return _ask_hosts(hosts, lambda session: revoke_key(session, key), where, as_json=as_json)
+        return _ask_hosts(hosts, partial(revoke_key, key=key), home, device, as_json=as_json)
     emit(
         revoke_own_key(key),
         render_keys.format_revocation,
@@ -141,13 +131,22 @@ def revoke_key_on_hosts(
     return 0
 
 
-def _ask_hosts(hosts: list[str], ask: Callable[[Any], Any], home: Home, *, as_json: bool) -> int:
+def _ask_hosts(
+    hosts: list[str],
+    ask: Callable[..., Any],
+    home: str | None,
+    device: str | None,
+    *,
+    as_json: bool,
+) -> int:
+    from edgekit.api.arguments import choose_home
     from edgekit.cli.render.keys import encode_trust, format_trust
-    from edgekit.remote.session import open_session
 
-    def one(host: str, tick: Ticker) -> tuple[str, Any]:
-        tick(f"{host}: asking", 0, 0)
-        with open_session(host, home=home) as session:
-            return host, ask(session)
-
-    return run_on_hosts(hosts, one, format_trust, as_json=as_json, facts=encode_trust)
+    where = choose_home(home, device)
+    return run_on_hosts(
+        hosts,
+        lambda host, tick: (host, ask(host, home=where, progress=tick)),
+        format_trust,
+        as_json=as_json,
+        facts=encode_trust,
+    )

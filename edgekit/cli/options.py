@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from edgekit.cli.completion import complete_device
-from edgekit.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from edgekit.remote.home import Home
+from edgekit.errors import UserError
 
 # Largest size of a dimension in every runtime.
 _LARGEST = (1 << 31) - 1
@@ -83,37 +80,3 @@ def parse_dims(given: list[str] | None) -> dict[str, int]:
         if sizes.setdefault(name, number) != number:
             raise UserError(f"--dims: {name} is given twice, as {sizes[name]} and {number}")
     return sizes
-
-
-def find_home(home: str | None, device: str | None) -> Home:
-    """Return edgekit's folder on the devices, from ``--home`` or the user's device profile.
-
-    Args:
-        home: ``--home``, if given.
-        device: ``--device``, if given; else the device of edgekit.toml in this folder.
-
-    Raises:
-        UserError: ``home`` is not a path, or there is no such profile.
-    """
-    from edgekit.config.profile import load_profile
-    from edgekit.config.project import load_project
-    from edgekit.remote.home import Home, profile_home
-
-    if home is not None:
-        if not home.strip() or not home.isprintable():
-            raise UserError(f"--home {home!r}: not a folder path")
-        return Home(path=home, rule="said")
-    device = device or load_project(Path()).build.device
-    return profile_home(load_profile(device) if device else None)
-
-
-def check_choice(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
-    """Check that a value is a known one and return it.
-
-    Raises:
-        UserError: The value is unknown; lists the known ones.
-    """
-    if value is not None and value not in known:
-        near = did_you_mean(value, known)
-        raise UserError(f"{option}: unknown: {value!r}{near}", hint=f"one of {', '.join(known)}")
-    return value

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import edgekit
 from edgekit.cli.completion import complete_pass
 from edgekit.cli.options import Data, Dims, Folder, Json, TrustPickle, parse_dims
 from edgekit.cli.render.output import emit, note_old_names, show_progress
@@ -36,23 +37,22 @@ def apply_pass(
     as_json: Json = False,
 ) -> None:
     """Run one pass on a model, check the result, and write it."""
+    from edgekit.api.passes import parse_settings
     from edgekit.cli.render import text as render_text
-    from edgekit.compression.recipe_parser import parse_settings
-    from edgekit.pipeline.apply import apply
 
     sizes = parse_dims(dims)
     with note_old_names() as old_names:
         step = parse_settings(name, settings or [], where=f"{name}: ", old_names=old_names)
     with show_progress() as tick:
-        applied = apply(
+        applied = edgekit.apply(
             step,
             model,
             out,
             data=data,
-            folder=folder,
-            tick=tick,
-            trusted=trust_pickle,
             dims=sizes,
+            trust_pickle=trust_pickle,
+            folder=folder,
+            progress=tick,
         )
     emit(
         applied,
@@ -72,17 +72,12 @@ def list_passes(
     as_json: Json = False,
 ) -> None:
     """List the passes with their settings."""
+    from edgekit.api.passes import describe_pass
     from edgekit.cli.render import text as render_text
-    from edgekit.compression.pass_table import list_pass_names
-    from edgekit.compression.recipe_parser import describe_pass
 
     if name is not None:
         with note_old_names() as old_names:
             facts = describe_pass(name, old_names=old_names)
         emit(facts, render_text.format_pass_details, as_json=as_json)
     else:
-        emit(
-            [describe_pass(each) for each in list_pass_names()],
-            render_text.format_passes,
-            as_json=as_json,
-        )
+        emit(edgekit.list_passes(), render_text.format_passes, as_json=as_json)

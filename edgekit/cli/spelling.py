@@ -1,0 +1,16 @@
+"""Errors in the words of the command line."""
+
+from __future__ import annotations
+
+from edgekit.errors import ArgumentError, EdgekitError
+
+# Options whose names differ from those of the arguments.
+_OPTIONS = {"steps": "--step", "settings": "--set"}
+
+
+def spell_error(error: EdgekitError) -> str:
+    """Return the text of an error; wrong arguments have the names of their options."""
+    if not isinstance(error, ArgumentError):
+        return str(error)
+    options = (_OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in error.names)
+    return str(ArgumentError(tuple(options), error.problem, hint=error.hint))
