@@ -25,7 +25,9 @@ _LARGEST = (1 << 31) - 1
 
 
 def resolve_folder(folder: AnyPath) -> Path:
-    """Return the project folder.
+    """Return the project folder: absolute, unless it is the current one.
+
+    So a path of a result, such as the folder of a build, can be an argument of the next call.
 
     Raises:
         UserError: There is no such folder.
@@ -33,7 +35,7 @@ def resolve_folder(folder: AnyPath) -> Path:
     path = Path(folder)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
-    return path
+    return path if path == Path() else path.absolute()
 
 
 def resolve_data(data: AnyPath | None) -> str | None:

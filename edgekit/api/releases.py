@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from edgekit.api.arguments import AnyPath, Device, choose_home
+from edgekit.api.arguments import AnyPath, Device, choose_home, resolve_folder
 from edgekit.api.failures import convert_failures
 from edgekit.bundle import manifest
 from edgekit.bundle.golden_samples import check_golden_samples
@@ -69,7 +69,8 @@ def push(
     """Install a bundle on a device, check it there, and switch to it.
 
     Args:
-        bundle: The folder that ``build`` wrote, a .edgekit file, or an opened bundle.
+        bundle: The folder that ``build`` wrote, a .edgekit file, or an opened bundle; a relative
+            path is resolved from ``folder``.
         host: ``local``, an ssh alias, or ``user@host:port``.
         home: edgekit's folder on the device.
         device: Profile that may name this folder; by default that of edgekit.toml.
@@ -97,9 +98,10 @@ def push(
         >>> done.release == edgekit.status("local").current.name
         True
     """
+    base = resolve_folder(folder)
     if not isinstance(bundle, Bundle):
-        bundle = open_bundle(bundle, progress=progress)
-    where = choose_home(home, device, folder=folder)
+        bundle = open_bundle(base / bundle, progress=progress)
+    where = choose_home(home, device, folder=base)
     with convert_failures(), open_session(host, home=where) as session:
         done = deploy.push(
             bundle,

@@ -106,6 +106,15 @@ def test_build(tiny, calls):
     check_calls(calls)
 
 
+def test_paths_of_results_are_arguments_of_the_next_call(tiny, home, monkeypatch):
+    monkeypatch.chdir(tiny.parent)
+    outcome = build("tiny", out="out")
+    assert edgekit.push(outcome.folder, "local", home=home, folder="tiny").release
+    assert edgekit.push("out", "local", home=home, folder="tiny").release
+    monkeypatch.chdir(tiny)
+    assert build(".", out="out").folder == Path("out")
+
+
 def test_build_searches_without_steps(tiny):
     outcome = build(tiny, steps=(), out=tiny / "here", max_drop=5)
     assert len(outcome.candidates) > 1
