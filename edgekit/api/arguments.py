@@ -101,7 +101,7 @@ def choose_home(
         return home
     if home is not None:
         if not home.strip() or not home.isprintable():
-            raise ArgumentError("home", f"{home!r} is not the path of a folder")
+            raise ArgumentError("home", f"{home!r} is not a folder path")
         return Home(path=home, rule="said")
     base = resolve_folder(folder)
     named = resolve_device(base, device or load_project(base).build.device)

@@ -79,7 +79,7 @@ def build(
         progress: Called with a stage, the amount done and the total (0 = unknown).
 
     Returns:
-        The outcome. Attributes: ``chosen``, the candidate that passed every check, or ``None``;
+        The outcome. Attributes: ``choice``, the candidate that passed every check, or ``None``;
         ``candidates``, each with its measurements and its verdict; ``folder``; ``manifest`` of the
         bundle, ``None`` if none was packed; ``notes`` on the figures; ``report``, path of the page.
 
@@ -93,7 +93,7 @@ def build(
         >>> outcome = edgekit.build(
         ...     "model.onnx", device="tablet-x86", eval="eval.npz", steps=["clean"]
         ... )
-        >>> outcome.chosen.verdict.passes
+        >>> outcome.choice.verdict.passes
         True
         >>> outcome.report.as_posix()
         'build/tablet-x86/report.html'

@@ -17,9 +17,9 @@ def list_devices() -> list[DeviceProfile]:
     """List the device profiles that come with edgekit and with plugins.
 
     Returns:
-        The profiles, sorted by name. Attributes of a profile: ``name``; ``summary``, one line;
-        ``hardware``; ``runtimes`` by name; ``budget``, the limits of a model there;
-        ``connection``. Each can be given as ``device`` to the other functions.
+        The profiles, those of plugins last. Attributes of a profile: ``name``; ``summary``;
+        ``hardware``; ``runtimes`` by name; ``budget``, the limits of a model there; ``connection``.
+        Each can be given as ``device`` to the other functions.
 
     Example:
         >>> import edgekit

@@ -114,8 +114,8 @@ def push(
         meant = bundle.manifest.profile.connection.home
         if not meant or where.path:
             return done
-        note = f"installed in {session.home}; a bundle does not choose the folder"
-        return replace(done, notes=(f"{note} (--home {meant} does)",))
+        note = f"installed in {session.home}; the bundle's folder was not used"
+        return replace(done, notes=(f"{note} (to use it: --home {meant})",))
 
 
 def rollback(

@@ -232,7 +232,7 @@ def build(
     emit(outcome, render_build.format_build, as_json=as_json, facts=render_build.encode_build)
     if not as_json:
         say(f"report: {outcome.report.resolve()}")
-    return ExitCode.DONE if outcome.chosen else ExitCode.NOTHING_HOLDS
+    return ExitCode.DONE if outcome.choice else ExitCode.NOTHING_HOLDS
 
 
 app.command("apply")(apply_pass)

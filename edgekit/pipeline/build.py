@@ -53,7 +53,7 @@ class BuildOutcome:
     notes: tuple[str, ...]
 
     @property
-    def chosen(self) -> Candidate | None:
+    def choice(self) -> Candidate | None:
         """Return the candidate that passed every check and was chosen, if there is one."""
         return self.found.chosen
 

@@ -97,7 +97,7 @@ def test_settings_of_a_pass_are_values_of_python(tiny):
 def test_build(tiny, calls):
     first = build(tiny, steps=["clean"])
     again = build(tiny, steps=["clean"], progress=calls)
-    assert first.chosen.recipe == again.chosen.recipe
+    assert first.choice.recipe == again.choice.recipe
     assert [c.model.digest for c in first.candidates] == [c.model.digest for c in again.candidates]
     assert first.manifest.files == again.manifest.files
     assert first.compared == again.compared
@@ -140,8 +140,8 @@ def test_a_device_is_a_name_a_file_or_a_profile(tiny):
         .read_text(encoding="utf-8")
         .replace(f'name = "{PROFILE}"', 'name = "small"')
     )
-    assert build(tiny, device=small).chosen is None
-    assert build(tiny, device="small.toml").chosen is not None
+    assert build(tiny, device=small).choice is None
+    assert build(tiny, device="small.toml").choice is not None
     seen = edgekit.inspect("model.onnx", device=small, folder=tiny)
     assert (seen.device, seen.model_mib_limit) == ("small", 1e-6)
     assert edgekit.DeviceProfile.load(PROFILE) == profile
@@ -295,9 +295,15 @@ def test_an_exception_of_the_callback_ends_the_function(tiny):
     [
         (lambda: edgekit.build(metric="f1"), "metric: unknown: 'f1'"),
         (lambda: edgekit.build(runtime="tensorrt"), "runtime: unknown: 'tensorrt'"),
-        (lambda: edgekit.build(max_drop=float("nan")), "max_drop: nan is not a number of points"),
-        (lambda: edgekit.build(max_drop=-1), "max_drop: -1 is not a number of points"),
-        (lambda: edgekit.build(recipe="a.toml", steps=["clean"]), "recipe and steps: give one"),
+        (
+            lambda: edgekit.build(max_drop=float("nan")),
+            "max_drop: nan is not a number of percentage points",
+        ),
+        (lambda: edgekit.build(max_drop=-1), "max_drop: -1 is not a number of percentage points"),
+        (
+            lambda: edgekit.build(recipe="a.toml", steps=["clean"]),
+            "recipe and steps cannot be combined",
+        ),
         (lambda: edgekit.build(steps=["no-such-pass"]), "no pass named 'no-such-pass'"),
         (lambda: edgekit.build(folder="nowhere"), "nowhere: no such folder"),
         (lambda: edgekit.build(dims={"N": 0}), "dims: N: 0 is not a size"),
@@ -316,7 +322,7 @@ def test_an_exception_of_the_callback_ends_the_function(tiny):
         (lambda: edgekit.push("nowhere", "local"), "nowhere: not a bundle"),
         (lambda: edgekit.bench("none.onnx", "local"), "none.onnx: cannot be read"),
         (lambda: edgekit.bench("none.onnx", "local", metric="f1"), "metric: unknown: 'f1'"),
-        (lambda: edgekit.status("local", home=" "), "home: ' ' is not the path of a folder"),
+        (lambda: edgekit.status("local", home=" "), "home: ' ' is not a folder path"),
         (lambda: edgekit.status("-oProxyCommand=x"), "does not name a host"),
         (lambda: edgekit.probe("local", device="tablt"), "did you mean 'tablet"),
         (lambda: edgekit.DeviceProfile.load("tablt"), "did you mean 'tablet"),
