@@ -12,7 +12,7 @@ from edgekit.progress import Pace, Ticker, format_duration, merge_rounds
 
 
 class Clock:
-    """A time that tests set."""
+    """A clock that tests set."""
 
     def __init__(self, monkeypatch):
         self.now = 100.0

@@ -38,7 +38,7 @@ MODELS = {
 
 
 class RunningAgent:
-    """An agent to ask jobs of; ``ask`` returns the record or the Failure."""
+    """A running agent; ``ask`` sends a job and returns the record or the Failure."""
 
     def __init__(self, command, env=None):
         self.process = subprocess.Popen(
@@ -125,7 +125,7 @@ def model_ref(models):
 
 @pytest.fixture
 def samples(tmp_path):
-    """Writes arrays as columns; ``label`` becomes the label."""
+    """Write arrays as columns; ``label`` becomes the label."""
     numbers = itertools.count()
 
     def write(label=None, preprocess=None, **arrays):
@@ -156,7 +156,7 @@ def sha256(data):
 
 @pytest.fixture
 def blob():
-    """Describes bytes to send: the blob and what goes over the wire."""
+    """Describe bytes to send: the blob and the bytes on the wire."""
 
     def describe(data, encoding="raw"):
         wire = {"raw": bytes, "zlib": zlib.compress, "packed": pack}[encoding](data)
@@ -167,7 +167,7 @@ def blob():
 
 @pytest.fixture
 def deliver(agent, blob):
-    """Sends contents by file name to a home; returns the names with their digests."""
+    """Send contents by file name to a home; return the names with their digests."""
 
     def send(home, contents):
         pairs = [blob(data) for data in contents.values()]
@@ -182,7 +182,7 @@ def deliver(agent, blob):
 
 @pytest.fixture
 def bundle(models):
-    """Files of a release: a model that echoes, its canaries, and a word that tells it apart."""
+    """Return the files of a release: a model that echoes, its golden samples, and a text."""
 
     def make(word, canary_outputs=None):
         rows = np.arange(6, dtype=np.float32).reshape(2, 3) + 1

@@ -32,7 +32,7 @@ esac
 
 
 class System:
-    """A root of a file system without systemd and cron, and programs that come before the real."""
+    """A file system root without systemd and cron, and programs that replace the real ones."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.bin = folder / "root", folder / "bin"
@@ -92,7 +92,7 @@ def unit_of(config: Path) -> Path:
 
 
 def get_retry_command(home: Path) -> str:
-    """The shell's part of the command that starts the watcher, with shorter pauses."""
+    """Return the shell part of the watcher's start command, with shorter pauses."""
     return boot._RETRY.replace("sleep 5", "sleep 0.1")
 
 

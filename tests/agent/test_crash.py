@@ -88,7 +88,7 @@ print(json.dumps(seen))
 
 
 def job_for(home, release):
-    """An install of three files, which are put among the objects already."""
+    """Return an install of three files, which are stored among the objects first."""
     objects = home / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     files = []
@@ -100,7 +100,7 @@ def job_for(home, release):
 
 
 def with_direct_link(home):
-    """The form of ``previous`` that older versions wrote."""
+    """Write ``previous`` as older versions did."""
     target = (home / "previous").resolve()
     for name in ("previous", "current/.previous"):
         (home / name).unlink()
@@ -108,13 +108,13 @@ def with_direct_link(home):
 
 
 def outcomes(tmp_path, verb, current, previous, *, old_form=False):
-    """States after each crash, and after what followed: the current and the previous release."""
+    """Return the current and previous release after each crash, and after the next action."""
     seen = crashes(tmp_path, verb, current, previous, old_form=old_form)
     return [(tuple(crashed[:2]), tuple(after)) for crashed, after in seen]
 
 
 def crashes(tmp_path, verb, current, previous, *, old_form=False, watched=False):
-    """As ``outcomes``; the state after a crash also says if a release is watched."""
+    """As ``outcomes``, and whether the release is watched after the crash."""
     template, work = tmp_path / "template", tmp_path / "work"
     template.mkdir(parents=True)
     for release in (previous, current):

@@ -32,7 +32,7 @@ def home(tmp_path):
 
 @pytest.fixture
 def put(agent, deliver, bundle, install_job, home):
-    """Delivers and installs a release whose word is its name."""
+    """Deliver and install a release whose text is its name."""
 
     def install(release, **settings):
         files = deliver(home, bundle(release))

@@ -56,7 +56,7 @@ flags		: fpu sse4_2 aes
 
 @pytest.fixture
 def root(tmp_path):
-    """Makes a tree of /proc and /sys files."""
+    """Create a tree of /proc and /sys files."""
 
     def make(**files):
         for path, text in files.items():

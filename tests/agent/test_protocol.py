@@ -28,7 +28,7 @@ sys.modules["onnxruntime"] = __import__("onnxruntime")
 
 @pytest.fixture
 def pyz(tmp_path, request):
-    """The agent as one file, with no trace of the checkout around."""
+    """Return the agent as one file, away from the checkout."""
     folder = tmp_path / "build"
     targets = request.config.rootpath / "targets" / "edgekit_agent"
     shutil.copytree(targets, folder / "edgekit_agent", ignore=shutil.ignore_patterns("__pycache__"))

@@ -18,7 +18,7 @@ X, H, RATE = Tensor("x", "float32", ("n", 3)), Tensor("h", "float32", (2, "n")),
 
 
 class Adder:
-    """Adds the sum of each row and the rate to its state, which it also answers."""
+    """A model that adds the sum of each row and the rate to its state, and returns it."""
 
     inputs = (X, H, RATE)
     outputs = (Tensor("y", "float32", ("n",)), Tensor("hn", "float32", (2, "n")))

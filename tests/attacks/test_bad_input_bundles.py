@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def bundle(built, workplace):
-    """A copy of a build folder, to be spoilt."""
+    """Copy a build folder, to be damaged."""
     return shutil.copytree(built[0] / "build" / PROFILE, workplace / PROFILE)
 
 
@@ -32,7 +32,7 @@ def zip_files(bundle):
 
 
 def rewrite(path, **members):
-    """The bundle file with other contents; ``None`` leaves a member out."""
+    """Write the bundle file with other contents; ``None`` omits a member."""
     with zipfile.ZipFile(path) as archive:
         held = {name: archive.read(name) for name in archive.namelist()} | members
     with zipfile.ZipFile(path, "w") as archive:
@@ -42,7 +42,7 @@ def rewrite(path, **members):
 
 
 def refused_by_all(target, says):
-    """By every command that takes a bundle; no device hears of it."""
+    """Check that every command that reads a bundle refuses it before a device is reached."""
     home = target.parent
     with assert_untouched(home):
         assert_refused("push", target, "local", says=says)

@@ -95,7 +95,7 @@ def test_objects_in_an_archive_are_never_unpickled(tiny):
 
 
 def assert_refused_or_whole(project):
-    """Bytes that no array depends on (a date, a comment) may be anything."""
+    """Check an archive; bytes that no array depends on (dates, comments) may be anything."""
     signature = read_model(project / "model.onnx").signature
     cache = project.parent / "columns"
     try:

@@ -23,7 +23,7 @@ PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(64)
 
 
 def refused_everywhere(project, model, says):
-    """By every command that takes a model."""
+    """Check that every command that reads a model refuses it."""
     home = project.parent.parent
     with assert_untouched(project, home):
         assert_refused("build", "-C", project, model, says=says)
@@ -179,7 +179,7 @@ def test_text_inputs_are_refused(tiny):
 
 
 def external(project, location, *, data=b"", name="w", **entries):
-    """A model whose matrix lies in another file."""
+    """Return a model whose matrix is stored in another file."""
     weight = TensorProto(
         name=name, data_type=TensorProto.FLOAT, dims=[4, 3], data_location=TensorProto.EXTERNAL
     )
@@ -250,7 +250,7 @@ def test_external_data_behind_a_link_to_the_outside_is_refused(tiny):
 
 
 def iter_damaged(whole, count):
-    """Files cut short at any place, and files with wrong bytes, most of them in the structure."""
+    """Yield files truncated anywhere, and files with wrong bytes, mostly in the structure."""
     draw = random.Random(7)
     for _ in range(count):
         yield whole[: draw.randrange(len(whole))]

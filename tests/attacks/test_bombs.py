@@ -42,14 +42,14 @@ def varints(*values):
 
 
 def make_packed(plan, *, claims=None, method=STORED, body=None):
-    """A packed file of a plan alone, without any numbers."""
+    """Return a packed file of a plan without numbers."""
     body = plan if body is None else body
     head = varints(method, claims or len(plan), len(body), 0, 1)
     return MAGIC + head + body + struct.pack("<I", FLOOR)
 
 
 def make_plan(*gaps):
-    """A plan of gaps: their sizes, kinds and arguments."""
+    """Return a plan of gaps with their sizes, kinds and arguments."""
     size = sum(gap[0] for gap in gaps)
     columns = zip(*((0, gap[0], gap[1]) for gap in gaps), strict=True)
     numbers = [number for column in columns for number in column]
@@ -136,7 +136,7 @@ def test_a_file_without_an_end_is_not_a_bundle(workplace, kind, name):
 
 
 def make_golden(path, member_bytes):
-    """A file of golden samples whose members claim to be so large."""
+    """Write a file of golden samples whose members declare these sizes."""
     rows = np.ones((2, 3), np.float32)
     np.savez(path, **{"input:x": rows, "output:y": rows})
     with zipfile.ZipFile(path) as archive:
@@ -150,7 +150,7 @@ def make_golden(path, member_bytes):
 
 @pytest.fixture
 def ask(tmp_path):
-    """Runs a health check of a model in a worker with limits."""
+    """Run a health check of a model in a worker with limits."""
 
     def run(text, limits, canaries=None):
         model = tmp_path / "model.onnx"

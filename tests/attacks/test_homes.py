@@ -33,7 +33,7 @@ FOREIGN = {
 
 @pytest.fixture
 def foreign(tmp_path):
-    """Makes a folder that another program uses."""
+    """Create a folder that another program uses."""
 
     def make(kind):
         folder = tmp_path / "home" / "foreign"
@@ -53,7 +53,7 @@ def foreign(tmp_path):
 
 @pytest.fixture
 def device(workplace, monkeypatch):
-    """This machine as a device that says nothing of its home itself."""
+    """This machine as a device that does not set its home."""
     monkeypatch.delenv("EDGEKIT_HOME")
     return workplace.parent
 

@@ -30,7 +30,7 @@ OTHERS = [mode for mode in hostile_agent.ANSWERS if mode not in (*PLANS, *ENDLES
 
 
 class HostileTransport(LocalTransport):
-    """A device whose agent is a hostile one."""
+    """A device with a hostile agent."""
 
     def __init__(self, mode):
         super().__init__()

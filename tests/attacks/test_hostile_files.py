@@ -59,7 +59,7 @@ def model_with_data_at(location):
 
 @pytest.fixture
 def hub(tmp_path):
-    """A cache as model hubs lay it out: snapshots of links to files of one folder."""
+    """Create a cache as model hubs do: snapshots of links to files of one folder."""
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs/weights").write_bytes(WEIGHTS.tobytes())
     (tmp_path / "outside").write_bytes(WEIGHTS.tobytes())
@@ -147,7 +147,7 @@ def branch(name, source):
 
 
 def conditions(count):
-    """A chain of If nodes."""
+    """Return a chain of If nodes."""
     nodes, last = [], "x"
     for i in range(count):
         then, other = branch(f"t{i}", last), branch(f"e{i}", last)

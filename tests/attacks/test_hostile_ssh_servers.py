@@ -67,7 +67,7 @@ SENT = {
 
 @pytest.fixture
 def speaking(tmp_path, monkeypatch):
-    """Call it with pieces of bytes: a server that sends them, as the host ``bad``."""
+    """Return a function that starts a server, as host ``bad``, that sends the given bytes."""
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         config = tmp_path / "config"

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.sshd
 
 @pytest.fixture
 def disk(sshd, tmp_path):
-    """edgekit's home on a disk of its own; call it to mount it anew with other options."""
+    """Return a function that mounts edgekit's home on a separate disk with other options."""
     place = tmp_path / "disk"
     place.mkdir()
     sshd.environment(f"export EDGEKIT_HOME={place}/edgekit\n")

@@ -111,7 +111,7 @@ def test_edited_seals_of_labels_do_not_help(tmp_path, store):
 
 @pytest.fixture
 def wheels(tmp_path, monkeypatch, store):
-    """A cache of wheels, fetched from an index that holds two."""
+    """Create a cache of wheels, downloaded from an index with two wheels."""
     index = tmp_path / "index"
     for name, needs in (("numpy", []), ("onnxruntime", ["numpy"])):
         wheel(index, name, "1.32.0", NATIVE, needs)

@@ -25,7 +25,7 @@ def hostile_sshd(running_sshd, tmp_path_factory):
 
 @pytest.fixture
 def hostile(sshd, hostile_sshd, tmp_path, monkeypatch):
-    """Call it with the mode of the host ``bad``; ``good`` is beside it."""
+    """Return a function that sets the mode of host ``bad``; host ``good`` works."""
     config = sshd.config(tmp_path / "both", host="good")
     bad = hostile_sshd.config(tmp_path / "bad_config", host="bad")
     config.write_text(config.read_text() + bad.read_text())
@@ -77,7 +77,7 @@ def test_a_refusal_by_the_device_only_is_not_a_user_error(hostile, sshd, tmp_pat
 
 
 def run_hosts(capsys, **ends):
-    """The exit code and the lines of a command whose hosts end so."""
+    """Return the exit code and the lines of a command whose hosts end with these errors."""
 
     def one(host, tick):
         if isinstance(ends[host], Exception):

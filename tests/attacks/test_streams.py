@@ -21,7 +21,7 @@ ENCODINGS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model and its data under names of several alphabets."""
+    """Create a model and its data under names of several alphabets."""
     folder = tmp_path_factory.mktemp("names") / "päth 模型 'q' $HOME;"
     folder.mkdir()
     model = onnx.parser.parse_model(

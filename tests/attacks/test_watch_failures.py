@@ -158,7 +158,7 @@ def test_invalid_watch_settings_are_refused(device):
 
 
 def going_back(device, first):
-    """Do what a watcher does when the time is over."""
+    """Do what the watcher does when its time is over."""
     switch(open_home(str(device.home)), first)
     (device.home / "watch.json").unlink()
 

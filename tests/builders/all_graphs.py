@@ -26,7 +26,7 @@ NET_WEIGHTS = CONV | {"v": normal(4, 3), "c": normal(3)}
 
 @dataclass(frozen=True)
 class Kind:
-    """One graph; ``how`` goes to ``tests.builders.tiny.model``."""
+    """A graph; ``how`` goes to ``tests.builders.tiny.model``."""
 
     text: str
     inputs: dict

@@ -12,7 +12,7 @@ from tests.builders.qdq_graphs import by_litert
 
 
 def in_litert(proto, dims=None, **inputs):
-    """Outputs of the .tflite file, in the model's order."""
+    """Return the outputs of the .tflite file, in the model's order."""
     made = by_litert(convert_to_tflite(proto, dims or {}), inputs)
     return [made[value.name] for value in proto.graph.output]
 
@@ -23,7 +23,7 @@ def in_onnxruntime(proto, **inputs):
 
 
 def agree(proto, *, dims=None, atol=1e-5, **inputs):
-    """Both runtimes make the same of a model."""
+    """Assert that both runtimes compute the same outputs."""
     expected = in_onnxruntime(proto, **inputs)
     for want, got in zip(expected, in_litert(proto, dims, **inputs), strict=True):
         assert got.dtype == want.dtype
@@ -31,7 +31,7 @@ def agree(proto, *, dims=None, atol=1e-5, **inputs):
 
 
 def operators(proto, dims=None):
-    """How many operators of each kind the .tflite file has."""
+    """Count the operators of each kind in the .tflite file."""
     return count_op_types(read_lite(convert_to_tflite(proto, dims or {})).ops)
 
 

@@ -27,7 +27,7 @@ def write_edited(source, work, edit):
 
 
 def replace_constants(**arrays):
-    """What puts other values in the place of stored ones."""
+    """Return an edit that replaces stored values."""
 
     def edit(graph):
         for tensor in graph.initializer:
@@ -41,7 +41,7 @@ EXACT = Promise(max_relative_error=1e-3, exact=True)
 
 
 def run_broken_pass(function, promise, source, folder, monkeypatch, data=None):
-    """The complaint about a pass that keeps nothing of its promise."""
+    """Run a pass that breaks its contract, and return the error message."""
     row = PassSpec(
         settings=Clean,
         function=f"{function.__module__}:{function.__name__}",

@@ -123,7 +123,7 @@ DYNAMIC = Step(name="quantize-dynamic", version=1, settings=QuantizeDynamic())
 
 
 def usual_lines():
-    """A build of four candidates, as the pipeline writes it."""
+    """Return the lines of a build with four candidates, as the pipeline writes them."""
     wide = verdict(2.51, None, 14_100, reasons=("slower than the original in this runtime",))
     return [
         begin(),
@@ -194,7 +194,7 @@ def build_folder(folder: Path, lines=None, *, packed="static-int8") -> Path:
 
 
 class _Words(HTMLParser):
-    """The words of a page, and its elements with their attributes."""
+    """Parser of the words of a page, and of its elements with their attributes."""
 
     def __init__(self):
         super().__init__()

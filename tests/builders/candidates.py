@@ -33,7 +33,7 @@ def candidate(name, *, ms=None, size=100, fails=(), reasons=(), recipe=None):
 
 
 def terms(*formats, source="onnx", **others):
-    """What recipes may be; files for onnxruntime alone where nothing else is said."""
+    """Return the terms of a search; by default with files for onnxruntime only."""
     return Terms(source=source, formats=formats or ("onnx",), weight_bits=8, seed=7, **others)
 
 
@@ -42,7 +42,7 @@ LITE = terms("tflite", dims=(("L", 16),), target="tflite-runtime")
 
 
 def explore(outcome, asked=None):
-    """All recipes that are tried, with ``outcome(name)`` as what becomes of each."""
+    """Return all recipes that the search tries, where ``outcome(name)`` is the result of each."""
     tried = []
     for _ in range(20):
         recipes = propose(tried, asked or terms())
@@ -57,7 +57,7 @@ def of_low_bits(names):
 
 
 def weighing(mib, **others):
-    """A candidate whose way to the device takes so much of the one MiB there is."""
+    """Return a candidate with this share of a download limit of one MiB."""
 
     def outcome(recipe):
         few = [s for s in recipe.steps if s.name == "quantize-weights"]
@@ -82,7 +82,7 @@ def settings_in(recipe):
 
 
 def measuring(over, *, drop=lambda _: -0.5, name="latency_p95_ms"):
-    """A candidate that takes so many times one limit; both depend on the part that was removed."""
+    """Return a candidate that uses this multiple of one limit."""
 
     def outcome(recipe):
         pruned = settings_in(recipe).get("prune-channels")

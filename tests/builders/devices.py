@@ -22,13 +22,13 @@ def skip_without(*tools: str) -> None:
 
 
 def home() -> Path:
-    """Where images and running devices are kept."""
+    """Return the folder of images and running devices."""
     return Path(os.environ.get("DEVICE_HOME", Path.home() / ".cache/edgekit-devices"))
 
 
 @contextmanager
 def boot(scripts: Path, settings: dict[str, str], cache: Path) -> Iterator[str]:
-    """The name of a running device; ``settings`` as boot.sh reads them."""
+    """Boot a device and return its name; ``settings`` are those of boot.sh."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     script(scripts, f"boot.sh {name}", settings)
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +45,7 @@ def script(folder: Path, command: str, settings: dict[str, str]) -> None:
 
 
 def edgekit(*arguments: str):
-    """Run a command that must succeed; its JSON document."""
+    """Run a command that must succeed, and return its JSON document."""
     command = [sys.executable, "-m", "edgekit", *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

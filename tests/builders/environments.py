@@ -17,7 +17,7 @@ PACKED = (
 
 
 def build_wheel(checkout: Path, folder: Path) -> Path:
-    """The wheel of a checkout, built with the hatchling of this environment."""
+    """Build the wheel of a checkout with the hatchling of this environment."""
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--quiet", "-w", str(folder), str(checkout)], check=True)
     return next(folder.glob("edgekit-*.whl"))
@@ -45,6 +45,6 @@ def make_environment(folder: Path, wheel: Path | None = None) -> Path:
 
 
 def get_plain_environment(**changes: str) -> dict[str, str]:
-    """The variables of this process without those that lead Python or edgekit to the checkout."""
+    """Return the environment variables without those that point to the checkout."""
     hidden = ("PYTHON", "EDGEKIT", "VIRTUAL_ENV", "COVERAGE")
     return {k: v for k, v in os.environ.items() if not k.startswith(hidden)} | changes

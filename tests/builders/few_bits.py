@@ -18,7 +18,7 @@ NETWORK, WEIGHTS = network(3, 12), weights(3)
 
 
 def integers(made):
-    """The int8 initializers of a file, in its order."""
+    """Return the int8 initializers of a file, in its order."""
     graph = onnx.load(str(made.path)).graph
     arrays = map(numpy_helper.to_array, graph.initializer)
     return [a for a in arrays if a.dtype == np.int8 and a.ndim > 1]
@@ -28,7 +28,7 @@ FIXED = {"grid": "fixed", "allocation": "uniform"}
 
 
 def two_matrices(folder):
-    """A model whose weights are most of it."""
+    """Build a model that consists mostly of two weights."""
     text = "g (float[N,128] x) => (float[N,64] y) { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }"
     rng = np.random.default_rng(0)
     weights = {"a": rng.laplace(size=(128, 256)), "b": rng.laplace(size=(256, 64))}
@@ -37,7 +37,7 @@ def two_matrices(folder):
 
 
 def draw_lopsided():
-    """A graph whose first matrix decides and whose second one hardly counts."""
+    """Build a graph whose first matrix matters much more than the second."""
     text = (
         "g (float[N,32] x) => (float[N,8] y) "
         "{ a = MatMul(x, loud) h = MatMul(x, quiet) s = Add(a, h) y = MatMul(s, last) }"

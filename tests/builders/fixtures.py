@@ -9,13 +9,13 @@ from tests.builders.projects import copy_digits, spawn, write_tiny
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
-    """One cache for all builds of a run, so that none is made twice."""
+    """One cache for all builds of a run, so that nothing is built twice."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def workplace(shared_cache, tmp_path, monkeypatch):
-    """A folder of one's own as current, home and device; builds come from the shared cache."""
+    """A separate current folder, home and device; builds come from the shared cache."""
     for name in ("home", "data", "work"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("EDGEKIT_CACHE", str(shared_cache))
@@ -40,7 +40,7 @@ def tiny(workplace):
 
 @pytest.fixture(scope="session")
 def built(shared_cache, tmp_path_factory):
-    """The first build of the example project, and how it ended. Not to be written to."""
+    """The first build of the example project, and its result; read-only."""
     project = copy_digits(tmp_path_factory.mktemp("built") / "digits")
     done = spawn("build", "-C", project, "--json", EDGEKIT_CACHE=shared_cache)
     assert done.code == 0, done.err

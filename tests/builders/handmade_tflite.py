@@ -24,7 +24,7 @@ def tensor(name, shape, dtype="float32", quantization=None):
 
 
 def one(kind, inputs, constants, outputs, **options):
-    """A graph of one operator; inputs and constants in the operator's order.
+    """Build a graph of one operator; inputs and constants in the operator's order.
 
     ``inputs`` and ``constants`` map positions to tensors and arrays.
     """
@@ -42,7 +42,7 @@ def one(kind, inputs, constants, outputs, **options):
 
 
 def convert(graph):
-    """The ONNX model of a graph that went through a file, checked."""
+    """Write a graph to a file, convert it to ONNX and check the model."""
     made = convert_to_onnx(read_lite(write_lite(graph)))
     onnx.checker.check_model(made, full_check=True)
     return made
@@ -67,13 +67,13 @@ def op_types_of(made):
 
 
 def batch_of(made):
-    """The first dimension of the first input."""
+    """Return the first dimension of the first input."""
     first = made.graph.input[0].type.tensor_type.shape.dim[0]
     return first.dim_param or first.dim_value
 
 
 def assert_alike(graph, feeds, *, quanta=0.0, tolerance=1e-5):
-    """Both runtimes say the same, types and shapes included."""
+    """Assert that both runtimes return the same values, types and shapes."""
     expected = by_litert(write_lite(graph), feeds)
     found = by_onnxruntime(convert(graph), feeds)
     assert list(found) == list(expected)

@@ -10,7 +10,7 @@ from tests.builders.tiny import normal
 
 
 def model_by_rate():
-    """The model: 16000 takes one branch, any other rate the other."""
+    """Build the model: 16000 selects one branch, any other rate the other."""
     inner = [
         onnx.parser.parse_graph(
             f"{name} () => (float[N,3] {name}_y) {{ {name}_h = MatMul(x, {name}_w) "

@@ -19,7 +19,7 @@ def tensor(name, shape, dtype="float32", **how):
 
 
 def dense(*, weights=None, first="x", second="y"):
-    """x of 4 numbers times weights [3,4], plus one bias."""
+    """Build a graph: x of 4 numbers times weights [3,4], plus one bias."""
     rng = np.random.default_rng(0)
     x, y = tensor(first, (1, 4)), tensor(second, (1, 3))
     if weights is None:
@@ -30,14 +30,14 @@ def dense(*, weights=None, first="x", second="y"):
 
 
 def single(kind, inputs, output, **options):
-    """A graph of one operator; inputs without a value are fed."""
+    """Build a graph of one operator; tensors without a value are inputs."""
     op = Op(op_type=kind, inputs=list(inputs), outputs=[output], options=options)
     fed = {t.name: t for t in inputs if t is not None and not t.is_constant}
     return LiteGraph(ops=[op], inputs=fed, outputs={output.name: output})
 
 
 def run(data, feeds=None):
-    """Outputs by name for given feeds, or for noise."""
+    """Run a file on given feeds, or on noise; return the outputs by name."""
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()

@@ -18,7 +18,7 @@ _ALIVE = 0.6  # channels that have any weights there
 
 
 def write_project(folder: Path, *, samples: int = 400) -> None:
-    """A project whose labels are the model's own answers, on images that it is sure of."""
+    """Write a project whose labels are the model's own predictions."""
     rng = np.random.default_rng(5)
     proto, x = _model(rng), _images(rng, 4 * samples)
     session = onnxruntime.InferenceSession(proto.SerializeToString())

@@ -34,7 +34,7 @@ tiny (float[N, 4] x) => (float[N, 3] y) <float[4, 3] w = {{{weights}}}> {{ y = M
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -60,7 +60,7 @@ def edgekit(*arguments: object) -> Done:
 
 
 def spawn(*arguments: object, **environment: object) -> Done:
-    """Run the command as a user does, in a process of its own."""
+    """Run the command as a user does, in a separate process."""
     started = time.monotonic()
     done = subprocess.run(
         command(*arguments),
@@ -78,7 +78,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def interrupt(*arguments: object, stage: str) -> Done:
-    """Start the command, and press Ctrl-C when it says that it has come to a stage."""
+    """Start the command, and press Ctrl-C when it reports a stage."""
     started = time.monotonic()
     with subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -94,7 +94,7 @@ def interrupt(*arguments: object, stage: str) -> Done:
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Every file below a folder, with the digest of its contents; folders have none."""
+    """Return every file below a folder with its digest; folders have none."""
     return {
         str(path.relative_to(folder)): (
             hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
@@ -105,7 +105,7 @@ def listing(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def assert_untouched(*folders: Path) -> Iterator[None]:
-    """Nothing in the folders may have changed at the end."""
+    """Assert that nothing in the folders changes in the block."""
     before = [listing(folder) for folder in folders]
     yield
     for folder, was in zip(folders, before, strict=True):
@@ -114,7 +114,7 @@ def assert_untouched(*folders: Path) -> Iterator[None]:
 
 
 def assert_refused(*arguments: object, says: str) -> Done:
-    """The command must end with 2, one clear line and at most a hint, and nothing on stdout."""
+    """Assert that the command ends with 2, one line, at most a hint, and nothing on stdout."""
     done = edgekit(*arguments)
     assert done.code == 2, done
     assert done.out == "", done
@@ -126,12 +126,12 @@ def assert_refused(*arguments: object, says: str) -> Done:
 
 
 def inspect_all(models: list[Path]) -> list[Done]:
-    """How inspecting each of them ends."""
+    """Inspect each file, and return the results."""
     return [edgekit("inspect", model, "--device", PROFILE) for model in models]
 
 
 def copy_digits(folder: Path) -> Path:
-    """The example project, to be spoilt; built for one runtime, which leaves less to chance."""
+    """Copy the example project, to be changed; built for one runtime."""
     shutil.copytree(DIGITS, folder, ignore=shutil.ignore_patterns("build", "__pycache__"))
     with (folder / "edgekit.toml").open("a", encoding="utf-8") as file:
         file.write('runtime = "onnxruntime"\n')
@@ -139,7 +139,7 @@ def copy_digits(folder: Path) -> Path:
 
 
 def write_tiny(folder: Path, *, samples: int = 40) -> Path:
-    """A project of one matrix, with calibration and evaluation data that it is right on."""
+    """Write a project of one matrix, with data that it predicts correctly."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(3)
     weights = rng.normal(size=(4, 3)).astype(np.float32)

@@ -12,7 +12,7 @@ from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
 
 
 def model(nodes, inputs, outputs, weights, *, opset=17):
-    """A model with float inputs of given shapes."""
+    """Build a model with float inputs of given shapes."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -30,7 +30,7 @@ class Qdq:
         self.dtype, self.nodes, self.weights, self.inputs, self.outputs = dtype, [], {}, {}, []
 
     def real(self, value, scale, zero):
-        """A value through QuantizeLinear and DequantizeLinear."""
+        """Quantize and dequantize a value."""
         names = self._scale(value, np.float32(scale), self.dtype(zero))
         integer, twin = f"{value}_q", f"{value}_d"
         self.nodes.append(helper.make_node("QuantizeLinear", [value, *names], [integer]))
@@ -42,7 +42,7 @@ class Qdq:
         return self.real(name, scale, self._middle() if zero is None else zero)
 
     def stored(self, name, integers, scales, axis=0):
-        """Dequantized integers with a scale, or one for each index of an axis."""
+        """Store integers with a scale, or one for each index of an axis, and dequantize them."""
         self.weights[name] = integers
         names = self._scale(name, np.float32(scales), np.zeros_like(scales, integers.dtype))
         twin = f"{name}_d"
@@ -50,13 +50,13 @@ class Qdq:
         return twin
 
     def add(self, kind, inputs, scale, zero=None, **attributes):
-        """An operator with a quantized output."""
+        """Add an operator with a quantized output."""
         name = f"{kind.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return self.real(name, scale, self._middle() if zero is None else zero)
 
     def plain(self, kind, inputs, **attributes):
-        """An operator whose output is not quantized."""
+        """Add an operator whose output is not quantized."""
         name = f"{kind.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
@@ -77,12 +77,12 @@ class Qdq:
 
 
 def lite_graph(proto, **how):
-    """The graph that is written, as plain data."""
+    """Return the TFLite graph of a model."""
     return emit.convert_to_lite_graph(proto, {}, **how)
 
 
 def by_onnxruntime(proto, feed):
-    """Outputs with every QDQ node taken literally."""
+    """Return the outputs with every QDQ node executed literally."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
@@ -96,7 +96,7 @@ def by_litert(content, feed):
 
 
 def both(proto, feed, **how):
-    """Outputs of both runtimes, pairwise."""
+    """Return the outputs of both runtimes in pairs."""
     made = by_litert(convert_to_tflite(proto, {}, **how), feed)
     names = [o.name for o in proto.graph.output]
     return [(want, made[n]) for n, want in zip(names, by_onnxruntime(proto, feed), strict=True)]
@@ -113,5 +113,5 @@ def make_feed(proto, *, seed=0, scale=2.0):
 
 
 def is_integer(op):
-    """Whether an operator reads and makes integers under a scale."""
+    """Return whether an operator reads and writes quantized integers."""
     return all(t.dtype in ("int8", "int16") for t in op.outputs)

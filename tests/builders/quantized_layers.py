@@ -14,7 +14,7 @@ def scales(n, scale=0.004):
 
 
 def layer(q, kind, image, weight, out, *, bias=True, axis=0, channels=None, **attributes):
-    """A layer with int8 weights per channel and an int32 bias in the scale of its sums."""
+    """Add a layer with int8 weights per channel and an int32 bias."""
     per_channel = scales(channels or weight.shape[axis])
     inputs = [image, q.stored("w", weight, per_channel, axis)]
     if bias:

@@ -4,7 +4,7 @@ from tests.builders.tiny import normal
 
 
 def network(channels, size):
-    """Its text, for images of so many channels and so many positions a side."""
+    """Return the ONNX text, for images of these channels and sizes."""
     return (
         f"g (float[N,{channels},{size},{size}] x) => (float[N,10] y) {{ "
         "c = Conv<pads = [1,1,1,1]>(x, w0, b0) r = Relu(c) "

@@ -42,7 +42,7 @@ exec ${{LOGIN_SHELL:-/bin/sh}} -c "$SSH_ORIGINAL_COMMAND"
 
 
 def agents_below(home: Path) -> list[int]:
-    """Processes that run an agent out of that home."""
+    """Return the processes that run an agent from a home."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -66,7 +66,7 @@ class Sshd:
 
     @property
     def home(self) -> Path:
-        """Of the user on the device."""
+        """Return the user's home on the device."""
         return self.folder / "home"
 
     @property
@@ -74,7 +74,7 @@ class Sshd:
         return self.home / ".local/share/edgekit"
 
     def public_key(self, name: str = "host_ed25519") -> str:
-        """Type and base64."""
+        """Return type and base64 of the public key."""
         return " ".join((self.folder / f"{name}.pub").read_text().split()[:2])
 
     def known_line(self, port: int | None = None) -> str:
@@ -83,7 +83,7 @@ class Sshd:
     def config(
         self, path: Path, *, host: str = "dev", known: str | None = None, **more: object
     ) -> Path:
-        """A client configuration with one host; ``more`` adds or replaces settings of it."""
+        """Return a client configuration with one host; ``more`` adds or replaces settings."""
         hosts = path.with_name(f"{path.name}.known")
         port = int(str(more.get("Port", self.port)))
         hosts.write_text(self.known_line(port) if known is None else known)
@@ -103,14 +103,14 @@ class Sshd:
         return path
 
     def environment(self, text: str) -> None:
-        """Lines of sh that every command on the device starts with."""
+        """Return lines of sh that every command on the device starts with."""
         (self.folder / "env").write_text(text)
 
 
 def start_sshd(
     folder: Path, *, lines: str = "", before: Callable[[], object] = lambda: None
 ) -> Sshd:
-    """Start a server; ``lines`` go into its configuration, ``before`` runs when keys are made."""
+    """Start a server; ``lines`` go into its configuration, ``before`` runs once keys exist."""
     server = Sshd(folder=folder, port=free_port())
     server.home.mkdir(parents=True)
     for name, kind in (("host_ed25519", "ed25519"), ("host_ecdsa", "ecdsa"), ("key", "ed25519")):
@@ -175,7 +175,7 @@ def sshd(running_sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @dataclass
 class Proxy:
-    """A link to a port that is cut, or goes silent, once so many bytes went up."""
+    """A connection to a port that is cut, or falls silent, after this many bytes."""
 
     target: int
     cut_after: int | None = None
@@ -204,7 +204,7 @@ class Proxy:
                 self._connect(near)
 
     def _connect(self, near: socket.socket) -> None:
-        """Carry between an accepted connection and a new one to the target, both ways."""
+        """Forward between an accepted connection and a new one to the target."""
         far = socket.create_connection(("127.0.0.1", self.target))
         self._sockets += [near, far]
         for args in ((near, far, True), (far, near, False)):
@@ -241,7 +241,7 @@ class Proxy:
 def make_proxy(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **how: int
 ) -> Iterator[Proxy]:
-    """``dev`` behind a failing link for as long as the block lasts."""
+    """Put ``dev`` behind a failing connection for the block."""
     proxy = Proxy(sshd.port, **how).start()
     config = sshd.config(tmp_path / "proxied_config", Port=proxy.port)
     try:
@@ -261,7 +261,7 @@ def make_bundle(
     wrong: bool = False,
     low_bits: bool = False,
 ) -> Bundle:
-    """A bundle with one matrix of 64 rows; ``wrong`` makes its canaries impossible to meet.
+    """Build a bundle with one matrix of 64 rows; ``wrong`` makes its health check fail.
 
     With ``low_bits`` the matrix is stored as int8 that use few of their values.
     """
@@ -325,7 +325,7 @@ def _manifest(members: dict[str, bytes], width: int, arch: str) -> Manifest:
 
 
 def get_served(home: Path) -> str | None:
-    """The release a device serves, after checking that it is whole."""
+    """Return the release that a device serves, after checking that it is complete."""
     link = home / "current"
     if not link.exists():
         return None

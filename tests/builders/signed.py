@@ -24,14 +24,14 @@ _ALWAYS = {"lock", "audit.jsonl"}
 def make_signed(
     folder: Path, key: OwnKey, *, seed: int = 0, version: int = 1, valid_days: int = 10, **how: str
 ) -> Bundle:
-    """A bundle of few bytes, signed."""
+    """Build a small signed bundle."""
     bundle = make_bundle(folder, seed=seed, width=8, **how)
     signer = Signer(key=key, version=version, valid_days=valid_days)
     return with_signature(bundle, signer.sign(bundle.manifest, bundle.manifest_bytes))
 
 
 def with_signature(bundle: Bundle, signature: Signature | None) -> Bundle:
-    """The bundle with another signature in its folder."""
+    """Return the bundle with another signature in its folder."""
     place = bundle.path / SIGNATURE
     place.unlink(missing_ok=True)
     if signature is not None:
@@ -40,7 +40,7 @@ def with_signature(bundle: Bundle, signature: Signature | None) -> Bundle:
 
 
 def sign_changed(bundle: Bundle, key: OwnKey, **changes: object) -> Bundle:
-    """The bundle with a statement that is changed and signed again."""
+    """Return the bundle with a changed statement that is signed again."""
     assert bundle.signature is not None
     statement = read_statement(Statement, bundle.signature)
     changed = replace(statement, key=key.public, **changes)
@@ -49,7 +49,7 @@ def sign_changed(bundle: Bundle, key: OwnKey, **changes: object) -> Bundle:
 
 @dataclass
 class Device:
-    """A device on this machine: ``local``, with a home of its own."""
+    """A device on this machine: ``local``, with a separate home."""
 
     home: Path
     cache: Path
@@ -75,7 +75,7 @@ class Device:
             return rollback(session)
 
     def files(self) -> dict[str, str]:
-        """Every file and link of the home, with its contents."""
+        """Return every file and link of the home with its contents."""
         found = {}
         for path in sorted(self.home.rglob("*")):
             name = str(path.relative_to(self.home))

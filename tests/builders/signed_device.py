@@ -51,12 +51,12 @@ def mallory(device):
 
 @pytest.fixture
 def served(device, tmp_path):
-    """The release that the device serves."""
+    """Return the release that the device serves."""
     return open_bundle(tmp_path / "t/served")
 
 
 def assert_refused(device, bundle, kind, *, allow_downgrade=False):
-    """The message with which a push is refused; nothing has changed on the device."""
+    """Assert that a push is refused without changes on the device; return the message."""
     before = device.files()
     with pytest.raises(DeviceError) as caught:
         device.push(bundle, allow_downgrade=allow_downgrade)
@@ -67,7 +67,7 @@ def assert_refused(device, bundle, kind, *, allow_downgrade=False):
 
 
 def install_anyway(device, bundle, *, signature="own", **changes):
-    """Send the job that installs a bundle without asking for leave before."""
+    """Send the install job of a bundle without asking for permission first."""
     manifest = bundle.manifest
     release = sha256(bundle.manifest_bytes)
     facts = {

@@ -44,7 +44,7 @@ GROWING_TOML = '[model]\npath = "model.onnx"\n[model.inputs.seen]\nfrom = "seen_
 
 
 def step_model(folder):
-    """The first model, and its edgekit.toml beside it."""
+    """Write the first model with its edgekit.toml."""
     (folder / "edgekit.toml").write_text(STEP_TOML)
     return find_named(folder, model(folder, STEP, weights=STEP_WEIGHTS))
 
@@ -61,7 +61,7 @@ def find_named(folder, made):
 
 
 def steps_by_hand(path, x, sequence, *, rate=16000):
-    """The states that every step is fed, and what it answers; zeros at each new sequence."""
+    """Return the states fed at every step, and the outputs; zeros at each new sequence."""
     session, states, answers, last = open_session(path), [], [], None
     for row, number in zip(x, sequence, strict=True):
         if number != last:

@@ -21,7 +21,7 @@ _numbers = itertools.count()
 
 
 def proto(text, *, weights=None, opset=17, ir=8, imports="", functions=""):
-    """A model from ONNX text; arrays of ``weights`` become initializers."""
+    """Build a model from ONNX text; arrays of ``weights`` become initializers."""
     head = f'<ir_version: {ir}, opset_import: ["" : {opset}{imports}]> '
     made = onnx.parser.parse_model(head + text + functions)
     for name, array in (weights or {}).items():
@@ -38,7 +38,7 @@ def _give_outputs_types(made):
 
 
 def write(folder, made, name=None):
-    """The model that a user would give: the file, read back and checked."""
+    """Write a model as a user would give it, and read it back."""
     path = Path(folder) / (name or f"model-{next(_numbers)}.onnx")
     path.write_bytes(made.SerializeToString())
     return read_onnx(path)
@@ -49,7 +49,7 @@ def model(folder, text, **how):
 
 
 def samples(folder, label=None, preprocess=None, **arrays):
-    """Samples on disk, one column per array."""
+    """Write samples to disk, one column for each array."""
     columns = []
     for name, array in [*arrays.items(), *([("label", label)] if label is not None else [])]:
         array = np.ascontiguousarray(array)
@@ -68,31 +68,31 @@ def work(folder, calibration=None):
 
 
 def apply(name, source, folder, calibration=None, **settings):
-    """Run one pass as ``edgekit apply`` does, guards included."""
+    """Run one pass as ``edgekit apply`` does, with its checks."""
     spec = PASSES[name]
     step = Step(name=name, version=spec.version, settings=spec.settings(**settings))
     return run_step(step, source, work(folder, calibration))
 
 
 def run_steps(steps, source, folder, calibration=None):
-    """The model that several steps make, one after the other, guards included."""
+    """Run several steps one after the other, with their checks."""
     for each in steps:
         source = run_step(each, source, work(folder, calibration))
     return source
 
 
 def run(made, **inputs):
-    """The outputs of a model, in its order."""
+    """Run a model, and return its outputs in order."""
     return open_session(made.path).run(None, inputs)
 
 
 def ops(made):
-    """The operators of a file's main graph, in order."""
+    """Return the operators of a file's main graph, in order."""
     return [node.op_type for node in onnx.load(str(made.path)).graph.node]
 
 
 def fused_ops(made, folder):
-    """The operators that onnxruntime really runs."""
+    """Return the operators that onnxruntime actually runs."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = str(Path(folder) / f"fused-{next(_numbers)}.onnx")
@@ -101,7 +101,7 @@ def fused_ops(made, folder):
 
 
 def sqnr_db(reference, other):
-    """Signal to quantization noise ratio."""
+    """Compute the signal to quantization noise ratio in dB."""
     reference, other = np.asarray(reference, np.float64), np.asarray(other, np.float64)
     noise = np.square(reference - other).sum()
     return 10 * np.log10(np.square(reference).sum() / max(noise, 1e-30))

@@ -39,7 +39,7 @@ def first(device, tmp_path):
 
 @pytest.fixture
 def unconfirmed(device, first, tmp_path, monkeypatch):
-    """Installs a release whose confirmation is lost, with the link to whoever pushes it."""
+    """Install a release whose confirmation is lost, as the connection is cut."""
 
     def install(seconds):
         bundle = make_bundle(tmp_path / f"next{seconds}", seed=int(seconds * 10) + 1, width=8)
@@ -52,7 +52,7 @@ def unconfirmed(device, first, tmp_path, monkeypatch):
 
 
 def watchers(home):
-    """Processes that watch a home."""
+    """Return the processes that watch a home."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -82,7 +82,7 @@ def log(device):
 
 
 def reboot(device):
-    """The watch as if it were of an earlier boot, and the watcher gone."""
+    """Change the watch to that of an earlier boot, and end the watcher."""
     for pid in watchers(device.home):
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not watchers(device.home))

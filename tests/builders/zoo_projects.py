@@ -7,7 +7,7 @@ from edgekit.pipeline.request import Request, read_build_inputs
 
 
 def taken_in(zoo, tmp_path, monkeypatch, name):
-    """The entry of a model and what a build would start from."""
+    """Return the entry of a model and the inputs of its build."""
     if not (zoo / name).is_dir():
         pytest.skip(f"{name} is not in {zoo}")
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))

@@ -22,7 +22,7 @@ SIDE = 96
 
 @pytest.fixture
 def images(tmp_path):
-    """Real-looking images: smooth, with an edge, each another."""
+    """Return smooth images with an edge, all different."""
     rng = np.random.default_rng(4)
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     waves = [
@@ -50,7 +50,7 @@ def health(path, tmp_path, runtime="onnxruntime"):
 
 
 def with_weights(proto, name, values, tmp_path):
-    """The model with other values in the place of a stored tensor."""
+    """Return the model with another value of a stored tensor."""
     other = onnx.ModelProto()
     other.CopyFrom(proto)
     place = next(t for t in other.graph.initializer if t.name == name)

@@ -58,7 +58,7 @@ def text(made):
 
 @pytest.fixture(params=["folder", "file"])
 def lay(tmp_path, request):
-    """Writes a bundle as a folder or as one file."""
+    """Write a bundle as a folder or as one file."""
 
     def write(members):
         if request.param == "file":

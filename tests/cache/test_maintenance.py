@@ -29,7 +29,7 @@ def put(store, data):
 
 
 def fill(store):
-    """Two models, two figures, decoded data, a wheel and what a killed build left behind."""
+    """Write two models, two results, decoded data, a wheel and the remains of a killed build."""
     store.remember("tallies", "ab12", {"n": 1})
     store.remember("unfinished-tallies", "ab12", {"n": 1})
     columns = store.root / "columns" / ("0" * 64)

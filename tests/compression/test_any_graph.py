@@ -30,7 +30,7 @@ def apply_all(steps, source, folder, data):
 
 
 def assert_close(source, made, inputs, least_db):
-    """All outputs over all samples, batch by batch."""
+    """Compare all outputs over all samples, batch by batch."""
     batch = source.signature.inputs[0].shape[0]
     batch = batch if isinstance(batch, int) else 1
     before, after = [], []
@@ -134,7 +134,7 @@ def test_few_bits_make_a_model_that_keeps_its_promises_or_say_why_not(tmp_path, 
 
 
 def few_bits(source, folder, data, container):
-    """The model, or why there is none."""
+    """Return the model, or the reason of the refusal."""
     try:
         return apply("quantize-weights", source, folder, data, container=container)
     except PassRefused as refusal:

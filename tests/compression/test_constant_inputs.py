@@ -53,7 +53,7 @@ def source_of(folder, *, rank=8):
 
 
 def run_pass(name, source, folder, x, rate=None):
-    """What ``edgekit apply`` makes where edgekit.toml says the rate, or nothing of it."""
+    """Run a pass with or without the rate in edgekit.toml."""
     settings = {"quantize-weights": ["bits=6"], "prune-weights": ["sparsity=0.2"]}.get(name, [])
     constant = f"[model.inputs.sr]\nconstant = {rate}\n" if rate else ""
     (folder / "edgekit.toml").write_text(constant)

@@ -18,7 +18,7 @@ MASKED = "u = Unsqueeze(attention_mask, axis) v = Sub(u, one) b = Mul(v, big) s2
 
 
 def decoder(folder, *, mask=True, total="past + 1"):
-    """One attention over a cache that grows by one entry."""
+    """Build one attention layer over a cache that grows by one entry."""
     proto = onnx.parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : 17]>
         g (float[N,1,8] x, float[N,past,8] past_key{MASK if mask else ""})

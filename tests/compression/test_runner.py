@@ -159,7 +159,7 @@ LIMITS = {"low": np.float32(-50), "high": np.float32(50)}
 
 
 def forgets_the_clip(source, settings, work):
-    """Wrong beyond 50 alone, where noise of 1 doesn't come."""
+    """Drop a clip that matters only beyond 50, which unit noise does not reach."""
     return write_edited(source, work, replace_constants(low=np.float32(-1e9), high=np.float32(1e9)))
 
 

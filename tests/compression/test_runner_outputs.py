@@ -66,7 +66,7 @@ def stores_wide_integers(source, settings, work):
 
 
 def _quantized(source, work, edit):
-    """A right result, spoilt."""
+    """Return a correct result after an edit that breaks it."""
     made = apply("quantize-dynamic", source, work.scratch)
     return write_edited(made, work, edit)
 

@@ -140,7 +140,7 @@ def returns_its_input(source, settings, work):
 
 
 def tells_of_layers(source, settings, work):
-    """Marks the file, so that it is another one, and leaves a record."""
+    """Change the file, and write a layer report."""
     proto = onnx.load(str(source.path))
     proto.producer_name = "told"
     path = work.scratch / "told.onnx"

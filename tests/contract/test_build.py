@@ -175,7 +175,7 @@ def test_a_build_from_another_cache_gives_the_same_bytes(built, digits):
 
 
 def write_tight_profile(folder, **limits):
-    """The test profile with other limits."""
+    """Write the test profile with other limits."""
     text = edgekit("devices", "show", PROFILE).out
     for key, value in limits.items():
         text, count = re.subn(rf"^{key} *=.*$", f"{key} = {value}", text, flags=re.MULTILINE)
@@ -205,7 +205,7 @@ def test_impossible_budgets_end_with_3_and_say_what_fails_by_how_much(built, dig
 
 
 def write_hostile(project, limit):
-    """A model that 8 bits ruin: one input is a thousand times louder than those that decide."""
+    """Write a model that 8 bits ruin, as one input is much larger than the decisive ones."""
     rng = np.random.default_rng(1)
     weights = rng.normal(size=(1000, 10)).astype(np.float32)
     weights[0] = 0

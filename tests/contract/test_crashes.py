@@ -79,7 +79,7 @@ def instead_of(monkeypatch, name, function, **others):
 
 @pytest.fixture(autouse=True)
 def own_cache(workplace, monkeypatch):
-    """What other tests made with the real passes must not be taken for it."""
+    """Use a separate cache, without results of the real passes."""
     monkeypatch.setenv("EDGEKIT_CACHE", str(workplace / "cache"))
 
 
@@ -180,7 +180,7 @@ def test_a_candidate_that_the_runtime_refuses_while_it_is_scored_is_rejected(tin
 
 
 class Device:
-    """An agent that one of the models brings down."""
+    """An agent that one of the models crashes."""
 
     def __init__(self, **failure):
         self.failure = failure

@@ -25,7 +25,7 @@ def bundle(built):
 
 
 def second_bundle(workplace, *how):
-    """Another bundle of the same project, from the shared cache."""
+    """Build another bundle of the same project, from the shared cache."""
     project = copy_digits(workplace / "second")
     done = spawn("build", "-C", project, "--seed", "7", "--out", project / "out", *how)
     assert done.code == 0, done.err
@@ -33,7 +33,7 @@ def second_bundle(workplace, *how):
 
 
 def ask_json(*arguments):
-    """What a command that succeeds says in JSON."""
+    """Run a command that must succeed, and return its JSON document."""
     done = edgekit(*arguments, "--json")
     assert done.code == 0, done.err
     return json.loads(done.out)

@@ -19,7 +19,7 @@ def installed(tmp_path_factory):
 
 @pytest.fixture
 def run(installed, workplace, monkeypatch):
-    """Run the command in a process of its own, in which the plugins are installed."""
+    """Run the command in a separate process with the plugins installed."""
     monkeypatch.setenv("DEMO_MARK", str(workplace / "loaded"))
 
     def run(*arguments, site=installed):

@@ -68,7 +68,7 @@ def test_apply_reports_the_removed_macs(workplace):
 
 
 def write_fat(project):
-    """A model of which every other neuron does next to nothing, with labels of its own."""
+    """Write a model in which every other neuron has nearly no effect, with labels."""
     live = np.arange(256) % 2 == 0
     weights = {"w": normal(64, 256) * np.where(live, 1, 1e-3), "v": normal(256, 10, seed=1)}
     weights = {name: value.astype(np.float32) for name, value in weights.items()}

@@ -18,7 +18,7 @@ TIE = 1.03
 
 @pytest.fixture(scope="module")
 def both(shared_cache, tmp_path_factory):
-    """A project built for both runtimes, and what the command said."""
+    """A project built for both runtimes, and the output of the command."""
     project = write_tiny(tmp_path_factory.mktemp("both") / "tiny", samples=300)
     done = spawn("build", "-C", project, "--runtime", "auto", "--json", EDGEKIT_CACHE=shared_cache)
     assert done.code == 0, done.err

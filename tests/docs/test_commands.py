@@ -73,7 +73,7 @@ SHELL = [block for block in BLOCKS if block.language == "bash"]
 
 @pytest.fixture
 def place(shared_cache, tmp_path, monkeypatch):
-    """A folder with the examples of the checkout, a home, keys and a device of its own."""
+    """A folder with the examples, and a separate home, keys and device."""
     shutil.copytree(
         ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("build")
     )

@@ -70,7 +70,7 @@ def test_the_chosen_model_is_as_good_as_fast_and_as_small_as_promised(built):
 
 
 def compare_times(zoo: Path, entry: dict, models: list[Path]) -> float:
-    """Time of the second model over that of the first, by the runtimes alone, in turn."""
+    """Return the time of the second model relative to the first, by the plain runtimes."""
     columns, _ = samples(zoo, entry)
     quiet = [float("inf")] * 2
     for _ in range(7):
@@ -86,7 +86,7 @@ def compare_times(zoo: Path, entry: dict, models: list[Path]) -> float:
 
 
 def open_runner(model: Path, entry: dict, columns: list) -> Callable[[], np.ndarray]:
-    """One inference of a file on one sample, by the plain runtime for it."""
+    """Return a function that runs a file on one sample by its plain runtime."""
     if model.suffix == ".tflite":
         return on_litert(model, entry, columns)
     session = on_onnxruntime(model)
@@ -124,7 +124,7 @@ def on_litert(model: Path, entry: dict, columns: list) -> Callable[[], np.ndarra
 
 
 def count_correct(zoo: Path, entry: dict, model: Path) -> tuple[int, int]:
-    """Right answers by the runtime alone, one sample at a time, without a line of edgekit."""
+    """Count correct predictions by the plain runtime, one sample at a time."""
     columns, labels = samples(zoo, entry)
     if model.suffix == ".tflite":
         return scored_on_litert(model, entry, columns, labels), len(labels)

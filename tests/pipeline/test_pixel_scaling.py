@@ -43,7 +43,7 @@ def pictures():
 
 
 def classifier(folder, scaling, *, first):
-    """Knows the brightness of each class in what ``scaling`` makes of the pixels."""
+    """Build a model that knows the brightness of each class in scaled pixels."""
     centers = (np.array([50, 120, 190]) * scaling.scale - np.mean(scaling.mean)) / np.mean(
         scaling.std
     )

@@ -26,7 +26,7 @@ RIGHT = [bool(n % 3) for n in range(TOTAL)]
 
 
 class Device:
-    """Answers a scoring in parts of ten samples; its link breaks once, after some."""
+    """A device that scores in parts of ten samples; its connection breaks once."""
 
     def __init__(self, breaks_after=None, error=None):
         self.breaks_after, self.error = breaks_after, error

@@ -150,7 +150,7 @@ def test_an_early_answer_ends_the_upload(home):
 
 
 class Tapped(LocalTransport):
-    """Counts what is handed to the device, beside what the session says of it."""
+    """A transport that counts the bytes sent to the device."""
 
     taken = 0
 
@@ -169,7 +169,7 @@ class Tapped(LocalTransport):
 
 
 class Stranger(LocalTransport):
-    """A device where something else than the agent answers."""
+    """A device on which another program answers."""
 
     def __init__(self, script):
         super().__init__()

@@ -35,7 +35,7 @@ def wheel(folder, name, version, tag="py3-none-any", requires=()):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """The only place that pip looks into."""
+    """The only package index that pip uses."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")

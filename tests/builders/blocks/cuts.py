@@ -25,7 +25,7 @@ def found(proto):
 
 
 def shares(channels, share, seed=0):
-    """A share of each family, as far as that leaves something."""
+    """Choose a share of each family that leaves at least one group."""
     rng = np.random.default_rng(seed)
     wanted = []
     for family in channels.families:
@@ -35,7 +35,7 @@ def shares(channels, share, seed=0):
 
 
 def zero_groups(channels, gone):
-    """The model with the makers of some groups, and what lies along them, zero."""
+    """Return the model with the producers of some groups, and aligned values, set to zero."""
     made = ModelProto()
     made.CopyFrom(channels.proto)
     stored = {t.name: t for t in made.graph.initializer}
@@ -71,7 +71,7 @@ def run(proto, feeds):
 
 
 def feeds_of(proto, batch, length, seed=0):
-    """Random inputs; free first axes are the batch, other free axes of a length."""
+    """Return random inputs; free first axes are the batch, other free axes get a length."""
     rng = np.random.default_rng(seed)
     stored = {t.name for t in proto.graph.initializer}
     made = {}
@@ -87,7 +87,7 @@ def feeds_of(proto, batch, length, seed=0):
 
 
 def holds(channels, gone, sizes=((1, 6), (3, 5)), *, counts=True):
-    """Assert what a cut promises."""
+    """Assert the promises of a channel removal."""
     smaller = remove_groups(channels, gone)
     onnx.checker.check_model(smaller, full_check=True)
     feeds = [feeds_of(channels.proto, *size) for size in sizes]
@@ -110,7 +110,7 @@ def holds(channels, gone, sizes=((1, 6), (3, 5)), *, counts=True):
 
 
 def kinds(channels):
-    """(kind, groups, width) of each family."""
+    """Return (kind, groups, width) of each family."""
     return [(f.kind, len(f.groups), f.width) for f in channels.families]
 
 

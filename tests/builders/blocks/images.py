@@ -69,7 +69,7 @@ def grouped(s, x, c):
 
 
 def separable(s, x, c):
-    """Depthwise with squeeze and excitation, by convolutions or by products."""
+    """Add a depthwise convolution with squeeze and excitation."""
     y = active(s, conv(s, conv(s, x, c, 8), 8, 8, 3, group=8))
     pooled = s.add("GlobalAveragePool", y) if s.below(2) else s.mean(y, 2, 3)
     if s.below(2):
@@ -95,7 +95,7 @@ def sliced(s, x, c):
 
 
 def halved(s, x, c):
-    """chunk, as it is traced: bounds computed from the shape."""
+    """Split by bounds that are computed from the shape, as a traced chunk."""
     y = conv(s, x, c, 8)
     half = s.add("Div", s.add("Add", s.dimension(y, 1), s.integers(1)), s.integers(2))
     a = s.add("Slice", y, s.integers(0), s.add("Mul", half, s.integers(1)), s.integers(1))
@@ -111,7 +111,7 @@ def shuffled(s, x, c):
 
 
 def normed(s, x, c):
-    """GroupNormalization as it is written out."""
+    """Add GroupNormalization, composed of basic operators."""
     y = conv(s, x, c, 8)
     groups = s.one_of([1, 2, 4])
     shape = s.add("Shape", y)
@@ -130,7 +130,7 @@ def group_norm(s, x, c):
 
 
 def layer_norm(s, x, c):
-    """Over the channels, written out."""
+    """Add a layer norm over the channels, composed of basic operators."""
     y = conv(s, x, c, 8)
     centered = s.add("Sub", y, s.mean(y, 1))
     square = s.add("Pow", centered, s.number(2)) if s.below(2) else s.add("Mul", centered, centered)
@@ -140,7 +140,7 @@ def layer_norm(s, x, c):
 
 
 def bare_norm(s, x, c):
-    """A layer norm without scales: what was zero is not any more."""
+    """Add a layer norm without scales, after which zeros are no longer zero."""
     y = conv(s, x, c, 6)
     centered = s.add("Sub", y, s.mean(y, 1))
     variance = s.mean(s.add("Mul", centered, centered), 1)
@@ -183,14 +183,14 @@ def transposed(s, x, c):
 
 
 def y_width(s):
-    """Channels of the grouped convolution that was added last."""
+    """Return the channels of the grouped convolution that was added last."""
     node = s.nodes[-1]
     groups = next(a.i for a in node.attribute if a.name == "group")
     return s.weights[node.input[1]].shape[1] * groups
 
 
 def masked(s, x, c):
-    """Where with a mask that is spread over the channels, and one that is filled."""
+    """Add Where with a mask that is broadcast over the channels."""
     y = conv(s, x, c, 6)
     low = s.add("Less", s.mean(y, 1), s.number(0))
     if s.below(2):
@@ -203,7 +203,7 @@ def masked(s, x, c):
 
 
 def spread(s, x, c):
-    """A vector that is expanded to the shape of what it meets."""
+    """Add a vector that is expanded to the shape of the other operand."""
     y = conv(s, x, c, 6)
     vector = s.add("GlobalMaxPool", conv(s, x, c, 6))
     wide = s.add("Expand", vector, s.add("Shape", y))
@@ -211,7 +211,7 @@ def spread(s, x, c):
 
 
 def shared(s, x, c):
-    """One weight read twice, and one bias for two layers."""
+    """Add one weight that is read twice, and one bias of two layers."""
     w, b = s.weight(c, c, 3, 3), s.vector(c)
     once = s.add("Relu", s.add("Conv", x, w, b, pads=[1] * 4))
     twice = s.add("Conv", once, w, b, pads=[1] * 4)
@@ -219,7 +219,7 @@ def shared(s, x, c):
 
 
 def turned(s, x, c):
-    """Channels last in between, with a product over them."""
+    """Transpose to channels last, multiply, and transpose back."""
     y = s.add("Transpose", x, perm=[0, 2, 3, 1])
     y = s.add("Add", s.add("MatMul", y, s.weight(c, 6)), s.vector(6))
     if s.below(2):
@@ -228,7 +228,7 @@ def turned(s, x, c):
 
 
 def odd(s, x, c):
-    """What looks along channels, or has no rule."""
+    """Add an operator that computes along channels, or that has no rule."""
     y = conv(s, x, c, 6)
     form = s.below(6)
     if form == 0:
@@ -253,7 +253,7 @@ BLOCKS = [
 
 
 def head(s, x, c):
-    """An output and its rank."""
+    """Add an output, and return its rank."""
     form = s.below(5)
     if form == 0:
         flat = s.add("Flatten", x)

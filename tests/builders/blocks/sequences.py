@@ -14,7 +14,7 @@ def dense(s, x, read, made, *, bias=True):
 
 
 def target(s, x, *behind, form=None):
-    """Where a Reshape goes: [N, L, ...] as constants, or computed from the shape."""
+    """Return the target of a Reshape, as constants or computed from the shape."""
     form = s.below(3) if form is None else form
     if form == 0:
         return s.integers(0, 0, *behind)
@@ -36,7 +36,7 @@ def joined(s, y, x):
 
 
 def three(s, x):
-    """Queries, keys and values [N, heads, L, size] in one of the many ways."""
+    """Return queries, keys and values [N, heads, L, size] in one of many variants."""
     form = s.below(7)
     if form == 0:
         return [in_heads(s, dense(s, x, D, D)) for _ in range(3)]
@@ -106,7 +106,7 @@ def by_einsum(s, x):
 
 
 def merged(s, x):
-    """nn.MultiheadAttention: heads beside the batch."""
+    """Add nn.MultiheadAttention, with heads next to the batch."""
     first = s.add("Transpose", x, perm=[1, 0, 2])
     parts = []
     for y in s.split(dense(s, first, D, 3 * D), (D,) * 3, 2):
@@ -129,7 +129,7 @@ def merged(s, x):
 
 
 def repeated(s, x):
-    """Two heads of keys and values for four of queries."""
+    """Add attention with two heads of keys and values for four of queries."""
     q = in_heads(s, dense(s, x, D, 4 * SIZE), 4)
     parts = []
     for _ in range(2):
@@ -162,7 +162,7 @@ def one_operator(s, x):
 
 
 def feed_forward(s, x):
-    """Neurons behind one of many activations."""
+    """Add a feed-forward layer with one of many activations."""
     wide = s.one_of([8, 10])
     y = dense(s, x, D, wide)
     form = s.below(7)
@@ -209,7 +209,7 @@ def layer_norm(s, x):
 
 
 def windows(s, x):
-    """Rolled by one place, as Swin does along an axis."""
+    """Roll by one place, as Swin does along an axis."""
     y = s.add("Concat", s.slice(x, 1, 2**31, 1), s.slice(x, 0, 1, 1), axis=1)
     y = dense(s, y, D, D)
     y = s.add("Concat", s.slice(y, -1, 2**31, 1), s.slice(y, 0, -1, 1), axis=1)
@@ -234,7 +234,7 @@ def recurrent(s, x):
 
 
 def branching(s, x):
-    """If reads values from outside."""
+    """Add an If that reads outer values."""
     y = dense(s, x, D, D)
     then, other = (
         helper.make_graph(
@@ -256,7 +256,7 @@ BLOCKS = [
 
 
 def start(s, *, free=True):
-    """Embeddings of tokens, or of patches with a class token."""
+    """Add embeddings of tokens, or of patches with a class token."""
     n = "n" if free else 2
     if s.below(3):
         ids = s.feed("ids", [n, "l" if free else 6], TensorProto.INT64)
@@ -275,7 +275,7 @@ def start(s, *, free=True):
 
 
 def head(s, x):
-    """An output and its rank."""
+    """Add an output, and return its rank."""
     form = s.below(4)
     if form == 0:
         x = s.add("Gather", x, s.constant(np.int64(0)), axis=1)

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 class Sketch:
-    """Nodes and weights of a model; every method returns the name of what it makes."""
+    """Nodes and weights of a model; every method returns the name of its output."""
 
     def __init__(self, seed=0, opset=17):
         self.rng = np.random.default_rng(seed)
@@ -76,7 +76,7 @@ class Sketch:
         return self.add("Split", value, self.integers(*sizes), outputs=len(sizes), axis=axis)
 
     def dimension(self, value, axis):
-        """A size that the graph computes, [1]."""
+        """Return a size that the graph computes, of shape [1]."""
         return self.add("Gather", self.add("Shape", value), self.integers(axis), axis=0)
 
     def output(self, value, rank):

@@ -7,7 +7,7 @@ from tests.builders.blocks.sketch import Sketch
 
 
 def image_net(seed, blocks, *, opset=17, free=True):
-    """A convolutional network of some blocks."""
+    """Build a convolutional network of some blocks."""
     s = Sketch(seed, opset)
     x, width = s.feed("x", ["n" if free else 2, 3, 8, 8]), 3
     for block in blocks:
@@ -19,7 +19,7 @@ def image_net(seed, blocks, *, opset=17, free=True):
 
 
 def transformer(seed, blocks, *, opset=17, free=True):
-    """A transformer of some blocks."""
+    """Build a transformer of some blocks."""
     s = Sketch(seed, opset)
     x = sequences.start(s, free=free)
     for block in blocks:

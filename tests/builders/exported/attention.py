@@ -8,7 +8,7 @@ from tests.builders.random.draft import Impossible
 
 
 def project(d, x, made, *, tie=0.05):
-    """A linear layer over the last axis, in one of its exported forms."""
+    """Add a linear layer over the last axis, in one of its exported variants."""
     wide = d.width(x)
     form = d.one_of(["matmul", "matmul", "bare", "turned", "gemm", "batch", "einsum"])
     if form == "gemm":
@@ -40,7 +40,7 @@ def _kept_front(d, x):
 
 
 def norm(d, x):
-    """A normalization over the last axis."""
+    """Add a normalization over the last axis."""
     wide = d.width(x)
     form = d.one_of(["layer", "parts", "rms", "none"])
     gain = d.constant(1 + d.noise(wide, scale=0.1))
@@ -58,7 +58,7 @@ def norm(d, x):
 
 
 def heads_of(d, x, count):
-    """[batch, length, width] as [batch, heads, length, size]."""
+    """Reshape [batch, length, width] to [batch, heads, length, size]."""
     wide, form = d.width(x), d.one_of(["zeros", "computed", "minus"])
     if form == "zeros":
         shape = d.integers(0, 0, count, wide // count)
@@ -73,7 +73,7 @@ def heads_of(d, x, count):
 
 
 def queries_keys_values(d, x, heads):
-    """Three values of [batch, heads, length, size]."""
+    """Return queries, keys and values of [batch, heads, length, size]."""
     wide = d.width(x)
     form = d.one_of(["apart", "apart", "split", "stacked", "slices", "grouped"])
     if form == "apart":
@@ -98,7 +98,7 @@ def queries_keys_values(d, x, heads):
 
 
 def rotate(d, x, length, size):
-    """Rotary positions: halves turned by an angle for each place."""
+    """Apply rotary embeddings."""
     angles = np.outer(np.arange(length), 10.0 ** -np.linspace(0, 2, size // 2))
     wide = np.concatenate([angles, angles], axis=1)[None, None]
     half = size // 2
@@ -110,7 +110,7 @@ def rotate(d, x, length, size):
 
 
 def attention(d, x, heads):
-    """Attention in full, and the keys and values that a cache would keep."""
+    """Add attention, and return its keys and values for a cache."""
     wide, length = d.width(x), d.width(x, 1)
     size = wide // heads
     query, key, value = queries_keys_values(d, x, heads)
@@ -147,7 +147,7 @@ def _mask(d, scores):
 
 
 def activation(d, x):
-    """An activation of a feed-forward network."""
+    """Add an activation of a feed-forward network."""
     form = d.one_of(["relu", "erf", "tanh", "swish", "leaky"])
     if form == "relu":
         return d.add("Relu", x)
@@ -165,7 +165,7 @@ def activation(d, x):
 
 
 def feed_forward(d, x):
-    """Two layers, or three with a gate."""
+    """Add two linear layers, or three with a gate."""
     wide, inside = d.width(x), d.one_of([32, 64, 96])
     if d.chance(0.3):
         gate = activation(d, project(d, x, inside))
@@ -174,7 +174,7 @@ def feed_forward(d, x):
 
 
 def transformer(d):
-    """One or two blocks over an embedding or over features; logits or a class."""
+    """Add one or two blocks over an embedding or features; return logits or a class."""
     length, heads = 3 + d.below(6), d.one_of([2, 4])
     wide = heads * d.one_of([4, 8, 16])
     table, vocabulary = None, 20 + d.below(60)

@@ -10,7 +10,7 @@ _WHOLE = 2**31 - 1
 
 
 def decoder(d):
-    """One or two blocks with grouped queries over a table that the output layer may share."""
+    """Add one or two blocks with grouped queries; the output layer may share the table."""
     length, heads, size = 3 + d.below(5), d.one_of([2, 4]), d.one_of([8, 16, 32])
     wide, vocabulary = heads * size, d.one_of([40, 96, 160])
     form = d.one_of(["tied", "tied turned", "tied scaled", "tied gemm", "apart"])
@@ -33,7 +33,7 @@ def decoder(d):
 
 
 def _positions(d, ids, length, wide):
-    """Rows of a table of positions: sliced, gathered by a computed range, or stored."""
+    """Return rows of a position table: sliced, gathered by a computed range, or stored."""
     form = d.one_of(["slice", "range", "stored"])
     if form == "stored":
         return d.constant(d.noise(1, length, wide, scale=0.3))
@@ -62,7 +62,7 @@ def _grouped_attention(d, x, heads, size):
 
 
 def _repeat(d, x, times):
-    """Keys or values of a group, once for each of its queries."""
+    """Repeat keys or values of a group for each of its queries."""
     _, groups, _, size = d.shape(x)
     wide = d.add("Unsqueeze", x, d.integers(2))
     if d.chance(0.5):
@@ -73,7 +73,7 @@ def _repeat(d, x, times):
 
 
 def _causal(d, scores, x):
-    """Scores of later places hidden, by a mask that the graph computes from the length."""
+    """Mask the scores of later positions by a mask computed from the length."""
     count = d.add("Gather", d.add("Shape", x), d.constant(np.int64(1)), axis=0)
     places = d.add("Range", d.constant(np.int64(0)), count, d.constant(np.int64(1)))
     columns = d.add("Unsqueeze", places, d.integers(0))
@@ -98,7 +98,7 @@ def _logits(d, x, table, form, wide, vocabulary):
 
 
 def experts(d):
-    """Layers whose weights a router picks for each sample, or that all experts compute."""
+    """Add a mixture of experts: routed for each sample, or all computed."""
     length, wide, inside = 2 + d.below(4), d.one_of([24, 48, 64]), d.one_of([32, 64])
     count = 2 + d.below(4)
     x = d.take(1, length, wide, axes=("batch", "length"))

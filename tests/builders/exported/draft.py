@@ -17,7 +17,7 @@ _SAMPLES = 10
 
 @dataclass(frozen=True)
 class Given:
-    """An input of the graph: ``axes`` names those that may be free, ``limit`` that of integers."""
+    """An input of the graph: ``axes`` names possible free axes, ``limit`` bounds integers."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,7 +28,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Exported:
-    """A model and samples for it, one array an input, the samples first."""
+    """A model with samples: one array for each input, samples first."""
 
     kind: str
     seed: int
@@ -37,7 +37,7 @@ class Exported:
 
 
 class ExportDraft(Draft):
-    """A draft of one sample; axes that the graph leaves open are freed in the end."""
+    """A graph under construction for one sample; open axes are freed at the end."""
 
     def __init__(self, seed):
         super().__init__(seed)
@@ -45,7 +45,7 @@ class ExportDraft(Draft):
         self.given: dict[str, Given] = {}
 
     def take(self, *shape, axes=(), limit=0, dtype=None):
-        """An input of floats, or of integers below ``limit``."""
+        """Add an input of floats, or of integers below ``limit``."""
         name = f"in{len(self.given)}"
         kind = np.dtype(dtype or (np.int64 if limit else np.float32))
         self.given[name] = Given(name, shape, kind, tuple(axes), limit or 2)
@@ -61,7 +61,7 @@ class ExportDraft(Draft):
         return self.rng.normal(size=shape).astype(given.dtype)
 
     def weight(self, *shape, fan_in, tie=0.0):
-        """A weight of a trained layer's size; now and then one that stands there already."""
+        """Add a weight of a trained layer's scale, or sometimes reuse one."""
         if self.chance(tie):
             same = [n for n, a in self.weights.items() if a.shape == shape and a.ndim > 1]
             if same:
@@ -75,7 +75,7 @@ class ExportDraft(Draft):
         return self.shape(name)[axis]
 
     def add(self, kind, *inputs, count=1, captures=(), **attributes):
-        """An operator; ``captures`` are outer values that its branches read."""
+        """Add an operator; ``captures`` are outer values that its branches read."""
         made = [f"{self.name()}.{n}" if count > 1 else self.name() for n in range(count)]
         node = helper.make_node(kind, list(inputs), made, name=f"n{len(self.nodes)}", **attributes)
         read = [n for n in (*inputs, *captures) if n]
@@ -91,7 +91,7 @@ class ExportDraft(Draft):
         return made if count > 1 else made[0]
 
     def branch(self, write, name):
-        """A sub-graph that ``write(draft)`` fills; returns it and the outer names it reads."""
+        """Build a subgraph by ``write(draft)``; return it and the outer names that it reads."""
         inner = ExportDraft(0)
         inner.rng, inner.arrays, inner.weights = self.rng, dict(self.arrays), dict(self.weights)
         inner.names = f"{name}.{{}}"
@@ -110,7 +110,7 @@ class ExportDraft(Draft):
         return graph, outer
 
     def exported(self, kind, seed, outputs):
-        """The model with what can be free freed, and samples."""
+        """Return the model with its axes freed where possible, and samples."""
         known = {n: self.arrays[n] for n in self.inputs}
         shown = {n: self.arrays[n] for n in dict.fromkeys(outputs)}
         proto = _whole(self.nodes, known, shown, self.weights)
@@ -122,7 +122,7 @@ class ExportDraft(Draft):
         return Exported(kind, seed, proto, rows)
 
     def _freed(self, proto):
-        """The model with free axes where it runs with other sizes; ``None`` where it does not."""
+        """Return the model with free axes; ``None`` if it fails at other sizes."""
         freed, sizes = onnx.ModelProto(), {"batch": 3, "length": 1 + self.below(9)}
         freed.CopyFrom(proto)
         for value in freed.graph.input:

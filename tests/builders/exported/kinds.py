@@ -40,7 +40,7 @@ _HALVED = ("transformer", "convolutions", "products", "batched weights")
 
 
 def export_kind(kind, seed):
-    """The model of a kind and a seed, always the same; tries until the pieces fit."""
+    """Build the model of a kind and a seed, always the same."""
     if kind == "float16":
         return _float16(seed)
     if kind == "loose":
@@ -58,7 +58,7 @@ def export_kind(kind, seed):
 
 
 def _float16(seed):
-    """A float16 copy of a model of another kind; the types of inputs and outputs kept or not."""
+    """Return a float16 copy of a model of another kind."""
     found = export_kind(_HALVED[seed % len(_HALVED)], seed + 10**6)
     keep = seed % 3 == 0
     with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def _float16(seed):
 
 
 def _older(seed):
-    """A model of another kind at another opset, its weights listed as inputs or not."""
+    """Return a model of another kind with another opset, its weights listed as inputs or not."""
     kinds = [*_WRITERS, *_NEWER]
     for attempt in range(20):
         number = 20 * seed + attempt  # the attempts of two seeds differ
@@ -98,7 +98,7 @@ def _older(seed):
 
 
 def _loose(seed):
-    """Steps put together at random, small sizes, all axes fixed."""
+    """Build a graph of random steps with small, fixed sizes."""
     made = draft(seed + 10**6)
     rows = {
         n: made.rng.normal(size=(_SAMPLES, *made.arrays[n].shape[1:])).astype(np.float32)

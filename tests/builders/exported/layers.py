@@ -9,7 +9,7 @@ from tests.builders.random.draft import Impossible
 
 
 def convolution(d, x, made, *, size=None, group=1, stride=1, act=True):
-    """A convolution of as many axes as the value has, BatchNorm and activation after it."""
+    """Add a convolution with BatchNorm and activation."""
     channels, space = d.shape(x)[1], len(d.shape(x)) - 2
     size = size or d.one_of([1, 3, 3])
     w = d.weight(
@@ -31,7 +31,7 @@ def convolution(d, x, made, *, size=None, group=1, stride=1, act=True):
 
 
 def convolutions(d):
-    """A trunk with residuals, concatenations, excitation; then a head or a decoder."""
+    """Add a trunk with residuals, concatenations and excitation, then a head or a decoder."""
     space = d.one_of([1, 2, 2, 2, 2, 3])
     sizes = {1: [16], 2: [8, 8], 3: [4, 4, 4]}[space]
     x = d.take(1, d.one_of([1, 3, 4]), *sizes, axes=("batch",))
@@ -118,7 +118,7 @@ def _decode(d, x, skips):
 
 
 def batched_weights(d):
-    """Products whose weights have a batch axis, or stand on the left."""
+    """Add products whose weights have a batch axis, or are the left operand."""
     groups, rows, wide = 1 + d.below(4), 2 + d.below(5), d.one_of([16, 24, 32])
     x = d.take(1, groups, rows, wide, axes=("batch",))
     for _ in range(1 + d.below(3)):
@@ -146,7 +146,7 @@ def batched_weights(d):
 
 
 def products(d):
-    """Linear layers over rank 2 to 5, with several inputs and outputs and tied weights."""
+    """Add linear layers of rank 2 to 5, with several inputs and outputs and tied weights."""
     rank, wide = 2 + d.below(4), d.one_of([12, 16, 32])
     shape = [1 + d.below(3) for _ in range(rank - 2)]
     axes = ("batch", "length") if rank > 2 else ("batch",)

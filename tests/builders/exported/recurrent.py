@@ -12,7 +12,7 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def _recur(d, x, kind, hidden, *, states=()):
-    """A recurrent operator over [length, batch, width]; its outputs."""
+    """Add a recurrent operator over [length, batch, width], and return its outputs."""
     direction = d.one_of(["forward", "forward", "reverse", "bidirectional"])
     if states:
         direction = "forward"
@@ -33,7 +33,7 @@ def _recur(d, x, kind, hidden, *, states=()):
 
 
 def _merge(d, y):
-    """[length, ways, batch, hidden] as [length, batch, ways * hidden]."""
+    """Reshape [length, ways, batch, hidden] to [length, batch, ways * hidden]."""
     ways, batch, hidden = d.shape(y)[1:]
     if ways == 1:
         return d.add("Squeeze", y, d.integers(1))
@@ -42,7 +42,7 @@ def _merge(d, y):
 
 
 def recurrent(d):
-    """One or two recurrent layers, sometimes with states as inputs, and a layer above."""
+    """Add one or two recurrent layers, sometimes with states as inputs, and a layer on top."""
     kind, length = d.one_of(["LSTM", "LSTM", "GRU", "GRU", "RNN"]), 2 + d.below(6)
     hidden = d.one_of([8, 16, 32])
     wide = d.one_of([8, 20, 32])
@@ -68,7 +68,7 @@ def recurrent(d):
 
 
 def branches(d):
-    """A choice between two small networks by an input or by the data."""
+    """Add a choice between two small networks, by an input or by the data."""
     wide, made = d.one_of([12, 24, 48]), d.one_of([8, 24])
     x = d.take(1, wide, axes=("batch",)) if d.chance(0.5) else d.take(1, 4, wide, axes=("batch",))
     if d.chance(0.6):
@@ -105,7 +105,7 @@ def _choice(d, condition, one, other):
 
 
 def loops(d):
-    """A state that a body of one layer turns over some times, by Loop or Scan."""
+    """Add a Loop or Scan whose body of one layer updates a state."""
     wide = d.one_of([12, 24, 48])
     x = d.take(1, wide)
     w = d.weight(wide, wide, fan_in=wide)

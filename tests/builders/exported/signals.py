@@ -15,7 +15,7 @@ _TYPES = {
 
 
 def detector(d):
-    """Two scales of features joined up and down, boxes from anchors, scores, sometimes the best."""
+    """Build a detector: two feature scales, boxes from anchors, scores, sometimes the best."""
     x = d.take(1, 3, 16, 16, axes=("batch",))
     if d.chance(0.3):
         x = d.add("Div", d.add("Sub", x, d.scalar(0.4)), d.scalar(0.25))
@@ -81,7 +81,7 @@ def _place(d, boxes):
 
 
 def speech(d):
-    """A spectrum by convolution, layers over time, a mask of it or classes, and a level."""
+    """Build a speech network: a spectrum by convolution, layers over time, a mask or classes."""
     x = d.take(1, 160, axes=("batch",))
     padded = d.add("Pad", x, d.integers(0, 16, 0, 16), mode=d.one_of(["reflect", "constant"]))
     padded = d.add("Unsqueeze", padded, d.integers(1))
@@ -111,7 +111,7 @@ def speech(d):
 
 
 def build_typed_inputs(d):
-    """Inputs of integers, bools and doubles beside floats; some of the outputs are integers."""
+    """Build a graph with inputs of integers, bools, doubles and floats."""
     kind = d.one_of(list(_TYPES))
     wide = d.one_of([24, 48])
     x = d.take(1, wide, axes=("batch",), dtype=kind, limit=200)

@@ -13,11 +13,11 @@ _FLOAT = np.dtype(np.float32)
 
 
 class Impossible(Exception):
-    """A step that does not fit the values that are there."""
+    """A step that does not fit the existing values."""
 
 
 class Draft:
-    """A graph in the making; every value is known for one feed."""
+    """A graph under construction; every value is known for one feed."""
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ class Draft:
         return (self.arrays[name] if name in self.arrays else self.weights[name]).shape
 
     def add(self, kind, *inputs, count=1, **attributes):
-        """An operator; the name of its output, or of each if there are many."""
+        """Add an operator; return the name of its output, or of each of several."""
         made = [f"{self.name()}.{n}" if count > 1 else self.name() for n in range(count)]
         node = helper.make_node(kind, list(inputs), made, name=f"n{len(self.nodes)}", **attributes)
         known = {n: self.arrays[n] for n in inputs if n in self.arrays}
@@ -75,7 +75,7 @@ class Draft:
         return made if count > 1 else made[0]
 
     def pick(self, rank=None, *, least=0):
-        """A value of floats; later ones are likelier."""
+        """Choose a float value; later ones are more likely."""
         fit = [
             n for n, a in self.arrays.items()
             if a.dtype == _FLOAT and (a.ndim == rank if rank is not None else a.ndim >= least)

@@ -13,7 +13,7 @@ from tests.builders.random.layers import activate, convolution, pool, transposed
 
 
 def _broadcast_shape(d, shape):
-    """Something that broadcasts to a shape, of that rank or a lower one."""
+    """Return a shape that broadcasts to another shape."""
     kept = tuple(1 if d.chance(0.5) else s for s in shape)
     return kept[d.below(len(kept) + 1) :] if d.chance(0.5) else kept
 
@@ -302,7 +302,7 @@ STEPS = [
 
 
 def draft(seed, *, least=2, most=12):
-    """A random graph of some steps."""
+    """Build a random graph of some steps."""
     d = Draft(seed)
     for _ in range(1 + d.below(2)):
         d.feed(*d.one_of([

@@ -9,7 +9,7 @@ from tests.builders.random.draft import _FLOAT, _model
 
 
 def quantize(d):
-    """A draft as a quantizer writes it, on a random share of its values.
+    """Quantize a random share of the values of a draft, as a quantizer does.
 
     Returns:
         The model, and the scale of every output that is quantized, by name.
@@ -71,7 +71,7 @@ _LAYERS = {"Conv": 0, "Gemm": None, "MatMul": None, "ConvTranspose": 1}
 
 
 def _store(d, node, weights, nodes, scales, last, share):
-    """Weights of layers as int8 under DequantizeLinear, biases as int32; numbers as uint8."""
+    """Store weights of layers as int8, biases as int32 and numbers as uint8."""
     if node.op_type in _LAYERS and len(node.input) > 1 and node.input[1] in weights:
         weight = weights[node.input[1]]
         axis = _LAYERS[node.op_type]

@@ -37,7 +37,7 @@ for name, given in sources.items():
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one source."""
+    """Result of the conversion of one source."""
 
     said: dict
     path: Path
@@ -63,7 +63,7 @@ class Result:
 
 
 def convert_all(folder: Path, maker: str, sources: dict[str, str]) -> dict[str, Result]:
-    """Let ``make(folder)`` of a module write its files, then convert each source."""
+    """Write the files of a module by ``make(folder)``, then convert each source."""
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, str(folder), maker, json.dumps(sources)],
         cwd=folder,
@@ -86,7 +86,7 @@ def _paths() -> str:
 
 
 def close(expected, got, tolerance=1e-4):
-    """Two arrays of one shape that differ by no more than a part of the largest value."""
+    """Return whether two arrays differ by no more than a part of the largest value."""
     expected, got = np.asarray(expected), np.asarray(got)
     assert expected.shape == got.shape
     assert np.abs(expected - got).max() <= tolerance * np.abs(expected).max()

@@ -23,7 +23,7 @@ KINDS = QUANTIZABLE | NOT_QUANTIZABLE
 
 
 def file_of(*arrays):
-    """An .onnx file that holds these tensors."""
+    """Write an .onnx file with these tensors."""
     tensors = [
         a if isinstance(a, TensorProto) else numpy_helper.from_array(a, f"t{i}")
         for i, a in enumerate(arrays)

@@ -19,7 +19,7 @@ g (float[N,8] x) => (float[N,8] state, float[N,8] mask) {
 
 
 def two_outputs(folder, *, off=0.0, scale=1e-3):
-    """A network with a large output, and a small one that is wrong by a part of itself."""
+    """Build a network with a large output and a small one with an error."""
     small = scale * normal(8, 8, seed=1)
     weights = {"large": 100 * normal(8, 8), "small": (small * (1 + off)).astype(np.float32)}
     return model(folder, TWO, weights=weights)

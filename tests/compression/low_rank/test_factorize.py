@@ -30,7 +30,7 @@ IMAGE = (
 
 
 def smooth(*shape, seed):
-    """Weights that are nearly of a low rank, as those of trained models are."""
+    """Return weights of nearly low rank, as trained models have."""
     rng = np.random.default_rng(seed)
     outputs, inputs = shape[0], int(np.prod(shape[1:]))
     sizes = 0.7 ** np.arange(min(outputs, inputs))
@@ -60,7 +60,7 @@ IMAGE_WEIGHTS = {
 
 
 def skew(count, size, seed=0):
-    """Samples that vary in a few directions, around a mean that is not zero."""
+    """Return samples that vary in a few directions around a nonzero mean."""
     rng = np.random.default_rng(seed)
     spread = 0.8 ** np.arange(size) * np.random.default_rng(5).standard_normal((size, size))
     return (rng.standard_normal((count, size)) @ spread.T + 1).astype(np.float32)
@@ -335,7 +335,7 @@ def test_a_result_that_does_not_reduce_the_macs_is_reported(tmp_path, monkeypatc
     source, data = dense(tmp_path)
 
     def shares(given, settings, place: Work):
-        """Stores one weight less, and multiplies as much."""
+        """Store one weight less, with the same MACs."""
         del settings
         proto = load(given.path)
         tensors = [t for t in proto.graph.initializer if t.name != "down"]

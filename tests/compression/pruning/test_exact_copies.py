@@ -21,7 +21,7 @@ def normal(*shape, scale=0.2):
 
 
 def double(weight, axis):
-    """A weight of which each channel along an axis is there twice."""
+    """Duplicate each channel of a weight along an axis."""
     return np.concatenate([weight, weight], axis=axis)
 
 

@@ -43,7 +43,7 @@ def convs(width=32):
 
 
 def twins():
-    """Sixteen neurons of which the last eight say what the first eight say."""
+    """Build sixteen neurons of which the last eight repeat the first eight."""
     half = normal(8, 8, seed=1)
     return {"a": np.concatenate([half, 2 * half], 1), "b": normal(16, 5, seed=2)}
 
@@ -57,7 +57,7 @@ def weights(made):
 
 
 def prune(source, folder, calibration, **settings):
-    """The pruned model, and what became of each family."""
+    """Return the pruned model, and the remark on each family."""
     spec = PASSES["prune-channels"]
     step = Step(name="prune-channels", version=spec.version, settings=PruneChannels(**settings))
     job = work(folder, calibration)

@@ -16,7 +16,7 @@ STEPS, UNITS, INPUTS = 20, 96, 16
 
 
 def run_and_read_notes(name, source, folder, calibration=None):
-    """What a pass makes, and what it tells the user."""
+    """Run a pass; return its result and its notes."""
     spec = PASSES[name]
     its = work(folder, calibration)
     made = run_step(Step(name=name, version=spec.version, settings=spec.settings()), source, its)
@@ -24,7 +24,7 @@ def run_and_read_notes(name, source, folder, calibration=None):
 
 
 def two_lstms(folder, first_scale):
-    """The first one reads the input, and the second what the first one makes."""
+    """Build a model in which the second LSTM reads the first one."""
     text = (
         f"g (float[N,{STEPS},{INPUTS}] x) => (float[N,{STEPS},{UNITS}] y) "
         "{ t = Transpose<perm = [1,0,2]>(x) "

@@ -54,7 +54,7 @@ def streaming(first, *, name="h", size=(1, 4)):
 
 
 def convert_file(graph, folder):
-    """What the pass makes of a file, checked, and the file."""
+    """Write a graph, run the pass with its checks, and return source and result."""
     path = folder / "model.tflite"
     path.write_bytes(write_lite(graph))
     source = read_model(path)

@@ -42,7 +42,7 @@ def layer(folder, kind, direction, *, lengths=False, states=False, attributes=""
 
 
 def with_integers(source, folder):
-    """The model with onnxruntime's integer LSTM, whatever it gains."""
+    """Return the model with onnxruntime's integer LSTM, even if it is slower."""
     proto = prepare(onnx.load(str(source.path)), 13)
     assert quantize_recurrent(proto, 64) == 1
     return write(folder, proto)
@@ -54,7 +54,7 @@ def in_litert(made, names, **inputs):
 
 
 def close(before, after, *, within):
-    """Every output differs from the other by so much of its own size at most."""
+    """Assert that every output differs by at most this relative error."""
     for old, new in zip(before, after, strict=True):
         error = np.sqrt(np.square(new - old).mean() / np.square(old).mean())
         assert error < within
