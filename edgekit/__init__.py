@@ -133,7 +133,7 @@ _MODULES = {
 }
 
 # onnxruntime's wheels for Linux report to their maker and leave an identifier in the user's cache,
-# unless told not to before they are loaded.
+# unless this is set before they are loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if not TYPE_CHECKING:

@@ -17,7 +17,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """
     _check_regular(path)
     with path.open("rb") as file:
-        # Not the limit itself, which is room that reading would take at once.
+        # Not the limit itself, as read() would allocate that much at once.
         data = file.read(min(most_bytes, os.fstat(file.fileno()).st_size) + 1)
     if len(data) > most_bytes:
         raise ValueError(f"larger than {most_bytes} bytes")

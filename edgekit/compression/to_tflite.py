@@ -48,7 +48,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     try:
         with refuse_bad_sizes(model, dims):
             made = _emit(proto, dims, precision, settings, work)
-    except UserError as error:  # a type or size that no .tflite file holds: others go on
+    except UserError as error:  # a type or size that .tflite does not support: the search continues
         raise PassRefused(error.message, hint=error.hint) from error
     write_atomic(str(target), made)
     _check_stored(target, settings.precision)

@@ -81,7 +81,7 @@ def decode_folder(
     folder = cache / "columns" / digest
     arrays = [folder / "x.npy", folder / "label.npy"]
     seal = folder / "seal"
-    # Decoding is slow, so the arrays are kept; the seal shows whether they are unchanged.
+    # Decoding is slow, so the arrays are cached; the seal shows whether they are unchanged.
     if not are_files_sealed(seal, arrays):
         seal.unlink(missing_ok=True)
         _decode_images(source, files, arrays[0], look, tick)

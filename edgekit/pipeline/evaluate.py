@@ -20,7 +20,7 @@ from edgekit_agent.samples import Samples
 
 R = TypeVar("R")
 
-# Failures of the agent that the model causes, not the connection.
+# Failures of the agent that are caused by the model, not by the connection.
 _MODEL_AT_FAULT = ("killed", "model_failed", "no_memory", "internal")
 
 # After this many rounds, models this many times slower than the fastest are no longer timed.

@@ -102,7 +102,7 @@ def append_lines(build_dir: Path, lines: Iterable[Line]) -> None:
     text = "".join(line.model_dump_json() + "\n" for line in lines)
     with (build_dir / RESULTS).open("a", encoding="utf-8") as file:
         if file.tell() and not _ends_with_newline(build_dir / RESULTS):
-            text = "\n" + text  # a power cut left half a line behind
+            text = "\n" + text  # a power cut left a partial line
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -181,7 +181,7 @@ class BuildRunner:
                 notes=tuple(map(str, facts["notes"])),
             )
         except (KeyError, TypeError, ValueError):
-            return None  # of another version: make it again
+            return None  # of another version: build it again
 
     def _compute_candidate_key(self, recipe: Recipe) -> str:
         specs = [get_pass(step.name) for step in recipe.steps]

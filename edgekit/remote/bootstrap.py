@@ -30,7 +30,7 @@ def main(home: str, rule: str, digest: str, size: int) -> int:
         say({"error": str(error)})
         return 1
     say({"home": str(folder)})
-    # Run the very bytes that were checked; the path only appears in the process list.
+    # Run the same bytes that were checked; the path only appears in the process list.
     return os.execv(sys.executable, [sys.executable, "-I", file, str(path)])
 
 

@@ -105,7 +105,7 @@ def _ask_status(session: Session, release: str, progress: Progress | None) -> St
     except DeviceError as error:
         if not error.kind:
             raise
-        return status(session)  # damaged or unhealthy: a new install repairs it or tells why not
+        return status(session)  # damaged or unhealthy: a new install repairs it or reports why not
 
 
 def _install(

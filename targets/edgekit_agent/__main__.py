@@ -76,7 +76,7 @@ def _answer(line: bytes, inlet: Inlet, outlet: Outlet) -> None:
         result = _run(kind, job, inlet, outlet)
     except PeerGone:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
+    except Exception as error:  # noqa: BLE001 - every error is reported to the host
         outlet.fail(to_failure(error))
     else:
         outlet.result(result)

@@ -41,7 +41,7 @@ def run_worker(most_bytes: Optional[int] = None) -> None:
         outlet.result(encode(_run_job(kind, job, outlet)))
     except PeerGone:
         status = 1
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
+    except Exception as error:  # noqa: BLE001 - every error is reported to the supervisor
         outlet.fail(to_failure(error))
     sys.stderr.flush()
     # Skip the interpreter's shutdown: some runtimes crash or hang in it.
@@ -66,6 +66,6 @@ def _run_job(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - o
 
 
 def _end_with_supervisor() -> None:
-    # No more input ever comes: the read returns only when the supervisor is gone.
+    # There is no more input: the read returns only when the supervisor has ended.
     os.read(0, 1)
     os._exit(1)

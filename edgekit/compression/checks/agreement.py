@@ -33,7 +33,7 @@ from edgekit_agent.samples import Samples
 _PICKED = 16384
 # RMS of an output that is zero in the original and differs by rounding alone.
 _ROUNDING = 1e-5
-# A correlation from which on an output follows the original's.
+# From this correlation on, an output follows the original's.
 _FOLLOWS = 0.5
 
 

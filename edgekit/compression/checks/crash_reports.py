@@ -25,7 +25,7 @@ from edgekit.version import __version__
 from edgekit_agent.files import write_atomic
 
 _PACKAGES = ("onnx", "onnxruntime", "numpy", "ai-edge-litert")
-# A full disk or quota is no fault of a pass, and stops every other candidate as well.
+# A full disk or quota is not a fault of a pass, and stops every other candidate too.
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT)
 # Folders of a path, without the file name after them.
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^/\\:'\"\n]+[/\\])+(?=[^\s/\\])")

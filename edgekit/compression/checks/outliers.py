@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgekit_agent.measure.feeds import open_columns
 from edgekit_agent.samples import Column, Samples
 
-# A value is an outlier from so many times the median size on. Integers of 8 bits are 127 steps.
+# A value above this multiple of the median is an outlier. Integers of 8 bits have 127 steps.
 _FAR = 1e9
 _ROWS = 64
 

@@ -9,7 +9,7 @@ from edgekit.compression.registry import PassSpec
 
 # Above this relative error (RMS) an output may be useless.
 _MUCH = 0.3
-# An error on unseen samples is noted if it is this many times that on the others, and this large.
+# An error on held-out samples is noted if it exceeds this multiple of the others', and this value.
 _TIMES, _TOLD = 2.0, 0.02
 # Number of outputs that a note names.
 _NAMED = 4

@@ -16,7 +16,7 @@ _WARMED = 2e-2
 _LEAST_ROUNDS, _MOST_ROUNDS = 6, 60
 _NOTHING = 1e-30
 # Ratios above the first are reported; those below the second are measured twice, as a busy machine
-# makes noise of several percent.
+# causes noise of several percent.
 _SLOWER, _CERTAINLY_SLOWER = 1.05, 1.15
 
 

@@ -19,7 +19,7 @@ from edgekit.onnx_graph.qdq_placement import WeightedNode, match_product
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.onnx_graph.shape_inference import copy_with_shapes, read_shapes
 
-# A layer is factorized if at least a tenth of it goes: two nodes cost more than one.
+# A layer is factorized if that saves at least a tenth of it, as two nodes cost more than one.
 _LARGEST_PART = 0.9
 # Runtimes multiply ranks that are multiples of this without padding.
 ALIGNED = 8
@@ -165,7 +165,7 @@ def _build_layer(
         _list_names(each, place and (place[0].name, place[0].input[place[1]]))
         for each, place in zip(readers, places, strict=True)
     ]
-    # Biases of several layers would have to make up for the mean of all of them.
+    # Biases of several layers would have to compensate the mean of all of them.
     takes_mean = len(readers) == 1 and (bool(places[0]) or node.op_type in ("Conv", "Gemm"))
     made = [math.prod(shapes.get(each.node.output[0], ())) for each in readers]
     return SplittableLayer(

@@ -35,7 +35,7 @@ from edgekit.onnx_graph.runs.activations import observe
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
 
-# Ridge relative to the mean variance of an input: inputs that hardly varied are not made up for.
+# Ridge relative to the mean variance of an input: inputs that hardly varied are not compensated.
 _RIDGE = 1e-3
 # Shrinkage relative to that of ``Moments.hessian``: redundant inputs must stay recognizable.
 _SHRUNK = 0.1

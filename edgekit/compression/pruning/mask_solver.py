@@ -22,7 +22,7 @@ _TIE = 0.6
 _ROUNDS, _THINNING = 30, 20
 # Steps of the least-squares fit on the mask; the rounds leave little to improve.
 _FIT_STEPS = 12
-# A row is fitted once its squared residual is down to this share; further steps are rounding.
+# A row is fitted when its squared residual has dropped to this share; further steps are rounding.
 _FITTED = 1e-20
 # Tolerance for a number of weights that is whole but for the last digits.
 _ROUNDING = 1e-6

@@ -61,7 +61,7 @@ _TOO_FAR = 0.9
 _ROUNDING = 1e-9
 # Share of the whole by which the removal may exceed the request without a remark.
 _OVERSHOT = 0.05
-# Least number of samples to refit from: one sample says little about others.
+# Least number of samples for a refit, as one sample does not represent others.
 _LEAST_SAMPLES = 2
 
 

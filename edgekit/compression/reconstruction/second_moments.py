@@ -19,7 +19,7 @@ from edgekit.onnx_graph.qdq_placement import WeightedNode
 from edgekit.onnx_graph.rewrites.tensor_products import Contraction
 from edgekit.onnx_graph.runs.activations import Values
 
-# Number of samples that a batch of a product of any rank counts as: its first axis may be no batch.
+# Number of samples that a batch of a product of any rank counts as: its first axis may be another.
 _AT_ONCE = 16
 
 Array = NDArray[np.float32]

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
-import tensorflow  # noqa: F401 - Keras 3 asks for it late, and then with another message
+import tensorflow  # noqa: F401 - Keras 3 imports it late, with another error message
 
 from edgekit.conversion.importers.keras_models import convert as convert_model
 from edgekit.conversion.importers.model_types import ModelObject

@@ -146,7 +146,7 @@ def double_batch(flat: FlatModule, call: Call, outputs: tuple[Any, ...]) -> Call
     larger = replace(call, tensors=tuple(torch.cat([t, t]) for t in call.tensors))
     try:
         doubled = flat(*larger.tensors)
-    except Exception:  # noqa: BLE001 - the answer is no, whatever it says
+    except Exception:  # noqa: BLE001 - any failure means no
         return None
     if len(doubled) != len(outputs):
         return None

@@ -80,7 +80,7 @@ def _export_first_agreeing(
         except UserError as error:
             failures.append(error.message.removeprefix(f"{model_object.display_name}: "))
             continue
-        except Exception as error:  # noqa: BLE001 - told if no way leads to a graph
+        except Exception as error:  # noqa: BLE001 - reported if every exporter fails
             failures.append(f"{exporter.tool}: {type(error).__name__}: {_find_root_message(error)}")
             continue
         notes = (*_iter_notes(exporter, free, failures, call, model_object.display_name), *warned)

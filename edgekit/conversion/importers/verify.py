@@ -132,7 +132,7 @@ def _find_random_inputs(
         random = _RandomInputs(signature=signature, size=size, vocabulary=converted.vocabulary)
         try:
             converted.reference(random(1, 1.0))
-        except Exception as error:  # noqa: BLE001 - of the last size it is told
+        except Exception as error:  # noqa: BLE001 - the last one is reported
             failure = error
             continue
         return random

@@ -148,7 +148,7 @@ class _Folder:
     def __init__(self, index: GraphIndex) -> None:
         self.index = index
         self.removed_ids: set[int] = set()
-        # Reshape nodes inserted before and behind a MatMul, by the MatMul.
+        # Reshape nodes inserted before and after a MatMul, by the MatMul.
         self.before: dict[int, NodeProto] = {}
         self.behind: dict[int, NodeProto] = {}
 

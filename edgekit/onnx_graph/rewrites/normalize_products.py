@@ -157,7 +157,7 @@ class _ProductRewriter:
         if not self._is_stored(name):
             return None
         bias = self.index.float_constant(name)
-        if not np.isfinite(bias).all():  # such as a mask: integer kernels take no infinite bias
+        if not np.isfinite(bias).all():  # such as a mask: integer kernels support no infinite bias
             return None
         if (
             bias.ndim > 2

@@ -239,7 +239,7 @@ _ZEROS = _Reduction(
     left=lambda s: _compute_entropy_left(s.sparsity),
 )
 
-# Ways in the order of how likely they keep the accuracy.
+# Methods, most likely to keep the accuracy first.
 STAGES = (
     propose_fewer_channels,
     propose_fewer_bits,

@@ -49,7 +49,7 @@ class _KeyFiles:
         except (OSError, ValueError, paramiko.SSHException, paramiko.UnknownKeyType) as error:
             self.tried.append(f"{file} (cannot be read: {reason(error)})")
             return None
-        key.public_blob = None  # paramiko also loads a certificate beside it
+        key.public_blob = None  # paramiko also loads a certificate next to it
         return key
 
 

@@ -199,7 +199,7 @@ def _find_real_inputs(
         if integers is None:
             return None
         integers_by_position[position] = integers
-    # Operators on constants alone are left to constant folding.
+    # Operators on constants only are left to constant folding.
     return (
         integers_by_position
         if any(t is not None and not t.is_constant for t in op.inputs)

@@ -64,7 +64,7 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        start_new_session=True,  # it survives the loss of the link
+        start_new_session=True,  # it survives the loss of the connection
     )
     start_now(home.path, start)
     return watch
@@ -155,7 +155,7 @@ def run_watch(path: str) -> int:
 def _end_watch(home: Home, watch: Watch) -> None:
     """Confirm or go back, once the time of a watch is over or it was confirmed."""
     if current_release(home) != watch.release:
-        drop_watch(home)  # the install was cut off before the switch, or a rollback was run
+        drop_watch(home)  # the install was interrupted before the switch, or a rollback was run
     elif _has_app_confirmed(home, watch) and watch.boot == _read_boot_id():
         _record_confirmation(home, watch, "done: by the app")
     else:
@@ -189,7 +189,7 @@ def _go_back(home: Home, watch: Watch) -> None:
 def _has_app_confirmed(home: Home, watch: Watch) -> bool:
     """Return whether the app has written the name of the release to the file ``confirmed``."""
     try:
-        # Do not block if a pipe is in its place.
+        # Do not block if the file is a pipe.
         handle = os.open(os.path.join(home.path, CONFIRMED), os.O_RDONLY | os.O_NONBLOCK)
         try:
             return os.read(handle, 200).strip() == watch.release.encode()

@@ -119,7 +119,7 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
         health = _check_installed(home, previous, ask_health)
         answer = replace(_build_status(home, previous, served, health), watch=None)
         switch(home, previous)
-        # Only now: if this is cut off before the switch, the unconfirmed release is still watched.
+        # Only now: until the switch, the unconfirmed release must still be watched.
         # Where the file cannot be removed, the watcher finds that another release is served.
         with contextlib.suppress(OSError):
             drop_watch(home)
@@ -174,7 +174,7 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
         release = read_release(home, served)
         _check_files(home, release)
         health = _check_health(home, release, ask_health)
-    # Without the lock: the device may go back meanwhile, which switches before the watch ends. So
+    # Without the lock: the device may roll back meanwhile, which switches before the watch ends. So
     # the watch is read first.
     watch = read_pending_watch(home)
     served, previous = both_releases(home)

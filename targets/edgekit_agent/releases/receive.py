@@ -221,7 +221,7 @@ def _inflate(source: BinaryIO) -> Iterator[bytes]:
     decoder = zlib.decompressobj()
     for chunk in iter(lambda: source.read(_TAKE_BYTES), b""):
         while chunk:
-            # Bounded, so that the size check comes before a few bytes unpack to gigabytes.
+            # Bounded, so that the size is checked before a few bytes expand to gigabytes.
             yield decoder.decompress(chunk, CHUNK)
             chunk = decoder.unconsumed_tail
     yield decoder.flush()

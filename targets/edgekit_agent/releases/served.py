@@ -96,7 +96,7 @@ def _read_target(place: str) -> Optional[str]:
     try:
         return os.readlink(place)
     except OSError as error:
-        # It does not exist, is no link, or its folder is no folder.
+        # It does not exist, is not a link, or its folder is not a folder.
         if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
             raise
         return None

@@ -115,7 +115,7 @@ def sweep(home: Home) -> None:
         for entry in os.listdir(folder):
             if form.fullmatch(entry):
                 remove(os.path.join(folder, entry))
-    # Recent ones may still be in use, by an agent that was cut off or by one that starts.
+    # Recent ones may still be in use, by an interrupted agent or by one that starts.
     aged = ((home.folder("parts"), PART), (os.path.join(home.path, "agent"), AGENT_TEMPORARY))
     for folder, form in aged:
         for entry in os.listdir(folder) if os.path.isdir(folder) else ():

@@ -12,7 +12,7 @@ from edgekit.onnx_graph.io import iter_inner_graphs
 from edgekit.onnx_graph.qdq_placement import Placement
 from edgekit.onnx_graph.runs.instrumented_session import Additions
 
-# Readers with one float output, whose error says more than that of the value itself.
+# Readers with one float output, whose error is more relevant than that of the value itself.
 _JUDGES = {
     "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Concat", "Relu",
     "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu",

@@ -32,7 +32,7 @@ from edgekit.recipe import QuantizeWeights
 
 FLOAT_BITS, HALF_BITS = 32, 16
 _MOST_HALF = 65504.0  # the largest float16
-# Bits at which a layer is tried. The loss must stand out from noise; if it is so large that the
+# Bits at which a layer is tried. The loss must exceed the noise; if it is so large that the
 # outputs are no longer the same ones, the layer is tried again at more bits.
 _PROBE_BITS = (3.0, 5.5)
 # Recurrent layers are tried on their finest grid as well: a few large weights in a row leave the

@@ -243,7 +243,7 @@ def _estimate_other_bytes(proto: ModelProto, rows: Sequence[LayerGrids]) -> floa
     rest = 0.0
     names = {row.layer.name for row in rows}
     for tensor in bare.graph.initializer:
-        # Weights that this pass does not take (of an LSTM, say) get 8 bits from a later pass.
+        # Weights that this pass does not quantize (of an LSTM, say) get 8 bits from a later pass.
         later = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
         if tensor.name in names or later:
             rest += 0 if tensor.name in names else math.prod(tensor.dims)

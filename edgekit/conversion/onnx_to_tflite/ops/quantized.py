@@ -86,7 +86,7 @@ def _has_kernel(builder: TfliteGraphBuilder, value: Value, parameters: _Paramete
         return False
     if parameters.dtype == "int16" and np.any(parameters.zero_points):
         return False
-    # QUANTIZE of a stored weight is folded and never runs, so that any number of scales will do.
+    # QUANTIZE of a stored weight is folded and never runs, so any number of scales is supported.
     return parameters.scales.size == 1 or builder.is_stored(value.tensor)
 
 

@@ -47,7 +47,7 @@ def reshape_value(builder: TfliteGraphBuilder, value: Value, shape: Shape) -> Va
     tensor = value.tensor
     mixed = _find_mixed(groups, stored_axes, sizes)
     if len(mixed) > 1 or not all(_can_stay(group, stored_axes) for group in groups):
-        # Entries that are stored side by side stay so: rows are moved faster than single entries.
+        # Adjacent entries stay adjacent, as rows are moved faster than single entries.
         groups = sorted(groups, key=lambda g: max(stored_axes.index(axis) for axis in g.before))
         ones = tuple(axis for axis in order if sizes[axis] == 1)
         new_order = (*ones, *(axis for group in groups for axis in group.before))
