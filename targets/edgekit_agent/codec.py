@@ -61,12 +61,12 @@ def encode(record: Any) -> Dict[str, Any]:
 
 def encode_job(job: Any) -> Dict[str, Any]:
     """Convert a job to a JSON object, without the fields that have their default value."""
-    kind = next(kind for kind, cls in JOBS.items() if type(job) is cls)
+    job_kind = next(job_kind for job_kind, cls in JOBS.items() if type(job) is cls)
     settings = encode(job)
     for field in dataclasses.fields(job):
         if field.default is not dataclasses.MISSING and getattr(job, field.name) == field.default:
             del settings[field.name]
-    return {"job": kind, "settings": settings}
+    return {"job": job_kind, "settings": settings}
 
 
 def decode(cls: Type[T], value: Any) -> T:
@@ -79,51 +79,51 @@ def decode(cls: Type[T], value: Any) -> T:
     return result
 
 
-def _decode(hint: Any, value: Any, where: str) -> Any:
+def _decode(hint: Any, value: Any, path: str) -> Any:
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint):
-        return _decode_record(hint, value, where)
+        return _decode_record(hint, value, path)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Union:
-        return None if value is None else _decode(args[0], value, where)
+        return None if value is None else _decode(args[0], value, path)
     if origin is tuple:
         return tuple(
-            _decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(_check_list(value, where))
+            _decode(args[0], v, f"{path}[{i}]") for i, v in enumerate(_check_list(value, path))
         )
     if origin is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected an object")
-        return {k: _decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
+            raise ValueError(f"{path}: expected an object")
+        return {k: _decode(args[1], v, f"{path}.{k}") for k, v in value.items()}
     if hint is float and type(value) is int and abs(value) <= _MOST_INT:
         return float(value)
     if type(value) is not hint:
-        raise ValueError(f"{where}: expected {hint.__name__}, got {type(value).__name__}")
-    _check_number(value, where)
+        raise ValueError(f"{path}: expected {hint.__name__}, got {type(value).__name__}")
+    _check_number(value, path)
     return value
 
 
-def _check_number(value: Any, where: str) -> None:
+def _check_number(value: Any, path: str) -> None:
     """Refuse numbers that JSON cannot hold or that are too large for any field."""
     if type(value) is float and not math.isfinite(value):
-        raise ValueError(f"{where}: not a finite number")
+        raise ValueError(f"{path}: not a finite number")
     if type(value) is int and abs(value) > _MOST_INT:
-        raise ValueError(f"{where}: the number is too large")
+        raise ValueError(f"{path}: the number is too large")
 
 
-def _check_list(value: Any, where: str) -> List[Any]:
+def _check_list(value: Any, path: str) -> List[Any]:
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{where}: expected an array")
+        raise ValueError(f"{path}: expected an array")
     return list(value)
 
 
-def _decode_record(cls: Any, value: Any, where: str) -> Any:
+def _decode_record(cls: Any, value: Any, path: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object")
+        raise ValueError(f"{path}: expected an object")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        raise ValueError(f"{where}: unknown field {unknown[0]}")
+        raise ValueError(f"{path}: unknown field {unknown[0]}")
     required = {
         f.name
         for f in dataclasses.fields(cls)
@@ -131,5 +131,5 @@ def _decode_record(cls: Any, value: Any, where: str) -> Any:
     }
     missing = sorted(required - set(value))
     if missing:
-        raise ValueError(f"{where}.{missing[0]}: missing")
-    return cls(**{k: _decode(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+        raise ValueError(f"{path}.{missing[0]}: missing")
+    return cls(**{k: _decode(hints[k], v, f"{path}.{k}") for k, v in value.items()})

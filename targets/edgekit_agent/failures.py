@@ -59,8 +59,10 @@ def to_failure(error: Exception) -> Failure:
             "no_memory", "the device ran out of memory", "use a smaller model or free memory"
         )
     frames = traceback.extract_tb(error.__traceback__)
-    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-    return Failure("internal", f"{type(error).__name__}: {error}", where and f"raised at {where}")
+    location = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    return Failure(
+        "internal", f"{type(error).__name__}: {error}", location and f"raised at {location}"
+    )
 
 
 def _from_os_error(error: OSError, number: int) -> Failure:

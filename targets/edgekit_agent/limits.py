@@ -59,13 +59,13 @@ def get_expand_limits(size: int) -> Limits:
 
 def limit_memory(most_bytes: int) -> None:
     """Limit the private memory of this process to ``most_bytes``; beyond that: MemoryError."""
-    kind, most = resource.RLIMIT_DATA, most_bytes
+    resource_kind, most = resource.RLIMIT_DATA, most_bytes
     if not _is_data_limit_complete(platform.release()):
-        kind, most = resource.RLIMIT_AS, most_bytes + _MAPPED_BYTES
-    _, hard = resource.getrlimit(kind)
+        resource_kind, most = resource.RLIMIT_AS, most_bytes + _MAPPED_BYTES
+    _, hard = resource.getrlimit(resource_kind)
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     with contextlib.suppress(ValueError, OSError):  # the system lacks this limit
-        resource.setrlimit(kind, (most, hard))
+        resource.setrlimit(resource_kind, (most, hard))
 
 
 def _is_data_limit_complete(kernel: str) -> bool:

@@ -46,12 +46,12 @@ def load(file: BinaryIO, most_bytes: int) -> Any:  # noqa: ANN401 - any JSON val
 
 
 def _build_object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    found: Dict[str, Any] = {}
+    members: Dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in members:
             raise ValueError(f"the key {name[:40]!r} is repeated")
-        found[name] = value
-    return found
+        members[name] = value
+    return members
 
 
 def _parse_float(text: str) -> float:

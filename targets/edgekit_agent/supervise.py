@@ -129,15 +129,15 @@ class _Relay:
     def _get_remaining_ms(self) -> Optional[float]:
         if self._seconds is None:
             return None
-        left = self._deadline - time.monotonic()
-        if left <= 0:
+        remaining_s = self._deadline - time.monotonic()
+        if remaining_s <= 0:
             raise AgentError(
                 "too_slow",
                 f"stopped, as it did not finish within {self._seconds:g} s",
                 hint="the device is busy, or the model is too large for it; the device still "
                 "serves the previous release",
             )
-        return left * 1000
+        return remaining_s * 1000
 
     def _keep_stderr(self, data: bytes) -> None:
         self.stderr = (self.stderr + data)[-_STDERR_TAIL:]

@@ -39,9 +39,9 @@ def guard_stdout() -> int:
         A file descriptor that only the caller writes to.
     """
     sys.stdout.flush()
-    real = os.dup(1)
+    answer_fd = os.dup(1)
     os.dup2(2, 1)
-    return real
+    return answer_fd
 
 
 def _raise_peer_gone(number: int, frame: object) -> None:
@@ -116,8 +116,8 @@ class Outlet:
         if not is_due and part is None:
             return
         self._last_progress, self._last_stage = now, stage
-        said: Dict[str, Any] = {"stage": stage, "done": done, "total": total}
-        self._send({"progress": said if part is None else {**said, "part": part}})
+        message: Dict[str, Any] = {"stage": stage, "done": done, "total": total}
+        self._send({"progress": message if part is None else {**message, "part": part}})
 
     def result(self, value: Dict[str, Any]) -> None:
         """Send the result of a job, which ends it."""

@@ -125,7 +125,7 @@ def test_the_unit_is_one_that_systemd_accepts(system, home, config, tmp_path):
 def test_a_user_who_does_not_linger_has_no_unit(system, home, config):
     system.start_systemd(lingers=False, config=config)
     start = system.prepare(home)
-    assert (start.by, "loginctl enable-linger" in start.problem) == ("", True)
+    assert (start.mechanism, "loginctl enable-linger" in start.problem) == ("", True)
     assert "no running cron" in start.problem
     assert not config.exists()
 
@@ -135,7 +135,7 @@ def test_the_unit_is_where_the_users_systemd_looks_not_where_the_login_does(
 ):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of the login"))
     system.start_systemd(config=config)
-    assert system.prepare(home).by == "systemd"
+    assert system.prepare(home).mechanism == "systemd"
     assert unit_of(config).exists()
     assert not (tmp_path / "of the login").exists()
 
@@ -144,7 +144,7 @@ def test_the_unit_is_where_both_look(system, home, config, tmp_path, monkeypatch
     both = tmp_path / "both"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(both))
     system.start_systemd(config=both)
-    assert system.prepare(home).by == "systemd"
+    assert system.prepare(home).mechanism == "systemd"
     assert unit_of(both).exists()
     assert not config.exists()
 
@@ -153,11 +153,11 @@ def test_a_unit_that_systemd_does_not_see_promises_nothing(system, home, config,
     (config / "systemd/user").mkdir(parents=True)
     system.start_systemd(config=tmp_path / "elsewhere")
     start = system.prepare(home)
-    assert start.by == ""
+    assert start.mechanism == ""
     assert "No such file or directory" in start.problem
     assert [path for path in config.rglob("*") if path.is_file()] == []
     system.start_cron()
-    assert system.prepare(home).by == "cron"
+    assert system.prepare(home).mechanism == "cron"
 
 
 def test_a_configuration_that_cannot_be_written_leaves_it_to_cron(system, home, config):
@@ -166,7 +166,7 @@ def test_a_configuration_that_cannot_be_written_leaves_it_to_cron(system, home, 
     system.start_systemd(config=config)
     assert "systemd: " in system.prepare(home).problem
     system.start_cron()
-    assert system.prepare(home).by == "cron"
+    assert system.prepare(home).mechanism == "cron"
 
 
 def test_the_watcher_is_started_in_the_users_systemd_too(system, home, config):
@@ -209,7 +209,7 @@ def test_a_crontab_that_cannot_be_read_is_not_changed(system, home, said):
     text = CRONTAB.format(table=table).replace("-l)", f'-l) echo "{said}" >&2; exit 1 ;;\n-L)')
     system.program("crontab", text)
     start = system.prepare(home)
-    assert (start.by, said in start.problem) == ("", True)
+    assert (start.mechanism, said in start.problem) == ("", True)
     assert table.read_text() == "0 1 * * * backup\n"
 
 
@@ -253,7 +253,7 @@ def test_a_cron_without_a_daemon_or_of_busybox_promises_nothing(system, home):
 def test_a_path_that_units_and_crontabs_do_not_support_promises_nothing(system, tmp_path, name):
     table = system.start_cron()
     (tmp_path / name).mkdir()
-    assert system.prepare(tmp_path / name).by == ""
+    assert system.prepare(tmp_path / name).mechanism == ""
     assert not table.exists()
 
 
@@ -263,7 +263,7 @@ def test_a_crontab_in_memory_only_promises_nothing(system, home, config, monkeyp
     for module in (cron, user_units):
         monkeypatch.setattr(module, "is_in_memory", lambda path: True)
     start = system.prepare(home)
-    assert (start.by, start.problem.count("in memory only")) == ("", 2)
+    assert (start.mechanism, start.problem.count("in memory only")) == ("", 2)
 
 
 def test_a_folder_in_memory_is_known(tmp_path):

@@ -28,7 +28,7 @@ kill $booted
 """
 PREPARE = """\
 import sys; sys.path.insert(0, sys.argv[1])
-from edgekit_agent import boot
+from edgekit_agent.boot import start as boot
 start = boot.prepare_boot(sys.argv[2])
 assert start == boot.BootStart("cron"), start
 """

@@ -18,9 +18,9 @@ from edgekit.remote.session import open_session
 from edgekit.signing.keys import make_key
 from edgekit_agent.boot.watch import read_pending_watch, run_watch
 from edgekit_agent.jobs import ConfirmJob, StatusJob
+from edgekit_agent.releases.current import switch
 from edgekit_agent.releases.homes import open_home
 from edgekit_agent.releases.install import status
-from edgekit_agent.releases.served import switch
 from edgekit_agent.releases.store import lock_home
 from edgekit_agent.results import Health
 from tests.builders.projects import edgekit

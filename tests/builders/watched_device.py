@@ -13,8 +13,8 @@ from edgekit.remote.confirmation import WatchTerms
 from edgekit.remote.deploy import push
 from edgekit.remote.session import open_session
 from edgekit_agent.releases.audit import read_last_lines
+from edgekit_agent.releases.current import current_release, previous_release
 from edgekit_agent.releases.homes import open_home
-from edgekit_agent.releases.served import current_release, previous_release
 from tests.builders.servers import make_bundle
 from tests.builders.signed import Device
 

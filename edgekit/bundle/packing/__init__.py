@@ -190,7 +190,7 @@ def _build_plan(data: bytes, chosen: Sequence[ChosenTensor], groups: Sequence[_G
 def _encode_group(group: _Group) -> bytes:
     form, table = group.form, group.table
     flags = form.width.bit_length() - 3 | form.rotated << 2 | form.centered << 3
-    head = [table.kept | flags << 3, form.shift, table.steps, len(table.levels)]
+    head = [table.kept_bits | flags << 3, form.shift, table.steps, len(table.levels)]
     return _encode_varints([*head, *table.levels])
 
 
@@ -244,8 +244,8 @@ def _compress_plan(plan: bytes) -> _CompressedPlan:
 
 
 def _make_run(group: _Group) -> Run:
-    kept = group.table.kept
-    parts = [to_symbols(p.words, group.form, p.numbers.center, kept) for p in group.parts]
+    kept_bits = group.table.kept_bits
+    parts = [to_symbols(p.words, group.form, p.numbers.center, kept_bits) for p in group.parts]
     return np.concatenate(parts), group.table.counts
 
 
@@ -265,4 +265,4 @@ def _pack_low_bits(groups: Sequence[_Group], tell: Tell) -> bytes:
 def _iter_low_bits(group: _Group, part: _Part) -> Iterator[NDArray[np.uint8]]:
     table = group.table
     center = part.numbers.center
-    return iter_low_bits(part.words, group.form, center, table.kept, len(table.levels))
+    return iter_low_bits(part.words, group.form, center, table.kept_bits, len(table.levels))

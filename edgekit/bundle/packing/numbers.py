@@ -62,27 +62,30 @@ def count_zero_bits(words: Words, form: Form) -> int:
     return (together & -together).bit_length() - 1 if together else 0
 
 
-def to_symbols(words: Words, form: Form, center: int, kept: int) -> NDArray[np.uint8]:
+def to_symbols(words: Words, form: Form, center: int, kept_bits: int) -> NDArray[np.uint8]:
     """Return the symbol of each word.
 
     Args:
         words: of a tensor.
         form: conversion of words to numbers.
         center: the number 0 stands for this word.
-        kept: bits after the highest one that a symbol holds.
+        kept_bits: bits after the highest one that a symbol holds.
     """
     if form.width <= 8:
-        table = _numbers_to_symbols(_to_numbers(np.arange(1 << form.width), form, center), kept)
+        table = _numbers_to_symbols(
+            _to_numbers(np.arange(1 << form.width), form, center), kept_bits
+        )
         made: NDArray[np.uint8] = table[words]
         return made
     parts = [
-        _numbers_to_symbols(_to_numbers(part, form, center), kept) for part in _iter_chunks(words)
+        _numbers_to_symbols(_to_numbers(part, form, center), kept_bits)
+        for part in _iter_chunks(words)
     ]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
 
 
 def iter_low_bits(
-    words: Words, form: Form, center: int, kept: int, count: int
+    words: Words, form: Form, center: int, kept_bits: int, count: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the low bits (0 or 1 each) that symbols lack, lowest first, by chunk.
 
@@ -90,15 +93,15 @@ def iter_low_bits(
         words: of a tensor.
         form: conversion of words to numbers.
         center: the number 0 stands for this word.
-        kept: bits after the highest one that a symbol holds.
+        kept_bits: bits after the highest one that a symbol holds.
         count: number of different symbols.
     """
-    _, missing = compute_symbol_values(count, kept)
+    _, missing = compute_symbol_values(count, kept_bits)
     if not missing.any():
         return
     for part in _iter_chunks(words):
         numbers = _to_numbers(part, form, center)
-        lengths = missing[_numbers_to_symbols(numbers, kept)]
+        lengths = missing[_numbers_to_symbols(numbers, kept_bits)]
         most = int(lengths.max(initial=0))
         if most:
             places = np.arange(most, dtype=np.uint32)
@@ -134,11 +137,11 @@ def _to_numbers(words: Words, form: Form, center: int) -> NDArray[np.uint32]:
     return np.where(negative, (~far & ones) << np.uint32(1) | np.uint32(1), far << np.uint32(1))
 
 
-def _numbers_to_symbols(numbers: NDArray[np.uint32], kept: int) -> NDArray[np.uint8]:
+def _numbers_to_symbols(numbers: NDArray[np.uint32], kept_bits: int) -> NDArray[np.uint8]:
     # A float64 holds 32 bits exactly; frexp returns the bit length of a number.
     length = np.frexp(numbers.astype(np.float64))[1].astype(np.int64)
-    missing = np.maximum(length - kept - 1, 0)
+    missing = np.maximum(length - kept_bits - 1, 0)
     top = numbers.astype(np.int64) >> missing
-    symbol = np.where(missing == 0, top, (1 << kept) * missing + top)
+    symbol = np.where(missing == 0, top, (1 << kept_bits) * missing + top)
     made: NDArray[np.uint8] = symbol.astype(np.uint8)
     return made

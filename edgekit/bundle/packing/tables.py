@@ -23,7 +23,7 @@ _ENTRY_BITS, _TABLE_BITS = 4.0, 40.0
 class Table:
     """Frequency table as the plan holds it: ``levels`` below the most frequent symbol."""
 
-    kept: int
+    kept_bits: int
     steps: int
     levels: tuple[int, ...]
 
@@ -76,18 +76,18 @@ def _merge(groups: list[TableGroup], costs: list[float], joint: list[float], at:
 
 def estimate_bits(form: Form, bins: Bins) -> float:
     """Estimate the bits of numbers with their own table, the table included."""
-    return min(_estimate_bits_at(form, bins, kept) for kept in form.list_kept_bits())
+    return min(_estimate_bits_at(form, bins, kept_bits) for kept_bits in form.list_kept_bits())
 
 
-def _estimate_bits_at(form: Form, bins: Bins, kept: int) -> float:
-    counts, low = _coarsen_counts(form, bins, kept)
+def _estimate_bits_at(form: Form, bins: Bins, kept_bits: int) -> float:
+    counts, low = _coarsen_counts(form, bins, kept_bits)
     entries = int(counts.nonzero()[0].max(initial=-1)) + 1
     return _compute_entropy(counts) + low + _ENTRY_BITS * entries + _TABLE_BITS
 
 
-def _coarsen_counts(form: Form, bins: Bins, kept: int) -> tuple[Bins, float]:
+def _coarsen_counts(form: Form, bins: Bins, kept_bits: int) -> tuple[Bins, float]:
     """Return the counts of symbols that keep fewer bits, and the total of low bits left over."""
-    symbol, lacking, count = _map_coarse_symbols(form.width, form.finest, kept)
+    symbol, lacking, count = _map_coarse_symbols(form.width, form.finest, kept_bits)
     used = bins[: len(symbol)]
     counts = np.bincount(symbol, weights=used, minlength=count).astype(np.int64)
     return counts, float((used * lacking).sum())
@@ -95,11 +95,11 @@ def _coarsen_counts(form: Form, bins: Bins, kept: int) -> tuple[Bins, float]:
 
 @functools.cache
 def _map_coarse_symbols(
-    width: int, finest: int, kept: int
+    width: int, finest: int, kept_bits: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32], int]:
     """Map each finest symbol to the one that keeps fewer bits, and to the bits that it lacks."""
     least, _ = compute_symbol_values(count_symbols(width, finest), finest)
-    coarse, lacking = compute_symbol_values(count_symbols(width, kept), kept)
+    coarse, lacking = compute_symbol_values(count_symbols(width, kept_bits), kept_bits)
     symbol = np.searchsorted(coarse, least, side="right") - 1
     return symbol, lacking[symbol], len(coarse)
 
@@ -112,11 +112,14 @@ def _compute_entropy(counts: Bins) -> float:
 
 def make_table(form: Form, bins: Bins) -> Table:
     """Build the table that codes the counted symbols shortest."""
-    kept = min(form.list_kept_bits(), key=lambda kept: _estimate_bits_at(form, bins, kept))
-    counts, _ = _coarsen_counts(form, bins, kept)
+    kept_bits = min(
+        form.list_kept_bits(), key=lambda kept_bits: _estimate_bits_at(form, bins, kept_bits)
+    )
+    counts, _ = _coarsen_counts(form, bins, kept_bits)
     counts = counts[: int(counts.nonzero()[0].max(initial=0)) + 1]
     tables = [
-        Table(kept=kept, steps=steps, levels=_compute_levels(counts, steps)) for steps in _STEPS
+        Table(kept_bits=kept_bits, steps=steps, levels=_compute_levels(counts, steps))
+        for steps in _STEPS
     ]
     return min(tables, key=lambda table: _count_coded_bits(counts, table))
 

@@ -45,11 +45,11 @@ def add_line(name: str, command: List[str], *, system: str = "/") -> bool:
     lines = _read_crontab()
     if line in lines:
         return False
-    kept = [each for each in lines if not each.endswith(tag)]
-    text = "\n".join([*kept, line]) + "\n"
-    done = _run_crontab(["-"], text.encode(errors="surrogateescape"))
-    if done.returncode:
-        raise AgentError("not_added", _describe_failure(done))
+    other_lines = [line_of_table for line_of_table in lines if not line_of_table.endswith(tag)]
+    text = "\n".join([*other_lines, line]) + "\n"
+    completed = _run_crontab(["-"], text.encode(errors="surrogateescape"))
+    if completed.returncode:
+        raise AgentError("not_added", _describe_failure(completed))
     if line not in _read_crontab():
         raise AgentError("not_added", "crontab did not save the line of edgekit")
     return True
@@ -66,9 +66,9 @@ def _read_crontab() -> List[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _describe_failure(done: subprocess.CompletedProcess[bytes]) -> str:
-    said = " ".join(done.stderr.decode(errors="replace").split())[:200]
-    return f"crontab: {said or f'exit status {done.returncode}'}"
+def _describe_failure(completed: subprocess.CompletedProcess[bytes]) -> str:
+    message = " ".join(completed.stderr.decode(errors="replace").split())[:200]
+    return f"crontab: {message or f'exit status {completed.returncode}'}"
 
 
 def _is_cron_running(system: str) -> bool:

@@ -21,11 +21,15 @@ def is_in_memory(path: str) -> bool:
 
     An overlay whose changes are kept in memory counts too, as on boards with a read-only root.
     """
-    kind, options = _read_mounts().get(_find_device(path), ("", {}))
+    filesystem, options = _read_mounts().get(_find_device(path), ("", {}))
     upper = options.get("upperdir", "")
-    if kind == "overlay" and os.path.isdir(upper) and _find_device(upper) != _find_device(path):
+    if (
+        filesystem == "overlay"
+        and os.path.isdir(upper)
+        and _find_device(upper) != _find_device(path)
+    ):
         return is_in_memory(upper)
-    return kind in _IN_MEMORY
+    return filesystem in _IN_MEMORY
 
 
 def _find_device(path: str) -> str:
@@ -35,15 +39,15 @@ def _find_device(path: str) -> str:
 
 def _read_mounts() -> Dict[str, Tuple[str, Dict[str, str]]]:
     """Read type and options of every mounted file system, by its device number."""
-    found: Dict[str, Tuple[str, Dict[str, str]]] = {}
+    mounts: Dict[str, Tuple[str, Dict[str, str]]] = {}
     try:
         with open(_MOUNTS, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:
-        return found
+        return mounts
     for line in lines:
         mounted, _, system = line.partition(" - ")
-        kind, _, rest = system.partition(" ")
+        filesystem, _, rest = system.partition(" ")
         pairs = (option.partition("=") for option in rest.split(" ")[-1].split(","))
-        found[mounted.split(" ")[2]] = (kind, {name: value for name, _, value in pairs})
-    return found
+        mounts[mounted.split(" ")[2]] = (filesystem, {name: value for name, _, value in pairs})
+    return mounts

@@ -29,11 +29,11 @@ class BootStart:
     """The way in which the watcher is started at boot.
 
     Attributes:
-        by: ``systemd`` or ``cron``; empty where neither can do so.
+        mechanism: ``systemd`` or ``cron``; empty where neither can do so.
         problem: why neither can do so.
     """
 
-    by: str
+    mechanism: str
     problem: str = ""
 
 
@@ -69,18 +69,18 @@ def prepare_boot(home: str, *, system: str = "/") -> BootStart:
         return BootStart("", f"{script}: {error.strerror}")
     start = ["/bin/sh", "-c", _RETRY, script]
     problems = []
-    for by, add in (("systemd", user_units.enable_unit), ("cron", cron.add_line)):
+    for mechanism, add in (("systemd", user_units.enable_unit), ("cron", cron.add_line)):
         try:
             if add(_get_unit_name(home), start, system=system):
                 os.sync()  # neither a new link nor a new crontab has reached the disk yet
         except AgentError as error:
             problems.append(str(error))
         except OSError as error:
-            problems.append(f"{by}: {error}")
+            problems.append(f"{mechanism}: {error}")
         except subprocess.TimeoutExpired as error:
-            problems.append(f"{by}: no answer within {error.timeout:.0f} s")
+            problems.append(f"{mechanism}: no answer within {error.timeout:.0f} s")
         else:
-            return BootStart(by)
+            return BootStart(mechanism)
     return BootStart("", ", and ".join(problems))
 
 
@@ -89,7 +89,7 @@ def start_now(home: str, start: BootStart) -> None:
 
     With ``KillUserProcesses``, logind kills the processes that a session started.
     """
-    if start.by == "systemd":
+    if start.mechanism == "systemd":
         user_units.restart_unit(_get_unit_name(home))
 
 

@@ -52,11 +52,11 @@ def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
             answer = f"{folder} is stored in memory only"
             continue
         is_changed = _write_unit(folder, name, text)
-        asked = _run_systemctl("is-enabled", f"{name}.service")
-        if asked.stdout.strip() == b"enabled":
+        state = _run_systemctl("is-enabled", f"{name}.service")
+        if state.stdout.strip() == b"enabled":
             return is_changed
         _remove_unit(folder, name)
-        answer = (asked.stderr or asked.stdout).decode(errors="replace").strip()[-200:]
+        answer = (state.stderr or state.stdout).decode(errors="replace").strip()[-200:]
     raise AgentError("not_enabled", f"the user's systemd rejects the unit: {answer}")
 
 
@@ -80,11 +80,11 @@ def _iter_folders() -> Iterator[str]:
 
     Its environment is its own: XDG_CONFIG_HOME of the login may not be set there.
     """
-    own = pwd.getpwuid(os.getuid()).pw_dir
+    home = pwd.getpwuid(os.getuid()).pw_dir
     configs = [
         os.path.expanduser("~/.config"),
         os.environ.get("XDG_CONFIG_HOME", ""),
-        os.path.join(own, ".config"),
+        os.path.join(home, ".config"),
     ]
     for config in dict.fromkeys(configs):
         if os.path.isabs(config):
@@ -107,9 +107,9 @@ def _write_unit(folder: str, name: str, text: str) -> bool:
 def _remove_unit(folder: str, name: str) -> None:
     """Remove a unit that is never read, and the folders that held nothing else."""
     wants = os.path.join(folder, "default.target.wants")
-    for each in (wants, folder):
+    for directory in (wants, folder):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(each, f"{name}.service"))
+            os.unlink(os.path.join(directory, f"{name}.service"))
     with contextlib.suppress(OSError):
         os.removedirs(wants)
 

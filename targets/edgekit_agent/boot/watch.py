@@ -21,8 +21,8 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, open_regular, write_atomic
 from edgekit_agent.jobs import ConfirmJob
 from edgekit_agent.releases.audit import add_line
+from edgekit_agent.releases.current import current_release, switch
 from edgekit_agent.releases.homes import Home, open_home
-from edgekit_agent.releases.served import current_release, switch
 from edgekit_agent.releases.store import find_damaged_files, lock_home, read_release
 from edgekit_agent.results import ConfirmResult, Watch
 from edgekit_agent.strictjson import load
@@ -53,7 +53,7 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
         seconds=seconds,
         until_s=_now_s() + seconds,
         boot=_read_boot_id(),
-        after_reboot=start.by,
+        after_reboot=start.mechanism,
         boot_problem=start.problem,
     )
     text = json.dumps(encode(watch), allow_nan=False)
@@ -179,8 +179,8 @@ def _go_back(home: Home, watch: Watch) -> None:
             raise AgentError("corrupt", f"damaged: {', '.join(damaged)}")
         switch(home, watch.previous)
     except AgentError as error:  # it cannot be served again
-        said = f"{error.failure.kind}: {error.failure.message}"
-        add_line(home, "go back", said, release=watch.previous)
+        message = f"{error.failure.kind}: {error.failure.message}"
+        add_line(home, "go back", message, release=watch.previous)
     else:
         add_line(home, "go back", f"done: {why} of {watch.release}", release=watch.previous)
     drop_watch(home)

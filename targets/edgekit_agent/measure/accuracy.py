@@ -14,7 +14,7 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import open_atomic
 from edgekit_agent.jobs import ScoreJob
 from edgekit_agent.measure.feeds import Batch, check_samples, find_batch_size, iter_runs
-from edgekit_agent.measure.session import load_model
+from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.results import Tally, TallyPart
 from edgekit_agent.runtimes import LoadedModel
 from edgekit_agent.wire import Progress
@@ -37,8 +37,8 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
             ``model_failed`` for an output that is not finite, with the number of the sample.
     """
     if job.metric not in METRICS:
-        known = ", ".join(METRICS)
-        raise AgentError("bad_job", f"unknown metric {job.metric!r}; known: {known}")
+        metric_names = ", ".join(METRICS)
+        raise AgentError("bad_job", f"unknown metric {job.metric!r}; known: {metric_names}")
     if job.samples.label is None:
         raise AgentError("bad_job", "the samples have no labels to score against")
     progress("load", 0, 0)
@@ -159,11 +159,13 @@ def hits_from_hex(text: str, n: int) -> NDArray[np.bool_]:
     return np.unpackbits(packed, count=n).astype(bool)
 
 
-def _choose_output(model: LoadedModel, wanted: Optional[str]) -> str:
+def _choose_output(model: LoadedModel, output_name: Optional[str]) -> str:
     names = [tensor.name for tensor in model.outputs]
-    if wanted is not None and wanted not in names:
-        raise AgentError("bad_job", f"the model has no output {wanted!r}, only {', '.join(names)}")
-    return wanted if wanted is not None else names[0]
+    if output_name is not None and output_name not in names:
+        raise AgentError(
+            "bad_job", f"the model has no output {output_name!r}, only {', '.join(names)}"
+        )
+    return output_name if output_name is not None else names[0]
 
 
 def _select_output(outputs: Arrays, output: str, batch: Batch) -> NDArray[Any]:
@@ -193,10 +195,10 @@ def _read_labels(batch: Batch) -> NDArray[Any]:
             "bad_job", f"one label per sample is needed, but the labels have shape {shape}"
         )
     labels = labels.reshape(-1)
-    whole = labels.astype(np.int64)
-    if not np.array_equal(whole, labels):
+    integers = labels.astype(np.int64)
+    if not np.array_equal(integers, labels):
         raise AgentError("bad_job", "labels must be integers")
-    return whole
+    return integers
 
 
 def _check_range(labels: NDArray[Any], classes: int, start: int) -> None:

@@ -15,7 +15,7 @@ from edgekit_agent.jobs import BenchJob
 from edgekit_agent.measure import sensors
 from edgekit_agent.measure.feeds import Batch, find_batch_size, iter_batches, iter_runs
 from edgekit_agent.measure.memory import peak_rss_bytes
-from edgekit_agent.measure.session import load_model
+from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.results import Latency, Report
 from edgekit_agent.runtimes import LoadedModel, Tensor
 from edgekit_agent.samples import Samples
@@ -158,14 +158,14 @@ def _collect_inputs(job: BenchJob, model: LoadedModel) -> List[Mapping[str, NDAr
     if job.samples is None:
         return [_make_random_inputs(model.inputs, job)]
     batch = find_batch_size(job.samples, model.inputs) or 1
-    held: List[Mapping[str, NDArray[Any]]] = []
+    collected: List[Mapping[str, NDArray[Any]]] = []
     size = 0
     for one in _iter_input_batches(job.samples, model, batch):
-        held.append(one.inputs)
+        collected.append(one.inputs)
         size += sum(values.nbytes for values in one.inputs.values())
-        if len(held) >= _HELD_SAMPLES or size >= _HELD_BYTES:
+        if len(collected) >= _HELD_SAMPLES or size >= _HELD_BYTES:
             break
-    return held
+    return collected
 
 
 def _iter_input_batches(samples: Samples, model: LoadedModel, batch: int) -> Iterator[Batch]:
@@ -185,8 +185,8 @@ def _make_random_inputs(inputs: Sequence[Tensor], job: BenchJob) -> Arrays:
             for axis, dim in enumerate(tensor.shape)
         ]
         dtype = np.dtype(tensor.dtype)
-        made = generator.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
-        arrays[tensor.name] = made.astype(dtype)
+        array = generator.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
+        arrays[tensor.name] = array.astype(dtype)
     return arrays
 
 

@@ -110,8 +110,8 @@ def read_temperature_c(root: str = "/") -> Optional[float]:
     for zone in sorted(glob.glob(f"{root}sys/class/thermal/thermal_zone*")):
         value = read_int(f"{zone}/temp")
         if value is not None:
-            kind = (read_text(f"{zone}/type") or "").lower()
-            is_cpu = any(word in kind for word in ("cpu", "x86_pkg", "soc", "core"))
+            zone_type = (read_text(f"{zone}/type") or "").lower()
+            is_cpu = any(word in zone_type for word in ("cpu", "x86_pkg", "soc", "core"))
             zones["cpu" if is_cpu else "other"].append(value / 1000)
     return max(zones["cpu"] or zones["other"], default=None)
 

@@ -30,8 +30,8 @@ class Rows:
         self._file = file
         self._dtype = np.dtype(column.dtype)
         self._row_bytes = self._dtype.itemsize * int(np.prod(column.shape[1:], dtype=np.int64))
-        needed = column.offset + column.shape[0] * self._row_bytes
-        if os.fstat(file.fileno()).st_size < needed:
+        needed_bytes = column.offset + column.shape[0] * self._row_bytes
+        if os.fstat(file.fileno()).st_size < needed_bytes:
             raise AgentError("bad_job", f"{column.path}: too short for {column.name}")
 
     def read(self, start: int, count: int) -> NDArray[Any]:
@@ -122,8 +122,8 @@ def iter_batches(
     """
     n = check_samples(samples, inputs)
     step = 1 if samples.states else batch
-    fed = {tensor.name: tensor for tensor in inputs}
-    constants = {c.name: _read_constant(c, fed[c.name]) for c in samples.constants}
+    tensors_by_name = {tensor.name: tensor for tensor in inputs}
+    constants = {c.name: _read_constant(c, tensors_by_name[c.name]) for c in samples.constants}
     single = [c for c in (samples.label, samples.sequence) if c is not None]
     last: Optional[int] = None
     with open_columns(samples.columns) as columns, open_columns(single) as others:
@@ -133,11 +133,13 @@ def iter_batches(
             for name, column in columns.items():
                 raw = column.read(start, rows)
                 arrays[name] = stack_rows(
-                    raw, fed[name], samples.preprocess, column.column.axis, batch
+                    raw, tensors_by_name[name], samples.preprocess, column.column.axis, batch
                 )
-            read = {name: column.read(start, rows) for name, column in others.items()}
-            labels = read[samples.label.name] if samples.label is not None else None
-            number = int(read[samples.sequence.name][0]) if samples.sequence is not None else 0
+            rows_by_name = {name: column.read(start, rows) for name, column in others.items()}
+            labels = rows_by_name[samples.label.name] if samples.label is not None else None
+            number = (
+                int(rows_by_name[samples.sequence.name][0]) if samples.sequence is not None else 0
+            )
             yield Batch(start, rows, arrays, labels, batch, number != last)
             last = number
 
@@ -154,20 +156,23 @@ def iter_runs(
         AgentError: as ``iter_batches``; errors of the runtime; an output that does not fit the
             input of its state.
     """
-    fed = {tensor.name: tensor for tensor in model.inputs}
+    tensors_by_name = {tensor.name: tensor for tensor in model.inputs}
     initial = {
-        state.initial.name: _read_initial_state(state, fed, batch) for state in samples.states
+        state.initial.name: _read_initial_state(state, tensors_by_name, batch)
+        for state in samples.states
     }
     states = dict(initial)
-    for each in iter_batches(samples, model.inputs, batch, _find_sequence_start(samples, first)):
-        states = dict(initial) if each.begins else states
-        each = replace(each, inputs={**each.inputs, **states})
-        outputs = model.run(each.inputs)
+    for batch_rows in iter_batches(
+        samples, model.inputs, batch, _find_sequence_start(samples, first)
+    ):
+        states = dict(initial) if batch_rows.begins else states
+        batch_rows = replace(batch_rows, inputs={**batch_rows.inputs, **states})
+        outputs = model.run(batch_rows.inputs)
         for state in samples.states:
             name = state.initial.name
-            states[name] = _get_next_state(outputs, state, fed[name])
-        if each.start >= first:
-            yield each, outputs
+            states[name] = _get_next_state(outputs, state, tensors_by_name[name])
+        if batch_rows.start >= first:
+            yield batch_rows, outputs
 
 
 def _find_sequence_start(samples: Samples, first: int) -> int:
@@ -182,13 +187,15 @@ def _find_sequence_start(samples: Samples, first: int) -> int:
     return int(others[-1]) + 1 if others.size else 0
 
 
-def _read_initial_state(state: State, fed: Dict[str, Tensor], batch: int) -> NDArray[Any]:
+def _read_initial_state(
+    state: State, tensors_by_name: Dict[str, Tensor], batch: int
+) -> NDArray[Any]:
     column = state.initial
-    if column.name not in fed:
+    if column.name not in tensors_by_name:
         raise AgentError("bad_job", f"the model has no input {column.name}, which is a state")
     with open_columns([column]) as opened:
         row = opened[column.name].read(0, 1)
-    return stack_rows(row, fed[column.name], None, column.axis, batch)
+    return stack_rows(row, tensors_by_name[column.name], None, column.axis, batch)
 
 
 def _get_next_state(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[Any]:
@@ -232,8 +239,8 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
     single = [c for c in (samples.label, samples.sequence) if c is not None]
     lengths = {column.name: column.shape[0] for column in (*samples.columns, *single)}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise AgentError("bad_job", f"columns of different lengths: {told}")
+        lengths_text = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise AgentError("bad_job", f"columns of different lengths: {lengths_text}")
     n = next(iter(lengths.values()), 0)
     if n == 0:
         raise AgentError("bad_job", "the data has no samples")
@@ -264,15 +271,15 @@ def stack_rows(
             "bad_job", f"input {tensor.name} has no axis {axis}, which should be the sample axis"
         )
     if axis < 0:
-        whole = Tensor(tensor.name, tensor.dtype, (1, *tensor.shape))
-        value: NDArray[Any] = np.asarray(prepare_rows(rows[:1], whole, preprocess)[0])
+        batched_tensor = Tensor(tensor.name, tensor.dtype, (1, *tensor.shape))
+        value: NDArray[Any] = np.asarray(prepare_rows(rows[:1], batched_tensor, preprocess)[0])
         return value
     shape = tensor.shape
     first = Tensor(
         tensor.name, tensor.dtype, (*shape[axis : axis + 1], *shape[:axis], *shape[axis + 1 :])
     )
-    made = pad_rows(prepare_rows(rows, first, preprocess), batch)
-    return made if axis == 0 else np.ascontiguousarray(np.moveaxis(made, 0, axis))
+    stacked = pad_rows(prepare_rows(rows, first, preprocess), batch)
+    return stacked if axis == 0 else np.ascontiguousarray(np.moveaxis(stacked, 0, axis))
 
 
 def pad_rows(rows: NDArray[Any], batch: int) -> NDArray[Any]:
@@ -289,10 +296,10 @@ def prepare_rows(
     Raises:
         AgentError: ``bad_job``; the cast would change values, or the shape does not fit.
     """
-    wanted = np.dtype(tensor.dtype)
-    if preprocess is not None and wanted.kind == "f":
+    dtype = np.dtype(tensor.dtype)
+    if preprocess is not None and dtype.kind == "f":
         rows = _preprocess(rows, preprocess, tensor.name)
-    rows = _cast(rows, wanted, tensor.name)
+    rows = _cast(rows, dtype, tensor.name)
     fits = len(rows.shape) == len(tensor.shape) and all(
         isinstance(want, str) or want == have
         for want, have in zip(tensor.shape[1:], rows.shape[1:])
@@ -308,8 +315,8 @@ def prepare_rows(
     return rows
 
 
-def _preprocess(rows: NDArray[Any], how: Preprocess, name: str) -> NDArray[Any]:
-    mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
+def _preprocess(rows: NDArray[Any], preprocess: Preprocess, name: str) -> NDArray[Any]:
+    mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
     for values in (mean, std):
         if values.size not in (1, rows.shape[-1]):
             raise AgentError(
@@ -317,27 +324,27 @@ def _preprocess(rows: NDArray[Any], how: Preprocess, name: str) -> NDArray[Any]:
                 f"{name}: {values.size} values of mean or std for {rows.shape[-1]} channels",
             )
     scaled = rows.astype(np.float32)
-    scaled *= np.float32(how.scale)
+    scaled *= np.float32(preprocess.scale)
     scaled -= mean
     scaled /= std
-    if how.channels_first and scaled.ndim == 4:
+    if preprocess.channels_first and scaled.ndim == 4:
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
     return scaled
 
 
-def _cast(rows: NDArray[Any], wanted: np.dtype[Any], name: str) -> NDArray[Any]:
+def _cast(rows: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     """Cast rows to a type; refuse if values change other than by rounding between float types."""
-    if rows.dtype == wanted:
+    if rows.dtype == dtype:
         return rows
     with np.errstate(invalid="ignore", over="ignore"):  # such values are refused below
-        cast = rows.astype(wanted)
-    if np.can_cast(rows.dtype, wanted, "safe") or (rows.dtype.kind == wanted.kind == "f"):
+        cast = rows.astype(dtype)
+    if np.can_cast(rows.dtype, dtype, "safe") or (rows.dtype.kind == dtype.kind == "f"):
         return cast
     # Both ways: -1 survives the cast to uint8 and back, and 2**53 + 1 equals its float neighbor.
     if not (np.array_equal(cast, rows) and np.array_equal(cast.astype(rows.dtype), rows)):
         raise AgentError(
             "bad_job",
-            f"input {name} has type {wanted}; converting the data from {rows.dtype} changes values",
+            f"input {name} has type {dtype}; converting the data from {rows.dtype} changes values",
             hint="save the data in the type of the model input",
         )
     return cast

@@ -13,8 +13,8 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import HealthJob
 from edgekit_agent.limits import MOST_GOLDEN_BYTES
 from edgekit_agent.measure.feeds import find_fixed_batch, stack_rows
+from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.measure.relative_error import compute_relative_rms
-from edgekit_agent.measure.session import load_model
 from edgekit_agent.results import Health
 from edgekit_agent.runtimes import LoadedModel
 from edgekit_agent.wire import Progress
@@ -68,9 +68,9 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     errors = {name: _compute_error(outputs[name], values) for name, values in expected.items()}
     errors.update({name: _compute_picked_error(outputs[name], v) for name, v in picked.items()})
     worst = max(errors, key=lambda name: errors[name][0])
-    figure, what = errors[worst]
+    figure, output = errors[worst]
     healthy = figure <= job.max_relative_error
-    detail = "" if healthy else f"output {worst} {what}, the limit is {job.max_relative_error:g}"
+    detail = "" if healthy else f"output {worst} {output}, the limit is {job.max_relative_error:g}"
     return Health(healthy, figure, detail)
 
 
@@ -79,8 +79,8 @@ def choose_positions(size: int, count: int) -> NDArray[np.int64]:
 
     A large output is compared at these alone.
     """
-    places: NDArray[np.int64] = np.arange(count, dtype=np.int64) * size // count
-    return places
+    positions: NDArray[np.int64] = np.arange(count, dtype=np.int64) * size // count
+    return positions
 
 
 def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
@@ -172,9 +172,9 @@ def run_samples(model: LoadedModel, inputs: Arrays, axes: Axes, progress: Progre
             }
         )
         for name, values in outputs.items():
-            whole = np.asarray(values)
+            array = np.asarray(values)
             # An output without a batch axis is one row.
-            parts[name].append(whole[:rows] if whole.shape[:1] == (batch,) else whole[None])
+            parts[name].append(array[:rows] if array.shape[:1] == (batch,) else array[None])
         progress("health", start + rows, n)
     return {name: np.concatenate(values) for name, values in parts.items()}
 
@@ -189,15 +189,15 @@ def _compute_picked_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple
 def _compute_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
     if actual.size != expected.size or actual.shape[1:] != expected.shape[1:]:
         return INCOMPARABLE, f"has shape {actual.shape} instead of {expected.shape}"
-    found, wanted = actual.astype(np.float64), expected.astype(np.float64)
+    result, reference = actual.astype(np.float64), expected.astype(np.float64)
     # Non-finite values, such as masks of minus infinity, must equal those of the host.
-    finite = np.isfinite(wanted)
-    if not np.isfinite(found[finite]).all():
+    finite = np.isfinite(reference)
+    if not np.isfinite(result[finite]).all():
         return INCOMPARABLE, "is not finite"
-    if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True):
+    if not np.array_equal(result[~finite], reference[~finite], equal_nan=True):
         return INCOMPARABLE, "differs where the expected output is not finite"
     if not finite.any():
         return 0.0, ""
     with np.errstate(over="ignore"):
-        relative = min(compute_relative_rms(wanted[finite], found[finite]), INCOMPARABLE)
+        relative = min(compute_relative_rms(reference[finite], result[finite]), INCOMPARABLE)
     return relative, f"has a relative RMS error of {relative:.3g}"

@@ -61,9 +61,9 @@ def find_libc() -> str:
     loaders = [[path] for path in sorted(glob.glob("/lib/ld-musl-*.so.1"))]
     ldd = shutil.which("ldd")
     for command in ([[ldd, "--version"]] if ldd else []) + loaders:
-        found = _parse_libc_version(_run_command(command))
-        if found:
-            return found
+        version = _parse_libc_version(_run_command(command))
+        if version:
+            return version
     return "musl" if loaders else ""
 
 
@@ -78,7 +78,7 @@ def _parse_libc_version(text: str) -> str:
 def _run_command(command: List[str]) -> str:
     """Return stdout and stderr of a command; musl's loader answers on stderr, with status 1."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -88,16 +88,16 @@ def _run_command(command: List[str]) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.decode(errors="replace")
+    return completed.stdout.decode(errors="replace")
 
 
 def _iter_runtimes(sites: Tuple[str, ...]) -> Iterator[RuntimeFacts]:
     # A site may have been unpacked since this process last searched it.
     importlib.invalidate_caches()
     for site in (None, *sites):
-        places = sys.path if site is None else [os.path.expanduser(site)]
+        folders = sys.path if site is None else [os.path.expanduser(site)]
         for package in PACKAGES:
-            if importlib.machinery.PathFinder.find_spec(package.module, places) is not None:
+            if importlib.machinery.PathFinder.find_spec(package.module, folders) is not None:
                 facts = _try_runtime(package.module, site)
                 if facts is not None:
                     yield facts
@@ -113,7 +113,7 @@ def _try_runtime(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
     arguments = ["trial", module] if site is None else ["trial", module, os.path.expanduser(site)]
     absent = RuntimeFacts(package.runtime, "", package.distribution, site, works=False)
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             agent_command(arguments),
             stdin=subprocess.DEVNULL,
             pass_fds=agent_files(),
@@ -123,13 +123,13 @@ def _try_runtime(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
         )
     except subprocess.TimeoutExpired:
         return _set_detail(absent, f"no answer within {_TRIAL_TIMEOUT_S:.0f} s")
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+    if completed.returncode < 0:
+        name = signal.Signals(-completed.returncode).name
         return _set_detail(absent, f"crashed with {name} when it was tested")
-    if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        return _set_detail(absent, words[-1] if words else f"status {done.returncode}")
-    answer = json.loads(done.stdout)
+    if completed.returncode != 0:
+        words = completed.stderr.decode(errors="replace").strip().splitlines()
+        return _set_detail(absent, words[-1] if words else f"status {completed.returncode}")
+    answer = json.loads(completed.stdout)
     if not answer["found"]:
         return None
     return RuntimeFacts(

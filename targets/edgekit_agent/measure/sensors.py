@@ -96,8 +96,8 @@ def _read_throttle_events(root: str) -> Dict[str, int]:
 def _is_cpu_device(path: str) -> bool:
     if not path.endswith("cur_state"):
         return True
-    kind = read_text(os.path.join(os.path.dirname(path), "type")) or ""
-    return "cpu" in kind.lower() or kind == "Processor"
+    device_type = read_text(os.path.join(os.path.dirname(path), "type")) or ""
+    return "cpu" in device_type.lower() or device_type == "Processor"
 
 
 class EnergyMeter:
@@ -149,9 +149,11 @@ def _find_energy_counters(root: str) -> Dict[str, int]:
     """Find the readable energy counters in µJ, and where each wraps around (0 = it does not)."""
     # Top-level RAPL domains only: "intel-rapl:0:0" is a part of "intel-rapl:0".
     domains = [d for d in glob.glob(f"{root}sys/class/powercap/*-rapl:*") if d.count(":") == 1]
-    found: List[Tuple[str, int]] = [
+    counters: List[Tuple[str, int]] = [
         (f"{domain}/energy_uj", read_int(f"{domain}/max_energy_range_uj") or 0)
         for domain in domains
     ]
-    found = found or [(p, 0) for p in glob.glob(f"{root}sys/class/hwmon/hwmon*/energy*_input")]
-    return {path: wraps_at for path, wraps_at in found if read_int(path) is not None}
+    counters = counters or [
+        (p, 0) for p in glob.glob(f"{root}sys/class/hwmon/hwmon*/energy*_input")
+    ]
+    return {path: wraps_at for path, wraps_at in counters if read_int(path) is not None}

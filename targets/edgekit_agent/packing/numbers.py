@@ -17,15 +17,16 @@ class Group:
     """Numbers that share a table of frequencies.
 
     A number is the signed difference of a word from the center of its tensor: 0, 1, 2, 3 encode 0,
-    -1, 1, -2. A number below ``2 ** (kept + 1)`` is its own symbol. The symbol of a larger one
-    holds its length and the ``kept`` bits after its highest; its other bits are stored as they are.
+    -1, 1, -2. A number below ``2 ** (kept_bits + 1)`` is its own symbol. The symbol of a larger one
+    holds its length and the ``kept_bits`` bits after its highest; its other bits are stored as they
+    are.
 
     Attributes:
         width: bits of a word: 4, 8, 16 or 32.
         rotated: words are floats, with the sign moved to the lowest bit.
         shift: low bits that are zero in all words, and left out.
         centered: each tensor has a center in the plan; otherwise it is zero.
-        kept: bits after the highest one that a symbol holds.
+        kept_bits: bits after the highest one that a symbol holds.
         counts: frequency of each symbol.
     """
 
@@ -33,26 +34,26 @@ class Group:
     rotated: bool
     shift: int
     centered: bool
-    kept: int
+    kept_bits: int
     counts: Tuple[int, ...]
 
 
-def count_symbols(width: int, kept: int) -> int:
+def count_symbols(width: int, kept_bits: int) -> int:
     """Return the number of symbols that numbers of ``width`` bits can have."""
-    return (2 << kept) + (max(0, width - kept - 1) << kept)
+    return (2 << kept_bits) + (max(0, width - kept_bits - 1) << kept_bits)
 
 
 def compute_symbol_values(
-    count: int, kept: int
+    count: int, kept_bits: int
 ) -> Tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return, for each symbol, its least number and how many low bits it lacks; as uint32."""
     import numpy as np
 
     symbol = np.arange(count, dtype=np.int64)
-    beyond = np.maximum(symbol - (2 << kept), 0)
-    missing = np.where(symbol < 2 << kept, 0, (beyond >> kept) + 1)
-    highest = (1 << kept) + (beyond & ((1 << kept) - 1))
-    least = np.where(symbol < 2 << kept, symbol, highest << missing)
+    beyond = np.maximum(symbol - (2 << kept_bits), 0)
+    missing = np.where(symbol < 2 << kept_bits, 0, (beyond >> kept_bits) + 1)
+    highest = (1 << kept_bits) + (beyond & ((1 << kept_bits) - 1))
+    least = np.where(symbol < 2 << kept_bits, symbol, highest << missing)
     return least.astype(np.uint32), missing.astype(np.uint32)
 
 
@@ -82,8 +83,8 @@ class LowBits:
         first, value = starts >> 3, np.zeros(len(starts), np.uint64)
         for byte in range(5):
             # Bytes past the end are read as the last one; the mask below removes their bits.
-            at = np.minimum(first + byte, len(data) - 1)
-            value |= data[at].astype(np.uint64) << np.uint64(8 * byte)
+            index = np.minimum(first + byte, len(data) - 1)
+            value |= data[index].astype(np.uint64) << np.uint64(8 * byte)
         value >>= (starts & 7).astype(np.uint64)
         value &= (np.uint64(1) << lengths.astype(np.uint64)) - np.uint64(1)
         return value.astype(np.uint32)
@@ -99,15 +100,15 @@ class NumberReader:
     def __init__(self, group: Group, low: LowBits) -> None:
         self._group = group
         self._low = low
-        self._least, self._missing = compute_symbol_values(len(group.counts), group.kept)
+        self._least, self._missing = compute_symbol_values(len(group.counts), group.kept_bits)
 
     def words(self, symbols: np.ndarray[Any, Any], center: int) -> np.ndarray[Any, Any]:
         """Convert symbols to little-endian words of the tensor's width; 4-bit words in pairs."""
         import numpy as np
 
         out = np.empty(len(symbols), f"<u{max(1, self._group.width // 8)}")
-        for at in range(0, len(symbols), _CHUNK):
-            out[at : at + _CHUNK] = self._read_chunk(symbols[at : at + _CHUNK], center)
+        for start in range(0, len(symbols), _CHUNK):
+            out[start : start + _CHUNK] = self._read_chunk(symbols[start : start + _CHUNK], center)
         if self._group.width != 4:
             return out
         pairs: np.ndarray[Any, Any] = out[0::2] | out[1::2] << 4

@@ -57,7 +57,7 @@ class Gap:
 
     before: int
     size: int
-    kind: int
+    filling: int
     arguments: Tuple[int, ...]
 
 
@@ -92,25 +92,25 @@ def _map_file(file: BinaryIO) -> Buffer:
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def unpack(data: Buffer, size: int, tell: Optional[Tell] = None) -> bytearray:
+def unpack(data: Buffer, size: int, report: Optional[Tell] = None) -> bytearray:
     """Restore a packed file. It needs memory for the file and its plan.
 
     Args:
         data: the packed file.
         size: bytes of the file it was packed from; never more are written.
-        tell: called with the number of words decoded, and of all words.
+        report: called with the number of words decoded, and of all words.
 
     Raises:
         AgentError: ``corrupt``: it is no valid packed file. Only the digest of the result tells
             whether it is the right one.
     """
     try:
-        return _unpack(data, size, tell)
+        return _unpack(data, size, report)
     except (ValueError, zlib.error) as error:
         raise AgentError("corrupt", f"cannot be unpacked: {error}") from error
 
 
-def _unpack(data: Buffer, size: int, tell: Optional[Tell]) -> bytearray:
+def _unpack(data: Buffer, size: int, report: Optional[Tell]) -> bytearray:
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError("the file header is missing")
     head = Varints(data, len(MAGIC))
@@ -122,7 +122,7 @@ def _unpack(data: Buffer, size: int, tell: Optional[Tell]) -> bytearray:
     if plan.size != size:
         raise ValueError(f"it expands to {plan.size} bytes, not {size}")
     low = head.take(low_size)
-    return _FileBuilder(plan, low, Decoder(data[head.at :], lanes, tell)).build()
+    return _FileBuilder(plan, low, Decoder(data[head.at :], lanes, report)).build()
 
 
 def _inflate(method: int, packed: Buffer, size: int) -> Buffer:
@@ -168,10 +168,10 @@ def _read_plan(data: Buffer) -> Plan:
     if group_count > _MOST_GROUPS or gap_count > _MOST_GAPS:
         raise ValueError("the plan has too many groups or tensors")
     groups = tuple(_read_group(numbers) for _ in range(group_count))
-    befores, sizes, kinds = (numbers.read_several(gap_count) for _ in range(3))
+    befores, sizes, fillings = (numbers.read_several(gap_count) for _ in range(3))
     gaps = tuple(
-        Gap(before, length, kind, _read_arguments(numbers, kind, groups))
-        for before, length, kind in zip(befores, sizes, kinds)
+        Gap(before, length, filling, _read_arguments(numbers, filling, groups))
+        for before, length, filling in zip(befores, sizes, fillings)
     )
     frame = numbers.take(frame_size)
     if numbers.at != len(data):
@@ -183,29 +183,29 @@ def _read_plan(data: Buffer) -> Plan:
 
 def _read_group(numbers: Varints) -> Group:
     form, shift, steps, symbols = (numbers.next() for _ in range(4))
-    kept, rest = form & 7, form >> 3
+    kept_bits, rest = form & 7, form >> 3
     width = 4 << (rest & 3)
     if steps not in (1, 2, 4, 8) or shift >= width:
         raise ValueError("a group is out of range")
     counts = compute_frequencies(numbers.read_several(symbols), steps)
-    if symbols > count_symbols(width, kept):
+    if symbols > count_symbols(width, kept_bits):
         raise ValueError("a group has too many symbols")
-    return Group(width, bool(rest & 4), shift, bool(rest & 8), kept, counts)
+    return Group(width, bool(rest & 4), shift, bool(rest & 8), kept_bits, counts)
 
 
-def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> Tuple[int, ...]:
-    if kind == PRODUCT:
+def _read_arguments(numbers: Varints, filling: int, groups: Tuple[Group, ...]) -> Tuple[int, ...]:
+    if filling == PRODUCT:
         return (numbers.next(), numbers.next())
-    if kind == COPY:
+    if filling == COPY:
         return (numbers.next(),)
-    if kind == FILL:
+    if filling == FILL:
         return tuple(numbers.take(min(numbers.next(), _MOST_WORD + 1)))
-    if kind == SLICES:
+    if filling == SLICES:
         slices, inner = numbers.next(), numbers.next()
         return (slices, inner, *numbers.read_several(slices))
-    if kind - FIRST_GROUP >= len(groups):
+    if filling - FIRST_GROUP >= len(groups):
         raise ValueError("a tensor refers to an unknown group")
-    return (numbers.read_signed(),) if groups[kind - FIRST_GROUP].centered else ()
+    return (numbers.read_signed(),) if groups[filling - FIRST_GROUP].centered else ()
 
 
 class _FileBuilder:
@@ -223,7 +223,7 @@ class _FileBuilder:
         for number, group in enumerate(self._plan.groups):
             self._fill_numbers(number, group)
         for index, gap in enumerate(self._plan.gaps):
-            if gap.kind in (PRODUCT, FILL, COPY):
+            if gap.filling in (PRODUCT, FILL, COPY):
                 self._fill_derived(index, gap)
         if not (self._low.at_end() and self._decoder.at_end()):
             raise ValueError("it has trailing bytes")
@@ -231,13 +231,15 @@ class _FileBuilder:
 
     def _lay_frame(self) -> List[int]:
         """Copy the frame into the file; return the offset of each gap."""
-        frame, read, at, starts = self._plan.frame, 0, 0, []
+        frame, frame_offset, offset, starts = self._plan.frame, 0, 0, []
         for gap in self._plan.gaps:
-            self._out[at : at + gap.before] = frame[read : read + gap.before]
-            read, at = read + gap.before, at + gap.before
-            starts.append(at)
-            at += gap.size
-        self._out[at:] = frame[read:]
+            self._out[offset : offset + gap.before] = frame[
+                frame_offset : frame_offset + gap.before
+            ]
+            frame_offset, offset = frame_offset + gap.before, offset + gap.before
+            starts.append(offset)
+            offset += gap.size
+        self._out[offset:] = frame[frame_offset:]
         return starts
 
     def _view_gap(self, index: int, dtype: str = "u1") -> np.ndarray[Any, Any]:
@@ -258,16 +260,16 @@ class _FileBuilder:
             NumberReader(group, self._low),
         )
         for tensor, shape, slices, center in targets:
-            for place, words in _iter_pieces(shape, slices):
-                found = reader.words(symbols.take(per_word * words), center)
-                tensor[place] = found.reshape(tensor[place].shape)
+            for piece_slice, words in _iter_pieces(shape, slices):
+                decoded = reader.words(symbols.take(per_word * words), center)
+                tensor[piece_slice] = decoded.reshape(tensor[piece_slice].shape)
 
     def _iter_targets(self, number: int, group: Group) -> Iterator[_Target]:
         for index, gap in enumerate(self._plan.gaps):
-            if gap.kind == FIRST_GROUP + number:
+            if gap.filling == FIRST_GROUP + number:
                 words = self._view_gap(index, _get_dtype(group)).reshape(1, 1, -1)
                 yield words, words.shape, [0], gap.arguments[0] if group.centered else 0
-            elif gap.kind == SLICES and number in gap.arguments[2:]:
+            elif gap.filling == SLICES and number in gap.arguments[2:]:
                 words, mine = self._select_slices(index, gap, number, group)
                 yield words, (words.shape[0], len(mine), words.shape[2]), mine, 0
 
@@ -278,14 +280,14 @@ class _FileBuilder:
         words, (slices, inner) = self._view_gap(index, _get_dtype(group)), gap.arguments[:2]
         if group.width == 4 or group.centered or not 0 < slices * inner <= gap.size:
             raise ValueError("a tensor cannot be split into slices")
-        mine = [at for at, other in enumerate(gap.arguments[2:]) if other == number]
+        mine = [position for position, other in enumerate(gap.arguments[2:]) if other == number]
         return words.reshape(-1, slices, inner), mine
 
     def _fill_derived(self, index: int, gap: Gap) -> None:
         """Fill a gap that repeats one word, copies another gap, or is the product of two."""
         import numpy as np
 
-        if gap.kind == FILL:
+        if gap.filling == FILL:
             word = np.array(gap.arguments, np.uint8)
             if not 0 < word.size <= _MOST_WORD or gap.size % word.size:
                 raise ValueError("the size of a tensor is not a whole number of words")
@@ -293,16 +295,18 @@ class _FileBuilder:
             return
         if not all(0 < back <= index for back in gap.arguments):
             raise ValueError("a tensor refers to a later one")
-        if gap.kind == COPY:
+        if gap.filling == COPY:
             self._view_gap(index)[:] = self._view_gap(index - gap.arguments[0])
             return
         left, right = (self._view_gap(index - back, "<f4") for back in gap.arguments)
-        whole, count = self._view_gap(index, "<f4"), max(len(left), len(right))
-        if len(whole) != count:
+        target, count = self._view_gap(index, "<f4"), max(len(left), len(right))
+        if len(target) != count:
             raise ValueError("a matrix product has a wrong size")
-        for at in range(0, count, _CHUNK):
-            parts = (side[at : at + _CHUNK] if len(side) > 1 else side for side in (left, right))
-            whole[at : at + _CHUNK] = multiply_scales(*parts)
+        for start in range(0, count, _CHUNK):
+            parts = (
+                side[start : start + _CHUNK] if len(side) > 1 else side for side in (left, right)
+            )
+            target[start : start + _CHUNK] = multiply_scales(*parts)
 
 
 _Target = Tuple[Any, Tuple[int, ...], List[int], int]
@@ -340,15 +344,15 @@ def _iter_pieces(shape: Tuple[int, ...], mine: List[int]) -> Iterator[Tuple[Any,
     row = len(mine) * inner
     if row <= _CHUNK:
         step = max(1, _CHUNK // max(row, 1))
-        for at in range(0, outer, step):
-            rows = min(step, outer - at)
-            yield (slice(at, at + rows), mine), rows * row
+        for begin in range(0, outer, step):
+            rows = min(step, outer - begin)
+            yield (slice(begin, begin + rows), mine), rows * row
         return
-    for at in range(outer):
+    for begin in range(outer):
         for index in mine:
             for start in range(0, inner, _CHUNK):
                 count = min(_CHUNK, inner - start)
-                yield (at, index, slice(start, start + count)), count
+                yield (begin, index, slice(start, start + count)), count
 
 
 def multiply_scales(

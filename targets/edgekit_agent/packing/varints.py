@@ -13,10 +13,10 @@ class Varints:
     Raises ``ValueError`` where they end too early, or after ``most`` numbers.
     """
 
-    def __init__(self, data: Buffer, at: int = 0, most: int = 1 << 62) -> None:
+    def __init__(self, data: Buffer, offset: int = 0, most: int = 1 << 62) -> None:
         self._data = data
         self._left = most
-        self.at = at
+        self.at = offset
 
     def next(self) -> int:
         """Read the next number."""

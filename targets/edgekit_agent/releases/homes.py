@@ -114,9 +114,9 @@ def claim(home: Home) -> None:
         folder = home.folder(kind)
         os.makedirs(folder, 0o700, exist_ok=True)
         # Objects, with their samples, and partial downloads are private to this user.
-        wanted = mode if kind in ("runtimes", "releases") else 0o700
-        if os.stat(folder).st_mode & 0o777 != wanted:
-            os.chmod(folder, wanted)
+        folder_mode = mode if kind in ("runtimes", "releases") else 0o700
+        if os.stat(folder).st_mode & 0o777 != folder_mode:
+            os.chmod(folder, folder_mode)
 
 
 def get_shared_mode(home: Home) -> int:
@@ -227,7 +227,7 @@ def _is_release(entry: os.DirEntry[str]) -> bool:
     if not PLAIN_NAME.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
         return False
     return any(
-        said == entry.name for said in _iter_recorded_names(entry.path)
+        recorded_name == entry.name for recorded_name in _iter_recorded_names(entry.path)
     ) or _has_matching_manifest(entry)
 
 

@@ -21,14 +21,14 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, open_atomic, sha256_of, temporary_name
 from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.releases.audit import read_last_lines
+from edgekit_agent.releases.cleanup import remove_unneeded
+from edgekit_agent.releases.current import both_releases, current_release, previous_release, switch
 from edgekit_agent.releases.homes import Home, open_home, share
+from edgekit_agent.releases.lock_wait import wait_until_unlocked
 from edgekit_agent.releases.provenance import read_provenance
-from edgekit_agent.releases.pruning import prune
 from edgekit_agent.releases.rebuild import rebuild_records
 from edgekit_agent.releases.records import RECORD, check_file_names, check_record, write_record
-from edgekit_agent.releases.served import both_releases, current_release, previous_release, switch
 from edgekit_agent.releases.store import discard, find_damaged_files, lock_home, read_release, sweep
-from edgekit_agent.releases.wait import wait_until_settled
 from edgekit_agent.results import Health, Release, Status
 from edgekit_agent.trust.keys import (
     check_admission,
@@ -95,7 +95,7 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
         switch(home, job.release)
         # The device has switched: a failure to remove old files must not hide that.
         with contextlib.suppress(OSError):
-            prune(home)
+            remove_unneeded(home)
         return answer
 
 
@@ -168,7 +168,7 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
     """
     home = open_home(job.home)
     if job.wait_s:
-        wait_until_settled(home.path, job.wait_s)
+        wait_until_unlocked(home.path, job.wait_s)
     served, health = current_release(home), None
     if served is not None and served == job.check:
         release = read_release(home, served)
@@ -221,9 +221,9 @@ def _check_release(release: Release) -> None:
         check_file_names(names)
     except ValueError as error:
         raise AgentError("bad_job", f"{release.name[:40]}: {error}", hint=_NOT_OURS) from error
-    for needed in (release.model, release.canaries):
-        if needed not in names:
-            raise AgentError("bad_job", f"{needed!r} is not among the files of the release")
+    for name in (release.model, release.canaries):
+        if name not in names:
+            raise AgentError("bad_job", f"{name!r} is not among the files of the release")
 
 
 def _build_release(job: InstallJob, statement: Optional[Statement]) -> Release:
@@ -249,10 +249,10 @@ def _stage(home: Home, release: Release) -> None:
     os.mkdir(staging)
     try:
         for file in release.files:
-            place = os.path.join(staging, file.name)
-            _link_object(home, file, place)
+            path = os.path.join(staging, file.name)
+            _link_object(home, file, path)
             # Read the bytes that will be served, not the object that they come from.
-            if sha256_of(place) != file.digest:
+            if sha256_of(path) != file.digest:
                 raise _remove_damaged_object(home, file)
         write_record(staging, release)
         share(home, staging)
@@ -270,35 +270,35 @@ def _repair_release(home: Home, release: Release) -> None:
     folder = home.release(release.name)
     by_name = {file.name: file for file in release.files}
     for name in find_damaged_files(home, release):
-        place = os.path.join(folder, name)
-        temporary = temporary_name(place)
+        path = os.path.join(folder, name)
+        temporary = temporary_name(path)
         _link_object(home, by_name[name], temporary)
         if sha256_of(temporary) != by_name[name].digest:
             os.unlink(temporary)
             raise _remove_damaged_object(home, by_name[name])
-        os.replace(temporary, place)
+        os.replace(temporary, path)
     share(home, folder)
     fsync_folder(folder)
 
 
 def _check_same_files(home: Home, release: Release) -> None:
     try:
-        known = read_release(home, release.name)
+        installed = read_release(home, release.name)
     except AgentError:
         write_record(home.release(release.name), release)  # this replaces the damaged record
         return
-    if set(known.files) != set(release.files):
+    if set(installed.files) != set(release.files):
         # If they were replaced one by one, the device would serve a mixture for a time.
         raise AgentError(
             "bad_job", f"the device already has a release {release.name} with other files"
         )
 
 
-def _link_object(home: Home, file: NamedBlob, place: str) -> None:
+def _link_object(home: Home, file: NamedBlob, path: str) -> None:
     """Link an object to a path, or copy it where the file system has no hard links."""
     source = home.object(file.digest)
     try:
-        os.link(source, place)
+        os.link(source, path)
     except FileNotFoundError:
         raise AgentError(
             "missing_blob",
@@ -309,7 +309,7 @@ def _link_object(home: Home, file: NamedBlob, place: str) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINK:
             raise
-        with open(source, "rb") as original, open_atomic(place) as copy:
+        with open(source, "rb") as original, open_atomic(path) as copy:
             shutil.copyfileobj(original, copy)
 
 
@@ -344,7 +344,7 @@ def _check_health(home: Home, release: Release, ask_health: AskHealth) -> Health
 
 def _refresh_record(home: Home, release: Release) -> None:
     """Rewrite the record of a release if anything but the time of installation has changed."""
-    known = read_release(home, release.name)
-    if {**vars(known), "installed_at": ""} != {**vars(release), "installed_at": ""}:
+    recorded = read_release(home, release.name)
+    if {**vars(recorded), "installed_at": ""} != {**vars(release), "installed_at": ""}:
         write_record(home.release(release.name), release)
         share(home, os.path.join(home.release(release.name), RECORD))

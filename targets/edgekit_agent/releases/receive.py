@@ -11,8 +11,8 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, open_atomic, sha256_of
 from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
 from edgekit_agent.limits import get_expansion_limit
+from edgekit_agent.releases.cleanup import find_needs, remove_spares
 from edgekit_agent.releases.homes import Home, check_digest, open_home
-from edgekit_agent.releases.pruning import find_needs, remove_spares
 from edgekit_agent.releases.store import free_bytes, lock_home, remove, sweep
 from edgekit_agent.results import ExpandResult, ForgetResult, Plan, ReceiveResult
 from edgekit_agent.wire import Inlet, Progress
@@ -51,15 +51,15 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
         raise AgentError("bad_job", "a size is below 0")
     total = sum(blob.wire_size - offset for blob, offset in pairs)
     inlet.expect(total)
-    home, done = open_home(job.home), 0
+    home, received_bytes = open_home(job.home), 0
     with lock_home(home):
         _check_space(home, pairs, job.site)
         for blob in job.blobs:
             _check_claim(blob)
         for blob, offset in pairs:
             for count in _receive_blob(home, blob, offset, inlet):
-                done += count
-                progress("receive", done, total)
+                received_bytes += count
+                progress("receive", received_bytes, total)
             if blob.encoding != "packed":
                 _keep(home, blob)
         packed = [blob for blob in job.blobs if blob.encoding == "packed"]
@@ -84,13 +84,13 @@ def forget(job: ForgetJob) -> ForgetResult:
         for entry in os.listdir(home.folder("parts")):
             if entry.partition(".")[0] in digests:
                 remove(os.path.join(home.folder("parts"), entry))
-        needed = find_needs(home)
+        needs = find_needs(home)
         here = digests & set(os.listdir(home.folder("objects")))
-        kept = here if needed is None else here & needed[0]
-        for digest in here - kept:
+        kept_digests = here if needs is None else here & needs[0]
+        for digest in here - kept_digests:
             os.unlink(home.object(digest))
         fsync_folder(home.folder("objects"))
-    return ForgetResult(tuple(sorted(kept)))
+    return ForgetResult(tuple(sorted(kept_digests)))
 
 
 def _check_claim(blob: Blob) -> None:
@@ -116,16 +116,16 @@ def _check_space(home: Home, pairs: List[Tuple[Blob, int]], site: Optional[str])
 
     If needed, runtimes that no release uses are removed, except the one at ``site``.
     """
-    kept = peak = waiting = 0
+    kept_bytes = peak = waiting = 0
     for blob, offset in pairs:
         decoded = blob.size if blob.encoding == "zlib" else 0
-        peak = max(peak, kept + blob.wire_size - offset + decoded)
+        peak = max(peak, kept_bytes + blob.wire_size - offset + decoded)
         if blob.encoding == "packed":
-            kept += blob.wire_size - offset  # expanded after all blobs have been received
+            kept_bytes += blob.wire_size - offset  # expanded after all blobs have been received
             waiting += blob.size
         else:
-            kept += blob.size
-    peak = max(peak, kept + waiting)
+            kept_bytes += blob.size
+    peak = max(peak, kept_bytes + waiting)
     if peak + _SPARE_BYTES > free_bytes(home):
         remove_spares(home, site)
     missing = peak + _SPARE_BYTES - free_bytes(home)

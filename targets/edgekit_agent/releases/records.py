@@ -57,12 +57,12 @@ def check_file_names(names: Sequence[str]) -> None:
             another in case only, which not every file system distinguishes.
     """
     _check_count(len(names))
-    taken = {RECORD}
+    used_names = {RECORD}
     for name in names:
         _check_text(name, "file name", PLAIN_NAME)
-        if name.lower() in taken:
+        if name.lower() in used_names:
             raise ValueError(f"a release cannot have two files named {name!r}")
-        taken.add(name.lower())
+        used_names.add(name.lower())
 
 
 def _check_count(files: int) -> None:

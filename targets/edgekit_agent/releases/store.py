@@ -139,5 +139,5 @@ def list_folders(home: Home, kind: str) -> Set[str]:
         entries = list(os.scandir(home.folder(kind)))
     except FileNotFoundError:
         return set()
-    own = (e for e in entries if PLAIN_NAME.fullmatch(e.name))
-    return {e.name for e in own if e.is_dir(follow_symlinks=False)}
+    plain_entries = (e for e in entries if PLAIN_NAME.fullmatch(e.name))
+    return {e.name for e in plain_entries if e.is_dir(follow_symlinks=False)}

@@ -11,8 +11,8 @@ from typing import Optional
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of
 from edgekit_agent.jobs import NamedBlob, RuntimeJob
+from edgekit_agent.releases.cleanup import remove_spares
 from edgekit_agent.releases.homes import Home, open_home, share
-from edgekit_agent.releases.pruning import remove_spares
 from edgekit_agent.releases.store import free_bytes, lock_home, remove, sweep
 from edgekit_agent.results import RuntimeResult
 from edgekit_agent.wire import Progress
@@ -75,18 +75,18 @@ def _verify_object(home: Home, wheel: NamedBlob) -> None:
 
 
 def _check_space(home: Home, job: RuntimeJob) -> None:
-    needed = 0
+    needed_bytes = 0
     for wheel in job.wheels:
         with _open_wheel(home.object(wheel.digest), wheel.name) as archive:
-            needed += sum(info.file_size for info in archive.infolist())
-    if needed > free_bytes(home):
+            needed_bytes += sum(info.file_size for info in archive.infolist())
+    if needed_bytes > free_bytes(home):
         remove_spares(home, home.runtime(job.name))
-    missing = needed - free_bytes(home)
+    missing = needed_bytes - free_bytes(home)
     if missing > 0:
         raise AgentError(
             "no_space",
             f"{home.path}: {missing / 2**20:.1f} MiB of disk space missing",
-            hint=f"free some space: unpacking the runtime needs {needed / 2**20:.1f} MiB",
+            hint=f"free some space: unpacking the runtime needs {needed_bytes / 2**20:.1f} MiB",
         )
 
 
@@ -100,12 +100,12 @@ def _open_wheel(path: str, name: str) -> zipfile.ZipFile:
 def _unpack_wheel(path: str, name: str, folder: str) -> None:
     with _open_wheel(path, name) as archive:
         for info in archive.infolist():
-            place = _get_member_path(info.filename)
-            if place is None or info.is_dir():
+            member_path = _get_member_path(info.filename)
+            if member_path is None or info.is_dir():
                 continue
-            if _is_outside(place):
+            if _is_outside(member_path):
                 raise AgentError("corrupt", f"{name}: the path {info.filename!r} is outside it")
-            target = os.path.join(folder, place)
+            target = os.path.join(folder, member_path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             try:
                 with archive.open(info) as source, open(target, "wb") as file:
@@ -122,10 +122,10 @@ def _get_member_path(name: str) -> Optional[str]:
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
         return name
-    kind, _, inner = rest.partition("/")
-    return inner if kind in ("purelib", "platlib") and inner else None
+    scheme, _, inner = rest.partition("/")
+    return inner if scheme in ("purelib", "platlib") and inner else None
 
 
-def _is_outside(place: str) -> bool:
-    parts = place.split("/")
-    return os.path.isabs(place) or ".." in parts or "\\" in place or "\0" in place
+def _is_outside(path: str) -> bool:
+    parts = path.split("/")
+    return os.path.isabs(path) or ".." in parts or "\\" in path or "\0" in path

@@ -75,10 +75,10 @@ def import_runtime(name: str) -> Callable[[str, int], LoadedModel]:
     try:
         load: Callable[[str, int], LoadedModel] = getattr(importlib.import_module(module), function)
     except ImportError as error:
-        wanted = " or ".join(p.distribution for p in PACKAGES if p.runtime == name)
+        package_names = " or ".join(p.distribution for p in PACKAGES if p.runtime == name)
         raise AgentError(
             "missing_runtime",
             f"cannot import {name}: {error}",
-            hint=f"install {wanted}; 'edgekit push' installs it on the device",
+            hint=f"install {package_names}; 'edgekit push' installs it on the device",
         ) from error
     return load

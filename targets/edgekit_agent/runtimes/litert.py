@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def _find_package() -> Package:
     # The order of sys.path counts first: a job's own site comes first there and must win.
     packages = [p for p in PACKAGES if p.runtime == "litert"]
-    for place in sys.path:
+    for folder in sys.path:
         for package in packages:
-            if importlib.machinery.PathFinder.find_spec(package.module, [place]) is not None:
+            if importlib.machinery.PathFinder.find_spec(package.module, [folder]) is not None:
                 return package
     raise ImportError(f"neither {' nor '.join(p.distribution for p in packages)} is installed")
 
@@ -205,8 +205,8 @@ def _name_details(
 
 def _sort_by_graph(by_name: Dict[str, Any], listed: List[Any]) -> Dict[str, Any]:
     """Sort named details in the order of the graph; a signature sorts them by name."""
-    places = [int(one["index"]) for one in listed]
-    pairs = sorted(by_name.items(), key=lambda pair: places.index(int(pair[1]["index"])))
+    indices = [int(one["index"]) for one in listed]
+    pairs = sorted(by_name.items(), key=lambda pair: indices.index(int(pair[1]["index"])))
     return dict(pairs)
 
 
@@ -229,8 +229,8 @@ def _make_slot(
     fixed = zip(details["shape"], details.get("shape_signature", details["shape"]))
     open_axes = (free or {}).get(int(details["index"]), ())
     shape = tuple(
-        "?" if int(wanted) < 0 or axis in open_axes else int(dim)
-        for axis, (dim, wanted) in enumerate(fixed)
+        "?" if int(size) < 0 or axis in open_axes else int(dim)
+        for axis, (dim, size) in enumerate(fixed)
     )
     return _Slot(
         tensor=Tensor(name, "float32" if quantized else stored.name, shape),

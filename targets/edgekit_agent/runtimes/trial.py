@@ -39,16 +39,16 @@ def run_trial(module: str, site: Optional[str]) -> int:
     if site is not None:
         sys.path.insert(0, site)
     package = next(p for p in PACKAGES if p.module == module)
-    found, detail = True, ""
+    is_installed, detail = True, ""
     try:
         _construct(module)
     except ModuleNotFoundError as error:
-        found, detail = error.name != module, str(error)
+        is_installed, detail = error.name != module, str(error)
     except Exception as error:  # noqa: BLE001 - the error is the answer
         lines = str(error).strip().splitlines()
         detail = f"{type(error).__name__}: {lines[0] if lines else ''}"
     version = _find_version(package.distribution, module)
-    line = json.dumps({"found": found, "version": version, "detail": detail})
+    line = json.dumps({"found": is_installed, "version": version, "detail": detail})
     os.write(answer, line.encode())
     # Skip the interpreter's shutdown: some runtimes crash or hang in it.
     os._exit(0)

@@ -117,10 +117,10 @@ def _double_multiply(one: int, first: Point, other: int, second: Point) -> Point
         for digits, point in ((_signed_digits(one), first), (_signed_digits(other), second))
     ]
     total = _IDENTITY
-    for at in reversed(range(max(len(digits) for digits, _ in columns))):
+    for position in reversed(range(max(len(digits) for digits, _ in columns))):
         total = _double(total)
         for digits, multiples in columns:
-            digit = digits[at] if at < len(digits) else 0
+            digit = digits[position] if position < len(digits) else 0
             if digit > 0:
                 total = _add(total, multiples[digit >> 1])
             elif digit < 0:
@@ -138,12 +138,12 @@ def _odd_multiples(point: Point) -> List[Point]:
 
 def _signed_digits(scalar: int) -> List[int]:
     """Return the non-adjacent form of a scalar, lowest digit first; few digits are not zero."""
-    digits, whole, half = [], 1 << _WIDTH, 1 << (_WIDTH - 1)
+    digits, base, half = [], 1 << _WIDTH, 1 << (_WIDTH - 1)
     while scalar:
         digit = 0
         if scalar & 1:
-            digit = scalar & (whole - 1)
-            digit -= whole if digit >= half else 0
+            digit = scalar & (base - 1)
+            digit -= base if digit >= half else 0
             scalar -= digit
         digits.append(digit)
         scalar >>= 1

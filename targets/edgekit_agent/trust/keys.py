@@ -133,7 +133,7 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
     Raises:
         AgentError: ``not_as_signed``.
     """
-    said = {
+    pairs = {
         "release": (job.release, statement.release),
         "model": (job.model, statement.model),
         "runtime": (job.runtime, statement.runtime),
@@ -145,7 +145,7 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
             sorted((file.name, file.digest) for file in statement.files),
         ),
     }
-    wrong = [name for name, (asked, signed) in said.items() if asked != signed]
+    wrong = [name for name, (requested, signed) in pairs.items() if requested != signed]
     if wrong:
         raise AgentError(
             "not_as_signed",
@@ -222,7 +222,7 @@ def check_not_revoked(trust: Optional[Trust], key: str) -> None:
     Raises:
         AgentError: ``revoked_key``.
     """
-    if trust is not None and any(each.public == key for each in trust.revoked):
+    if trust is not None and any(revoked_key.public == key for revoked_key in trust.revoked):
         raise AgentError(
             "revoked_key",
             f"the release is signed with key {key_id(key)}, which has been revoked",
@@ -255,12 +255,12 @@ def _apply_changes(trust: Trust, job: TrustJob) -> Trust:
         if public not in keys and public not in revoked:
             raise AgentError("unknown_key", f"the device does not trust a key {public[:16]}")
     gone = tuple(key for public, key in keys.items() if public in job.revoke)
-    left = tuple(key for public, key in keys.items() if public not in job.revoke)
-    if len(left) > _MOST_KEYS:
+    remaining = tuple(key for public, key in keys.items() if public not in job.revoke)
+    if len(remaining) > _MOST_KEYS:
         raise AgentError("bad_job", f"more than {_MOST_KEYS} trusted keys")
     return replace(
         trust,
-        keys=left,
+        keys=remaining,
         revoked=(*trust.revoked, *gone),
         nonce=trust.nonce or secrets.token_hex(16),
         takes_unsigned=trust.takes_unsigned and not job.add,

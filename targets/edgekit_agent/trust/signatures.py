@@ -34,28 +34,28 @@ MOST_STATEMENT_CHARS = 1 << 17
 _NOTHING_CHANGED = "nothing was changed on the device"
 
 
-def signed_bytes(kind: Type[object], text: str) -> bytes:
+def signed_bytes(statement_type: Type[object], text: str) -> bytes:
     """Return the bytes that are signed for a statement of a kind."""
-    return _CONTEXTS[kind] + text.encode()
+    return _CONTEXTS[statement_type] + text.encode()
 
 
-def has_valid_signature(kind: Type[T], signature: Signature) -> bool:
+def has_valid_signature(statement_type: Type[T], signature: Signature) -> bool:
     """Return whether the signature of a statement is valid under the key that it comes with."""
     try:
         key, mark = bytes.fromhex(signature.key), bytes.fromhex(signature.signature)
-        text = signed_bytes(kind, signature.statement)
+        text = signed_bytes(statement_type, signature.statement)
     except ValueError:  # no hex, or text that no encoding can hold
         return False
     return verify(key, text, mark)
 
 
-def read_statement(kind: Type[T], signature: Signature) -> T:
+def read_statement(statement_type: Type[T], signature: Signature) -> T:
     """Parse a statement whose signature is valid.
 
     Raises:
         ValueError: it is of another kind, by another key, out of bounds, or not canonical.
     """
-    record = decode(kind, loads(signature.statement.encode()))
+    record = decode(statement_type, loads(signature.statement.encode()))
     if canonical_text(record) != signature.statement:
         raise ValueError("not canonical JSON")
     if record.key != signature.key:
@@ -75,7 +75,7 @@ def _check_bounds(record: object) -> None:
         raise ValueError("a time is out of bounds")
 
 
-def verify_statement(kind: Type[T], signature: Signature, trust: Trust) -> T:
+def verify_statement(statement_type: Type[T], signature: Signature, trust: Trust) -> T:
     """Verify that a trusted key signed a statement, and return the statement.
 
     Raises:
@@ -94,10 +94,10 @@ def verify_statement(kind: Type[T], signature: Signature, trust: Trust) -> T:
             "untrusted_key",
             f"it is signed with {_describe_key(signature)}, which this device does not trust",
         )
-    if not has_valid_signature(kind, signature):
+    if not has_valid_signature(statement_type, signature):
         raise _make_refusal("bad_signature", "its signature does not match its statement")
     try:
-        return read_statement(kind, signature)
+        return read_statement(statement_type, signature)
     except ValueError as error:
         raise _make_refusal("bad_signature", f"its statement cannot be read: {error}") from error
 

@@ -31,12 +31,12 @@ def current_release(home: Home) -> Optional[str]:
 def previous_release(home: Home) -> Optional[str]:
     """Return the name of the release before the served one, if it is there."""
     current = current_release(home)
-    place = os.path.join(home.path, PREVIOUS)
-    if _read_target(place) == _THROUGH_CURRENT:
+    link = os.path.join(home.path, PREVIOUS)
+    if _read_target(link) == _THROUGH_CURRENT:
         if current is None:
             return None
-        place = _get_previous_link(home, current)
-    previous = _find_release(home, place)
+        link = _get_previous_link(home, current)
+    previous = _find_release(home, link)
     return previous if previous != current else None
 
 
@@ -72,29 +72,29 @@ def switch(home: Home, release: str) -> None:
 
 def _convert_direct_link(home: Home, served: Optional[str]) -> None:
     """Convert a ``previous`` link of older versions, without changing its answer."""
-    place = os.path.join(home.path, PREVIOUS)
-    if served is None or _read_target(place) in (None, _THROUGH_CURRENT):
+    link_path = os.path.join(home.path, PREVIOUS)
+    if served is None or _read_target(link_path) in (None, _THROUGH_CURRENT):
         return
     previous, link = previous_release(home), _get_previous_link(home, served)
     if previous is None:
         _unlink(link)
     else:
         _replace_link(link, os.path.join(os.pardir, previous))
-    _replace_link(place, _THROUGH_CURRENT)
+    _replace_link(link_path, _THROUGH_CURRENT)
 
 
 def _get_previous_link(home: Home, release: str) -> str:
     return os.path.join(home.release(release), _REPLACED)
 
 
-def _find_release(home: Home, place: str) -> Optional[str]:
-    name = os.path.basename(_read_target(place) or "")
+def _find_release(home: Home, link: str) -> Optional[str]:
+    name = os.path.basename(_read_target(link) or "")
     return name if name in list_folders(home, "releases") else None
 
 
-def _read_target(place: str) -> Optional[str]:
+def _read_target(link: str) -> Optional[str]:
     try:
-        return os.readlink(place)
+        return os.readlink(link)
     except OSError as error:
         # It does not exist, is not a link, or its folder is not a folder.
         if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
@@ -102,19 +102,19 @@ def _read_target(place: str) -> Optional[str]:
         return None
 
 
-def _replace_link(place: str, target: str, *, is_last: bool = False) -> None:
+def _replace_link(link: str, target: str, *, is_last: bool = False) -> None:
     """Create or replace a link in one step that survives a power cut.
 
     Args:
-        place: path of the link.
+        link: path of the link.
         target: path that it points to.
         is_last: nothing after the rename may fail, because the release is served from then on.
     """
-    folder, temporary = os.path.dirname(place), temporary_name(place)
+    folder, temporary = os.path.dirname(link), temporary_name(link)
     os.symlink(target, temporary)
     try:
         fsync_folder(folder)
-        os.replace(temporary, place)
+        os.replace(temporary, link)
     except BaseException:
         _unlink(temporary)
         raise

@@ -7,13 +7,13 @@ import os
 from typing import Dict, Optional, Set, Tuple
 
 from edgekit_agent.failures import AgentError
+from edgekit_agent.releases.current import current_release, previous_release
 from edgekit_agent.releases.homes import Home
 from edgekit_agent.releases.records import DIGEST
-from edgekit_agent.releases.served import current_release, previous_release
 from edgekit_agent.releases.store import discard, list_folders, read_release, remove
 
 
-def prune(home: Home) -> None:
+def remove_unneeded(home: Home) -> None:
     """Remove all but the served and the previous release, and objects and runtimes they don't need.
 
     The newest runtime of each kind that no kept release uses stays as a spare: a later release of
@@ -23,18 +23,18 @@ def prune(home: Home) -> None:
     removed now. If a record is damaged, the needs of its release are unknown: no object or runtime
     is removed.
     """
-    kept = _find_kept(home)
-    _discard_all(home, "releases", list_folders(home, "releases") - kept)
-    needed = find_needs(home)
-    if needed is None:
+    kept_releases = _find_kept(home)
+    _discard_all(home, "releases", list_folders(home, "releases") - kept_releases)
+    needs = find_needs(home)
+    if needs is None:
         return
-    objects, sites = needed
+    objects, sites = needs
     for name in os.listdir(home.folder("objects")):
         if DIGEST.fullmatch(name) and name not in objects:
             remove(home.object(name))
     unused = _find_unused(home, sites)
     kinds = {_get_kind(os.path.basename(site)) for site in sites}
-    kinds |= {read_release(home, name).runtime for name in kept}
+    kinds |= {read_release(home, name).runtime for name in kept_releases}
     spares: Dict[str, str] = {}
     for name in sorted(unused, key=lambda n: (os.lstat(home.runtime(n)).st_mtime_ns, n)):
         if _get_kind(name) not in kinds:
@@ -49,9 +49,9 @@ def remove_spares(home: Home, site: Optional[str]) -> None:
         home: the home.
         site: the runtime of a release that is about to be installed, which stays.
     """
-    needed = find_needs(home)
-    if needed is not None:
-        sites = needed[1] | ({_resolve(site)} if site else set())
+    needs = find_needs(home)
+    if needs is not None:
+        sites = needs[1] | ({_resolve(site)} if site else set())
         _discard_all(home, "runtimes", _find_unused(home, sites))
 
 

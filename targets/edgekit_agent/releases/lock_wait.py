@@ -11,7 +11,7 @@ from edgekit_agent.failures import AgentError
 _RETRY_S = 0.1
 
 
-def wait_until_settled(home: str, seconds: float) -> None:
+def wait_until_unlocked(home: str, seconds: float) -> None:
     """Wait until an agent that was cut off in the middle of an install has finished or given up.
 
     Raises:
