@@ -358,7 +358,7 @@ def test_an_operator_without_an_entry_is_refused_by_name():
 def test_values_that_are_not_finite_are_not_written(function):
     graph = function.GraphFunction(perceptron())
     graph.variables_by_name["b1"].assign(np.full(16, np.nan, np.float32))
-    with pytest.raises(UserError, match="b1 holds NaN"):
+    with pytest.raises(UserError, match="b1 contains NaN"):
         function.write_back(perceptron(), graph)
 
 

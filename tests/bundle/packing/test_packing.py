@@ -193,7 +193,7 @@ def test_any_bytes_at_all_are_refused_in_one_line(data):
 
 
 def test_a_wrong_size_is_refused():
-    with pytest.raises(AgentError, match="makes"):
+    with pytest.raises(AgentError, match="expands to"):
         unpack(pack(PACKED), len(PACKED) - 1)
 
 
