@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgekit.bundle.manifest import Bundle
     from edgekit.bundle.results import Candidate
     from edgekit.compression.recipe_parser import PassFacts
+    from edgekit.compression.registry import PassSpec, Promise, Work
     from edgekit.config.profile import DeviceProfile
     from edgekit.config.project import Project
     from edgekit.errors import (
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
         PassCrash,
         PassError,
         PassRefused,
+        PluginWarning,
         UnknownStateError,
         UserError,
     )
     from edgekit.inspection.summary import Inspection
+    from edgekit.model import Model
     from edgekit.pipeline.apply import ApplyResult
     from edgekit.pipeline.benchmark import BenchResult
     from edgekit.pipeline.build import BuildOutcome
@@ -59,17 +62,22 @@ __all__ = [
     "ExampleProject",
     "InitResult",
     "Inspection",
+    "Model",
     "PassCrash",
     "PassError",
     "PassFacts",
     "PassRefused",
+    "PassSpec",
+    "PluginWarning",
     "Project",
+    "Promise",
     "PushReport",
     "Recipe",
     "Status",
     "Step",
     "UnknownStateError",
     "UserError",
+    "Work",
     "__version__",
     "apply",
     "bench",
@@ -115,12 +123,16 @@ _MODULES = {
     "ExampleProject": "edgekit.pipeline.example",
     "InitResult": "edgekit.pipeline.init_project",
     "Inspection": "edgekit.inspection.summary",
+    "Model": "edgekit.model",
     "PassFacts": "edgekit.compression.recipe_parser",
+    "PassSpec": "edgekit.compression.registry",
     "Project": "edgekit.config.project",
+    "Promise": "edgekit.compression.registry",
     "PushReport": "edgekit.remote.deploy",
     "Recipe": "edgekit.recipe",
     "Status": "edgekit_agent.results",
     "Step": "edgekit.recipe",
+    "Work": "edgekit.compression.registry",
     # errors
     "ArgumentError": "edgekit.errors",
     "DeviceError": "edgekit.errors",
@@ -128,6 +140,7 @@ _MODULES = {
     "PassCrash": "edgekit.errors",
     "PassError": "edgekit.errors",
     "PassRefused": "edgekit.errors",
+    "PluginWarning": "edgekit.errors",
     "UnknownStateError": "edgekit.errors",
     "UserError": "edgekit.errors",
 }

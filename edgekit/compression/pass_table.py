@@ -82,7 +82,7 @@ def _find_name_fault(name: str, others: dict[str, PassSpec]) -> str:
 def _find_spec_fault(spec: object) -> str:
     """Return why an object is not the entry of a pass; empty if it is one."""
     if not isinstance(spec, PassSpec):
-        return f"it must be a PassSpec, not {type(spec).__name__}"
+        return f"it must be an edgekit.PassSpec, not {type(spec).__name__}"
     function = spec.function
     faults = {
         "function: must be callable, or 'module:function'": callable(function)
@@ -95,7 +95,7 @@ def _find_spec_fault(spec: object) -> str:
         and set(spec.formats) <= {"onnx", "tflite"},
         "tools: must be names of distributions": isinstance(spec.tools, tuple)
         and all(isinstance(tool, str) for tool in spec.tools),
-        "promise: must be a Promise": isinstance(spec.promise, Promise),
+        "promise: must be an edgekit.Promise": isinstance(spec.promise, Promise),
     }
     found = [fault for fault, holds in faults.items() if not holds]
     return found[0] if found else _find_settings_fault(spec.settings, spec.asks)

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import onnx
 import onnx.numpy_helper
 
-from edgekit.compression.registry import PassSpec, Promise
+import edgekit
 
 print("demo is loaded")
 Path(os.environ["DEMO_MARK"]).touch()
@@ -64,12 +64,12 @@ def crash(model, settings, work):
     return 1 / 0
 
 
-STAMP = PassSpec(
+STAMP = edgekit.PassSpec(
     settings=Stamp,
     function=stamp,
     summary="write a text into the file",
     version=1,
-    promise=Promise(max_relative_error=1e-6, exact=True, max_growth=1.1),
+    promise=edgekit.Promise(max_relative_error=1e-6, exact=True, max_growth=1.1),
 )
 SCALE = replace(STAMP, function="demo_plugin:scale")
 CRASH = replace(STAMP, function=crash)
@@ -102,7 +102,7 @@ broken = demo_plugin:BROKEN
 LEFT_OUT = {
     "clean": "edgekit has a pass of that name",
     "mutable": "settings: must be a frozen dataclass",
-    "nothing": "it must be a PassSpec, not int",
+    "nothing": "it must be an edgekit.PassSpec, not int",
     "absent": "cannot be loaded: AttributeError",
     "strange": "settings: Strange needs types, and defaults of plain data",
     "odd": "cannot be loaded: AttributeError",
