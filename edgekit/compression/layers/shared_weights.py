@@ -15,8 +15,8 @@ from edgekit.compression.layers.weight_readers import (
     WeightReader,
     find_weight_readers,
 )
+from edgekit.compression.reconstruction.matrix_layers import Array
 from edgekit.compression.reconstruction.moments import Moments
-from edgekit.compression.reconstruction.second_moments import Array
 from edgekit.errors import UserError
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.runs.activations import Values, observe

@@ -18,8 +18,9 @@ from edgekit.compression.quantization.embeddings import find_embeddings
 from edgekit.compression.quantization.few_bits.coordinate_descent import descend
 from edgekit.compression.quantization.few_bits.gptq import quantize_gptq
 from edgekit.compression.quantization.few_bits.grids import Grid
+from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.compression.reconstruction.moments import Moments
-from edgekit.compression.reconstruction.second_moments import Layer, gather_moments
+from edgekit.compression.reconstruction.observed_moments import gather_moments
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.onnx_graph.qdq_placement import WeightedNode, match_product, match_weighted_node

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from edgekit.compression.reconstruction.second_moments import Layer
+from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import iter_graphs
 from edgekit.onnx_graph.operators import RECURRENT_OPS, is_standard

@@ -30,8 +30,8 @@ from edgekit.compression.low_rank.rank_options import (
 from edgekit.compression.low_rank.rewrite import write_splits
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pass_input import open_source
+from edgekit.compression.reconstruction.observed_moments import build_not_finite_error
 from edgekit.compression.reconstruction.reconstruct import RefitLayer, refit
-from edgekit.compression.reconstruction.second_moments import build_not_finite_error
 from edgekit.compression.registry import Work
 from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out

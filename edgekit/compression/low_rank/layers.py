@@ -12,7 +12,7 @@ from onnx import NodeProto
 
 from edgekit.compression.layers.skip_reasons import explain_no_weights
 from edgekit.compression.layers.stored_layers import StoredLayer, find_bias
-from edgekit.compression.reconstruction.second_moments import Layer
+from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.qdq_placement import WeightedNode, match_product

@@ -26,8 +26,9 @@ from edgekit.compression.pruning.dependency.equivalence import Axis
 from edgekit.compression.pruning.dependency.propagation import Use
 from edgekit.compression.pruning.fixed_consumers import FixedReader, Powers, find_fixed_reads
 from edgekit.compression.pruning.surgery import get_node_key, remove_groups
+from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.compression.reconstruction.moments import Moments
-from edgekit.compression.reconstruction.second_moments import Layer, gather_moments
+from edgekit.compression.reconstruction.observed_moments import gather_moments
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.onnx_graph.qdq_placement import WeightedNode, match_product

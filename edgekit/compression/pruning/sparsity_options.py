@@ -16,6 +16,7 @@ from edgekit.compression.budget_allocation import (
 from edgekit.compression.layers.stored_layers import StoredLayer, find_bias
 from edgekit.compression.numerics import Doubles
 from edgekit.compression.output_divergence import Reference
+from edgekit.compression.pruning.layer_objective import build_layer_objective
 from edgekit.compression.pruning.mask_solver import (
     LayerObjective,
     PatternRule,
@@ -26,7 +27,6 @@ from edgekit.compression.pruning.mask_solver import (
     prune_matrix,
 )
 from edgekit.compression.reconstruction.moments import Moments
-from edgekit.compression.reconstruction.paired_moments import build_layer_objective
 from edgekit.compression.sensitivity import measure_damage, scale_to_probes
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.operators import BIASED_OPS

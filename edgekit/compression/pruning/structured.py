@@ -36,8 +36,9 @@ from edgekit.compression.pruning.width_search import (
     collect_removed,
     sum_damages,
 )
+from edgekit.compression.reconstruction.matrix_layers import Layer
+from edgekit.compression.reconstruction.observed_moments import build_not_finite_error
 from edgekit.compression.reconstruction.reconstruct import RefitLayer, refit
-from edgekit.compression.reconstruction.second_moments import Layer, build_not_finite_error
 from edgekit.compression.registry import Work
 from edgekit.data.subsets import split_held_out
 from edgekit.errors import PassRefused

@@ -20,6 +20,7 @@ from edgekit.compression.layers.stored_layers import (
 from edgekit.compression.numerics import Doubles
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pass_input import open_source
+from edgekit.compression.pruning.layer_objective import compute_mean_loss
 from edgekit.compression.pruning.sparsity_options import (
     LayerSparsities,
     build_layer_sparsities,
@@ -31,11 +32,10 @@ from edgekit.compression.pruning.sparsity_options import (
     rescale_sparsity,
 )
 from edgekit.compression.reconstruction.moments import Moments
-from edgekit.compression.reconstruction.paired_moments import (
-    compute_mean_loss,
+from edgekit.compression.reconstruction.observed_moments import (
+    build_not_finite_error,
     gather_paired_moments,
 )
-from edgekit.compression.reconstruction.second_moments import build_not_finite_error
 from edgekit.compression.registry import Work
 from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto
 from edgekit.compression.layers.stored_layers import find_bias
 from edgekit.compression.numerics import Doubles
 from edgekit.compression.reconstruction.least_squares import Fit
-from edgekit.compression.reconstruction.second_moments import Layer
+from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.onnx_graph.qdq_placement import match_product

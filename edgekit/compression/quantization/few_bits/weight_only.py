@@ -47,7 +47,7 @@ from edgekit.compression.quantization.few_bits.containers import (
 from edgekit.compression.quantization.few_bits.grids import compute_entropy
 from edgekit.compression.quantization.weight_bits import choose_bits
 from edgekit.compression.quantization.weight_storage import store_in_16_bits
-from edgekit.compression.reconstruction.second_moments import build_not_finite_error
+from edgekit.compression.reconstruction.observed_moments import build_not_finite_error
 from edgekit.compression.registry import Work
 from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out

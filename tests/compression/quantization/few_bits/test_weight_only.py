@@ -11,7 +11,7 @@ import pytest
 from edgekit.bundle.layer_report import read_layers
 from edgekit.compression.quantization.few_bits.gptq import quantize_gptq
 from edgekit.compression.quantization.few_bits.grids import compute_entropy, fit_fixed_grid
-from edgekit.compression.reconstruction.second_moments import Layer
+from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.compression.runner import run_checked, run_step
 from edgekit.errors import PassRefused
 from edgekit.pipeline.evaluate import compute_transfer_bytes

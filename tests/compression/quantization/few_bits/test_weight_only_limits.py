@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgekit.bundle.layer_report import read_layers
-from edgekit.compression.reconstruction.second_moments import Layer, gather_moments
+from edgekit.compression.reconstruction.matrix_layers import Layer
+from edgekit.compression.reconstruction.observed_moments import gather_moments
 from edgekit.compression.runner import run_checked, run_step
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.runs.activations import observe

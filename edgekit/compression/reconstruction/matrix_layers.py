@@ -1,9 +1,9 @@
-"""Second moments and means of the inputs of weighted operators."""
+"""Nodes with a stored weight as products of a matrix [G, O, I] and rows of inputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from edgekit.compression.reconstruction.im2col import choose_position_stride, extract_windows
-from edgekit.compression.reconstruction.moments import Moments
-from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.qdq_placement import WeightedNode
 from edgekit.onnx_graph.rewrites.tensor_products import Contraction
@@ -24,13 +22,6 @@ _AT_ONCE = 16
 
 Array = NDArray[np.float32]
 N = TypeVar("N", bound=np.generic)
-
-
-def build_not_finite_error(error: FloatingPointError) -> PassRefused:
-    """Build the error for a value, named by ``error``, whose sums are not finite."""
-    return PassRefused(
-        f"activation {error} is not finite on the calibration samples, or too large to be squared"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +159,19 @@ class Layer:
         moved = last.reshape(math.prod(last.shape[:-1]), last.shape[-1])
         return moved[:: choose_position_stride(len(moved), max(1, value.shape[0]))]
 
+    def read_rows(self, values: Values) -> Array:
+        """Extract the inputs of the layer from the values of a batch, [G, positions, I].
+
+        Raises:
+            FloatingPointError: names the value, which is not finite.
+        """
+        value = values[self.read].astype(np.float32, copy=False)
+        if not np.isfinite(value).all():
+            raise FloatingPointError(self.read)
+        return (
+            self.rows(value) if value.size else np.zeros((self.groups, 0, self.inputs), np.float32)
+        )
+
     def rows(self, value: Array) -> Array:
         """Extract the inputs of the layer from a value, [G, positions, I]."""
         if self._slides:
@@ -190,35 +194,3 @@ def _combine_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     for mask in masks:
         stays = np.logical_and.outer(stays, mask).ravel()
     return stays
-
-
-def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[str, Moments]:
-    """Gather the moments of each layer's input over a stream of batches, in constant memory.
-
-    Args:
-        layers: the layers, by any key.
-        stream: the input values of the layers, batch by batch.
-
-    Raises:
-        FloatingPointError: names a value that is not finite, or too large to be squared.
-    """
-    sight: dict[Hashable, list[str]] = {}
-    for key, layer in layers.items():
-        sight.setdefault(layer.input_key, []).append(key)
-    seen = {
-        what: Moments.create_empty(layers[keys[0]].groups, layers[keys[0]].inputs)
-        for what, keys in sight.items()
-    }
-    for values in stream:
-        for what, keys in sight.items():
-            layer = layers[keys[0]]
-            value = values[layer.read].astype(np.float32, copy=False)
-            if not np.isfinite(value).all():
-                raise FloatingPointError(layer.read)
-            if value.size:
-                seen[what].add(layer.rows(value))
-    for what, keys in sight.items():
-        seen[what].settle()
-        if not np.isfinite(seen[what].square).all():
-            raise FloatingPointError(layers[keys[0]].read)
-    return {key: seen[what] for what, keys in sight.items() for key in keys}

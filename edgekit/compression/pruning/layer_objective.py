@@ -1,21 +1,15 @@
-"""Second moments of layer inputs in a changed graph, paired with those of the original graph.
+"""Least-squares problem of one layer whose inputs other pruned layers have changed.
 
-The inputs of a pair are those of the changed graph, its targets those of the original.
+Moments of a pair hold the inputs in the changed graph, and as targets those in the original.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-
 import numpy as np
-from onnx import ModelProto
 
 from edgekit.compression.numerics import Doubles
 from edgekit.compression.pruning.mask_solver import LayerObjective
 from edgekit.compression.reconstruction.moments import Moments, bound_power
-from edgekit.compression.reconstruction.second_moments import Array, Layer
-from edgekit.onnx_graph.runs.activations import Values, observe
-from edgekit_agent.samples import Samples
 
 # Share of the mean square below which the variance of the inputs is rounding.
 _ROUNDING = 1e-6
@@ -61,48 +55,3 @@ def compute_mean_loss(pairs: Moments, weight: Doubles, changed: Doubles) -> Doub
     before, after = pairs.target_total[..., np.newaxis], pairs.total[..., np.newaxis]
     loss: Doubles = (weight @ before - changed @ after).ravel() / count
     return loss
-
-
-def gather_paired_moments(
-    original: ModelProto,
-    changed: ModelProto,
-    layers: Mapping[str, Layer],
-    parts: Sequence[Samples],
-) -> dict[str, Moments]:
-    """Gather the second moments of each layer's inputs in both graphs, in constant memory.
-
-    Args:
-        original: the graph.
-        changed: a graph with the same nodes and other weights.
-        layers: the layers, by any key.
-        parts: samples to run.
-
-    Raises:
-        FloatingPointError: names a value that is not finite in one of the graphs.
-    """
-    sight: dict[Hashable, list[str]] = {}
-    for key, layer in layers.items():
-        sight.setdefault(layer.input_key, []).append(key)
-    first = {what: layers[keys[0]] for what, keys in sight.items()}
-    found = {
-        what: Moments.create_empty(layer.groups, layer.inputs, layer.inputs)
-        for what, layer in first.items()
-    }
-    names = list(dict.fromkeys(layer.read for layer in first.values()))
-    streams = (observe(proto, names, parts) for proto in (original, changed))
-    for before, after in zip(*streams, strict=True):
-        for what, layer in first.items():
-            rows = [_get_rows(layer, values) for values in (before, after)]
-            if rows[0].size:
-                found[what].add(rows[1], rows[0])
-    for pairs in found.values():
-        pairs.settle()
-    return {key: found[what] for what, keys in sight.items() for key in keys}
-
-
-def _get_rows(layer: Layer, values: Values) -> Array:
-    name = layer.read
-    value = values[name].astype(np.float32, copy=False)
-    if not np.isfinite(value).all():
-        raise FloatingPointError(name)
-    return layer.rows(value)
