@@ -73,7 +73,7 @@ class Reader:
             left = kept[kept.any(axis=1)]
             own = left[0] if len(left) else kept[0]
             stays = np.logical_and.outer(stays, own).ravel()
-        return np.repeat(stays, self.kernel)
+        return np.repeat(~stays, self.kernel)
 
     def places(self, channels: Channels) -> dict[int, NDArray[np.intp]]:
         """Find the inputs that are removed with each channel group."""
@@ -318,7 +318,7 @@ def cut_and_refit(
 def _refit_weight(reader: Reader, out: NDArray[np.bool_]) -> Doubles:
     """Return the weight [G, O, I] with zeros for removed inputs, refitted to the other inputs."""
     matrix, second = reader.layer.matrix, reader.compute_curvature()
-    kept = out
+    kept = ~out
     cross = second[:, out][:, :, kept]  # [G, gone, kept]
     within = second[:, kept][:, :, kept]
     made = matrix.copy()
