@@ -92,7 +92,7 @@ def test_an_lstm_that_int8_takes_over_leaves_room_for_other_weights(tmp_path):
 @pytest.mark.parametrize(
     ("x", "says"),
     [
-        (uniform(16, 32) * np.float32(1e30), "value x is not finite .* or too large"),
+        (uniform(16, 32) * np.float32(1e30), "activation x is not finite .* or too large"),
         (uniform(1, 32), None),
         (np.zeros((16, 32), np.float32), None),
     ],
