@@ -81,7 +81,7 @@ def test_a_few_bytes_that_declare_6_gib_are_refused_on_the_host(workplace):
     assert path.stat().st_size < 6000
     done = edgekit("push", path, "local")
     assert done.code == 2
-    assert "claim to expand to 6442450944" in done.err
+    assert "declare an expanded size of 6442450944" in done.err
     assert done.seconds < 20
 
 

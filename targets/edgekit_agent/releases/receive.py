@@ -98,7 +98,7 @@ def _check_claim(blob: Blob) -> None:
     if blob.encoding == "packed" and blob.size > get_expansion_limit(blob.wire_size):
         raise AgentError(
             "bad_job",
-            f"{blob.digest[:12]}: {blob.wire_size} bytes claim to expand to {blob.size}",
+            f"{blob.digest[:12]}: {blob.wire_size} bytes declare an expanded size of {blob.size}",
             hint="build the bundle again; nothing was changed on the device",
         )
 
