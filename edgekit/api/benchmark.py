@@ -64,7 +64,7 @@ def bench(
         UserError: An argument or one of the files is wrong.
         DeviceError: The device could not be reached, or cannot run the model.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> result = edgekit.bench("model.onnx", "local", eval="eval.npz")
         >>> result.times.p50_ms > 0, result.tally.correct, result.tally.n

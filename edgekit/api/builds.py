@@ -88,7 +88,7 @@ def build(
         PassError: A pass of the requested recipe broke its contract.
         DeviceError: The device to measure on could not be reached, or failed.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> outcome = edgekit.build(
         ...     "model.onnx", device="tablet-x86", eval="eval.npz", steps=["clean"]
@@ -139,7 +139,7 @@ def report(build_dir: AnyPath) -> Path:
     Raises:
         UserError: The folder holds no build, or its files are damaged.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> outcome = edgekit.build(steps=["clean"])
         >>> edgekit.report(outcome.folder).name

@@ -57,7 +57,7 @@ def inspect(
     Raises:
         UserError: The model, the profile or edgekit.toml cannot be used.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> seen = edgekit.inspect("model.onnx", device="tablet")
         >>> [str(tensor) for tensor in seen.model.signature.inputs]
@@ -115,7 +115,7 @@ def apply(
         PassRefused: The pass does not apply to this model.
         PassError: The pass broke its contract or crashed; nothing is written.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> done = edgekit.apply("float16", "model.onnx", "half.onnx")
         >>> done.after.path.name, max(done.agreement.relative_errors.values()) < 0.01

@@ -31,7 +31,7 @@ def list_passes() -> list[PassFacts]:
         ``needs_calibration``, whether it needs calibration samples; ``settings``, each with its
         name, the allowed values in words and the default; ``meaning`` of the settings.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> [each.name for each in edgekit.list_passes()][0]
         'clean'

@@ -21,7 +21,7 @@ def list_devices() -> list[DeviceProfile]:
         ``hardware``; ``runtimes`` by name; ``budget``, the limits of a model there; ``connection``.
         Each can be given as ``device`` to the other functions.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> "tablet" in [profile.name for profile in edgekit.list_devices()]
         True

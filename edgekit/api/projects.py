@@ -35,7 +35,7 @@ def init(
     Raises:
         UserError: edgekit.toml exists already, or no model is found.
 
-    Example:
+    Examples:
         >>> import edgekit, pathlib
         >>> pathlib.Path("edgekit.toml").unlink()
         >>> edgekit.init("model.onnx").open_points
@@ -65,7 +65,7 @@ def example(name: str, folder: AnyPath) -> ExampleProject:
     Raises:
         UserError: There is no such example, or the folder is not empty.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> made = edgekit.example("digits", "my-digits")
         >>> made.device, "model.onnx" in made.files

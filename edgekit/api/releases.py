@@ -38,7 +38,7 @@ def open_bundle(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle:
     Raises:
         UserError: The path is no bundle, or the bundle was changed or is damaged.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> outcome = edgekit.build(steps=["clean"])
         >>> bundle = edgekit.open_bundle(outcome.folder)
@@ -91,7 +91,7 @@ def push(
             release as before.
         UnknownStateError: It is unknown which release the device serves.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> outcome = edgekit.build(steps=["clean"])
         >>> done = edgekit.push(outcome.folder, "local")
@@ -142,7 +142,7 @@ def rollback(
         DeviceError: There is no previous release, or it is not healthy.
         UnknownStateError: It is unknown which release the device serves.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> for steps in (["clean"], ["float16"]):
         ...     outcome = edgekit.build(steps=steps, allow_failing=True)
@@ -181,7 +181,7 @@ def status(
     Raises:
         DeviceError: The device could not be reached, or failed.
 
-    Example:
+    Examples:
         >>> import edgekit
         >>> edgekit.status("local").previous is None
         True
@@ -214,7 +214,7 @@ def probe(
     Raises:
         DeviceError: The device could not be reached, or failed.
 
-    Example:
+    Examples:
         >>> import edgekit, os
         >>> edgekit.probe("local").machine == os.uname().machine
         True

@@ -1,4 +1,4 @@
-"""Commands in the documentation are valid; those of README, quickstart and tutorials run."""
+"""Commands in the documentation are valid; those of README, tutorials and a few more pages run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 RUN = [
     *(ROOT / "README.md", ROOT / "docs/quickstart.md"),
     *sorted((ROOT / "docs/tutorials").glob("*.md")),
+    ROOT / "docs/reference/api.md",
 ]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import edgekit
 from docs.generate import PAGES, write_pages
 from docs.generate.command_line import iter_commands
 from docs.generate.settings import find_table, read_attribute_docstrings
@@ -113,6 +114,12 @@ def test_the_readme_is_one_screen():
     first_result = next(n for n, line in enumerate(readme) if line.startswith("| I have"))
     assert first_result < 40
     assert len(readme) < 75
+
+
+def test_every_public_name_is_on_the_page_of_the_api():
+    page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^::: edgekit\.(\w+)$", page, re.MULTILINE)
+    assert sorted(shown) == sorted(set(edgekit.__all__) - {"__version__"})
 
 
 def tables(kind):
