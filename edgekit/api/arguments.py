@@ -85,7 +85,7 @@ def check_dims(dims: Mapping[str, int] | None) -> dict[str, int]:
 
 
 def choose_home(
-    home: str | Home | None, device: Device | None = None, *, folder: AnyPath = "."
+    home: AnyPath | Home | None, device: Device | None = None, *, folder: AnyPath = "."
 ) -> Home:
     """Return edgekit's folder on a device, as the caller or a device profile sets it.
 
@@ -100,9 +100,10 @@ def choose_home(
     if isinstance(home, Home):
         return home
     if home is not None:
-        if not home.strip() or not home.isprintable():
-            raise ArgumentError("home", f"{home!r} is not a folder path")
-        return Home(path=home, rule="said")
+        path = os.fspath(home)
+        if not path.strip() or not path.isprintable():
+            raise ArgumentError("home", f"{path!r} is not a folder path")
+        return Home(path=path, rule="said")
     base = resolve_folder(folder)
     named = resolve_device(base, device or load_project(base).build.device)
     return profile_home(load_profile(named) if named else None)

@@ -130,13 +130,13 @@ class DeviceProfile(_Table):
     connection: Connection = Connection()
 
     @classmethod
-    def load(cls, name: str) -> DeviceProfile:
+    def load(cls, name: str | Path) -> DeviceProfile:
         """Load a profile by its name, or from a file if ``name`` ends in .toml.
 
         Raises:
             UserError: There is no such profile, or the file is wrong.
         """
-        return load_profile(name)
+        return load_profile(str(name))
 
 
 def parse_profile(text: str, *, where: str) -> DeviceProfile:

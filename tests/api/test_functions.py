@@ -145,6 +145,7 @@ def test_a_device_is_a_name_a_file_or_a_profile(tiny):
     seen = edgekit.inspect("model.onnx", device=small, folder=tiny)
     assert (seen.device, seen.model_mib_limit) == ("small", 1e-6)
     assert edgekit.DeviceProfile.load(PROFILE) == profile
+    assert edgekit.DeviceProfile.load(tiny / "small.toml").name == "small"
 
 
 def test_report(tiny, bundle):
@@ -224,7 +225,7 @@ def test_the_folder_on_a_device_that_only_the_bundle_names_is_noted(tiny, home, 
 
 def test_probe(home, calls):
     first = edgekit.probe("local", home=home)
-    again = edgekit.probe("local", home=home, progress=calls)
+    again = edgekit.probe("local", home=Path(home), progress=calls)
     varying = {"free_memory_bytes": 0, "free_disk_bytes": 0, "load_1min": 0.0}
     assert replace(first, **varying) == replace(again, **varying)
     assert first.machine == os.uname().machine
