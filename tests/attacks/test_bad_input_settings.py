@@ -165,7 +165,12 @@ def test_a_build_never_replaces_files_of_the_user(tiny):
     assert "--out" in done.err
     (tiny / "kept").mkdir()
     (tiny / "kept" / "manifest.json").write_text("{}")
-    refused_build(tiny, "--out", tiny / "kept", says="the build would replace manifest.json there")
+    refused_build(
+        tiny,
+        "--out",
+        tiny / "kept",
+        says="the build would replace manifest.json, which edgekit did not write",
+    )
 
 
 def test_init_leaves_a_project_file_as_it_is(tiny):

@@ -102,7 +102,7 @@ def test_a_foreign_folder_is_refused_also_where_the_user_names_it(device, foreig
     assert edgekit("rollback", "local", "--home", folder).code == 4
     done = edgekit("push", bundle, "local", "--home", folder)
     assert done.code == 4
-    assert f"{folder} holds " in done.err
+    assert f"{folder} contains " in done.err
     assert "which edgekit did not write" in done.err
     assert listing(folder) == before
 
