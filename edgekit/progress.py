@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgekit.printable import escape_text
-from edgekit_agent.results import StageProgress
 
 # Called with a stage, the amount done, and the total (0 = unknown).
 Tick = Callable[[str, int, int], None]
@@ -121,10 +120,6 @@ class Ticker:
                     self._log_if_due(now)
             elif is_new or done == total or now - self._written >= _EVERY_S:
                 self._show(now)
-
-    def said(self, said: StageProgress) -> None:
-        """Report the progress of an agent."""
-        self(said.stage, said.done, said.total)
 
     def start(self) -> None:
         """Start a thread that shows the elapsed time while no progress is reported."""

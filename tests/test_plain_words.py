@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(p for name in ("edgekit", "targets") for p in (ROOT / name).rglob("*.py"))
 FIRST_WORDS = re.compile(r"(What|Those|Of|The same|How|Whether)\b")
 # Names of one word that say what happened, or where, and not what the function does.
-PARTICIPLE = re.compile(r"[a-z]+(ed|en|wn|ght|ept|eft|ade)")
+PARTICIPLE = re.compile(r"[a-z]+(ed|en|wn|ght|ept|eft|ade|aid|old)")
 PREPOSITIONS = {"of", "by", "at", "with", "to", "from", "for", "in", "on", "behind", "apart"}
 VERBS = {
     *("add", "embed", "feed", "need", "read", "seed", "spread", "open", "listen", "fold", "unfold"),

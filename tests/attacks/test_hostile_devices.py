@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import DeviceError
+from edgekit.pipeline.evaluate import make_agent_callback
 from edgekit.progress import Ticker
 from edgekit.remote.agent_answers import bounds_of, read_result
 from edgekit.remote.local import LocalTransport
@@ -63,7 +64,7 @@ def assert_refused(mode, job, result, **more):
 @pytest.mark.parametrize("mode", OTHERS)
 def test_any_answer_is_valid_or_causes_one_line(mode):
     result = Health if mode in ("not a number", "infinite result") else Status
-    assert_refused(mode, StatusJob(home="/h"), result, progress=Ticker().said)
+    assert_refused(mode, StatusJob(home="/h"), result, progress=make_agent_callback(Ticker()))
 
 
 @pytest.mark.parametrize("mode", PLANS)
