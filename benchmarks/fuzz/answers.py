@@ -22,7 +22,7 @@ _RELEASE = Release(
     runtime="onnxruntime",
     threads=1,
     site=None,
-    canaries="canaries.npz",
+    golden_samples="golden.npz",
     installed_at="2026-11-30T00:00:00Z",
 )
 _BLOB = Blob("0" * 64, 10, "0" * 64, 10, "raw")

@@ -20,8 +20,8 @@ from edgekit.api.arguments import (
 )
 from edgekit.api.failures import convert_failures
 from edgekit.api.passes import choose_recipe, warn_of_old_names
-from edgekit.compression.old_names import OldNames
 from edgekit.config.profile import AnyRuntime
+from edgekit.old_names import OldNames
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.build import build as run_build
 from edgekit.pipeline.request import Request, resolve_model

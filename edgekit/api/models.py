@@ -14,11 +14,11 @@ from edgekit.api.arguments import (
 )
 from edgekit.api.failures import convert_failures
 from edgekit.api.passes import warn_of_old_names
-from edgekit.compression.old_names import OldNames
 from edgekit.compression.recipe_parser import validate_step
 from edgekit.errors import ArgumentError
 from edgekit.inspection.summary import Inspection
 from edgekit.inspection.summary import inspect as inspect_model
+from edgekit.old_names import OldNames
 from edgekit.pipeline.apply import ApplyResult
 from edgekit.pipeline.apply import apply as apply_step
 from edgekit.pipeline.request import resolve_model

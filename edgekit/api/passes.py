@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.api.arguments import AnyPath
-from edgekit.compression.old_names import OldNames
 from edgekit.compression.pass_table import list_pass_names
 from edgekit.compression.recipe_parser import (
     PassFacts,
@@ -18,6 +17,7 @@ from edgekit.compression.recipe_parser import (
     read_recipe,
 )
 from edgekit.errors import ArgumentError
+from edgekit.old_names import OldNames
 from edgekit.recipe import Recipe, Step
 
 __all__ = ["choose_recipe", "describe_pass", "list_passes", "parse_settings", "warn_of_old_names"]

@@ -49,7 +49,7 @@ def open_bundle(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle:
     with convert_failures():
         bundle = manifest.open_bundle(Path(path))
         bundle.check()
-        name = bundle.manifest.canaries
+        name = bundle.manifest.golden_samples
         check_golden_samples(BytesIO(bundle.read(name)), f"{path}: {name}")
     return bundle
 

@@ -13,14 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from edgekit.bounded_reading import open_zip, read_member, read_regular
+from edgekit.bundle.manifest_versions import (
+    OLD_GOLDEN_SAMPLES,
+    SCHEMA_VERSION,
+    SchemaVersion,
+    check_schema_version,
+    use_present_fields,
+)
 from edgekit.bundle.packing import TransferData, encode_for_transfer
 from edgekit.config.profile import DeviceProfile, RuntimeName
 from edgekit.config.project import PreprocessSettings
 from edgekit.errors import UserError, reason
 from edgekit.model import Format
+from edgekit.old_names import rename_stored_recipe
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
@@ -34,7 +49,7 @@ from edgekit_agent.trust.signatures import has_valid_signature, read_statement
 from edgekit_agent.trust.statements import Signature, Statement
 
 MANIFEST = "manifest.json"
-CANARIES = "canaries.npz"
+GOLDEN_SAMPLES = "golden.npz"
 SIGNATURE = "signature.json"
 SUFFIX = ".edgekit"
 PACKED = ".packed"
@@ -44,7 +59,10 @@ RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
 REPORT = "report.html"
-BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, SIGNATURE, LOCK, REPORT)
+MODELS = ("model.onnx", "model.tflite")
+BUILT_FILES = (
+    *MODELS, GOLDEN_SAMPLES, OLD_GOLDEN_SAMPLES, MANIFEST, SIGNATURE, LOCK, REPORT,
+)  # fmt: skip
 _MOST_SIGNATURE_BYTES = 1 << 18
 # In bytes; file systems have 255, some of them for the suffix.
 _LONGEST_NAME = 200
@@ -133,12 +151,12 @@ def _checked_name(name: str) -> str:
 class Manifest(_Part):
     """Manifest of a bundle.
 
-    ``forms`` lists the candidates with the same low-bit weights; without such candidates, only the
-    packed one. ``recipe``, ``provenance``, ``measurements`` and ``verdict`` inform the reader;
+    ``variants`` lists the candidates with the same low-bit weights; without such candidates, only
+    the packed one. ``recipe``, ``provenance``, ``measurements`` and ``verdict`` inform the reader;
     nothing on the device depends on them.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: SchemaVersion = SCHEMA_VERSION
     name: Annotated[str, AfterValidator(_checked_name)]
     model: str
     format: Format
@@ -151,14 +169,20 @@ class Manifest(_Part):
     runtime: RuntimeUse
     profile: DeviceProfile
     files: tuple[BundledFile, ...]
-    canaries: str = CANARIES
+    golden_samples: str = GOLDEN_SAMPLES
     max_relative_error: float = Field(default=0.1, ge=0, le=MOST_RELATIVE_ERROR)
     recipe: dict[str, Any]
     provenance: dict[str, Any]
     measurements: list[dict[str, Any]]
     verdict: dict[str, Any]
     passes: bool
-    forms: tuple[StorageVariant, ...] = ()
+    variants: tuple[StorageVariant, ...] = ()
+
+    @field_validator("recipe")
+    @classmethod
+    def _rename_steps(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        """Read a recipe of an earlier version under the present names of passes and settings."""
+        return rename_stored_recipe(recipe)
 
     def file(self, name: str) -> BundledFile:
         """Return the entry of a file by its name."""
@@ -303,11 +327,12 @@ def open_bundle(path: Path) -> Bundle:
     except _DAMAGE as error:
         raise UserError(f"{path}: not a bundle: {reason(error)}", hint=_HINT) from error
     try:
-        strictjson.loads(text)
+        values = use_present_fields(strictjson.loads(text))
     except ValueError as error:
         raise UserError(f"{path}: {MANIFEST}: {reason(error)}", hint=_HINT) from error
+    check_schema_version(path, values)
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
@@ -316,7 +341,7 @@ def open_bundle(path: Path) -> Bundle:
         check_file_names([MANIFEST, *(file.name for file in manifest.files)])
     except ValueError as error:
         raise UserError(f"{path}: {MANIFEST}: {error}", hint=_HINT) from error
-    absent = {manifest.model, manifest.canaries} - {file.name for file in manifest.files}
+    absent = {manifest.model, manifest.golden_samples} - {file.name for file in manifest.files}
     if absent:
         raise UserError(
             f"{path}: {MANIFEST}: the digest of {', '.join(sorted(absent))} is missing", hint=_HINT

@@ -10,10 +10,10 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from edgekit.compression.old_names import OLD_PASSES
 from edgekit.compression.registry import PASSES, PassSpec, Promise
 from edgekit.config.plugins import Plugin, load_plugins, warn_of_plugin
 from edgekit.errors import first_line
+from edgekit.old_names import OLD_PASSES
 from edgekit.recipe import PruneChannels, Step
 
 GROUP = "edgekit.passes"

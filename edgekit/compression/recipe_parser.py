@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
-from edgekit.compression.old_names import OLD_PASSES, OldNames
 from edgekit.compression.pass_table import find_pass, get_pass, list_pass_names
 from edgekit.config.toml import read_toml
 from edgekit.errors import UserError, did_you_mean
+from edgekit.old_names import OLD_PASSES, OldNames
 from edgekit.recipe import Bounds, Recipe, Step
 
 _NAMES = {int: "a whole number", float: "a number", str: "text"}

@@ -17,9 +17,10 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from edgekit.bundle.manifest import (
-    CANARIES,
+    GOLDEN_SAMPLES,
     LOCK,
     MANIFEST,
+    MODELS,
     PACKED,
     SIGNATURE,
     SUFFIX,
@@ -32,6 +33,7 @@ from edgekit.bundle.manifest import (
     encode_signature,
     write_bundle,
 )
+from edgekit.bundle.manifest_versions import OLD_GOLDEN_SAMPLES
 from edgekit.bundle.packing import TransferData, encode_for_transfer
 from edgekit.bundle.results import Build, Candidate, Rejection
 from edgekit.compression.pass_table import get_tools
@@ -98,14 +100,14 @@ def pack_bundle(
     model_name = f"model.{candidate.model.format}"
     members = {
         model_name: candidate.model.path.read_bytes(),
-        CANARIES: golden.read_bytes(),
+        GOLDEN_SAMPLES: golden.read_bytes(),
     }
     sent = encode_for_transfer(members[model_name], partial(tick, "packing"))
     files = tuple(
-        _describe_file(name, data, None if name == CANARIES else sent)
+        _describe_file(name, data, None if name == GOLDEN_SAMPLES else sent)
         for name, data in members.items()
     )
-    forms = tuple(
+    variants = tuple(
         _build_variant(c, chosen=c is candidate) for c in _iter_same_weights(found, candidate)
     )
     manifest = _build_manifest(
@@ -114,7 +116,7 @@ def pack_bundle(
         files=files,
         compared=compared[candidate.key],
         passes=candidate is found.chosen,
-        forms=forms,
+        variants=variants,
     )
     text = encode_manifest(manifest)
     for name, data in members.items():
@@ -129,7 +131,7 @@ def pack_bundle(
         signed[SIGNATURE] = encode_signature(intake.signer.sign(manifest, text))
         write_atomic(str(out / SIGNATURE), signed[SIGNATURE])
     write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | signed | {MANIFEST: text})
-    for stale in {"model.onnx", "model.tflite"} - {model_name}:
+    for stale in {*MODELS, OLD_GOLDEN_SAMPLES} - {model_name}:
         (out / stale).unlink(missing_ok=True)
     write_atomic(str(out / MANIFEST), text)
     return manifest
@@ -156,7 +158,7 @@ def estimate_overhead_bytes(intake: BuildInputs, candidate: Candidate, compared:
             transfer_bytes=sizes.transfer_bytes,
             encoding="packed",
         ),
-        _describe_file(CANARIES, golden, None),
+        _describe_file(GOLDEN_SAMPLES, golden, None),
     )
     manifest = _build_manifest(
         intake,
@@ -164,7 +166,7 @@ def estimate_overhead_bytes(intake: BuildInputs, candidate: Candidate, compared:
         files=files,
         compared=compared,
         passes=True,
-        forms=(_build_variant(timed, chosen=True),),
+        variants=(_build_variant(timed, chosen=True),),
     )
     text = encode_manifest(manifest)
     signed = encode_signature(intake.signer.sign(manifest, text)) if intake.signer else b""
@@ -179,7 +181,7 @@ def _build_manifest(
     files: tuple[BundledFile, ...],
     compared: Comparison,
     passes: bool,
-    forms: tuple[StorageVariant, ...],
+    variants: tuple[StorageVariant, ...],
 ) -> Manifest:
     host = candidate.get_measurement(HOST)
     return Manifest(
@@ -204,7 +206,7 @@ def _build_manifest(
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
         verdict=_encode_verdict(candidate) | {"comparison": asdict(compared)},
         passes=passes,
-        forms=forms,
+        variants=variants,
     )
 
 

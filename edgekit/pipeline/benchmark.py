@@ -248,7 +248,7 @@ def _open_bundle_subject(
     tick: Tick,
 ) -> Subject:
     manifest = bundle.manifest
-    for name in (manifest.model, manifest.canaries):
+    for name in (manifest.model, manifest.golden_samples):
         (scratch / name).write_bytes(bundle.read(name))
     model = read_model(scratch / manifest.model)
     data = open_split(
@@ -263,7 +263,9 @@ def _open_bundle_subject(
     return Subject(
         model=model,
         profile=manifest.profile,
-        inputs=data.first(32).samples if data else _read_golden_inputs(scratch, manifest.canaries),
+        inputs=data.first(32).samples
+        if data
+        else _read_golden_inputs(scratch, manifest.golden_samples),
         evaluation=data,
         metric=metric or manifest.metric,
         output=manifest.output,

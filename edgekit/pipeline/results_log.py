@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from edgekit.bundle.layer_report import LayerCost
 from edgekit.bundle.manifest import MANIFEST, Manifest, open_bundle
 from edgekit.bundle.results import Measurement, Verdict
-from edgekit.compression.old_names import rename_stored_step
 from edgekit.errors import UserError, reason
 from edgekit.model import Format
+from edgekit.old_names import rename_stored_step
 from edgekit.pipeline.noninferiority import Comparison
 
 RESULTS = "results.jsonl"

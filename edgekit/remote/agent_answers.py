@@ -18,6 +18,7 @@ from edgekit.printable import escape_text
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import BenchJob, ForgetJob, PlanJob, ProbeJob, ReceiveJob, ScoreJob
+from edgekit_agent.protocol import PROTOCOL, Version
 from edgekit_agent.results import (
     DeviceFacts,
     Greeting,
@@ -160,13 +161,13 @@ def find_greeting(line: bytes) -> Greeting | None:
     return greeting
 
 
-def read_progress(value: object) -> StageProgress:
-    """Read a progress report of the agent.
+def read_progress(value: object, *, peer: Version = PROTOCOL) -> StageProgress:
+    """Read a progress report of an agent that speaks a version of the protocol.
 
     Raises:
         ValueError: a field is missing, unknown, of another type or out of range.
     """
-    said = decode(StageProgress, value)
+    said = decode(StageProgress, value, peer=peer)
     _check(said.done >= 0 and said.total >= 0, "progress: the count is negative")
     if said.part is not None:
         _check(said.part.start >= 0, "progress: the sample count is negative")
@@ -174,19 +175,20 @@ def read_progress(value: object) -> StageProgress:
     return replace(said, stage=said.stage[:_LONGEST_STAGE])
 
 
-def read_result(cls: type[R], value: object, job: object) -> R:
+def read_result(cls: type[R], value: object, job: object, *, peer: Version = PROTOCOL) -> R:
     """Read the record that answers a job.
 
     Args:
         cls: the type of the record.
         value: the JSON value that the agent sent.
         job: the job that the record must fit.
+        peer: the version of the protocol that the agent speaks.
 
     Raises:
         ValueError: a field is missing, unknown, of another type or out of range, or the answer
             does not fit the job.
     """
-    record = decode(cls, value)
+    record = decode(cls, value, peer=peer)
     _check_record(record)
     _check_fits(record, job)
     return record

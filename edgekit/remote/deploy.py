@@ -144,7 +144,7 @@ def _install(
         runtime_version=found.version,
         threads=use.threads,
         site=found.site,
-        canaries=manifest.canaries,
+        golden_samples=manifest.golden_samples,
         max_relative_error=manifest.max_relative_error,
         signature=bundle.signature,
         permit=permit,

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import math
-import shlex
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,12 +23,15 @@ from edgekit.remote.agent_answers import (
     read_progress,
     read_result,
 )
-from edgekit.remote.agent_file import pack_agent, read_script, shorten_script
+from edgekit.remote.agent_file import pack_agent
+from edgekit.remote.agent_version import check_agent_version, is_bad_job
 from edgekit.remote.home import Home
 from edgekit.remote.local import LocalTransport
+from edgekit.remote.start_commands import OLDEST_PYTHON, make_fast_start, make_launch
 from edgekit.remote.transport import LineTooLong, Stream, Transport, signal_name, write_all
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.jobs import ProbeJob
+from edgekit_agent.protocol import FIRST, PROTOCOL, Version, read_version
 from edgekit_agent.results import DeviceFacts, Failure, Greeting, StageProgress
 
 R = TypeVar("R")
@@ -43,20 +45,8 @@ SILENCE_S = 600.0
 START_S = 120.0
 # Limits of the agent's start, which may include its transfer over a slow link.
 START_BOUNDS = Bounds(total_s=600.0)
-OLDEST_PYTHON = (3, 9)
 # The most bytes that login scripts may print before the agent's greeting.
 MOST_NOISE_BYTES = 1 << 20
-
-_FAST_START = "{own}{python} -Ic {fast_start} {home} {digest};exit $?"
-_LAUNCH = """\
-for p in {pythons}; do
-  if "$p" -I -S -c 'import sys; sys.exit(sys.version_info < {oldest})' 2>/dev/null; then
-    {own}"$p" -I -c {bootstrap} {home} {rule} {digest} {size}
-    exit $?
-  fi
-done
-echo '{{"edgekit": {{"python": false}}}}'
-"""
 
 
 @contextlib.contextmanager
@@ -114,6 +104,8 @@ class Session:
         self.bytes_sent = 0
         self.delivered = False
         self._reported = 0
+        self._agent: Version | None = None  # the agent's protocol, once it has answered
+        self._agent_states_version = True  # False = it is of version 1.0, and may refuse a version
         self._transport = transport
         self._stream: Stream | None = None
 
@@ -152,30 +144,41 @@ class Session:
         """
         self.delivered = False
         stream = self._stream or self.start()
-        line = json.dumps(encode_job(job), separators=(",", ":")).encode() + b"\n"
         bounds = bounds_of(job)
         watch = LimitTracker(replace(bounds, total_s=min(bounds.total_s, total_s)))
         try:
-            answer = self._send(stream, [line], payload, watch, progress)
-            while answer is None:
-                answer = self._read(stream, silence_s, watch, progress)
+            known = self._agent
+            answer = self._exchange(stream, job, payload, watch, silence_s, progress)
+            if known is None and not self._agent_states_version and is_bad_job(answer):
+                answer = self._exchange(stream, job, payload, watch, silence_s, progress)
         except BaseException:
             # A new agent for the next job, which must not read the rest of this answer.
             self.close()
             raise
         return self._decode_result(result, answer, job)
 
+    def _exchange(
+        self,
+        stream: Stream,
+        job: object,
+        payload: Iterable[bytes],
+        watch: LimitTracker,
+        silence_s: float,
+        progress: Progress | None,
+    ) -> dict[str, Any]:
+        """Send a job in the version of the agent, as far as it is known, and read its answer."""
+        message = encode_job(job, peer=PROTOCOL if self._agent_states_version else FIRST)
+        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        answer = self._send(stream, [line], payload, watch, progress)
+        while answer is None:
+            answer = self._read(stream, silence_s, watch, progress)
+        return answer
+
     def start(self) -> Stream:
         """Start the agent; send it first if the device lacks it."""
         watch = LimitTracker(START_BOUNDS)
         stream = self._open(
-            _FAST_START.format(
-                python=shlex.quote(self._transport.pythons[0]),
-                fast_start=shlex.quote(shorten_script(read_script("fast_start.py"))),
-                home=shlex.quote(self.home),
-                own=self._home_prefix(),
-                digest=pack_agent().digest,
-            )
+            make_fast_start(self._transport.pythons[0], Home(path=self.home, rule=self._rule))
         )
         try:
             said = self._read_greeting(stream, watch)
@@ -190,28 +193,14 @@ class Session:
         self.home = said.home
         return stream
 
-    def _home_prefix(self) -> str:
-        """Return the shell prefix that makes ``--home`` override ``EDGEKIT_HOME`` on the device."""
-        return f"env EDGEKIT_HOME={shlex.quote(self.home)} " if self._rule == "said" else ""
-
     def _start_agent(self, watch: LimitTracker) -> tuple[Stream, Greeting]:
         """Find Python on the device, send the agent and start it."""
-        agent = pack_agent()
         stream = self._open(
-            _LAUNCH.format(
-                pythons=" ".join(map(shlex.quote, self._transport.pythons)),
-                oldest=OLDEST_PYTHON,
-                bootstrap=shlex.quote(read_script("bootstrap.py")),
-                home=shlex.quote(self.home),
-                rule=self._rule,
-                own=self._home_prefix(),
-                digest=agent.digest,
-                size=len(agent.data),
-            )
+            make_launch(self._transport.pythons, Home(path=self.home, rule=self._rule))
         )
         said = self._read_greeting(stream, watch)
         if said.send is not None:
-            self._write(stream, agent.data)
+            self._write(stream, pack_agent().data)
             said = self._read_greeting(stream, watch)
         if said.python is False:
             raise self._make_no_python_error()
@@ -330,10 +319,12 @@ class Session:
             raise self._make_garbled_error(line) from error
         if not {"progress", "result", "error"} & set(value):
             raise self._make_garbled_error(line)
-        if "progress" not in value:
-            return value
         try:
-            said = read_progress(value["progress"])
+            self._agent, self._agent_states_version = read_version(value), "protocol" in value
+            check_agent_version(self.name, self._agent)
+            if "progress" not in value:
+                return value
+            said = read_progress(value["progress"], peer=self._agent or PROTOCOL)
         except ValueError as error:
             raise self._make_wrong_answer_error(error) from error
         if progress is not None:
@@ -362,8 +353,8 @@ class Session:
     def _decode_result(self, result: type[R], answer: dict[str, Any], job: object) -> R:
         try:
             if "error" not in answer:
-                return read_result(result, answer["result"], job)
-            failure = decode(Failure, answer["error"])
+                return read_result(result, answer["result"], job, peer=self._agent or PROTOCOL)
+            failure = decode(Failure, answer["error"], peer=self._agent or PROTOCOL)
         except ValueError as error:
             self.close()
             raise self._make_wrong_answer_error(error) from error

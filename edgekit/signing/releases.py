@@ -61,7 +61,7 @@ class Signer:
                 model=manifest.model,
                 runtime=manifest.runtime.name,
                 threads=manifest.runtime.threads,
-                canaries=manifest.canaries,
+                golden_samples=manifest.golden_samples,
                 max_relative_error=manifest.max_relative_error,
                 files=tuple(files),
             ),

@@ -3,5 +3,3 @@
 Importing this package needs the standard library of Python 3.9 and nothing else. A runtime and
 numpy are imported by the worker process that runs a model, and only there.
 """
-
-PROTOCOL = 1

@@ -7,13 +7,14 @@ import platform
 import sys
 from typing import Any, Callable, Dict, List, Optional
 
-from edgekit_agent import PROTOCOL, worker
+from edgekit_agent import worker
 from edgekit_agent.boot.watch import confirm, run_watch
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, PeerGone, to_failure
 from edgekit_agent.jobs import ExpandJob, HealthJob
 from edgekit_agent.limits import NO_LIMITS, get_expand_limits, get_health_limits
 from edgekit_agent.measure.probe import probe
+from edgekit_agent.protocol import PROTOCOL, Version
 from edgekit_agent.releases.audit import run_and_log
 from edgekit_agent.releases.install import install, rollback, status
 from edgekit_agent.releases.receive import forget, plan, receive
@@ -72,8 +73,8 @@ def _serve() -> int:
 
 def _answer(line: bytes, inlet: Inlet, outlet: Outlet) -> None:
     try:
-        kind, job = read_job(line)
-        result = _run(kind, job, inlet, outlet)
+        kind, job, peer = read_job(line)
+        result = _run(kind, job, peer, inlet, outlet)
     except PeerGone:
         raise
     except Exception as error:  # noqa: BLE001 - every error is reported to the host
@@ -85,6 +86,7 @@ def _answer(line: bytes, inlet: Inlet, outlet: Outlet) -> None:
 def _run(
     kind: str,
     job: Any,  # noqa: ANN401 - the record that belongs to the kind
+    peer: Version,
     inlet: Inlet,
     outlet: Outlet,
 ) -> Dict[str, Any]:
@@ -115,7 +117,7 @@ def _run(
     }
     if kind not in handlers:
         raise AgentError("bad_job", f"unknown kind of job: {kind}")
-    return encode(handlers[kind]())
+    return encode(handlers[kind](), peer=peer)
 
 
 if __name__ == "__main__":

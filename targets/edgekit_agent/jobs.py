@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
+from edgekit_agent.protocol import mark_old_name
 from edgekit_agent.samples import Samples
 from edgekit_agent.trust.statements import Signature, TrustedKey
 
@@ -66,7 +67,7 @@ class ScoreJob:
 
 @dataclass(frozen=True)
 class HealthJob:
-    """Run the golden samples in ``canaries`` and compare the outputs.
+    """Run the golden samples in a file and compare the outputs.
 
     The file is one ``.npz`` with ``input:NAME`` and ``output:NAME`` arrays. The model is healthy if
     every output has the expected shape, is non-finite at the same positions, and has a relative RMS
@@ -74,7 +75,7 @@ class HealthJob:
     """
 
     model: ModelRef
-    canaries: str
+    golden_samples: str = field(metadata=mark_old_name("canaries"))
     max_relative_error: float = 0.1
 
 
@@ -152,9 +153,9 @@ class RuntimeJob:
 class InstallJob:
     """Assemble a release from received blobs, check its health, and switch ``current`` to it.
 
-    ``canaries`` is the file of golden samples among ``files``. ``permit`` is a signed permit to
-    install a lower version. Unless the release is confirmed within ``watch_s`` seconds, the device
-    goes back; 0 = it needs no confirmation.
+    ``golden_samples`` is the name of one of the ``files``. ``permit`` is a signed permit to install
+    a lower version. Unless the release is confirmed within ``watch_s`` seconds, the device goes
+    back; 0 = it needs no confirmation.
     """
 
     home: str
@@ -164,7 +165,7 @@ class InstallJob:
     runtime: str
     threads: int
     site: Optional[str]
-    canaries: str
+    golden_samples: str = field(metadata=mark_old_name("canaries"))
     max_relative_error: float = 0.1
     runtime_version: str = ""
     signature: Optional[Signature] = None

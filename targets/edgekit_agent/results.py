@@ -5,10 +5,11 @@ Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
 from edgekit_agent.jobs import NamedBlob
+from edgekit_agent.protocol import mark_old_name
 from edgekit_agent.releases.provenance import Provenance
 from edgekit_agent.trust.statements import TrustedKey
 
@@ -177,7 +178,7 @@ class Release:
     runtime: str
     threads: int
     site: Optional[str]
-    canaries: str
+    golden_samples: str = field(metadata=mark_old_name("canaries"))
     installed_at: str  # UTC, ISO 8601
     files: Tuple[NamedBlob, ...] = ()
     max_relative_error: float = 0.1

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Dict, Optional, Protocol, Tuple
 from edgekit_agent import strictjson
 from edgekit_agent.codec import JOBS, decode, encode
 from edgekit_agent.failures import AgentError, PeerGone
+from edgekit_agent.protocol import PROTOCOL, Version, read_version
 from edgekit_agent.results import Failure
 
 
@@ -137,22 +138,35 @@ class Outlet:
             raise PeerGone from error
 
     def _send(self, message: Dict[str, Any]) -> None:
-        self.line(json.dumps(message, allow_nan=False).encode() + b"\n")
+        stated = {**message, "protocol": str(PROTOCOL)}
+        self.line(json.dumps(stated, allow_nan=False).encode() + b"\n")
 
 
-def read_job(line: bytes) -> Tuple[str, Any]:
-    """Parse a job line; return the kind of the job and its record.
+def read_job(line: bytes) -> Tuple[str, Any, Version]:
+    """Parse a job line; return the kind of the job, its record, and the version of the host.
 
     Raises:
-        AgentError: ``bad_job``; the message says which field is wrong.
+        AgentError: ``protocol``: the host is of a version that does not work with this one;
+            ``bad_job``: the message says which field is wrong.
     """
     try:
         message = strictjson.loads(line)
-        if not isinstance(message, dict) or set(message) != {"job", "settings"}:
+        if not isinstance(message, dict) or set(message) - {"protocol"} != {"job", "settings"}:
             raise ValueError('expected {"job": KIND, "settings": {...}}')
+        peer = read_version(message)
+        if not PROTOCOL.works_with(peer):
+            raise _make_version_error(peer)
         if message["job"] not in JOBS:
             raise ValueError(f"unknown job {message['job']!r}; known: {', '.join(JOBS)}")
-        return message["job"], decode(JOBS[message["job"]], message["settings"])
+        return message["job"], decode(JOBS[message["job"]], message["settings"], peer=peer), peer
     except (ValueError, TypeError) as error:
         hint = "host and agent may be of different versions"
         raise AgentError("bad_job", f"not a job: {error}", hint=hint) from error
+
+
+def _make_version_error(peer: Version) -> AgentError:
+    where = "on the device" if peer > PROTOCOL else "on the machine that connects to it"
+    return AgentError(
+        "protocol",
+        f"the host speaks protocol {peer} and the agent {PROTOCOL}: upgrade edgekit {where}",
+    )

@@ -37,7 +37,7 @@ def run_worker(most_bytes: Optional[int] = None) -> None:
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     status = 0
     try:
-        kind, job = read_job(line)
+        kind, job, _ = read_job(line)
         outlet.result(encode(_run_job(kind, job, outlet)))
     except PeerGone:
         status = 1

@@ -184,14 +184,14 @@ def deliver(agent, blob):
 def bundle(models):
     """Return the files of a release: a model that echoes, its golden samples, and a text."""
 
-    def make(word, canary_outputs=None):
+    def make(word, golden_outputs=None):
         rows = np.arange(6, dtype=np.float32).reshape(2, 3) + 1
         buffer = io.BytesIO()
-        outputs = rows if canary_outputs is None else canary_outputs
+        outputs = rows if golden_outputs is None else golden_outputs
         np.savez(buffer, **{"input:x": rows, "output:y": outputs})
         return {
             "model.onnx": models["echo"].read_bytes(),
-            "canaries.npz": buffer.getvalue(),
+            "golden.npz": buffer.getvalue(),
             "word.txt": word.encode(),
         }
 
@@ -203,7 +203,7 @@ def install_job():
     def make(home, release, files, **settings):
         chosen = {"runtime": "onnxruntime", "threads": 1, "site": None, **settings}
         return InstallJob(
-            str(home), release, files, "model.onnx", canaries="canaries.npz", **chosen
+            str(home), release, files, "model.onnx", golden_samples="golden.npz", **chosen
         )
 
     return make

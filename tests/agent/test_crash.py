@@ -92,11 +92,13 @@ def job_for(home, release):
     objects = home / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     files = []
-    for name, content in (("model", "same"), ("canaries", "same too"), ("word", release)):
+    for name, content in (("model", "same"), ("golden_samples", "same too"), ("word", release)):
         digest = hashlib.sha256(content.encode()).hexdigest()
         (objects / digest).write_text(content)
         files.append(NamedBlob(name, digest))
-    return InstallJob(str(home), release, tuple(files), "model", "onnxruntime", 1, None, "canaries")
+    return InstallJob(
+        str(home), release, tuple(files), "model", "onnxruntime", 1, None, "golden_samples"
+    )
 
 
 def with_direct_link(home):

@@ -13,7 +13,7 @@ ROWS = np.arange(15, dtype=np.float32).reshape(5, 3) + 1
 @pytest.fixture
 def ask(agent, model_ref, tmp_path):
     def run(model, limit=0.1, **arrays):
-        path = tmp_path / "canaries.npz"
+        path = tmp_path / "golden.npz"
         np.savez(path, **{name.replace("_", ":"): array for name, array in arrays.items()})
         return agent.ask(HealthJob(model_ref(model), str(path), limit), Health)
 
@@ -83,8 +83,8 @@ def test_golden_samples_of_another_model_are_refused(ask):
 
 
 def test_a_file_without_golden_samples_is_refused(agent, model_ref, tmp_path):
-    (tmp_path / "canaries.npz").write_bytes(b"nothing of the kind")
-    job = HealthJob(model_ref("echo"), str(tmp_path / "canaries.npz"))
+    (tmp_path / "golden.npz").write_bytes(b"nothing of the kind")
+    job = HealthJob(model_ref("echo"), str(tmp_path / "golden.npz"))
     assert agent.ask(job, Health).kind == "bad_job"
 
 

@@ -72,7 +72,7 @@ def test_unreferenced_objects_are_removed(put, home):
     for release in ("one", "two", "three"):
         put(release)
     assert names(home / "releases") == ["three", "two"]
-    # The model and its canaries are the same in all; the words differ.
+    # The model and its golden samples are the same in all; the words differ.
     assert len(names(home / "objects")) == 4
     assert names(home / "parts") == []
 
@@ -220,7 +220,7 @@ def test_an_unhealthy_release_is_removed_and_not_served(
     agent, put, deliver, bundle, install_job, home
 ):
     put("one")
-    files = deliver(home, bundle("two", canary_outputs=np.full((2, 3), 9, np.float32)))
+    files = deliver(home, bundle("two", golden_outputs=np.full((2, 3), 9, np.float32)))
     failure = agent.ask(install_job(home, "two", files), Status)
     assert failure.kind == "unhealthy"
     assert "output y has a relative RMS error of" in failure.message
@@ -243,7 +243,7 @@ def test_a_release_without_its_model_is_refused_before_anything_is_created(
 
 
 def test_a_missing_blob_is_named(agent, install_job, home):
-    files = tuple(never_sent(name) for name in ("model.onnx", "canaries.npz"))
+    files = tuple(never_sent(name) for name in ("model.onnx", "golden.npz"))
     failure = agent.ask(install_job(home, "one", files), Status)
     assert (failure.kind, failure.transient) == ("missing_blob", True)
     assert names(home / "releases") == []
@@ -301,7 +301,7 @@ def test_a_rollback_to_a_damaged_release_is_refused(agent, put, home):
 def test_an_installed_release_can_be_asked_for_its_health(agent, put, home):
     put("one")
     model = ModelRef(str(home / "current" / "model.onnx"), "onnxruntime")
-    health = agent.ask(HealthJob(model, str(home / "current" / "canaries.npz")), Health)
+    health = agent.ask(HealthJob(model, str(home / "current" / "golden.npz")), Health)
     assert health == Health(True, 0.0)
 
 
@@ -310,6 +310,6 @@ def test_a_home_may_start_with_a_tilde(start_agent, bundle, install_job, tmp_pat
     job = InstallJob("~/kit", "one", (), "m", "onnxruntime", 1, None, "c")
     assert agent.ask(job, Status).kind == "bad_job"
     assert agent.ask(StatusJob("~/kit"), Status) == Status(None, None)
-    files = (never_sent("model.onnx"), never_sent("canaries.npz"))
+    files = (never_sent("model.onnx"), never_sent("golden.npz"))
     agent.ask(install_job("~/kit", "one", files), Status)
     assert (tmp_path / "kit" / "objects").is_dir()

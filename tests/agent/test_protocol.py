@@ -98,7 +98,7 @@ def test_the_version_is_printed(pyz):
     done = subprocess.run(
         [sys.executable, str(pyz), "--version"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("edgekit_agent protocol 1 ")
+    assert done.stdout.startswith("edgekit_agent protocol 1.1 ")
 
 
 def test_an_unknown_argument_is_refused(pyz):

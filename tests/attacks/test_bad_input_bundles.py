@@ -65,7 +65,7 @@ def test_files_that_are_not_bundles_are_refused(workplace, tiny):
         )
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "canaries.npz"])
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
 def test_a_changed_or_missing_file_of_a_build_folder_is_refused(bundle, name):
     data = bytearray((bundle / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -77,7 +77,7 @@ def test_a_changed_or_missing_file_of_a_build_folder_is_refused(bundle, name):
     refused_by_all(bundle, f"{name}: cannot be read")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "canaries.npz"])
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
 def test_a_changed_or_missing_file_of_a_bundle_is_refused(bundle, name):
     with zipfile.ZipFile(zip_files(bundle)) as archive:
         stored = next(n for n in archive.namelist() if n.removesuffix(".packed") == name)
@@ -122,19 +122,19 @@ def test_a_manifest_that_names_files_outside_the_bundle_is_refused(bundle, name)
     edit(bundle, model=name)
     refused_by_all(bundle, "manifest.json: the digest of")
     (bundle / "manifest.json").write_text(text)
-    edit(bundle, canaries=name)
+    edit(bundle, golden_samples=name)
     refused_by_all(bundle, "manifest.json: the digest of")
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"schema_version": 2}, "manifest.json: schema_version: "),
+        ({"schema_version": 3}, "built by a later edgekit (manifest schema version 3"),
         ({"runtime": None}, "manifest.json: runtime: "),
         ({"format": "pickle"}, "manifest.json: format: "),
         ({"runtime": {"name": "onnxruntime", "version": "1" * 5000, "threads": 1}}, "version: "),
         ({"color": "red"}, "manifest.json: color: "),
-        ({"files": []}, "manifest.json: the digest of canaries.npz, model.onnx is missing"),
+        ({"files": []}, "manifest.json: the digest of golden.npz, model.onnx is missing"),
     ],
 )
 def test_a_manifest_with_missing_or_wrong_fields_is_refused(bundle, changes, says):

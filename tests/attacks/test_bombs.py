@@ -71,7 +71,7 @@ def bundle_file(folder, model, model_bytes):
     path = folder / "b.edgekit"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("manifest.json", json.dumps(manifest))
-        archive.write(bundle.path / "canaries.npz", "canaries.npz")
+        archive.write(bundle.path / "golden.npz", "golden.npz")
         archive.writestr("model.onnx.packed", model)
     return path
 
@@ -109,7 +109,7 @@ def test_a_member_larger_than_the_manifest_states_is_not_unpacked(workplace):
     path = workplace / "bomb.edgekit"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(bundle.path / "manifest.json", "manifest.json")
-        archive.write(bundle.path / "canaries.npz", "canaries.npz")
+        archive.write(bundle.path / "golden.npz", "golden.npz")
         archive.writestr("model.onnx", bytes(100 << 20))
     done = edgekit("push", path, "local")
     assert done.code == 2
@@ -122,7 +122,7 @@ def test_a_member_larger_than_the_manifest_states_is_not_unpacked(workplace):
 
 
 @pytest.mark.parametrize("kind", ["fifo", "endless"])
-@pytest.mark.parametrize("name", ["b.edgekit", "manifest.json", "model.onnx", "canaries.npz"])
+@pytest.mark.parametrize("name", ["b.edgekit", "manifest.json", "model.onnx", "golden.npz"])
 def test_a_file_without_an_end_is_not_a_bundle(workplace, kind, name):
     bundle = make_bundle(workplace / "b", width=8)
     path = bundle.path / name
@@ -152,15 +152,15 @@ def make_golden(path, member_bytes):
 def ask(tmp_path):
     """Run a health check of a model in a worker with limits."""
 
-    def run(text, limits, canaries=None):
+    def run(text, limits, golden_samples=None):
         model = tmp_path / "model.onnx"
         head = '<ir_version: 8, opset_import: ["" : 17]> '
         model.write_bytes(onnx.parser.parse_model(head + text).SerializeToString())
-        if canaries is None:
-            canaries = tmp_path / "canaries.npz"
+        if golden_samples is None:
+            golden_samples = tmp_path / "golden.npz"
             rows = np.ones((2, 3), np.float32)
-            np.savez(canaries, **{"input:x": rows, "output:y": rows})
-        job = HealthJob(ModelRef(str(model), "onnxruntime"), str(canaries))
+            np.savez(golden_samples, **{"input:x": rows, "output:y": rows})
+        job = HealthJob(ModelRef(str(model), "onnxruntime"), str(golden_samples))
         end, start = os.pipe()
         try:
             return run_in_worker(job, Outlet(start), limits)
@@ -184,15 +184,15 @@ GREEDY = """g (float[N,3] x) => (float[N,3] y)
 
 def test_golden_samples_that_unpack_to_gibibytes_are_not_sent(workplace):
     bundle = make_bundle(workplace / "b", width=8)
-    data = make_golden(bundle.path / "canaries.npz", 3 * GIB).read_bytes()
+    data = make_golden(bundle.path / "golden.npz", 3 * GIB).read_bytes()
     manifest = json.loads(bundle.manifest_bytes)
     for file in manifest["files"]:
-        if file["name"] == "canaries.npz":
+        if file["name"] == "golden.npz":
             file |= {"bytes": len(data), "digest": hashlib.sha256(data).hexdigest()}
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))
     done = edgekit("push", bundle.path, "local")
     assert done.code == 2, done.err
-    assert "canaries.npz: not valid golden samples: expands to " in done.err
+    assert "golden.npz: not valid golden samples: expands to " in done.err
 
 
 def test_golden_samples_that_unpack_to_gibibytes_are_refused(ask, tmp_path):

@@ -33,12 +33,18 @@ def job_for(home, release, manifest="{}", **settings):
     objects = home / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     files = []
-    for name, content in (("model", release), ("canaries", "same"), ("manifest.json", manifest)):
+    for name, content in (
+        ("model", release),
+        ("golden_samples", "same"),
+        ("manifest.json", manifest),
+    ):
         digest = hashlib.sha256(content.encode()).hexdigest()
         (objects / digest).write_text(content)
         files.append(NamedBlob(name, digest))
     chosen = {"runtime": "onnxruntime", "threads": 1, "site": None, **settings}
-    return InstallJob(str(home), release, tuple(files), "model", canaries="canaries", **chosen)
+    return InstallJob(
+        str(home), release, tuple(files), "model", golden_samples="golden_samples", **chosen
+    )
 
 
 def put(home, release, manifest="{}", **settings):
@@ -139,7 +145,7 @@ def release_of(home, word, threads=1):
     manifest = json.dumps(
         {
             "model": job.model,
-            "canaries": job.canaries,
+            "golden_samples": job.golden_samples,
             "runtime": {"name": job.runtime, "threads": threads},
             "files": [vars(file) for file in job.files[:2]],
             "max_relative_error": 0.1,

@@ -24,7 +24,7 @@ __all__ = ["running_sshd", "sshd"]
 pytestmark = pytest.mark.sshd
 
 CUTS = 6
-# How long after the job that installs: while it verifies, runs the canaries, switches, tidies up.
+# How long after the job that installs: it verifies, runs the golden samples, switches, cleans.
 LATER_S = (0.2, 0.4, 0.6)
 
 
@@ -204,7 +204,7 @@ def test_data_received_before_the_interruption_is_not_sent_again(
     bundle = make_bundle(tmp_path / "big", seed=2, width=width, low_bits=low_bits)
     sent = bundle.encode_for_transfer("model.onnx")
     assert sent.encoding == "packed"
-    total = len(sent.data) + bundle.manifest.file("canaries.npz").bytes
+    total = len(sent.data) + bundle.manifest.file("golden.npz").bytes
     with (
         make_proxy(sshd, tmp_path, monkeypatch, cut_after=int(0.8 * total)),
         pytest.raises(DeviceError, match="connection was lost"),

@@ -136,7 +136,7 @@ def test_freeze_is_refused_if_the_clock_is_behind(device, served, key, tmp_path)
 
 def test_mix_and_match_of_two_signed_releases_is_refused(device, served, key, tmp_path):
     other = make_signed(tmp_path / "other", key, seed=1, version=6)
-    for name in ("model.onnx", "canaries.npz"):
+    for name in ("model.onnx", "golden.npz"):
         mixed = tuple(
             NamedBlob(f.name, served.manifest.file(name).digest if f.name == name else f.digest)
             for f in other.blobs()
@@ -153,8 +153,8 @@ def test_mix_and_match_of_two_signed_releases_is_refused(device, served, key, tm
         {"max_relative_error": 0.5},
         {"threads": 64},
         {"runtime": "litert"},
-        {"model": "canaries.npz"},
-        {"canaries": "model.onnx"},
+        {"model": "golden.npz"},
+        {"golden_samples": "model.onnx"},
         {"release": "0" * 16},
     ],
 )

@@ -174,7 +174,7 @@ def manifest(chosen="static-int8"):
         output=None,
         runtime=RuntimeUse(name="onnxruntime", version="1.32.0", threads=2),
         profile=load_profile("tablet-x86"),
-        files=(model, BundledFile(name="canaries.npz", digest=digest("c"), bytes=9000)),
+        files=(model, BundledFile(name="golden.npz", digest=digest("c"), bytes=9000)),
         recipe={"name": chosen, "seed": 11, "steps": [STATIC.as_json()]},
         provenance={"tools": {"onnx": "1.23.2", "onnxruntime": "1.32.0"}, "splits": {"eval": "ab"}},
         measurements=[],

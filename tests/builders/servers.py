@@ -281,9 +281,9 @@ def make_bundle(
     (y,) = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(
         None, {"x": x}
     )
-    canaries = io.BytesIO()
-    np.savez(canaries, **{"input:x": x, "output:y": -y if wrong else y})
-    members = {"model.onnx": data, "canaries.npz": canaries.getvalue()}
+    golden_samples = io.BytesIO()
+    np.savez(golden_samples, **{"input:x": x, "output:y": -y if wrong else y})
+    members = {"model.onnx": data, "golden.npz": golden_samples.getvalue()}
     folder.mkdir(parents=True)
     for name, content in members.items():
         (folder / name).write_bytes(content)

@@ -77,7 +77,7 @@ def install_anyway(device, bundle, *, signature="own", **changes):
         "runtime": manifest.runtime.name,
         "threads": manifest.runtime.threads,
         "site": None,
-        "canaries": manifest.canaries,
+        "golden_samples": manifest.golden_samples,
         "max_relative_error": manifest.max_relative_error,
         "signature": bundle.signature if signature == "own" else signature,
         **changes,

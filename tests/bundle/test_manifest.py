@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from edgekit.bundle.manifest import (
-    CANARIES,
+    GOLDEN_SAMPLES,
     MANIFEST,
     BundledFile,
     Manifest,
@@ -23,7 +23,7 @@ from edgekit.config.profile import load_profile
 from edgekit.errors import UserError
 from edgekit_agent.packing.unpack import unpack
 
-CONTENTS = {"model.onnx": b"model" * 1000, CANARIES: b"canaries"}
+CONTENTS = {"model.onnx": b"model" * 1000, GOLDEN_SAMPLES: b"golden_samples"}
 
 
 def manifest(**changes):
@@ -142,7 +142,7 @@ def test_a_file_name_that_leaves_the_bundle_is_refused(lay, name):
     [
         (lambda m: m.pop("model"), "model: Field required"),
         (lambda m: m.update(extra=1), "extra"),
-        (lambda m: m.update(schema_version=2), "schema_version"),
+        (lambda m: m.update(schema_version=3), "built by a later edgekit .*upgrade edgekit"),
         (lambda m: m["profile"].pop("hardware"), r"profile\.hardware"),
         (lambda m: m.update(model="other.onnx"), r"the digest of other\.onnx is missing"),
     ],

@@ -29,7 +29,7 @@ def test_a_build_folder_contains_all_promised_files(built):
     out = project / "build" / PROFILE
     assert {path.name for path in out.iterdir()} == {
         "model.onnx",
-        "canaries.npz",
+        "golden.npz",
         "manifest.json",
         "results.jsonl",
         "report.html",
@@ -44,10 +44,10 @@ def test_the_bundle_file_and_the_build_folder_are_the_same(built):
     out = built[0] / "build" / PROFILE
     file = open_bundle(out / f"{PROFILE}.edgekit")
     with zipfile.ZipFile(file.path) as archive:
-        assert archive.namelist() == ["canaries.npz", "manifest.json", "model.onnx.packed"]
+        assert archive.namelist() == ["golden.npz", "manifest.json", "model.onnx.packed"]
         packed = archive.getinfo("model.onnx.packed").compress_size
     assert file.manifest_bytes == (out / "manifest.json").read_bytes()
-    for name in ("canaries.npz", "model.onnx"):
+    for name in ("golden.npz", "model.onnx"):
         assert file.read(name) == (out / name).read_bytes()
     model = file.manifest.file("model.onnx")
     assert (model.encoding, model.transfer_bytes) == ("packed", packed)
@@ -57,18 +57,18 @@ def test_the_bundle_file_and_the_build_folder_are_the_same(built):
 def test_the_manifest_lists_the_cost_of_every_storage_variant(built):
     out = built[0] / "build" / PROFILE
     manifest = open_bundle(out).manifest
-    (form,) = manifest.forms
+    (variant,) = manifest.variants
     measured = manifest.measurements[0]
-    assert form.name == manifest.recipe["name"]
-    assert form.disk_bytes == (out / "model.onnx").stat().st_size
-    assert form.transfer_bytes == manifest.file("model.onnx").transfer_bytes
-    assert form.encoding == "packed"
-    assert form.peak_rss_bytes == measured["peak_rss_bytes"] > 1 << 20
-    assert (form.latency_p50_ms, form.latency_p95_ms) == (
+    assert variant.name == manifest.recipe["name"]
+    assert variant.disk_bytes == (out / "model.onnx").stat().st_size
+    assert variant.transfer_bytes == manifest.file("model.onnx").transfer_bytes
+    assert variant.encoding == "packed"
+    assert variant.peak_rss_bytes == measured["peak_rss_bytes"] > 1 << 20
+    assert (variant.latency_p50_ms, variant.latency_p95_ms) == (
         measured["latency"]["p50_ms"],
         measured["latency"]["p95_ms"],
     )
-    assert (form.source, form.chosen) == ("host", True)
+    assert (variant.source, variant.chosen) == ("host", True)
 
 
 def test_a_build_touches_nothing_but_its_own_folder(built, tmp_path):
@@ -166,7 +166,7 @@ def test_a_build_from_another_cache_gives_the_same_bytes(built, digits):
     )
     assert other.code == 0
     assert "histograms" in other.err, "it was made anew"
-    for name in ("model.onnx", "canaries.npz", "edgekit.lock"):
+    for name in ("model.onnx", "golden.npz", "edgekit.lock"):
         same = (digits / "build" / PROFILE / name).read_bytes()
         assert (digits / "other" / name).read_bytes() == same
 
@@ -298,7 +298,7 @@ def test_a_recipe_file_and_the_same_steps_make_the_same_bytes(tiny):
     for how in (("--recipe", "r.toml"), by_hand):
         facts = json.loads(edgekit("build", "-C", tiny, "--json", *how).out)
         found.append({c["name"]: c["digest"] for c in facts["candidates"]})
-    assert found[0].pop("mine") == found[1].pop("clean+quantize")
+    assert found[0].pop("mine") == found[1].pop("clean+quantize-static")
 
 
 def test_a_recipe_that_fails_the_gate_ends_with_3_though_the_original_would_pass(tiny):

@@ -196,7 +196,7 @@ def test_an_update_sends_what_the_build_judged(bundle, workplace):
     files = sum(f["transfer_bytes"] or f["bytes"] for f in manifest["files"])
     assert abs(files + len(sent) + COMMANDS_BYTES - update) < 200
     assert update - 1500 < pushed["sent_bytes"] <= update
-    assert (other / "canaries.npz").stat().st_size < 1000
+    assert (other / "golden.npz").stat().st_size < 1000
 
 
 def test_a_damaged_manifest_leaves_the_rest_of_the_status(bundle, workplace):

@@ -116,7 +116,7 @@ def test_a_tflite_bundle_is_pushed_checked_and_served(workplace):
     steps = ("--step", "clean", "--step", "quantize-static", "--step", "to-tflite")
     done = edgekit("build", "-C", project, "--runtime", "litert", *steps, "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["chosen"] == "clean+quantize+tflite"
+    assert json.loads(done.out)["chosen"] == "clean+quantize-static+to-tflite"
     pushed = edgekit("push", project / "build" / PROFILE, "local", "--json")
     assert pushed.code == 0, pushed.err
     (report,) = json.loads(pushed.out)

@@ -47,7 +47,7 @@ def test_with_a_key_folder_and_file_are_signed(tiny):
         assert (statement.key, statement.profile) == (key.public, PROFILE)
         assert statement.expires_s - statement.signed_s == 365 * 86400
         assert statement.version == statement.signed_s
-        assert {f.name for f in statement.files} == {"manifest.json", "model.onnx", "canaries.npz"}
+        assert {f.name for f in statement.files} == {"manifest.json", "model.onnx", "golden.npz"}
 
 
 def test_edgekit_toml_names_key_version_and_validity(tiny):

@@ -274,12 +274,12 @@ def test_build_push_and_bench_carry_states(tmp_path, monkeypatch):
     built = edgekit("build", "-C", tmp_path, "--device", "tablet-x86", "--step", "clean",
                     "--allow-failing")  # fmt: skip
     bundle = tmp_path / "build" / "tablet-x86"
-    canaries = np.load(bundle / "canaries.npz")
+    golden_samples = np.load(bundle / "golden.npz")
 
     assert built.code == 0
-    assert canaries["input:state"].shape[1:] == (2, 6)
-    assert canaries["axis:state"].tolist() == [1]
-    assert canaries["constant:rate"].tolist() == [16000]
+    assert golden_samples["input:state"].shape[1:] == (2, 6)
+    assert golden_samples["axis:state"].tolist() == [1]
+    assert golden_samples["constant:rate"].tolist() == [16000]
     assert edgekit("push", bundle, "local").code == 0
     assert edgekit("bench", bundle, "local").code == 0
     timed = edgekit("bench", path, "local", "-C", tmp_path, "--eval", "steps.npz", "--json")

@@ -41,7 +41,7 @@ def format_build(outcome: BuildOutcome) -> str:
             "",
             f"bundle: {intake.out.resolve()} (release {get_release_name(outcome.manifest)})",
         ]
-        lines += [f"  {_format_variant(form)}" for form in outcome.manifest.forms]
+        lines += [f"  {_format_variant(variant)}" for variant in outcome.manifest.variants]
         lines.append(f"  {_format_signature(outcome)}")
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ from edgekit.printable import escape_lines
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
-    from edgekit.compression.old_names import OldNames
+    from edgekit.old_names import OldNames
 
 # Exit codes of a command for several hosts, gravest first.
 _GRAVEST_FIRST = (
@@ -44,7 +44,7 @@ def show_progress() -> Iterator[Ticker]:
 @contextmanager
 def note_old_names() -> Iterator[OldNames]:
     """Collect names of earlier versions that the user gave, and print one note on them."""
-    from edgekit.compression.old_names import OldNames
+    from edgekit.old_names import OldNames
 
     old_names = OldNames()
     try:

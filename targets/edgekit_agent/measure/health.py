@@ -52,7 +52,7 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     Raises:
         AgentError: ``bad_job`` for a damaged file of golden samples; errors of the runtime.
     """
-    inputs, axes, expected, picked = _read_canaries(os.path.expanduser(job.canaries))
+    inputs, axes, expected, picked = _read_golden_samples(os.path.expanduser(job.golden_samples))
     progress("load", 0, 0)
     model = load_model(job.model).model
     missing = {t.name for t in model.inputs} ^ set(inputs) | (
@@ -61,7 +61,7 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     if missing:
         raise AgentError(
             "bad_job",
-            f"{job.canaries}: these golden samples belong to another model; the model lacks "
+            f"{job.golden_samples}: these golden samples belong to another model; the model lacks "
             f"{', '.join(sorted(missing))}",
         )
     outputs = run_samples(model, inputs, axes, progress)
@@ -83,7 +83,7 @@ def choose_positions(size: int, count: int) -> NDArray[np.int64]:
     return positions
 
 
-def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
+def _read_golden_samples(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
     """Read inputs, the sample axis of each, complete outputs, and outputs at some positions.
 
     ``axis:NAME`` holds the axis where it is not the first, ``constant:NAME`` the one value of an

@@ -221,7 +221,7 @@ def _check_release(release: Release) -> None:
         check_file_names(names)
     except ValueError as error:
         raise AgentError("bad_job", f"{release.name[:40]}: {error}", hint=_NOT_OURS) from error
-    for name in (release.model, release.canaries):
+    for name in (release.model, release.golden_samples):
         if name not in names:
             raise AgentError("bad_job", f"{name!r} is not among the files of the release")
 
@@ -233,7 +233,7 @@ def _build_release(job: InstallJob, statement: Optional[Statement]) -> Release:
         runtime=job.runtime,
         threads=job.threads,
         site=job.site,
-        canaries=job.canaries,
+        golden_samples=job.golden_samples,
         installed_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files=job.files,
         max_relative_error=job.max_relative_error,
@@ -329,7 +329,7 @@ def _check_health(home: Home, release: Release, ask_health: AskHealth) -> Health
     health = ask_health(
         HealthJob(
             model=ModelRef(path, release.runtime, release.threads, release.site),
-            canaries=os.path.join(folder, release.canaries),
+            golden_samples=os.path.join(folder, release.golden_samples),
             max_relative_error=release.max_relative_error,
         )
     )

@@ -44,13 +44,15 @@ def _read_manifest(folder: str) -> Optional[bytes]:
 
 def _build_release(name: str, manifest: Any, site: Optional[str], data: bytes) -> Release:  # noqa: ANN401
     files = [NamedBlob(str(f["name"]), str(f["digest"])) for f in manifest["files"]]
+    # "canaries" in manifests of schema version 1
+    name_key = "golden_samples" if "golden_samples" in manifest else "canaries"
     return Release(
         name=name,
         model=str(manifest["model"]),
         runtime=str(manifest["runtime"]["name"]),
         threads=int(manifest["runtime"]["threads"]),
         site=site,
-        canaries=str(manifest["canaries"]),
+        golden_samples=str(manifest[name_key]),
         installed_at="",
         files=(*files, NamedBlob(MANIFEST, hashlib.sha256(data).hexdigest())),
         max_relative_error=float(manifest["max_relative_error"]),

@@ -10,6 +10,7 @@ from typing import Any, Sequence
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.files import open_regular, write_atomic
+from edgekit_agent.protocol import FIRST
 from edgekit_agent.results import Release
 from edgekit_agent.trust.statements import MOST_VERSION
 
@@ -38,7 +39,7 @@ def check_record(release: Release) -> None:
     for file in release.files:
         _check_text(file.name, "file name", PLAIN_NAME)
         _check_text(file.digest, "sha256 in hex", DIGEST)
-    for name in (release.name, release.model, release.canaries, release.runtime):
+    for name in (release.name, release.model, release.golden_samples, release.runtime):
         _check_text(name, "name", PLAIN_NAME)
     if release.site is not None and not 0 < len(release.site) <= _MOST_PATH:
         raise ValueError("the path of its runtime is empty or too long")
@@ -101,7 +102,8 @@ def write_record(folder: str, release: Release) -> None:
         ValueError: it is out of its limits, or the record read back differs.
     """
     check_record(release)
-    text = json.dumps(encode(release), indent=1, allow_nan=False)
+    # Agents of protocol 1.0 read it too, if an earlier edgekit connects to the device.
+    text = json.dumps(encode(release, peer=FIRST), indent=1, allow_nan=False)
     write_atomic(os.path.join(folder, RECORD), text.encode())
     if read_record(folder) != release:
         raise ValueError("the record differs when it is read back")

@@ -138,7 +138,7 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
         "model": (job.model, statement.model),
         "runtime": (job.runtime, statement.runtime),
         "threads": (job.threads, statement.threads),
-        "golden samples": (job.canaries, statement.canaries),
+        "golden samples": (job.golden_samples, statement.golden_samples),
         "tolerance": (job.max_relative_error, statement.max_relative_error),
         "files": (
             sorted((file.name, file.digest) for file in job.files),

@@ -10,8 +10,10 @@ import dataclasses
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Tuple
+
+from edgekit_agent.protocol import encode_old, mark_old_name
 
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
 # The largest integer that every JSON parser holds exactly.
@@ -59,7 +61,7 @@ class Statement:
         expires_s: devices refuse it from this time on, in the same unit.
         arch: architecture of the programs of the device.
         profile: the device profile that it was built for.
-        canaries: the file of golden samples.
+        golden_samples: the file of golden samples.
         files: every file, the manifest among them.
     """
 
@@ -74,7 +76,7 @@ class Statement:
     model: str
     runtime: str
     threads: int
-    canaries: str
+    golden_samples: str = field(metadata=mark_old_name("canaries"))
     max_relative_error: float
     files: Tuple[SignedFile, ...]
 
@@ -111,11 +113,10 @@ class Waiver:
     signed_s: int
 
 
-def canonical_text(record: Any) -> str:  # noqa: ANN401 - a record of any type
-    """Convert a record to canonical JSON."""
-    return json.dumps(
-        dataclasses.asdict(record), sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+def canonical_text(record: Any, *, old_names: bool = False) -> str:  # noqa: ANN401 - any record
+    """Convert a record to canonical JSON, with the names of fields of now or of protocol 1.0."""
+    values = encode_old(record) if old_names else dataclasses.asdict(record)
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest_of(signature: Signature) -> str:

@@ -62,3 +62,12 @@ def rename_stored_step(step: Mapping[str, Any]) -> dict[str, Any]:
                 names.resolve_setting(name, key): value for key, value in settings.items()
             }
     return renamed
+
+
+def rename_stored_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored recipe with its steps under the present names."""
+    steps = recipe.get("steps")
+    if not isinstance(steps, (list, tuple)):
+        return dict(recipe)
+    renamed = [rename_stored_step(step) if isinstance(step, dict) else step for step in steps]
+    return {**recipe, "steps": renamed}
