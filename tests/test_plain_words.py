@@ -119,3 +119,27 @@ def test_forbidden_words_are_found(text):
 @pytest.mark.parametrize("text", ["it is no longer served", "quantize {}", "there is no key"])
 def test_plain_words_are_accepted(text):
     assert not FORBIDDEN.search(text)
+
+
+NAME_IN_BRACES = re.compile(r"\{[a-z_]+(\.[a-z_]+)*(![rs])?\}")
+
+
+def test_no_text_shows_the_name_of_a_value_in_place_of_the_value():
+    """A string with ``{name}`` that is neither an f-string nor formatted."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (*(ROOT / "edgekit").rglob("*.py"), *(ROOT / "targets").rglob("*.py"))
+        for node in find_unformatted(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not found
+
+
+def find_unformatted(tree):
+    """Yield string constants that look like an f-string and are arguments of a call."""
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call):
+            for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
+                parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
+                for part in parts:
+                    if isinstance(part, ast.Constant) and NAME_IN_BRACES.search(str(part.value)):
+                        yield part

@@ -213,8 +213,8 @@ def _make_changed_key_error(
         f"{host}: refused: its host key has changed: known {entry.key.fingerprint} "
         f"({entry.file}:{entry.line}), now {shown.fingerprint}",
         hint="the connection may be intercepted. If the device was set up again, compare the "
-        "fingerprint on the device, then remove the old key: ssh-keygen -R '{address.name}' -f "
-        "'{entry.file}'",
+        f"fingerprint on the device, then remove the old key: ssh-keygen -R '{address.name}' -f "
+        f"'{entry.file}'",
     )
 
 

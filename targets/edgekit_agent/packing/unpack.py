@@ -80,7 +80,7 @@ def expand(job: ExpandJob, progress: Progress) -> ExpandResult:
     with open(job.part, "rb") as file:
         data = unpack(_map_file(file), job.blob.size, partial(progress, "expand"))
     if hashlib.sha256(data).hexdigest() != job.blob.digest:
-        raise AgentError("corrupt", "its content does not match its digest")
+        raise AgentError("corrupt", "does not match its digest")
     write_atomic(job.path, data)
     return ExpandResult(len(data))
 

@@ -132,7 +132,9 @@ def test_an_invalid_certificate_file_is_named(use, key, tmp_path, text):
     if text is not None:
         (tmp_path / "c.pub").write_text(text)
     use(IdentityFile=key, CertificateFile=tmp_path / "c.pub")
-    with pytest.raises(DeviceError, match=rf"tried {tmp_path}/c\.pub \((is no|is not)") as caught:
+    with pytest.raises(
+        DeviceError, match=rf"tried {tmp_path}/c\.pub \((does not exist|is not)"
+    ) as caught:
         hello()
     assert "\n" not in caught.value.message
 
