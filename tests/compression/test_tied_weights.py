@@ -145,7 +145,7 @@ def test_a_table_that_is_read_through_another_operator_is_not_stored_twice(tmp_p
         made = apply(step, source, tmp_path, samples(tmp_path, **IDS))
     except PassRefused as refused:
         said = str(refused)
-        if not any(reason in said for reason in ("is read by", "no channels")):
+        if not any(reason in said for reason in ("is shared by", "no channels")):
             raise
         return
 

@@ -82,7 +82,7 @@ def test_layers_with_one_weight_share_its_factors(tmp_path, kind, score):
     [
         (
             "h = MatMul(x0, w) y = MatMul(h, v) r = Transpose<perm = [1, 0]>(w) z = MatMul(h, r)",
-            "w (MatMul, 64 x 64) is read by 2 nodes",
+            "w (MatMul, 64 x 64) is shared by 2 nodes",
         ),
         (
             'h = MatMul(x0, v) y = Einsum<equation = "nio,ab->nob">(h, w) z = MatMul(h, w)',

@@ -141,7 +141,7 @@ def test_in_a_tiny_model_the_alignment_is_the_reason(tmp_path):
     source = model(tmp_path, MLP, weights={"a": normal(8, 2), "b": normal(2, 5)})
     calibration = samples(tmp_path, x=normal(16, 8))
 
-    with pytest.raises(PassRefused, match=r"at most 0 % .* : widths must be multiples of align"):
+    with pytest.raises(PassRefused, match=r"at most 0 % .*%: widths must be multiples of align"):
         prune(source, tmp_path, calibration)
     with pytest.raises(PassRefused, match="kinds is empty"):
         prune(source, tmp_path, calibration, kinds=())
