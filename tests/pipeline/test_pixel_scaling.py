@@ -102,7 +102,7 @@ def test_init_sets_no_scaling_for_a_model_of_raw_bytes(tmp_path):
     text = init_project(tmp_path, None).text
 
     assert load_project(tmp_path).data.preprocess is None
-    assert f"no scaling:  {COUNT} of {COUNT} correct" in text
+    assert f"no scaling: {COUNT} of {COUNT} correct" in text
 
 
 def test_init_reports_why_scaling_was_not_tried(tmp_path):

@@ -73,4 +73,4 @@ def test_apply_notes_that_the_result_of_a_pass_is_slower(tmp_path, monkeypatch, 
         build_step(Clean()), source, out, data=None, folder=tmp_path, tick=ignore_progress
     )
 
-    assert [note[:33] for note in applied.notes] == ["on this machine the result takes"]
+    assert [note[:32] for note in applied.notes] == ["on this machine the result takes"]
