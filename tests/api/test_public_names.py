@@ -27,7 +27,7 @@ HEAVY = {
 }
 FUNCTIONS = [n for n in edgekit.__all__ if n[0].islower()]
 TYPES = [n for n in edgekit.__all__ if n[0].isupper()]
-SECTIONS = ("Args:", "Returns:", "Raises:", "Example:")
+SECTIONS = ("Args:", "Returns:", "Raises:", "Examples:")
 WITHOUT_ARGUMENTS = {"list_devices", "list_passes"}
 
 
@@ -97,7 +97,7 @@ def test_a_function_explains_its_arguments_its_result_and_its_errors(name):
     function = getattr(edgekit, name)
     text = inspect.getdoc(function)
     parameters = inspect.signature(function).parameters
-    for section in SECTIONS if name not in WITHOUT_ARGUMENTS else ("Returns:", "Example:"):
+    for section in SECTIONS if name not in WITHOUT_ARGUMENTS else ("Returns:", "Examples:"):
         assert section in text, section
     for each in parameters.values():
         assert f"\n    {each.name}: " in text, f"{each.name} is not explained"
