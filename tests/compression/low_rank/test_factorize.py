@@ -285,7 +285,7 @@ def test_ranks_so_low_that_the_outputs_are_lost_are_refused(tmp_path):
     source = model(tmp_path, text, weights=weights)
     with pytest.raises(PassRefused, match="low-rank removes too much") as refusal:
         apply("low-rank", source, tmp_path, samples(tmp_path, x=normal(128, 32)), keep=0.05)
-    assert "(keep)" in refusal.value.hint
+    assert "(setting keep)" in refusal.value.hint
 
 
 def test_values_that_are_not_finite_and_models_in_8_bits_are_refused(tmp_path):
