@@ -100,21 +100,34 @@ def bedside(sshd, tmp_path, monkeypatch):
 def test_the_commands_of_a_page_run_in_order(page, place, request):
     if page.stem == "ssh":
         request.getfixturevalue("bedside")
+    printed = []
     for block in read_blocks(page):
         if block.title and block.language in {"python", "toml"}:
             (place / block.title).write_text(block.text, encoding="utf-8")
         elif block.language == "bash" and not block.skipped:
-            run(block, place)
+            printed += run(block, place).splitlines()
+        elif block.language == "text" and not block.title:
+            assert_same_columns(block, printed)
 
 
-def run(block: Block, folder: Path) -> None:
-    """Run a block as a user would, but for pip: everything is installed."""
+def assert_same_columns(sample: Block, printed: list[str]) -> None:
+    """Check that tables of a sample have the columns, and lines the labels, that were printed."""
+    labels = {tuple(line.split()[:1]) for line in printed}
+    head = sample.text.splitlines()[0].split()
+    assert head in [line.split() for line in printed] or ":" in head[0], str(sample)
+    named = {tuple(line.split()[:1]) for line in sample.text.splitlines() if ":" in line}
+    assert named <= labels, f"{sample}: {sorted(named - labels)}"
+
+
+def run(block: Block, folder: Path) -> str:
+    """Run a block as a user would, but for pip, and return its output: everything is installed."""
     script = f"set -euo pipefail\npip() {{ :; }}\n{block.text}"
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, f"{block}\n{done.stderr}"
+    return done.stdout
 
 
 def test_every_block_says_its_language():
