@@ -10,9 +10,9 @@ from xml.sax.saxutils import escape
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 WIDTH, HEIGHT, GAP = 880, 44, 12
 STYLE = """
-  text { font: 15px sans-serif; fill: #1a237e; text-anchor: middle }
+  text { font-family: sans-serif; fill: #1a237e; text-anchor: middle }
   rect { fill: #e8eaf6; stroke: #3f51b5 }
-  .note { font-size: 13px; fill: #757575; text-anchor: start }
+  .note { fill: #757575; text-anchor: start }
 """
 
 
@@ -28,18 +28,21 @@ def render() -> str:
     rows = read_layers()
     height = len(rows) * (HEIGHT + GAP) + 30
     boxes = [box for number, row in enumerate(rows) for box in _draw_row(number, row)]
-    note = f'<text class="note" x="4" y="{height - 8}">A package may import those below it.</text>'
+    place = f'x="4" y="{height - 8}" font-size="13"'
+    note = f'<text class="note" {place}>A package may import those below it.</text>'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">'
     return "\n".join([head, f"<style>{STYLE}</style>", *boxes, note, "</svg>"]) + "\n"
 
 
 def _draw_row(number: int, packages: list[str]) -> list[str]:
     step = (WIDTH + GAP) / len(packages)
+    longest = max(len(name.removeprefix("edgekit.")) for name in packages)
+    size = min(15, int((step - GAP) / (0.6 * longest)))  # a letter is about 0.6 of its height wide
     top = number * (HEIGHT + GAP) + 2
     return [
         f'<rect x="{index * step + 1:.0f}" y="{top}" width="{step - GAP - 2:.0f}" '
         f'height="{HEIGHT}" rx="4"/>'
-        f'<text x="{index * step + (step - GAP) / 2:.0f}" y="{top + 27}">'
+        f'<text x="{index * step + (step - GAP) / 2:.0f}" y="{top + 27}" font-size="{size}">'
         f"{escape(name.removeprefix('edgekit.'))}</text>"
         for index, name in enumerate(packages)
     ]

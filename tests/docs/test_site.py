@@ -10,6 +10,7 @@ import pytest
 import edgekit
 from docs.generate import PAGES, write_pages
 from docs.generate.command_line import iter_commands
+from docs.generate.layers import read_layers
 from docs.generate.settings import find_table, read_attribute_docstrings
 from edgekit.config.profile import DeviceProfile
 from edgekit.config.project import Project
@@ -107,6 +108,13 @@ def test_the_glossary_has_each_term_once_in_order_with_its_source():
     assert not [
         term for term, meaning in entries if not re.search(r"Source: \S", " ".join(meaning.split()))
     ]
+
+
+def test_every_package_of_the_layers_is_explained():
+    page = (ROOT / "docs/development/architecture.md").read_text(encoding="utf-8")
+    packages = {p for row in read_layers() for p in row if (ROOT / p.replace(".", "/")).is_dir()}
+    assert len(packages) > 10
+    assert not [p for p in packages if f"`{p.replace('.', '/')}/`" not in page]
 
 
 def test_the_readme_is_one_screen():
