@@ -86,7 +86,7 @@ def _dequantize_blocks(context: EvaluationContext, node: NodeProto) -> list[Node
     if remainder or array.size < _LEAST_ENTRIES:
         return None
     dtype = np.int8 if array.dtype.name in ("int4", "int8") else np.uint8
-    order = [*(attribute for attribute in range(array.ndim) if attribute != axis), axis]
+    order = [*(other for other in range(array.ndim) if other != axis), axis]
     ordered_scales = scales.transpose(order)
     return _dequantize_rows(
         context,
