@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from edgekit.api.profiles import list_devices
     from edgekit.api.projects import example, init
     from edgekit.api.releases import open_bundle, probe, push, rollback, status
-    from edgekit.bundle.manifest import Bundle
+    from edgekit.bundle.bundle_file import Bundle
     from edgekit.bundle.results import Candidate
+    from edgekit.compression.pass_specs import PassSpec, Promise, Work
     from edgekit.compression.recipe_parser import PassFacts
-    from edgekit.compression.registry import PassSpec, Promise, Work
     from edgekit.config.profile import DeviceProfile
     from edgekit.config.project import Project
     from edgekit.errors import (
@@ -116,7 +116,7 @@ _MODULES = {
     "ApplyResult": "edgekit.pipeline.apply",
     "BenchResult": "edgekit.pipeline.benchmark",
     "BuildOutcome": "edgekit.pipeline.build",
-    "Bundle": "edgekit.bundle.manifest",
+    "Bundle": "edgekit.bundle.bundle_file",
     "Candidate": "edgekit.bundle.results",
     "DeviceFacts": "edgekit_agent.results",
     "DeviceProfile": "edgekit.config.profile",
@@ -125,14 +125,14 @@ _MODULES = {
     "Inspection": "edgekit.inspection.summary",
     "Model": "edgekit.model",
     "PassFacts": "edgekit.compression.recipe_parser",
-    "PassSpec": "edgekit.compression.registry",
+    "PassSpec": "edgekit.compression.pass_specs",
     "Project": "edgekit.config.project",
-    "Promise": "edgekit.compression.registry",
+    "Promise": "edgekit.compression.pass_specs",
     "PushReport": "edgekit.remote.deploy",
     "Recipe": "edgekit.recipe",
     "Status": "edgekit_agent.results",
     "Step": "edgekit.recipe",
-    "Work": "edgekit.compression.registry",
+    "Work": "edgekit.compression.pass_specs",
     # errors
     "ArgumentError": "edgekit.errors",
     "DeviceError": "edgekit.errors",

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.recipe import Clean, QuantizeStatic, Recipe, Step, compute_candidate_key
+from edgekit.pass_settings import Clean, QuantizeStatic
+from edgekit.recipe import Recipe, Step, compute_candidate_key
 
 STEP = Step(name="quantize-static", version=1, settings=QuantizeStatic())
 RECIPE = Recipe(name="int8", steps=(Step(name="clean", version=1, settings=Clean()), STEP), seed=0)

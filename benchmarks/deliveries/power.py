@@ -33,7 +33,7 @@ from benchmarks.deliveries.judge import (
     name_outcome,
 )
 from benchmarks.deliveries.site import cache, files_of, release_of
-from edgekit.bundle.manifest import Bundle
+from edgekit.bundle.bundle_file import Bundle
 from edgekit.errors import EdgekitError
 from edgekit.remote.confirmation import WatchTerms
 from edgekit.remote.deploy import push

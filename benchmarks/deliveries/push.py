@@ -21,7 +21,7 @@ from benchmarks.deliveries.judge import (
 )
 from benchmarks.deliveries.links import BreakingLink, Home
 from benchmarks.deliveries.site import Site, release_of
-from edgekit.bundle.manifest import Bundle
+from edgekit.bundle.bundle_file import Bundle
 from edgekit.remote.agent_file import pack_agent
 
 Result = dict[str, Any]

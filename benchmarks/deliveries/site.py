@@ -17,7 +17,8 @@ from benchmarks.deliveries.command import PATIENCE_S, Command
 from benchmarks.deliveries.judge import DeviceState, Digests
 from benchmarks.deliveries.links import find_agents_at_work, find_watchers
 from benchmarks.deliveries.look import look
-from edgekit.bundle.manifest import RELEASE_DIGITS, Bundle
+from edgekit.bundle.bundle_file import Bundle
+from edgekit.bundle.manifest import RELEASE_DIGITS
 from edgekit.errors import EdgekitError
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms
 from edgekit.remote.deploy import push, status

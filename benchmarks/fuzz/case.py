@@ -98,7 +98,7 @@ def base_models() -> dict[str, onnx.ModelProto]:
 
 def write_bases(folder: Path) -> None:
     """Write the base files of the variants, once."""
-    from edgekit.bundle.manifest import write_bundle
+    from edgekit.bundle.bundle_file import write_bundle
     from edgekit.compression.recipe_parser import parse_step
     from edgekit.pipeline.apply import apply
     from edgekit.progress import ignore_progress
@@ -262,7 +262,7 @@ def _use_settings(path: Path, rng: Random) -> None:
 
 
 def _use_bundle(path: Path, rng: Random) -> None:
-    from edgekit.bundle.manifest import open_bundle
+    from edgekit.bundle.bundle_file import open_bundle
 
     del rng
     opened = open_bundle(path)

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgekit.compression.registry import PASSES, Work
-from edgekit.compression.runner import run_step
+from edgekit.compression.pass_specs import PASSES, Work
+from edgekit.compression.step_runner import run_step
 from edgekit.config.project import load_project
 from edgekit.data.dataset import open_dataset
 from edgekit.onnx_graph.io import read_onnx

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from docs.generate.markdown import make_page, make_table, to_markdown
+from edgekit.compression.pass_specs import PASSES
 from edgekit.compression.recipe_parser import describe_pass, format_value
-from edgekit.compression.registry import PASSES
 
 INTRODUCTION = """
 A pass takes a model file and writes a model file. `edgekit passes NAME` prints the text below.

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 def list_pass_names() -> list[str]:
     """List the names of all passes."""
-    from edgekit.compression import pass_table
+    from edgekit.compression import all_passes
 
-    return pass_table.list_pass_names()
+    return all_passes.list_pass_names()
 
 
 def list_profile_names() -> list[str]:

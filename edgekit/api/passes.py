@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.api.arguments import AnyPath
-from edgekit.compression.pass_table import list_pass_names
+from edgekit.compression.all_passes import list_pass_names
 from edgekit.compression.recipe_parser import (
     PassFacts,
     describe_pass,

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from edgekit.api.arguments import AnyPath, Device, choose_home, resolve_folder
 from edgekit.api.failures import convert_failures
-from edgekit.bundle import manifest
+from edgekit.bundle import bundle_file
+from edgekit.bundle.bundle_file import Bundle
 from edgekit.bundle.golden_samples import check_golden_samples
-from edgekit.bundle.manifest import Bundle
 from edgekit.cache.store import get_default_root
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote import deploy
@@ -47,7 +47,7 @@ def open_bundle(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle:
     """
     progress("checking the bundle", 0, 0)
     with convert_failures():
-        bundle = manifest.open_bundle(Path(path))
+        bundle = bundle_file.open_bundle(Path(path))
         bundle.check()
         name = bundle.manifest.golden_samples
         check_golden_samples(BytesIO(bundle.read(name)), f"{path}: {name}")

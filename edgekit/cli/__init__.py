@@ -31,9 +31,9 @@ from edgekit.cli.options import (
 )
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.plugin_warnings import show_plugin_warnings
+from edgekit.cli.releases import roll_back, show_status
 from edgekit.cli.render.output import emit, note_old_names, run_on_hosts, say, show_progress
 from edgekit.cli.spelling import spell_error
-from edgekit.cli.states import roll_back, show_status
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode
 from edgekit.progress import Ticker

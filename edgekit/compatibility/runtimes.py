@@ -11,7 +11,7 @@ from edgekit.config.profile import FORMATS, DeviceProfile, RuntimeName, get_runt
 from edgekit.errors import UserError, make_missing_extra_error
 from edgekit.model import Format, Model
 from edgekit.onnx_graph.io import load_structure
-from edgekit.recipe import Target
+from edgekit.pass_settings import Target
 from edgekit.remote.wheels import TFLITE, choose_litert_packages
 from edgekit.tflite.runtime_support import list_version_conflicts
 from edgekit.tflite.weight_stats import count_tflite_ops

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.compression.pass_input import fix_branches
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.errors import PassRefused
 from edgekit.model import Model
 from edgekit.onnx_graph.io import load, load_structure, read_onnx, save
@@ -16,7 +16,7 @@ from edgekit.onnx_graph.rewrites.bias_scales import (
 )
 from edgekit.onnx_graph.rewrites.channel_scaling import fold_channel_scaling
 from edgekit.onnx_graph.rewrites.ort_simplification import rewrite_basic
-from edgekit.recipe import Clean
+from edgekit.pass_settings import Clean
 
 
 def clean(model: Model, settings: Clean, work: Work) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto
 
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.model import Model
 from edgekit.onnx_graph.io import is_large, load, load_structure, read_onnx, save
 from edgekit.onnx_graph.rewrites.channel_scaling import fold_channel_scaling

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
-from edgekit.compression.pass_table import find_pass, get_pass, list_pass_names
+from edgekit.compression.all_passes import find_pass, get_pass, list_pass_names
 from edgekit.config.toml import read_toml
 from edgekit.errors import UserError, did_you_mean
 from edgekit.old_names import OLD_PASSES, OldNames
-from edgekit.recipe import Bounds, Recipe, Step
+from edgekit.pass_settings import Bounds
+from edgekit.recipe import Recipe, Step
 
 _NAMES = {int: "a whole number", float: "a number", str: "text"}
 # Exact types, except that a whole number is a number too.

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.compression.checks.conversion_growth import check_integers, note_size, note_time
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.errors import PassRefused, UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.io import save
 from edgekit.onnx_graph.states import read_states
-from edgekit.recipe import ToOnnx
+from edgekit.pass_settings import ToOnnx
 from edgekit.tflite.flatbuffer import read_lite
 from edgekit.tflite.ir import LiteGraph
 from edgekit.tflite.signature import read_shapes_at

@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto
 from edgekit.compression.checks.conversion_growth import check_integers, note_size, note_time
 from edgekit.compression.fixed_sizes import describe_fixed_sizes, infer_sums
 from edgekit.compression.pass_input import note_fixed_inputs
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.conversion.model_facts import read_storage_stats
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
 from edgekit.data.input_settings import Feeding
@@ -21,7 +21,7 @@ from edgekit.onnx_graph.operators import PRODUCT_OPS
 from edgekit.onnx_graph.rewrites.constant_inputs import fix_inputs
 from edgekit.onnx_graph.rewrites.half_precision import compute_in_float32, stores_half
 from edgekit.onnx_graph.runs.accepted_sizes import refuse_bad_sizes
-from edgekit.recipe import Precision, ToTflite
+from edgekit.pass_settings import Precision, ToTflite
 from edgekit_agent.files import write_atomic
 
 # Element type of weights by precision; ``same`` keeps types, ``dynamic`` refuses by itself.

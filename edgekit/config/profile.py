@@ -19,7 +19,7 @@ from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.config.toml import parse_toml, read_toml
 from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Format, Model
-from edgekit.recipe import IntegerBits
+from edgekit.pass_settings import IntegerBits
 from edgekit_agent.measure.cpu import read_name_and_isa
 
 M = TypeVar("M", bound=BaseModel)

@@ -26,7 +26,7 @@ from edgekit.onnx_graph.external_data import (
 from edgekit.onnx_graph.free_dimensions import clear_unsized, graph_has_empty_input
 from edgekit.onnx_graph.node_order import sort_nodes
 from edgekit.onnx_graph.operators import STANDARD_DOMAINS
-from edgekit.onnx_graph.runs.heap import return_freed_memory
+from edgekit.onnx_graph.runs.memory_release import return_freed_memory
 from edgekit.onnx_graph.size_limits import refuse_too_many_nodes
 from edgekit_agent.files import open_atomic, sha256_of
 from edgekit_agent.limits import MOST_FOLDED_BYTES

@@ -17,14 +17,15 @@ from edgekit.bundle.layer_report import LayerCost, read_layers
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compression.checks.agreement import Agreement
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
-from edgekit.compression.registry import Work
-from edgekit.compression.runner import StepResult, run_checked
+from edgekit.compression.pass_specs import Work
+from edgekit.compression.step_runner import StepResult, run_checked
 from edgekit.config.profile import choose_weight_bits, load_profile
 from edgekit.config.project import FILE_NAME, Project, load_project
 from edgekit.conversion.importers.source import detect_source, list_files
 from edgekit.conversion.model_facts import compute_cost
 from edgekit.errors import PassCrash, PassRefused, UserError
 from edgekit.model import Model
+from edgekit.pass_settings import LowRank, PruneChannels
 from edgekit.pipeline.evaluate import get_transfer_bytes
 from edgekit.pipeline.request import (
     embed_external_data,
@@ -37,7 +38,7 @@ from edgekit.pipeline.request import (
 )
 from edgekit.pipeline.slowdown import describe_slowdown
 from edgekit.progress import Tick
-from edgekit.recipe import LowRank, PruneChannels, Step, set_weight_bits
+from edgekit.recipe import Step, set_weight_bits
 from edgekit_agent.files import open_atomic
 
 

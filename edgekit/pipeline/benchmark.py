@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgekit.bundle.bundle_file import Bundle, open_bundle
 from edgekit.bundle.golden_samples import check_golden_samples
 from edgekit.bundle.latency_stats import LatencySummary, summarize
-from edgekit.bundle.manifest import SUFFIX, Bundle, open_bundle
+from edgekit.bundle.manifest import SUFFIX
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compression.checks.contract_inputs import write_made_up_samples
 from edgekit.config.profile import DeviceProfile, get_runtime, load_profile
@@ -27,7 +28,7 @@ from edgekit.model import Model
 from edgekit.pipeline.evaluate import Timing, choose_default_metric, time_interleaved
 from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
 from edgekit.pipeline.request import check_output, find_model, open_split, read_feeding, with_dims
-from edgekit.pipeline.scoring import Unfinished, score
+from edgekit.pipeline.resumable_scoring import Unfinished, score
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.session import LOCAL, open_session

@@ -15,14 +15,14 @@ from edgekit.data.dataset import count_most_common_label
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
-from edgekit.pipeline.artifacts import append_results, estimate_overhead_bytes, pack_bundle
+from edgekit.pipeline.build_folder import append_results, estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.evaluate import is_models_fault
 from edgekit.pipeline.gate import judge
 from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.noninferiority import Comparison, compare
 from edgekit.pipeline.pixel_scaling import refuse_unscaled
+from edgekit.pipeline.recipe_runner import BuildRunner
 from edgekit.pipeline.request import BuildInputs, Request, read_build_inputs
-from edgekit.pipeline.runner import BuildRunner
 from edgekit.pipeline.search.policy import (
     Terms,
     choose_candidate,

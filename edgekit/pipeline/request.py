@@ -13,19 +13,20 @@ from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import Runtimes, choose_runtimes
 from edgekit.config.profile import AnyRuntime, DeviceProfile, choose_weight_bits, load_profile
 from edgekit.config.project import PreprocessSettings, Project, load_project
-from edgekit.conversion.importers.open_source import open_model
 from edgekit.conversion.importers.source import is_entry
+from edgekit.conversion.importers.source_opener import open_model
 from edgekit.conversion.open_model import check_fed_sizes
 from edgekit.data.dataset import Dataset, open_dataset
 from edgekit.data.input_settings import Feeding, build_feeding
-from edgekit.data.sequences import add_states
+from edgekit.data.streaming_states import add_states
 from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
 from edgekit.onnx_graph.io import is_large, load, load_structure, save
+from edgekit.pass_settings import ToOnnx, ToTflite
 from edgekit.pipeline.evaluate import choose_default_metric
 from edgekit.pipeline.gate import Limits
 from edgekit.progress import Tick, ignore_progress
-from edgekit.recipe import Recipe, Step, ToOnnx, ToTflite, set_weight_bits
+from edgekit.recipe import Recipe, Step, set_weight_bits
 from edgekit.signing.releases import Signer, get_signer
 
 _TIMED = 32  # number of samples; few enough to stay in memory beside the model

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from edgekit.bundle.bundle_file import open_bundle
 from edgekit.bundle.layer_report import LayerCost
-from edgekit.bundle.manifest import MANIFEST, Manifest, open_bundle
+from edgekit.bundle.manifest import MANIFEST, Manifest
 from edgekit.bundle.results import Measurement, Verdict
 from edgekit.errors import UserError, reason
 from edgekit.model import Format

@@ -12,7 +12,8 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from edgekit.bundle.manifest import MANIFEST, RELEASE_DIGITS, Bundle
+from edgekit.bundle.bundle_file import Bundle
+from edgekit.bundle.manifest import MANIFEST, RELEASE_DIGITS
 from edgekit.bundle.packing import TransferData
 from edgekit.config.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.errors import DeviceError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.bundle.manifest import Bundle
+from edgekit.bundle.bundle_file import Bundle
 from edgekit.errors import DeviceError, UserError
 from edgekit.remote.session import Session
 from edgekit.signing.releases import permit_downgrade, waive_signatures

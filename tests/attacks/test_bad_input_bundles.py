@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from edgekit.errors import UserError
 from tests.builders.projects import PROFILE, assert_refused, assert_untouched, edgekit
 from tests.builders.servers import make_bundle

@@ -14,7 +14,7 @@ import numpy as np
 import onnx.parser
 import pytest
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from edgekit.errors import UserError
 from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import Blob, HealthJob, ModelRef, ReceiveJob

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from edgekit.errors import UserError
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError

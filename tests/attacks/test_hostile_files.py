@@ -20,7 +20,7 @@ from edgekit.compression.recipe_parser import parse_step, read_recipe
 from edgekit.config.profile import load_profile
 from edgekit.config.project import load_project
 from edgekit.config.toml import DEEPEST, MOST_BYTES
-from edgekit.conversion.importers.open_source import open_model
+from edgekit.conversion.importers.source_opener import open_model
 from edgekit.conversion.open_model import read_model
 from edgekit.errors import EdgekitError, UserError
 from edgekit.onnx_graph.cost import compute_cost

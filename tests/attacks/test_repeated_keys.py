@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from edgekit.errors import UserError
 from edgekit_agent.strictjson import loads
 from tests.builders.servers import make_bundle

@@ -8,7 +8,8 @@ import platform
 
 import pytest
 
-from edgekit.bundle.manifest import SIGNATURE, open_bundle
+from edgekit.bundle.bundle_file import open_bundle
+from edgekit.bundle.manifest import SIGNATURE
 from edgekit.errors import DeviceError, UserError
 from edgekit.remote.deploy import push
 from edgekit.remote.session import open_session

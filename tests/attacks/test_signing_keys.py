@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from edgekit.bundle.manifest import SIGNATURE, encode_signature, write_bundle
+from edgekit.bundle.bundle_file import encode_signature, write_bundle
+from edgekit.bundle.manifest import SIGNATURE
 from edgekit.errors import DeviceError
 from edgekit.remote.session import Session
 from edgekit.remote.trust import read_trust as read_keys

@@ -6,9 +6,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgekit.compression.registry import PASSES, PassSpec, Promise
+from edgekit.compression.pass_specs import PASSES, PassSpec, Promise
 from edgekit.errors import PassError
-from edgekit.recipe import Clean
+from edgekit.pass_settings import Clean
 from tests.builders.tiny import apply, normal
 
 NET = "g (float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) y = Relu(h) }"

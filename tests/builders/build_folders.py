@@ -13,7 +13,8 @@ import numpy as np
 from edgekit.bundle.manifest import BundledFile, Manifest, RuntimeUse, Tensor
 from edgekit.bundle.results import Check, Measurement, Verdict
 from edgekit.config.profile import load_profile
-from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Step
+from edgekit.pass_settings import Clean, QuantizeDynamic, QuantizeStatic
+from edgekit.recipe import Step
 from edgekit.reporting.html import write_report
 from edgekit_agent.codec import encode
 from edgekit_agent.results import Latency, Tally

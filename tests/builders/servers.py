@@ -24,7 +24,8 @@ import onnx.parser
 import onnxruntime
 import pytest
 
-from edgekit.bundle.manifest import Bundle, BundledFile, Manifest, RuntimeUse, Tensor, open_bundle
+from edgekit.bundle.bundle_file import Bundle, open_bundle
+from edgekit.bundle.manifest import BundledFile, Manifest, RuntimeUse, Tensor
 from edgekit.config.profile import Budget, DeviceProfile, Hardware, RuntimeSpec
 from edgekit.remote.upload import sha256
 from edgekit_agent.jobs import NamedBlob

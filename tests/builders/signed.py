@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bundle.manifest import SIGNATURE, Bundle, encode_signature, open_bundle
+from edgekit.bundle.bundle_file import Bundle, encode_signature, open_bundle
+from edgekit.bundle.manifest import SIGNATURE
 from edgekit.remote.deploy import PushReport, push, rollback, status
 from edgekit.remote.session import open_session
 from edgekit.remote.trust import revoke_key, trust_key

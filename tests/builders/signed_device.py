@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from edgekit.errors import DeviceError
 from edgekit.remote.session import open_session
 from edgekit.remote.upload import sha256

@@ -11,8 +11,8 @@ import onnx.parser
 import onnxruntime as ort
 from onnx import numpy_helper
 
-from edgekit.compression.registry import PASSES, Work
-from edgekit.compression.runner import run_step
+from edgekit.compression.pass_specs import PASSES, Work
+from edgekit.compression.step_runner import run_step
 from edgekit.onnx_graph.io import open_session, read_onnx
 from edgekit.recipe import Step
 from edgekit_agent.samples import Column, Samples

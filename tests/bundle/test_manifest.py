@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from edgekit.bundle.bundle_file import open_bundle, write_bundle
 from edgekit.bundle.manifest import (
     GOLDEN_SAMPLES,
     MANIFEST,
@@ -15,8 +16,6 @@ from edgekit.bundle.manifest import (
     Manifest,
     RuntimeUse,
     Tensor,
-    open_bundle,
-    write_bundle,
 )
 from edgekit.bundle.packing import TransferData, pack
 from edgekit.config.profile import load_profile

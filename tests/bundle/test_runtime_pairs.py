@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edgekit.bundle.runtime_pairs import PairSide, find_pairs
-from edgekit.compression.registry import build_step
+from edgekit.compression.pass_specs import build_step
+from edgekit.pass_settings import Clean, Float16, PruneChannels, QuantizeStatic, ToOnnx, ToTflite
 from edgekit.pipeline.search.recipe_names import format_method, format_name
-from edgekit.recipe import Clean, Float16, PruneChannels, QuantizeStatic, ToOnnx, ToTflite
 
 LITE = build_step(ToTflite())
 STATIC = (build_step(Clean()), build_step(QuantizeStatic()))

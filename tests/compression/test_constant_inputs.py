@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from edgekit.compression.pass_specs import PASSES, build_step
 from edgekit.compression.recipe_parser import parse_settings
-from edgekit.compression.registry import PASSES, build_step
-from edgekit.compression.runner import run_checked
+from edgekit.compression.step_runner import run_checked
 from edgekit.data.input_settings import Feeding
 from edgekit.onnx_graph.io import read_onnx
 from edgekit.pipeline.apply import apply

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from benchmarks.random_graphs_case import SINGLE, run_recipe, write
-from edgekit.compression.registry import PASSES
+from edgekit.compression.pass_specs import PASSES
 from edgekit.errors import PassRefused
 from tests.builders.exported.kinds import KINDS, export_kind
 

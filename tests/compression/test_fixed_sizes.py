@@ -7,10 +7,10 @@ from onnx import numpy_helper
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
-from edgekit.compression.registry import build_step
-from edgekit.compression.runner import run_checked
+from edgekit.compression.pass_specs import build_step
+from edgekit.compression.step_runner import run_checked
 from edgekit.onnx_graph.runs.model_outputs import iter_outputs
-from edgekit.recipe import ToTflite
+from edgekit.pass_settings import ToTflite
 from tests.builders.tiny import normal, run, samples, work, write
 
 MASK = ", float[N,total] attention_mask"

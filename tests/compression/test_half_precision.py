@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from edgekit.compression.registry import PASSES
-from edgekit.compression.runner import run_checked
+from edgekit.compression.pass_specs import PASSES
+from edgekit.compression.step_runner import run_checked
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.io import load
 from edgekit.onnx_graph.rewrites.half_precision import compute_in_float32

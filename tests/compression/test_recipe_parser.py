@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import pytest
 
+from edgekit.compression.pass_specs import PASSES, PassSpec
 from edgekit.compression.recipe_parser import list_settings, parse_settings, parse_step, read_recipe
-from edgekit.compression.registry import PASSES, PassSpec
 from edgekit.errors import UserError
-from edgekit.recipe import Bounds, Clean, QuantizeStatic, QuantizeWeights
+from edgekit.pass_settings import Bounds, Clean, QuantizeStatic, QuantizeWeights
 
 
 @dataclass(frozen=True, kw_only=True)

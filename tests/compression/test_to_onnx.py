@@ -5,12 +5,12 @@ import pytest
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
-from edgekit.compression.registry import build_step
-from edgekit.compression.runner import run_checked
+from edgekit.compression.pass_specs import build_step
+from edgekit.compression.step_runner import run_checked
 from edgekit.conversion.open_model import read_model
 from edgekit.errors import PassRefused, UserError
 from edgekit.onnx_graph.runs.model_outputs import iter_outputs
-from edgekit.recipe import ToOnnx
+from edgekit.pass_settings import ToOnnx
 from edgekit.tflite.flatbuffer import write_lite
 from edgekit.tflite.ir import LiteGraph, Op, Tensor, constant
 from tests.builders.tiny import normal, samples, work

@@ -15,14 +15,14 @@ pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.compression.registry import CONVERSION, PASSES, PassSpec, build_step
-from edgekit.compression.runner import run_checked
+from edgekit.compression.pass_specs import CONVERSION, PASSES, PassSpec, build_step
+from edgekit.compression.step_runner import run_checked
 from edgekit.compression.to_tflite import to_tflite
 from edgekit.conversion.open_model import read_model
 from edgekit.data.input_settings import Feeding
 from edgekit.errors import PassError, PassRefused
 from edgekit.onnx_graph.runs.model_outputs import iter_outputs
-from edgekit.recipe import ToTflite
+from edgekit.pass_settings import ToTflite
 from edgekit.tflite.weight_stats import count_tflite_ops, read_tflite_storage_stats
 from tests.builders.if_branches import model_by_rate
 from tests.builders.tiny import apply, model, normal, run, samples, uniform, work, write

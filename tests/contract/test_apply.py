@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 from edgekit.bundle.layer_report import LayerCost, write_layers
-from edgekit.compression.registry import PASSES, PassSpec
+from edgekit.compression.pass_specs import PASSES, PassSpec
 from edgekit.onnx_graph.io import open_session
-from edgekit.recipe import Clean
+from edgekit.pass_settings import Clean
 from tests.builders.projects import assert_refused, assert_untouched, edgekit, listing
 from tests.builders.tiny import model, normal
 

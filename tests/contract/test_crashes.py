@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.compression.registry import PASSES
+from edgekit.compression.pass_specs import PASSES
 from edgekit.errors import DeviceError
 from edgekit.onnx_graph.io import read_onnx
 from edgekit.pipeline.evaluate import Timing, time_interleaved

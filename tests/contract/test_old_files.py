@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from edgekit.pipeline.results_log import read_facts
 from tests.builders.projects import assert_refused, assert_untouched, edgekit, listing
 

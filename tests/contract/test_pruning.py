@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from tests.builders.projects import edgekit
 from tests.builders.tiny import model, normal
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from tests.builders.if_branches import model_by_rate
 from tests.builders.projects import PROFILE, assert_refused, edgekit, spawn, write_tiny
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from edgekit.bundle.manifest import open_bundle
+from edgekit.bundle.bundle_file import open_bundle
 from edgekit.signing.keys import find_signing_key, get_keys_folder
 from tests.builders.projects import PROFILE, edgekit
 

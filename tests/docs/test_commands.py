@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate.command_line import get_help, iter_commands
-from edgekit.compression.registry import PASSES
+from edgekit.compression.pass_specs import PASSES
 from tests.builders.servers import running_sshd, sshd
 
 __all__ = ["running_sshd", "sshd"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.compression.registry import build_step
-from edgekit.compression.runner import run_step
+from edgekit.compression.pass_specs import build_step
+from edgekit.compression.step_runner import run_step
 from edgekit.onnx_graph.cost import compute_cost
 from edgekit.onnx_graph.io import load
-from edgekit.recipe import LowRank, QuantizeStatic
+from edgekit.pass_settings import LowRank, QuantizeStatic
 from tests.builders.tiny import work
 from tests.builders.zoo_projects import taken_in
 from tests.end_to_end.test_zoo import count_correct

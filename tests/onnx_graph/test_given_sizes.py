@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from edgekit.compression.registry import build_step
+from edgekit.compression.pass_specs import build_step
 from edgekit.errors import UserError
 from edgekit.inspection.summary import inspect
+from edgekit.pass_settings import ToTflite
 from edgekit.pipeline.apply import apply
 from edgekit.progress import ignore_progress
-from edgekit.recipe import ToTflite
 from tests.builders.projects import assert_refused, edgekit
 from tests.builders.tiny import model, normal
 

@@ -5,13 +5,13 @@ import onnx
 import pytest
 
 from edgekit.cache.store import Store
-from edgekit.compression.registry import build_step
-from edgekit.conversion.importers.open_source import open_model
+from edgekit.compression.pass_specs import build_step
+from edgekit.conversion.importers.source_opener import open_model
 from edgekit.errors import UserError
 from edgekit.onnx_graph.io import open_session, read_onnx
+from edgekit.pass_settings import Clean, QuantizeDynamic, QuantizeStatic, ToTflite
 from edgekit.pipeline.apply import apply
 from edgekit.progress import ignore_progress
-from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, ToTflite
 from tests.builders.tiny import normal, proto
 
 NET = (

@@ -10,7 +10,7 @@ import pytest
 from edgekit.bundle.manifest import REPORT
 from edgekit.cli.render.build import encode_build, format_build
 from edgekit.compression.clean import clean
-from edgekit.compression.registry import PASSES
+from edgekit.compression.pass_specs import PASSES
 from edgekit.pipeline.build import build
 from edgekit.pipeline.request import Request
 from edgekit.reporting.html import write_report

@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgekit.compression.registry import PASSES, Promise, build_step
+from edgekit.compression.pass_specs import PASSES, Promise, build_step
+from edgekit.pass_settings import Clean
 from edgekit.pipeline.apply import apply
 from edgekit.pipeline.slowdown import describe_slowdown
 from edgekit.progress import ignore_progress
-from edgekit.recipe import Clean
 from tests.builders.tiny import model, normal, proto, samples, uniform
 
 TEXT = "g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }"

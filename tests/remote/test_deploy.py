@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle.manifest import open_bundle, write_bundle
+from edgekit.bundle.bundle_file import open_bundle, write_bundle
 from edgekit.bundle.packing import encode_for_transfer
 from edgekit.config.profile import RuntimeSpec
 from edgekit.errors import DeviceError

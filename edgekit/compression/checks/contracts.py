@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edgekit.compression.checks.agreement import Agreement
-from edgekit.compression.registry import CONVERSION, INT8_WEIGHTS, PassSpec, Promise
+from edgekit.compression.pass_specs import CONVERSION, INT8_WEIGHTS, PassSpec, Promise
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.cost import Cost
 from edgekit.onnx_graph.operators import INTEGER_TYPES
 from edgekit.onnx_graph.weight_stats import StorageStats
-from edgekit.recipe import PluginSettings, PruneWeights, Settings, ToOnnx, ToTflite
+from edgekit.pass_settings import PluginSettings, PruneWeights, Settings, ToOnnx, ToTflite
 
 # Allowed growth of a graph for nodes, names and parameters, whatever it stores.
 _ALLOWED_BYTES = 4096

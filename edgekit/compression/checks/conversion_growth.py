@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekit.compression.checks.exactness import find_accepted_feed
 from edgekit.compression.checks.timing import measure_slowdown, measure_thread_seconds
 from edgekit.compression.fixed_sizes import has_fitting_samples
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.config.profile import get_runtime
 from edgekit.conversion.model_facts import list_carried_states, read_storage_stats
 from edgekit.conversion.open_model import read_model

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.data.dataset import SEQUENCE
 from edgekit.data.subsets import count_samples, cut_parts
 from edgekit_agent.measure.feeds import open_columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekit.compression.checks.agreement import Agreement
-from edgekit.compression.registry import PassSpec
+from edgekit.compression.pass_specs import PassSpec
 
 # Above this relative error (RMS) an output may be useless.
 _MUCH = 0.3

@@ -30,9 +30,9 @@ from edgekit.compression.low_rank.rank_options import (
 from edgekit.compression.low_rank.rewrite import write_splits
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pass_input import open_source
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.reconstruction.observed_moments import build_not_finite_error
 from edgekit.compression.reconstruction.reconstruct import RefitLayer, refit
-from edgekit.compression.registry import Work
 from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out
 from edgekit.errors import PassRefused
@@ -40,7 +40,7 @@ from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import save
 from edgekit.onnx_graph.runs.activations import get_batch_size
-from edgekit.recipe import LowRank
+from edgekit.pass_settings import LowRank
 from edgekit_agent.samples import Samples
 
 

@@ -22,8 +22,8 @@ from edgekit.compression.output_divergence import Reference
 from edgekit.compression.sensitivity import scale_to_probes
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex
+from edgekit.pass_settings import LowRank
 from edgekit.progress import Tick
-from edgekit.recipe import LowRank
 
 
 @dataclass(frozen=True, kw_only=True)

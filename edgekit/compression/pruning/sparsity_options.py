@@ -30,8 +30,8 @@ from edgekit.compression.reconstruction.moments import Moments
 from edgekit.compression.sensitivity import measure_damage, scale_to_probes
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.operators import BIASED_OPS
+from edgekit.pass_settings import PruneWeights
 from edgekit.progress import Tick
-from edgekit.recipe import PruneWeights
 
 _LEVELS = (*(level / 10 for level in range(10)), 0.95)
 _ROUNDING = 1e-6

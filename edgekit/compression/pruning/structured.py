@@ -14,6 +14,7 @@ from onnx import ModelProto
 from edgekit.bundle.layer_report import LayerCost, write_layers
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pass_input import open_source
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.pruning.branch_scores import rank_branches
 from edgekit.compression.pruning.branch_selection import choose_removed_branches
 from edgekit.compression.pruning.consumers import (
@@ -23,7 +24,7 @@ from edgekit.compression.pruning.consumers import (
     find_readers,
 )
 from edgekit.compression.pruning.dependency import Channels, Family, find_channels
-from edgekit.compression.pruning.limits import build_nothing_error, build_too_much_error
+from edgekit.compression.pruning.limit_explanations import build_nothing_error, build_too_much_error
 from edgekit.compression.pruning.plan import Plan, list_costs
 from edgekit.compression.pruning.residual_branches import Branch, list_branches, remove_branches
 from edgekit.compression.pruning.surgery import count_remaining_macs, get_node_key, select_removable
@@ -39,7 +40,6 @@ from edgekit.compression.pruning.width_search import (
 from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.compression.reconstruction.observed_moments import build_not_finite_error
 from edgekit.compression.reconstruction.reconstruct import RefitLayer, refit
-from edgekit.compression.registry import Work
 from edgekit.data.subsets import split_held_out
 from edgekit.errors import PassRefused
 from edgekit.model import Model
@@ -48,8 +48,8 @@ from edgekit.onnx_graph.io import save
 from edgekit.onnx_graph.qdq_placement import match_product
 from edgekit.onnx_graph.rewrites.name_fix import restore_names
 from edgekit.onnx_graph.runs.activations import get_batch_size, get_input_tensors
+from edgekit.pass_settings import PruneChannels
 from edgekit.progress import Tick
-from edgekit.recipe import PruneChannels
 from edgekit_agent.measure.feeds import iter_batches
 from edgekit_agent.samples import Samples
 

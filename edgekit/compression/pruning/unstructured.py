@@ -20,6 +20,7 @@ from edgekit.compression.layers.stored_layers import (
 from edgekit.compression.numerics import Doubles
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pass_input import open_source
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.pruning.layer_objective import compute_mean_loss
 from edgekit.compression.pruning.sparsity_options import (
     LayerSparsities,
@@ -36,7 +37,6 @@ from edgekit.compression.reconstruction.observed_moments import (
     build_not_finite_error,
     gather_paired_moments,
 )
-from edgekit.compression.registry import Work
 from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out
 from edgekit.errors import PassRefused
@@ -44,7 +44,7 @@ from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import save
 from edgekit.onnx_graph.runs.activations import get_batch_size
-from edgekit.recipe import PruneWeights
+from edgekit.pass_settings import PruneWeights
 from edgekit_agent.samples import Samples
 
 # Layers are pruned in graph order; those of a stage see the outputs of the stages before.

@@ -20,8 +20,8 @@ from edgekit.compression.pruning.importance import (
 )
 from edgekit.compression.pruning.surgery import select_removable
 from edgekit.compression.pruning.width_search import Ladder, list_removal_counts
+from edgekit.pass_settings import PruneChannels
 from edgekit.progress import Tick
-from edgekit.recipe import PruneChannels
 from edgekit_agent.samples import Samples
 
 # Places on a ladder at which the damage is measured; between them it grows as the ranking's costs.

@@ -14,6 +14,7 @@ from edgekit.compression.layers.skip_reasons import (
     join_reasons,
 )
 from edgekit.compression.pass_input import open_source
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.quantization.affine import LARGEST
 from edgekit.compression.quantization.dynamic_products import make_products_dynamic
 from edgekit.compression.quantization.embeddings import quantize_embeddings
@@ -21,13 +22,12 @@ from edgekit.compression.quantization.integer_kernels import widen_and_note_floa
 from edgekit.compression.quantization.lstm_trials import quantize_layers
 from edgekit.compression.quantization.weight_bits import choose_and_note_bits
 from edgekit.compression.quantization.weight_storage import LEAST_STORED, store_in_8_bits
-from edgekit.compression.registry import Work
 from edgekit.errors import PassRefused
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import save
 from edgekit.onnx_graph.rewrites.minify import compact, share_transposed
-from edgekit.recipe import QuantizeDynamic
+from edgekit.pass_settings import QuantizeDynamic
 
 # This pass leaves convolutions in float.
 _LEFT = {"Conv": "quantize-dynamic does not quantize convolutions; quantize-static does"}

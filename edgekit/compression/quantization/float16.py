@@ -8,14 +8,14 @@ from pathlib import Path
 from onnx import ModelProto, TensorProto
 
 from edgekit.compression.layers.skip_reasons import WEIGHT_OPS
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.errors import PassRefused
 from edgekit.model import Model
 from edgekit.onnx_graph.io import iter_tensors, load, save
 from edgekit.onnx_graph.rewrites.half_precision import LEAST_ENTRIES, narrow_weights, stores_half
 from edgekit.onnx_graph.rewrites.minify import compact
 from edgekit.onnx_graph.rewrites.prepare import prepare
-from edgekit.recipe import Float16
+from edgekit.pass_settings import Float16
 
 # Since opset 9, all operators with weights accept the output of another node as weight.
 _OPSET = 9

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto
 
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import is_large, make_session_options, save
 from edgekit.onnx_graph.operators import is_standard

@@ -16,13 +16,13 @@ from onnx import ModelProto, NodeProto
 
 from edgekit.compression.checks.contract_inputs import iter_probes
 from edgekit.compression.checks.timing import measure_time_ratio
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.quantization.lstm import (
     RecurrentLayer,
     find_recurrent_layers,
     quantize_recurrent,
 )
 from edgekit.compression.quantization.weight_storage import store_in_8_bits, store_in_16_bits
-from edgekit.compression.registry import Work
 from edgekit.errors import UserError, first_line
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex

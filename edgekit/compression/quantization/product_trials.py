@@ -11,9 +11,9 @@ from onnx import ModelProto
 
 from edgekit.compression.checks.contract_inputs import iter_probes
 from edgekit.compression.checks.timing import measure_time_ratio
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.quantization.calibration.trial_models import Version, write_version
 from edgekit.compression.quantization.dynamic_products import make_products_dynamic
-from edgekit.compression.registry import Work
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import open_session

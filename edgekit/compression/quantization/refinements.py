@@ -9,6 +9,7 @@ from onnx import ModelProto
 
 from edgekit.compression.checks.output_errors import FloatOutputs, OutputErrors, join_errors
 from edgekit.compression.checks.sample_folds import Folds, Split
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.quantization.affine import Affine
 from edgekit.compression.quantization.bias_correction import Shifts, find_shifts
 from edgekit.compression.quantization.calibration.activation_parameters import (
@@ -24,11 +25,10 @@ from edgekit.compression.quantization.calibration.tensor_errors import measure_t
 from edgekit.compression.quantization.calibration.trial_models import Version, measure_version
 from edgekit.compression.quantization.cross_layer_equalization import equalize_channels, find_pairs
 from edgekit.compression.quantization.float_layers import choose_float_layers, find_costs
-from edgekit.compression.registry import Work
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.qdq_placement import Placement, plan_placement
+from edgekit.pass_settings import Estimator, QuantizeStatic
 from edgekit.progress import Count, merge_rounds
-from edgekit.recipe import Estimator, QuantizeStatic
 from edgekit_agent.samples import Samples
 
 _BASE: Estimator = "minmax"

@@ -15,6 +15,7 @@ from edgekit.compression.layers.skip_reasons import (
     join_reasons,
 )
 from edgekit.compression.pass_input import open_source
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.quantization.affine import LARGEST
 from edgekit.compression.quantization.calibration.trial_models import Version
 from edgekit.compression.quantization.conv_transpose import replace_conv_transposes
@@ -26,7 +27,6 @@ from edgekit.compression.quantization.product_trials import ProductTrials
 from edgekit.compression.quantization.refinements import Refiner
 from edgekit.compression.quantization.weight_bits import choose_and_note_bits
 from edgekit.compression.quantization.weight_storage import LEAST_STORED, store_in_8_bits
-from edgekit.compression.registry import Work
 from edgekit.errors import PassRefused
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
@@ -41,7 +41,7 @@ from edgekit.onnx_graph.runs.weight_offload import (
     offload,
     restore_weights,
 )
-from edgekit.recipe import QuantizeStatic
+from edgekit.pass_settings import QuantizeStatic
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgekit.compression.registry import Work
+from edgekit.compression.pass_specs import Work
 from edgekit.config.profile import choose_weight_bits
-from edgekit.recipe import IntegerBits, QuantizeDynamic, QuantizeStatic, QuantizeWeights
+from edgekit.pass_settings import IntegerBits, QuantizeDynamic, QuantizeStatic, QuantizeWeights
 
 _NOTES: dict[IntegerBits, str] = {
     7: "weights have 7 bits, so that sums do not saturate on any processor",

@@ -12,11 +12,11 @@ from onnx import ModelProto
 
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.reconstruction.activation_cache import Replay
+from edgekit.compression.reconstruction.layer_targets import RefitTask, find_refit_tasks
 from edgekit.compression.reconstruction.least_squares import Fit, fit_least_squares
 from edgekit.compression.reconstruction.moments import Moments
 from edgekit.compression.reconstruction.relu_targets import ClippedValue, find_clipped_value
 from edgekit.compression.reconstruction.stages import can_repeat, plan_stages
-from edgekit.compression.reconstruction.targets import RefitTask, find_refit_tasks
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.runs.activations import Values
 from edgekit.onnx_graph.subgraph import find_upstream

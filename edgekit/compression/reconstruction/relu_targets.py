@@ -8,8 +8,8 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.compression.numerics import Doubles
+from edgekit.compression.reconstruction.layer_targets import RefitTask
 from edgekit.compression.reconstruction.least_squares import Fit
-from edgekit.compression.reconstruction.targets import RefitTask
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.operators import is_standard
 from edgekit.onnx_graph.runs.activations import Values

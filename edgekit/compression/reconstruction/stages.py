@@ -9,7 +9,7 @@ from itertools import accumulate, chain, pairwise
 import numpy as np
 from onnx import ModelProto
 
-from edgekit.compression.reconstruction.targets import RefitTask
+from edgekit.compression.reconstruction.layer_targets import RefitTask
 from edgekit.data.subsets import select_rows
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.runs.activations import observe

@@ -10,16 +10,16 @@ from edgekit.conversion.onnx_to_tflite.convert_graph import convert_nodes
 from edgekit.conversion.onnx_to_tflite.gelu_fusion import fuse_gelu
 from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
 from edgekit.errors import PassRefused
-from edgekit.recipe import Precision, Target
+from edgekit.pass_settings import Precision, Target
 from edgekit.tflite.flatbuffer import write_lite
 from edgekit.tflite.ir import LiteGraph, count_op_types
 from edgekit.tflite.legacy_rewrites import avoid_newer_kernels
-from edgekit.tflite.passes.constant_broadcasts import shrink_constants
-from edgekit.tflite.passes.constant_folding import fold
-from edgekit.tflite.passes.fusion import fuse
-from edgekit.tflite.passes.long_signals import speed_up_signals
-from edgekit.tflite.passes.quantize import quantize_constants, quantize_graph
-from edgekit.tflite.passes.weight_precision import (
+from edgekit.tflite.rewrites.constant_broadcasts import shrink_constants
+from edgekit.tflite.rewrites.constant_folding import fold
+from edgekit.tflite.rewrites.fusion import fuse
+from edgekit.tflite.rewrites.long_signals import speed_up_signals
+from edgekit.tflite.rewrites.quantize import quantize_constants, quantize_graph
+from edgekit.tflite.rewrites.weight_precision import (
     store_float16,
     store_int8,
     use_dynamic_kernels,

@@ -15,7 +15,7 @@ from edgekit.conversion.onnx_to_tflite.constant_nodes import (
     evaluate_node,
     read_constant,
 )
-from edgekit.conversion.onnx_to_tflite.control_flow import (
+from edgekit.conversion.onnx_to_tflite.control_flow_unrolling import (
     LoopUnroller,
     inline_branch,
     prepare_unrolling,

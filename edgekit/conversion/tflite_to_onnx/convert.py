@@ -11,7 +11,7 @@ from edgekit.conversion.tflite_to_onnx.ops import RULES
 from edgekit.conversion.tflite_to_onnx.variables import replace_variables
 from edgekit.onnx_graph.states import State, record_states
 from edgekit.tflite.ir import LiteGraph
-from edgekit.tflite.passes.padding import fuse_padding_and_dilation
+from edgekit.tflite.rewrites.padding import fuse_padding_and_dilation
 
 
 def convert_to_onnx(graph: LiteGraph) -> ModelProto:

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from edgekit.errors import UserError, first_line
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import make_session_options
-from edgekit.onnx_graph.runs.heap import return_freed_memory
+from edgekit.onnx_graph.runs.memory_release import return_freed_memory
 from edgekit.onnx_graph.runs.weight_offload import copy_without_weights, offload
 
 

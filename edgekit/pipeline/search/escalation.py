@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from edgekit.bundle.results import Candidate, Rejection
+from edgekit.pass_settings import LowRank, PruneChannels, PruneWeights
 from edgekit.pipeline.search.budgets import (
     BUDGETS,
     LATENCY,
@@ -37,7 +38,7 @@ from edgekit.pipeline.search.recipes import (
     insert_step,
     is_accurate,
 )
-from edgekit.recipe import LowRank, PruneChannels, PruneWeights, Recipe
+from edgekit.recipe import Recipe
 
 # A graph is made smaller than its budget requires: part of its cost does not shrink.
 _RESERVE = 0.9

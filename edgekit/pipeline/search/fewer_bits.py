@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgekit.bundle.results import Candidate, Rejection
+from edgekit.pass_settings import LowRank, PruneChannels, QuantizeWeights
 from edgekit.pipeline.search.budgets import (
     STRUCTURE,
     TRANSFER,
@@ -33,7 +34,7 @@ from edgekit.pipeline.search.recipes import (
     is_accurate,
     is_within,
 )
-from edgekit.recipe import LowRank, PruneChannels, QuantizeWeights, Recipe
+from edgekit.recipe import Recipe
 
 # Attempts at a file that came out too large, and the safety factor on its next size.
 ATTEMPTS, LIGHTER = 3, 0.97

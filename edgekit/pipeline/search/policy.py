@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekit.bundle.results import Rejection
-from edgekit.compression.registry import build_step
+from edgekit.compression.pass_specs import build_step
 from edgekit.model import Format
+from edgekit.pass_settings import Float16, QuantizeWeights, Ranges, ToOnnx
 from edgekit.pipeline.search.escalation import STAGES
 from edgekit.pipeline.search.recipe_names import INT8, get_format, get_storage, is_plain
 from edgekit.pipeline.search.recipes import (
@@ -23,7 +24,7 @@ from edgekit.pipeline.search.recipes import (
     make_static,
 )
 from edgekit.pipeline.search.selection import choose_candidate, find_nearest
-from edgekit.recipe import Float16, QuantizeWeights, Ranges, Recipe, ToOnnx
+from edgekit.recipe import Recipe
 
 __all__ = ["Terms", "Tried", "choose_candidate", "find_nearest", "make_original", "propose"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeVar
 
 from edgekit.model import Format
-from edgekit.recipe import (
+from edgekit.pass_settings import (
     Float16,
     LowRank,
     PruneChannels,
@@ -13,11 +13,10 @@ from edgekit.recipe import (
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,
-    Recipe,
-    Step,
     ToOnnx,
     ToTflite,
 )
+from edgekit.recipe import Recipe, Step
 
 # Storage of weights and activations: static and dynamic int8, int8 weights with float activations,
 # int8 weights with 16-bit activations, 16-bit weights, or floats.

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgekit.bundle.results import Candidate, Check, Rejection
-from edgekit.compression.registry import build_step
+from edgekit.compression.pass_specs import build_step
 from edgekit.model import Format
-from edgekit.pipeline.search.recipe_names import format_name
-from edgekit.recipe import (
+from edgekit.pass_settings import (
     Clean,
     Float16,
     IntegerBits,
@@ -18,13 +17,13 @@ from edgekit.recipe import (
     QuantizeStatic,
     QuantizeWeights,
     Ranges,
-    Recipe,
     Settings,
-    Step,
     Target,
     ToOnnx,
     ToTflite,
 )
+from edgekit.pipeline.search.recipe_names import format_name
+from edgekit.recipe import Recipe, Step
 
 # Passes that make a graph smaller come before these, which determine its storage.
 _STORING = (QuantizeWeights, QuantizeStatic, QuantizeDynamic, Float16, ToTflite)

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlg
 
 from edgekit.errors import DeviceError
 from edgekit.remote.ssh.command_line import quote_for_login_shell
-from edgekit.remote.ssh.config import HostSettings, parse_host, read_settings
+from edgekit.remote.ssh.host_settings import HostSettings, parse_host, read_settings
 from edgekit.remote.ssh.keys import iter_identities
 from edgekit.remote.ssh.known_hosts import (
     CERTIFICATE_KINDS,

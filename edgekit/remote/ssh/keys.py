@@ -14,7 +14,7 @@ from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob
 
 from edgekit.errors import reason
-from edgekit.remote.ssh.config import HostSettings
+from edgekit.remote.ssh.host_settings import HostSettings
 
 AGENT_TIMEOUT_S = 60.0
 CERTIFICATE_SUFFIX = "-cert-v01@openssh.com"

@@ -9,7 +9,7 @@ import time
 from typing import Protocol
 
 from edgekit.errors import DeviceError
-from edgekit.remote.ssh.config import HostSettings
+from edgekit.remote.ssh.host_settings import HostSettings
 
 
 class Socket(Protocol):

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.compression.checks.agreement import compare_models
 from edgekit.compression.checks.contracts import check_agreement
-from edgekit.compression.registry import Promise
+from edgekit.compression.pass_specs import Promise
 from tests.builders.tiny import model, normal, samples
 
 TWO = """

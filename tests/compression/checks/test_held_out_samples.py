@@ -11,9 +11,15 @@ from edgekit.compression.checks.agreement import Agreement, compare_models
 from edgekit.compression.checks.contracts import check_agreement
 from edgekit.compression.checks.held_out_samples import hold_out_samples
 from edgekit.compression.checks.output_notes import describe_losses
-from edgekit.compression.registry import PASSES, build_step
-from edgekit.compression.runner import run_checked
-from edgekit.recipe import LowRank, PruneChannels, PruneWeights, QuantizeStatic, QuantizeWeights
+from edgekit.compression.pass_specs import PASSES, build_step
+from edgekit.compression.step_runner import run_checked
+from edgekit.pass_settings import (
+    LowRank,
+    PruneChannels,
+    PruneWeights,
+    QuantizeStatic,
+    QuantizeWeights,
+)
 from edgekit_agent.measure.feeds import open_columns
 from tests.builders.tiny import model, normal, run, samples, work
 

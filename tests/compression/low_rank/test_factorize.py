@@ -9,12 +9,12 @@ import onnx
 import pytest
 
 from edgekit.bundle.layer_report import read_layers
-from edgekit.compression.registry import PASSES, Work, build_step
-from edgekit.compression.runner import run_step
+from edgekit.compression.pass_specs import PASSES, Work, build_step
+from edgekit.compression.step_runner import run_step
 from edgekit.errors import PassError, PassRefused
 from edgekit.onnx_graph.cost import compute_cost
 from edgekit.onnx_graph.io import load
-from edgekit.recipe import LowRank
+from edgekit.pass_settings import LowRank
 from tests.builders.tiny import apply, model, normal, ops, run, samples, sqnr_db, uniform, work
 
 DENSE = (

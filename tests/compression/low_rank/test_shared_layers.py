@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.compression.registry import build_step
-from edgekit.compression.runner import run_checked
-from edgekit.recipe import LowRank
+from edgekit.compression.pass_specs import build_step
+from edgekit.compression.step_runner import run_checked
+from edgekit.pass_settings import LowRank
 from tests.builders.tiny import apply, model, run, samples, sqnr_db, work
 
 _RANDOM = np.random.default_rng(3)

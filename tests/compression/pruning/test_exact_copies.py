@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.compression.registry import PASSES
-from edgekit.compression.runner import run_checked
+from edgekit.compression.pass_specs import PASSES
+from edgekit.compression.step_runner import run_checked
 from edgekit.recipe import Step
 from tests.builders.tiny import model, samples, work
 from tests.compression.test_half_precision import outputs, relative

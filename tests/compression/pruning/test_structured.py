@@ -9,16 +9,17 @@ import onnx
 import pytest
 
 from edgekit.bundle.layer_report import read_layers
+from edgekit.compression.pass_specs import PASSES
 from edgekit.compression.pruning.consumers import find_readers
 from edgekit.compression.pruning.dependency import find_channels
 from edgekit.compression.pruning.surgery import count_remaining_macs
-from edgekit.compression.registry import PASSES
-from edgekit.compression.runner import run_step
+from edgekit.compression.step_runner import run_step
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.io import load
 from edgekit.onnx_graph.rewrites.prepare import prepare
+from edgekit.pass_settings import PruneChannels
 from edgekit.progress import ignore_progress
-from edgekit.recipe import PruneChannels, Step
+from edgekit.recipe import Step
 from tests.builders.tiny import apply, model, normal, proto, run, samples, sqnr_db, work
 
 CONVS = (

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from edgekit.bundle.layer_report import read_layers
 from edgekit.compression.checks.contracts import check_store, get_promise
+from edgekit.compression.pass_specs import PASSES, PassSpec
 from edgekit.compression.pruning.mask_solver import (
     LayerObjective,
     PatternRule,
@@ -16,12 +17,12 @@ from edgekit.compression.pruning.mask_solver import (
     prune_by_magnitude,
     prune_matrix,
 )
-from edgekit.compression.registry import PASSES, PassSpec
-from edgekit.compression.runner import run_step
+from edgekit.compression.step_runner import run_step
 from edgekit.errors import PassError, PassRefused
 from edgekit.onnx_graph.weight_stats import read_storage_stats
+from edgekit.pass_settings import PruneWeights
 from edgekit.pipeline.evaluate import compute_transfer_bytes
-from edgekit.recipe import PruneWeights, Step
+from edgekit.recipe import Step
 from tests.builders.all_graphs import QUANTIZABLE
 from tests.builders.separable import network, weights
 from tests.builders.tiny import apply, model, normal, run, samples, sqnr_db, uniform, work

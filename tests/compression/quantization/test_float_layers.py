@@ -10,17 +10,17 @@ import pytest
 
 from edgekit.compression.checks.output_errors import OutputErrors
 from edgekit.compression.checks.sample_folds import fold_samples
+from edgekit.compression.pass_specs import build_step
 from edgekit.compression.quantization.affine import compute_unsigned_affine
 from edgekit.compression.quantization.calibration.tensor_errors import measure_tensor_errors
 from edgekit.compression.quantization.float_layers import Costs, choose_float_layers, find_costs
 from edgekit.compression.quantization.refinements import Refiner
-from edgekit.compression.registry import build_step
-from edgekit.compression.runner import run_checked
+from edgekit.compression.step_runner import run_checked
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import load
 from edgekit.onnx_graph.qdq_placement import plan_placement
 from edgekit.onnx_graph.runs.weight_offload import copy_without_weights, offload
-from edgekit.recipe import Float16, QuantizeStatic, QuantizeWeights, ToTflite
+from edgekit.pass_settings import Float16, QuantizeStatic, QuantizeWeights, ToTflite
 from tests.builders.tiny import fused_ops, model, normal, run, samples, sqnr_db, uniform, work
 
 # A stem whose first channel is huge, behind an activation function through which scales cannot

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edgekit.compression.checks.timing import measure_time_ratio
+from edgekit.compression.pass_specs import PASSES
 from edgekit.compression.quantization.integer_kernels import find_float_layers
-from edgekit.compression.registry import PASSES
-from edgekit.compression.runner import run_checked
+from edgekit.compression.step_runner import run_checked
 from edgekit.onnx_graph.io import open_session
 from edgekit.recipe import Step
 from tests.builders.tiny import (

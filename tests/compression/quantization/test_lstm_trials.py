@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
+from edgekit.compression.pass_specs import PASSES
 from edgekit.compression.quantization.lstm_trials import measure_time_ratio
-from edgekit.compression.registry import PASSES
-from edgekit.compression.runner import run_step
+from edgekit.compression.step_runner import run_step
 from edgekit.recipe import Step
 from tests.builders.tiny import model, normal, ops, run, samples, sqnr_db, uniform, work
 

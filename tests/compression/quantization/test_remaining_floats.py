@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.compression.registry import build_step
-from edgekit.compression.runner import run_checked
-from edgekit.recipe import QuantizeDynamic, QuantizeStatic
+from edgekit.compression.pass_specs import build_step
+from edgekit.compression.step_runner import run_checked
+from edgekit.pass_settings import QuantizeDynamic, QuantizeStatic
 from tests.builders.tiny import model, normal, samples, work
 
 IDS = np.arange(64).reshape(16, 4)

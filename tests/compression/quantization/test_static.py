@@ -186,7 +186,7 @@ def test_a_value_that_is_not_finite_on_the_samples_is_refused_by_name(tmp_path):
     source = model(tmp_path, text, weights={"w": normal(4, 3)})
     data = samples(tmp_path, x=np.zeros((4, 4), np.float32))
 
-    with pytest.raises(PassRefused, match="value logarithm is not finite"):
+    with pytest.raises(PassRefused, match="activation logarithm is not finite"):
         apply("quantize-static", source, tmp_path, data)
 
 

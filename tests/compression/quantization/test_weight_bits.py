@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.compression.registry import build_step
-from edgekit.compression.runner import run_checked
+from edgekit.compression.pass_specs import build_step
+from edgekit.compression.step_runner import run_checked
 from edgekit.config import profile
 from edgekit.config.profile import choose_weight_bits, load_profile
-from edgekit.recipe import QuantizeDynamic, QuantizeStatic, QuantizeWeights, set_weight_bits
+from edgekit.pass_settings import QuantizeDynamic, QuantizeStatic, QuantizeWeights
+from edgekit.recipe import set_weight_bits
 from tests.builders.tiny import model, normal, run, samples, work
 
 VNNI, PLAIN = ("cpu", ["avx2", "avx512_vnni"]), ("cpu", ["avx2"])

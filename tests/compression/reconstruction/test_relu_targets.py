@@ -7,9 +7,9 @@ import onnxruntime as ort
 import pytest
 
 from edgekit.compression.reconstruction import reconstruct as refitting
+from edgekit.compression.reconstruction.layer_targets import find_refit_tasks
 from edgekit.compression.reconstruction.reconstruct import RefitLayer, refit
 from edgekit.compression.reconstruction.relu_targets import find_clipped_value
-from edgekit.compression.reconstruction.targets import find_refit_tasks
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.progress import ignore_progress
 from tests.builders.tiny import normal, proto, samples

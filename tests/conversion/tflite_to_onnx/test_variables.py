@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from edgekit.compression.registry import build_step
-from edgekit.compression.runner import run_checked
+from edgekit.compression.pass_specs import build_step
+from edgekit.compression.step_runner import run_checked
 from edgekit.conversion.open_model import read_model
 from edgekit.conversion.tflite_to_onnx.convert import convert_to_onnx
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.runs.model_outputs import iter_outputs
 from edgekit.onnx_graph.states import read_states
-from edgekit.recipe import ToOnnx
+from edgekit.pass_settings import ToOnnx
 from edgekit.tflite.flatbuffer import read_lite, write_lite
 from edgekit.tflite.ir import LiteGraph, Op, Tensor, constant
 from tests.builders.handmade_tflite import by_onnxruntime, convert, set_scale, tensor

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.quantization.affine import Affine, compute_unsigned_affine
 from edgekit.compression.quantization.calibration.observers import (
     BatchExtremes,
@@ -15,14 +16,13 @@ from edgekit.compression.quantization.calibration.observers import (
     Histograms,
     estimate,
 )
-from edgekit.compression.registry import Work
 from edgekit.data.subsets import select_rows
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.output_parts import find_output_values
 from edgekit.onnx_graph.qdq_placement import Placement
 from edgekit.onnx_graph.runs.value_probes import iter_entries, iter_extremes
-from edgekit.recipe import Estimator, QuantizeStatic
+from edgekit.pass_settings import Estimator, QuantizeStatic
 from edgekit_agent.samples import Samples
 
 _ALL: tuple[Estimator, ...] = get_args(Estimator)

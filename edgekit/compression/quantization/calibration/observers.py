@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.recipe import Estimator
+from edgekit.pass_settings import Estimator
 
 BINS = 2048
 LEVELS = 256

@@ -27,8 +27,8 @@ from edgekit.compression.quantization.weight_bits import choose_bits
 from edgekit.compression.sensitivity import measure_damage, scale_to_probes
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.operators import MATRIX_OPS
+from edgekit.pass_settings import QuantizeWeights
 from edgekit.progress import Tick
-from edgekit.recipe import QuantizeWeights
 
 FLOAT_BITS, HALF_BITS = 32, 16
 _MOST_HALF = 65504.0  # the largest float16

@@ -30,6 +30,7 @@ from edgekit.compression.layers.stored_layers import StoredLayer, add_samples, c
 from edgekit.compression.layers.weight_readers import LEAST_ENTRIES, find_weight_readers
 from edgekit.compression.output_divergence import Reference
 from edgekit.compression.pass_input import open_source
+from edgekit.compression.pass_specs import Work
 from edgekit.compression.quantization.embeddings import find_shared_tables, store_shared_tables
 from edgekit.compression.quantization.few_bits.bit_options import (
     FLOAT_BITS,
@@ -48,7 +49,6 @@ from edgekit.compression.quantization.few_bits.grids import compute_entropy
 from edgekit.compression.quantization.weight_bits import choose_bits
 from edgekit.compression.quantization.weight_storage import store_in_16_bits
 from edgekit.compression.reconstruction.observed_moments import build_not_finite_error
-from edgekit.compression.registry import Work
 from edgekit.compression.sensitivity import MOST_HELD_OUT
 from edgekit.data.subsets import split_held_out
 from edgekit.errors import PassRefused
@@ -61,7 +61,7 @@ from edgekit.onnx_graph.rewrites.minify import compact
 from edgekit.onnx_graph.rewrites.prepare import prepare
 from edgekit.onnx_graph.rewrites.tensor_products import describe_contraction
 from edgekit.onnx_graph.runs.activations import get_batch_size
-from edgekit.recipe import QuantizeWeights
+from edgekit.pass_settings import QuantizeWeights
 from edgekit_agent.samples import Samples
 
 # The first opset and file version with INT4.

@@ -9,12 +9,15 @@ from onnx import NodeProto
 from edgekit.conversion.onnx_to_tflite.ops import (
     activations,
     bits,
+    composed_functions,
     control,
+    conv_transpose,
     convolution,
     einsum,
     elementwise,
     indexing,
     joining,
+    non_max_suppression,
     normalization,
     padding,
     pooling,
@@ -28,9 +31,6 @@ from edgekit.conversion.onnx_to_tflite.ops import (
     selection,
     shapes,
     slicing,
-    special,
-    suppression,
-    transposed,
 )
 from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder
 
@@ -56,9 +56,9 @@ RULES: dict[str, Rule] = {
     **sampling.RULES,
     **scattering.RULES,
     **selection.RULES,
-    **suppression.RULES,
+    **non_max_suppression.RULES,
     **shapes.RULES,
     **slicing.RULES,
-    **special.RULES,
-    **transposed.RULES,
+    **composed_functions.RULES,
+    **conv_transpose.RULES,
 }

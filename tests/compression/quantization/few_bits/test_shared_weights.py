@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from edgekit.compression.layers.shared_weights import collect_shared_layers
-from edgekit.compression.registry import PASSES
-from edgekit.compression.runner import run_step
+from edgekit.compression.pass_specs import PASSES
+from edgekit.compression.step_runner import run_step
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.io import iter_graphs
 from edgekit.recipe import Step

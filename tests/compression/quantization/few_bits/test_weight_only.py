@@ -12,10 +12,11 @@ from edgekit.bundle.layer_report import read_layers
 from edgekit.compression.quantization.few_bits.gptq import quantize_gptq
 from edgekit.compression.quantization.few_bits.grids import compute_entropy, fit_fixed_grid
 from edgekit.compression.reconstruction.matrix_layers import Layer
-from edgekit.compression.runner import run_checked, run_step
+from edgekit.compression.step_runner import run_checked, run_step
 from edgekit.errors import PassRefused
+from edgekit.pass_settings import QuantizeWeights
 from edgekit.pipeline.evaluate import compute_transfer_bytes
-from edgekit.recipe import QuantizeWeights, Step
+from edgekit.recipe import Step
 from tests.builders.few_bits import (
     FIXED,
     NETWORK,

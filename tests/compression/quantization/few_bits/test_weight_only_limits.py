@@ -11,11 +11,12 @@ import pytest
 from edgekit.bundle.layer_report import read_layers
 from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.compression.reconstruction.observed_moments import gather_moments
-from edgekit.compression.runner import run_checked, run_step
+from edgekit.compression.step_runner import run_checked, run_step
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.runs.activations import observe
+from edgekit.pass_settings import QuantizeWeights
 from edgekit.pipeline.evaluate import compute_transfer_bytes
-from edgekit.recipe import QuantizeWeights, Step
+from edgekit.recipe import Step
 from tests.builders.few_bits import (
     FIXED,
     NETWORK,

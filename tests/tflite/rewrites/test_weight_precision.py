@@ -8,7 +8,7 @@ from edgekit.errors import PassRefused
 from edgekit.tflite.ir import count_op_types
 from tests.builders.qdq_graphs import Qdq, both, by_litert, by_onnxruntime, lite_graph, make_feed
 from tests.builders.tiny import normal, proto, sqnr_db
-from tests.tflite.passes.test_quantize import int8, scales
+from tests.tflite.rewrites.test_quantize import int8, scales
 
 TEXT = """g (float[1,32,12,12] x) => (float[1,10] y) {
     c = Conv <pads = [1,1,1,1]> (x, w1) r = Relu (c)

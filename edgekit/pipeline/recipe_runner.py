@@ -20,14 +20,14 @@ from edgekit.bundle.layer_report import (
     read_layers,
 )
 from edgekit.bundle.results import Candidate, Rejection
+from edgekit.compression.all_passes import get_pass, get_tools
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
-from edgekit.compression.pass_table import get_pass, get_tools
-from edgekit.compression.registry import Work
-from edgekit.compression.runner import run_checked
+from edgekit.compression.pass_specs import Work
+from edgekit.compression.step_runner import run_checked
 from edgekit.config.profile import RuntimeName, get_runtime
 from edgekit.conversion.open_model import read_model
 from edgekit.data.dataset import Dataset
-from edgekit.data.sequences import add_states
+from edgekit.data.streaming_states import add_states
 from edgekit.errors import (
     DeviceError,
     EdgekitError,
@@ -47,7 +47,7 @@ from edgekit.pipeline.measure_targets import (
 )
 from edgekit.pipeline.refusals import decode_refusal, encode_refusal, make_rejection
 from edgekit.pipeline.request import BuildInputs
-from edgekit.pipeline.scoring import Unfinished, score
+from edgekit.pipeline.resumable_scoring import Unfinished, score
 from edgekit.pipeline.tool_versions import get_tool_version
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe, compute_candidate_key

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.tflite.ir import count_op_types
-from edgekit.tflite.passes.fusion import compute_same_padding
+from edgekit.tflite.rewrites.fusion import compute_same_padding
 from tests.builders.qdq_graphs import both, lite_graph, make_feed, model
 from tests.builders.tiny import normal, proto
 

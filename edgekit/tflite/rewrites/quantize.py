@@ -8,7 +8,6 @@ import numpy as np
 
 from edgekit.tflite.ir import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.tflite.kernel_constraints import KERNELS, LAYERS, Activations, Kernel
-from edgekit.tflite.passes.quantize_layers import build_layer_inputs
 from edgekit.tflite.quantization_math import (
     build_symmetric_quantization,
     can_requantize,
@@ -20,6 +19,7 @@ from edgekit.tflite.quantization_math import (
     quantize_reals,
 )
 from edgekit.tflite.rewriter import GraphRewriter, build_like, int32, read_number, sweep
+from edgekit.tflite.rewrites.quantize_layers import build_layer_inputs
 
 # A graph's scale may be this much finer than the kernel's, as tools use 1/255 as well as 1/256.
 _FINER = 0.98

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from edgekit.bundle.bundle_file import encode_signature, write_bundle
 from edgekit.bundle.manifest import (
     GOLDEN_SAMPLES,
     LOCK,
@@ -30,16 +31,15 @@ from edgekit.bundle.manifest import (
     StorageVariant,
     Tensor,
     encode_manifest,
-    encode_signature,
-    write_bundle,
 )
 from edgekit.bundle.manifest_versions import OLD_GOLDEN_SAMPLES
 from edgekit.bundle.packing import TransferData, encode_for_transfer
 from edgekit.bundle.results import Build, Candidate, Rejection
-from edgekit.compression.pass_table import get_tools
+from edgekit.compression.all_passes import get_tools
 from edgekit.config.profile import get_runtime
 from edgekit.errors import EdgekitError
 from edgekit.model import TensorSpec
+from edgekit.pass_settings import QuantizeWeights
 from edgekit.pipeline.measure_targets import HOST, PACKAGES
 from edgekit.pipeline.noninferiority import Comparison
 from edgekit.pipeline.request import BuildInputs
@@ -52,7 +52,7 @@ from edgekit.pipeline.results_log import (
 )
 from edgekit.pipeline.search.recipe_names import format_method
 from edgekit.progress import Tick
-from edgekit.recipe import QuantizeWeights, Step
+from edgekit.recipe import Step
 from edgekit.remote.upload import COMMANDS_BYTES, count_wire_bytes
 from edgekit.version import __version__
 from edgekit_agent.files import write_atomic

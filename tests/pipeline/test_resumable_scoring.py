@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.cache.store import Store
 from edgekit.errors import DeviceError
-from edgekit.pipeline.scoring import Unfinished, join_tallies, score
+from edgekit.pipeline.resumable_scoring import Unfinished, join_tallies, score
 from edgekit.remote.session import LOCAL, open_session
 from edgekit_agent.codec import encode
 from edgekit_agent.jobs import ModelRef

@@ -12,7 +12,7 @@ from edgekit.compression.pruning.surgery import count_remaining_macs, get_node_k
 from edgekit.compression.pruning.width_search import LEAST_SHARE
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.operators import RECURRENT_OPS
-from edgekit.recipe import PruneChannels
+from edgekit.pass_settings import PruneChannels
 
 _MOST_REASONS = 3
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import DeviceError, UserError
-from edgekit.remote.ssh.config import HostSpec, parse_host, read_settings
+from edgekit.remote.ssh.host_settings import HostSpec, parse_host, read_settings
 
 
 @pytest.fixture(params=["OpenSSH", "parser"])

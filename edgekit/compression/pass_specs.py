@@ -10,8 +10,7 @@ from typing import Any
 
 from edgekit.data.input_settings import Feeding
 from edgekit.model import Format, Model
-from edgekit.progress import Tick
-from edgekit.recipe import (
+from edgekit.pass_settings import (
     Clean,
     Float16,
     LowRank,
@@ -22,10 +21,11 @@ from edgekit.recipe import (
     QuantizeStatic,
     QuantizeWeights,
     Settings,
-    Step,
     ToOnnx,
     ToTflite,
 )
+from edgekit.progress import Tick
+from edgekit.recipe import Step
 from edgekit_agent.samples import Samples
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.errors import PassRefused
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
-from edgekit.recipe import Target
+from edgekit.pass_settings import Target
 from edgekit.tflite.ir import Array, LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.tflite.kernel_constraints import LAYERS
 from edgekit.tflite.quantization_math import broadcast_along_axis

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.compression.registry import PASSES, build_step
+from edgekit.compression.pass_specs import PASSES, build_step
 from edgekit.config.project import load_project
 from edgekit.data.dataset import open_dataset
 from edgekit.errors import UserError

@@ -10,11 +10,12 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from edgekit.compression.registry import PASSES, PassSpec, Promise
+from edgekit.compression.pass_specs import PASSES, PassSpec, Promise
 from edgekit.config.plugins import Plugin, load_plugins, warn_of_plugin
 from edgekit.errors import first_line
 from edgekit.old_names import OLD_PASSES
-from edgekit.recipe import PruneChannels, Step
+from edgekit.pass_settings import PruneChannels
+from edgekit.recipe import Step
 
 GROUP = "edgekit.passes"
 

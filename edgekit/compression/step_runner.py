@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from edgekit.compression.all_passes import find_pass, get_pass
 from edgekit.compression.checks.agreement import (
     Agreement,
     Disagreement,
@@ -25,8 +26,7 @@ from edgekit.compression.checks.held_out_samples import hold_out_samples
 from edgekit.compression.checks.outliers import find_outlier
 from edgekit.compression.checks.output_notes import describe_losses
 from edgekit.compression.fixed_sizes import has_fitting_samples
-from edgekit.compression.pass_table import find_pass, get_pass
-from edgekit.compression.registry import PassFunction, PassSpec, Promise, Work
+from edgekit.compression.pass_specs import PassFunction, PassSpec, Promise, Work
 from edgekit.conversion.model_facts import compute_cost, read_storage_stats
 from edgekit.conversion.open_model import read_model
 from edgekit.errors import PassError, PassRefused, UserError

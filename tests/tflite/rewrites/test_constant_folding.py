@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgekit.tflite.ir import LiteGraph, Op, Quantization, Tensor, constant, count_op_types
-from edgekit.tflite.passes.constant_folding import fold
+from edgekit.tflite.rewrites.constant_folding import fold
 
 
 def computed_tensor(*shape, dtype="float32", quantization=None):

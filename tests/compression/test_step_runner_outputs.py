@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from edgekit.compression.registry import INT8_WEIGHTS, PASSES, PassSpec, Promise, build_step
+from edgekit.compression.pass_specs import INT8_WEIGHTS, PASSES, PassSpec, Promise, build_step
 from edgekit.errors import PassRefused, UserError
 from edgekit.onnx_graph.io import read_onnx
-from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic
+from edgekit.pass_settings import Clean, QuantizeDynamic, QuantizeStatic
 from tests.builders.broken_passes import (
     EXACT,
     NET,

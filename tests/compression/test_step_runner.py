@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.compression.registry import PASSES, PassSpec
-from edgekit.recipe import Clean
+from edgekit.compression.pass_specs import PASSES, PassSpec
+from edgekit.pass_settings import Clean
 from tests.builders.broken_passes import (
     EXACT,
     NET,
