@@ -150,7 +150,10 @@ class Session:
             known = self._agent
             answer = self._exchange(stream, job, payload, watch, silence_s, progress)
             if known is None and not self._agent_states_version and is_bad_job(answer):
-                answer = self._exchange(stream, job, payload, watch, silence_s, progress)
+                try:
+                    answer = self._exchange(stream, job, payload, watch, silence_s, progress)
+                except DeviceError:
+                    self.close()  # the first answer counts
         except BaseException:
             # A new agent for the next job, which must not read the rest of this answer.
             self.close()

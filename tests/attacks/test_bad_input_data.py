@@ -39,8 +39,8 @@ def refused_build(project, *arguments, says):
         ({"x": X[:, :, None], "label": LABEL}, "x: samples of shape [4, 1] do not fit"),
         ({"x": np.float32(1), "label": LABEL}, "x: a single value"),
         ({"x": X[:, 0], "label": LABEL}, "x: samples of shape [] do not fit"),
-        ({"x": X.astype(complex), "label": LABEL}, "x: holds complex128, not numbers"),
-        ({"x": X.astype("U8"), "label": LABEL}, "x: holds <U8, not numbers"),
+        ({"x": X.astype(complex), "label": LABEL}, "x: contains complex128, not numbers"),
+        ({"x": X.astype("U8"), "label": LABEL}, "x: contains <U8, not numbers"),
         ({"x": X.astype(np.int64), "label": LABEL}, "x: int64 cannot be fed to a float32 input"),
         ({"x": X[:30], "label": LABEL}, "arrays differ in their number of samples"),
         ({"x": X[:0], "label": LABEL[:0]}, "has no samples"),
@@ -69,7 +69,7 @@ def test_evaluation_data_that_does_not_fit_is_refused(tiny, arrays, says):
     [
         ({"pixels": X}, "no array for the model input 'x'"),
         ({"x": X[:, :3]}, "calib.npz: x: samples of shape [3] do not fit"),
-        ({"x": spoilt(3, np.nan)}, "calib.npz: x: sample 3 holds NaN"),
+        ({"x": spoilt(3, np.nan)}, "calib.npz: x: sample 3 has NaN"),
         ({"x": X[:0]}, "calib.npz: has no samples"),
     ],
     ids=["name", "shape", "nan", "none"],
@@ -209,7 +209,7 @@ def test_an_outlier_that_ruins_the_quantization_is_named(workplace):
     assert_refused(
         *("apply", "quantize-static", workplace / "model.onnx", "-o", workplace / "out.onnx"),
         *("--data", workplace / "calib.npz"),
-        says="sample 7 of x holds 1.8e+36, ",
+        says="sample 7 of x is an outlier: its largest value, 1.8e+36, ",
     )
 
 
