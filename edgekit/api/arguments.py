@@ -68,8 +68,21 @@ def check_points(name: str, value: float | None) -> None:
     Raises:
         ArgumentError: The value is negative, infinite or not a number.
     """
-    if value is not None and not (math.isfinite(value) and value >= 0):
-        raise ArgumentError(name, f"{value} is not a number of percentage points")
+    if value is None:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value >= 0):
+        raise ArgumentError(name, f"{value!r} is not a number of percentage points")
+
+
+def check_seed(seed: int | None) -> None:
+    """Check that a seed, if it is given, is a whole number.
+
+    Raises:
+        ArgumentError: It is not.
+    """
+    if seed is not None and type(seed) is not int:
+        raise ArgumentError("seed", f"{seed!r} is not a whole number")
 
 
 def check_dims(dims: Mapping[str, int] | None) -> dict[str, int]:
@@ -78,6 +91,8 @@ def check_dims(dims: Mapping[str, int] | None) -> dict[str, int]:
     Raises:
         ArgumentError: A size is not a whole number of at least 1, or too large for the runtimes.
     """
+    if dims is not None and not isinstance(dims, Mapping):
+        raise ArgumentError("dims", f"{dims!r} is not a dict of sizes by name")
     for name, size in (dims or {}).items():
         if type(size) is not int or not 1 <= size <= _LARGEST:
             raise ArgumentError("dims", f"{name}: {size!r} is not a size of 1 to {_LARGEST:,}")

@@ -14,6 +14,7 @@ from edgekit.api.arguments import (
     check_choice,
     check_dims,
     check_points,
+    check_seed,
     resolve_data,
     resolve_device,
     resolve_folder,
@@ -101,6 +102,7 @@ def build(
     check_choice("metric", metric, METRICS)
     check_choice("runtime", runtime, RUNTIMES)
     check_points("max_drop", max_drop)
+    check_seed(seed)
     base, old_names = resolve_folder(folder), OldNames()
     chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
     warn_of_old_names(old_names)

@@ -14,7 +14,7 @@ from edgekit.api.arguments import (
 )
 from edgekit.api.failures import convert_failures
 from edgekit.api.passes import warn_of_old_names
-from edgekit.compression.recipe_parser import validate_step
+from edgekit.compression.recipe_parser import check_step, resolve_pass_name, validate_step
 from edgekit.errors import ArgumentError
 from edgekit.inspection.summary import Inspection
 from edgekit.inspection.summary import inspect as inspect_model
@@ -121,12 +121,17 @@ def apply(
         >>> done.after.path.name, max(done.agreement.relative_errors.values()) < 0.01
         ('half.onnx', True)
     """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ArgumentError("settings", f"{settings!r} is not a dict of settings by name")
+    old_names = OldNames()
     if isinstance(step, str):
-        old_names = OldNames()
-        step = validate_step(step, settings or {}, where=f"{step}: ", old_names=old_names)
-        warn_of_old_names(old_names)
+        name = resolve_pass_name(step, old_names=old_names)
+        step = validate_step(name, settings or {}, where=f"{name}: ", old_names=old_names)
     elif settings:
         raise ArgumentError("settings", "the step has settings already")
+    else:
+        step = check_step(step, old_names=old_names)
+    warn_of_old_names(old_names)
     base = resolve_folder(folder)
     with convert_failures():
         return apply_step(

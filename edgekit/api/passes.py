@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit.api.arguments import AnyPath
 from edgekit.compression.all_passes import list_pass_names
 from edgekit.compression.recipe_parser import (
     PassFacts,
+    check_step,
     describe_pass,
     make_recipe,
     parse_settings,
@@ -60,15 +62,22 @@ def choose_recipe(
     if recipe is not None and steps:
         raise ArgumentError(("recipe", "steps"), "cannot be combined", hint="use one of them")
     if isinstance(recipe, Recipe):
-        return recipe
+        known = tuple(check_step(each, old_names=old_names) for each in recipe.steps)
+        return replace(recipe, steps=known)
     if recipe is not None:
         return read_recipe(folder / recipe, old_names=old_names)
     if not steps:
         return None
-    parsed = (
-        parse_step(each, old_names=old_names) if isinstance(each, str) else each for each in steps
+    if isinstance(steps, str):
+        raise ArgumentError("steps", "must be a list of steps, not one text", hint=f"[{steps!r}]")
+    return make_recipe(
+        [
+            parse_step(each, old_names=old_names)
+            if isinstance(each, str)
+            else check_step(each, old_names=old_names)
+            for each in steps
+        ]
     )
-    return make_recipe(list(parsed))
 
 
 def warn_of_old_names(old_names: OldNames) -> None:

@@ -170,6 +170,26 @@ def parse_step(text: str, *, old_names: OldNames | None = None) -> Step:
     return parse_settings(name, pairs, where=f"--step {name}: ", old_names=old_names)
 
 
+def check_step(step: Step, *, old_names: OldNames | None = None) -> Step:
+    """Check that the pass of a step exists and has settings of this type.
+
+    Args:
+        step: The step; a name of an earlier version is replaced.
+        old_names: Collector of the names of earlier versions that the step uses.
+
+    Raises:
+        UserError: It is no step, there is no such pass, or the settings are those of another one.
+    """
+    if not isinstance(step, Step):
+        raise UserError(f"{step!r} is not a step", hint="give the name of a pass, or a Step")
+    name = resolve_pass_name(step.name, old_names=old_names)
+    kind = get_pass(name).settings
+    if not isinstance(step.settings, kind):
+        given = type(step.settings).__name__
+        raise UserError(f"{name}: settings: must be of type {kind.__name__}, not {given}")
+    return dataclasses.replace(step, name=name)
+
+
 def make_recipe(steps: Sequence[Step]) -> Recipe:
     """Make a recipe that is named after its steps."""
     return Recipe(name="+".join(step.name for step in steps), steps=tuple(steps))

@@ -95,8 +95,12 @@ def _find_only_model(folder: Path) -> Path:
     found = [p for p in entries if p.suffix in _MODELS]
     if not found:
         found = [p for p in entries if p.suffix.lower() in SUFFIXES or is_saved_model(p)]
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
+    if not found:
+        raise UserError(
+            f"{folder.resolve()}: contains no model file", hint="give its path: edgekit init MODEL"
+        )
+    if len(found) > 1:
+        names = ", ".join(p.name for p in found)
         raise UserError(
             f"{folder.resolve()}: contains {len(found)} model files ({names})",
             hint="choose one: edgekit init MODEL",

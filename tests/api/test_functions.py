@@ -13,6 +13,7 @@ import pytest
 
 import edgekit
 from edgekit.bundle.manifest import MANIFEST
+from edgekit.pass_settings import Clean
 from tests.builders.projects import PROFILE, listing
 
 
@@ -291,6 +292,11 @@ def test_an_exception_of_the_callback_ends_the_function(tiny):
 # ---------------------------------------------------------------- errors
 
 
+def _make_step(name):
+    """Return a step of a pass by any name, with the settings of clean."""
+    return edgekit.Step(name=name, version=1, settings=Clean())
+
+
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
@@ -317,6 +323,27 @@ def test_an_exception_of_the_callback_ends_the_function(tiny):
             lambda: edgekit.apply("quantize-static", "m.onnx", "o.onnx", settings={"ranges": 3}),
             "ranges: must be one of",
         ),
+        (lambda: edgekit.build(max_drop="1"), "max_drop: '1' is not a number"),
+        (lambda: edgekit.build(seed=1.5), "seed: 1.5 is not a whole number"),
+        (lambda: edgekit.build(steps="clean"), "steps: must be a list of steps"),
+        (lambda: edgekit.build(steps=[3]), "3 is not a step"),
+        (lambda: edgekit.build(steps=[_make_step("clen")]), "did you mean 'clean'?"),
+        (
+            lambda: edgekit.build(recipe=edgekit.Recipe(name="r", steps=(_make_step("nope"),))),
+            "no pass named 'nope'",
+        ),
+        (lambda: edgekit.apply(_make_step("nope"), "m.onnx", "o.onnx"), "no pass named 'nope'"),
+        (
+            lambda: edgekit.apply(_make_step("float16"), "m.onnx", "o.onnx"),
+            "float16: settings: must be of type Float16, not Clean",
+        ),
+        (lambda: edgekit.apply(None, "m.onnx", "o.onnx"), "None is not a step"),
+        (
+            lambda: edgekit.apply("clean", "m.onnx", "o.onnx", settings="ranges=mse"),
+            "settings: 'ranges=mse' is not a dict",
+        ),
+        (lambda: edgekit.inspect("m.onnx", dims="N=1"), "dims: 'N=1' is not a dict"),
+        (lambda: edgekit.init(), "contains no model file"),
         (lambda: edgekit.init(folder="nowhere"), "nowhere: no such folder"),
         (lambda: edgekit.report("nowhere"), "nowhere"),
         (lambda: edgekit.open_bundle("nowhere"), "nowhere: not a bundle"),
