@@ -65,14 +65,28 @@ def warn_of_plugin(plugin: Plugin, fault: str) -> None:
 
 def _iter_entry_points(group: str) -> Iterator[tuple[metadata.Distribution, metadata.EntryPoint]]:
     """Yield the entry points of a group; of distributions of one name, only the first counts."""
-    offering: dict[str, metadata.Distribution] = {}
+    offering: dict[str, tuple[metadata.Distribution, list[metadata.EntryPoint]]] = {}
     for distribution in metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name and f"[{group}]" in (distribution.read_text("entry_points.txt") or ""):
-            offering.setdefault(name.lower().replace("_", "-"), distribution)
-    for _, distribution in sorted(offering.items(), key=lambda item: item[0]):
-        for entry in sorted(distribution.entry_points.select(group=group)):
+        try:
+            if f"[{group}]" not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            name = distribution.metadata["Name"]
+            entries = sorted(distribution.entry_points.select(group=group))
+        except ValueError:  # not UTF-8
+            _warn_of_damage(distribution)
+            continue
+        if name:
+            offering.setdefault(name.lower().replace("_", "-"), (distribution, entries))
+    for _, (distribution, entries) in sorted(offering.items(), key=lambda item: item[0]):
+        for entry in entries:
             yield distribution, entry
+
+
+def _warn_of_damage(distribution: metadata.Distribution) -> None:
+    """Warn that the files of an installed distribution cannot be read, so it is left out."""
+    folder = getattr(distribution, "_path", distribution.locate_file(""))
+    text = f"plugins of {folder} are ignored: METADATA there is not UTF-8"
+    warnings.warn(f"{text}; install the distribution again", PluginWarning, stacklevel=2)
 
 
 def iter_toml_files(value: object) -> Iterator[Traversable]:

@@ -55,6 +55,18 @@ def test_passes_lists_those_of_plugins_and_warns_once_of_each_that_is_broken(run
         assert any(line.startswith(wanted) for line in warned), warned
 
 
+def test_a_distribution_with_damaged_metadata_costs_one_warning(run, tmp_path):
+    folder = tmp_path / "bad-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_bytes(b"\xff\xfe")
+    (folder / "entry_points.txt").write_text("[edgekit.passes]\na = b:C\n")
+    done = run("passes", "--json", site=tmp_path)
+    assert done.code == 0, done.err
+    assert "clean" in [each["name"] for each in json.loads(done.out)]
+    (warning,) = [line for line in done.err.splitlines() if "warning" in line]
+    assert f"plugins of {folder} are ignored" in warning
+
+
 def test_a_pass_is_described_with_its_plugin_and_settings(run):
     done = run("passes", "stamp")
     first, *others = done.out.splitlines()
