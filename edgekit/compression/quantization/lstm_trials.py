@@ -7,7 +7,7 @@ call. Where large and small steps are mixed (spectra without a logarithm), small
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -101,12 +101,42 @@ def plan_layers(proto: ModelProto, largest: int, model: Model, work: Work) -> Re
                 f"{layer.name}: {_describe_weight(layer, name)} are stored in 16 bits; 8 bits "
                 f"would cause a relative output error of {verdict.wide[name]:.2g}"
             )
+    for place, sharer in _find_sharers(layers, left).items():
+        left.add(place)
+        work.note(
+            f"computed in float: {layers[place].name}: it shares weights with {sharer.name}, and "
+            "both kinds of storage would make the file larger"
+        )
     if work.calibration is None and any(layer.has_kernel for layer in layers):
         work.note(
             "the error of integer LSTMs was not measured; give --data CALIB to keep inaccurate "
             "ones in float"
         )
     return RecurrentPlan(left=frozenset(left), wide=frozenset(wide))
+
+
+def _find_sharers(layers: Sequence[RecurrentLayer], left: Set[int]) -> dict[int, RecurrentLayer]:
+    """Find the integer layers that share weights with float ones, each with such a float layer.
+
+    Layers that share weights with a layer found here are found as well.
+    """
+    found: dict[int, RecurrentLayer] = {}
+    owners = {name: layers[place] for place in left for name in _get_weight_names(layers[place])}
+    grown = True
+    while grown:
+        grown = False
+        for place, layer in enumerate(layers):
+            names = _get_weight_names(layer)
+            sharer = next((owners[name] for name in names if name in owners), None)
+            if sharer is not None and place not in left and place not in found:
+                found[place] = sharer
+                owners |= {name: layer for name in names if name not in owners}
+                grown = True
+    return found
+
+
+def _get_weight_names(layer: RecurrentLayer) -> list[str]:
+    return list(layer.node.input[1:3])
 
 
 def _describe_weight(layer: RecurrentLayer, weight: str) -> str:

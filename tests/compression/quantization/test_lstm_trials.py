@@ -106,6 +106,35 @@ def test_without_samples_a_note_says_that_nothing_was_measured(tmp_path):
     assert any("--data CALIB" in note for note in notes)
 
 
+@pytest.mark.parametrize("ratios", [(0.5, 3.0), (3.0, 0.5)])
+def test_lstms_that_share_weights_compute_alike_so_that_these_are_stored_once(
+    tmp_path, monkeypatch, ratios
+):
+    text = (
+        f"g (float[N,{STEPS},{UNITS}] x) => (float[{STEPS},N,{UNITS}] y) "
+        "{ t = Transpose<perm = [1,0,2]>(x) "
+        f"a, ah, ac = LSTM<hidden_size = {UNITS}>(t, w, r, b) s = Squeeze(a, one) "
+        f"c, ch, cc = LSTM<hidden_size = {UNITS}>(s, w, r, b) y = Squeeze(c, one) }}"
+    )
+    weights = {
+        "w": normal(1, 4 * UNITS, UNITS, scale=0.1),
+        "r": normal(1, 4 * UNITS, UNITS, seed=1, scale=0.1),
+        "b": normal(1, 8 * UNITS, seed=2, scale=0.1),
+        "one": np.array([1]),
+    }
+    source = model(tmp_path, text, weights=weights)
+    times = iter(ratios)
+    monkeypatch.setattr(
+        "edgekit.compression.quantization.lstm_trials.measure_time_ratio", lambda *_: next(times)
+    )
+    data = samples(tmp_path, x=uniform(32, STEPS, UNITS))
+    made, notes = run_and_read_notes("quantize-dynamic", source, tmp_path, data)
+
+    assert "DynamicQuantizeLSTM" not in ops(made)
+    assert made.bytes < 0.3 * source.bytes
+    assert any("shares weights with" in note for note in notes)
+
+
 def test_times_are_compared_in_turn():
     def work_of(size):
         values = normal(size, size)
