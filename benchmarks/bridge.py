@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime as ort
 from ai_edge_litert.interpreter import Interpreter
 
-from benchmarks.zoo import entries, write_project
+from benchmarks.zoo import apply_command, entries, write_project
 from edgekit.config.project import load_project
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
 from edgekit.data.dataset import Dataset, open_dataset
@@ -89,8 +89,8 @@ def make(folder: Path, source: Path) -> None:
     ]
     for name, given, target, more in steps:
         if not (folder / target).exists():
-            command = [sys.executable, "-m", "edgekit", "apply", name, str(given)]
-            command += ["-o", str(folder / target), "-C", str(folder), *more]
+            options = ["-C", str(folder), *more]
+            command = apply_command(name, given, folder / target, options=options)
             subprocess.run(
                 command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.tasks import Entry, entries, prepare
+from benchmarks.zoo import apply_command
 
 HERE = Path(__file__).resolve().parents[1]
 # Passes by the names of version 0.1, which older checkouts take as well.
@@ -49,9 +50,8 @@ def run_recipe(entry: Entry, recipe: str, checkout: Path, folder: Path) -> str:
     result = ""
     for number, (name, *settings) in enumerate(RECIPES[recipe]):
         made = work / f"{number}{'.tflite' if name == 'tflite' else '.onnx'}"
-        words = [word for setting in settings for word in ("--set", setting)]
         done = subprocess.run(
-            [sys.executable, "-m", "edgekit", "apply", name, source, "-o", made, *words, *data],
+            apply_command(name, source, made, settings=settings, options=data),
             env=environment,
             cwd=work,
             capture_output=True,

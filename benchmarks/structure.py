@@ -49,10 +49,10 @@ _TOLD = 160
 
 def prune(source: Path, folder: Path, made: Path, settings: tuple[str, ...]) -> str:
     """Write the pruned model; return the reason if the pass refuses it."""
-    words = [word for each in settings for word in ("--set", each)]
-    command = [sys.executable, "-m", "edgekit", "apply", "prune-channels", str(source)]
     done = subprocess.run(
-        [*command, "-C", str(folder), "-o", str(made), *words],
+        zoo.apply_command(
+            "prune-channels", source, made, settings=settings, options=["-C", str(folder)]
+        ),
         capture_output=True,
         text=True,
         check=False,

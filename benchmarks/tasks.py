@@ -36,7 +36,7 @@ from benchmarks.task_intervals import (
     paired_gain,
 )
 from benchmarks.task_parts import evaluate
-from benchmarks.zoo import write_project
+from benchmarks.zoo import apply_command, write_project
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import load_structure
 
@@ -142,8 +142,7 @@ def make(entry: Entry, steps: Sequence[Sequence[str]], folder: Path) -> Path | s
         done.append("-".join(step))
         target = folder / f"{'+'.join(done)}.onnx"
         name, *settings = step
-        command = [sys.executable, "-m", "edgekit", "apply", name, str(source), "-o", str(target)]
-        command += [word for each in settings for word in ("--set", each)] + given
+        command = apply_command(name, source, target, settings=settings, options=given)
         if not target.exists():
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if run.returncode:

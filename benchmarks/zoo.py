@@ -60,6 +60,20 @@ def _preprocess(entry: dict[str, Any]) -> list[str]:
     return ["[data.preprocess]", *(f"{key} = {json.dumps(v)}" for key, v in settings.items())]
 
 
+def apply_command(
+    name: str,
+    source: Path,
+    target: Path,
+    *,
+    settings: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> list[str]:
+    """Return the command that runs a pass with settings (``KEY=VALUE``) and further options."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "edgekit", "apply", name, str(source), "-o", str(target)]
+    return [*command, *words, *options]
+
+
 def build(folder: Path, device: str, steps: Sequence[str] = ()) -> dict[str, Any]:
     """Run ``edgekit build`` in a project folder, with steps if given; return its JSON document."""
     command = [sys.executable, "-m", "edgekit", "build", "-C", str(folder), "--device", device]

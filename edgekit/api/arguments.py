@@ -6,20 +6,19 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-from edgekit.config.profile import DeviceProfile, load_profile
-from edgekit.config.project import load_project
+from edgekit.config.profile import DeviceProfile, RuntimeName, load_profile
+from edgekit.config.project import Metric, load_project
 from edgekit.errors import ArgumentError, UserError, did_you_mean
 from edgekit.remote.home import Home, profile_home
 
 AnyPath = str | os.PathLike[str]
 # A device profile: its name, the path of a .toml file, or the profile itself.
 Device = AnyPath | DeviceProfile
-Metric = Literal["top1", "top5", "binary"]
 
-METRICS = ("top1", "top5", "binary")
-RUNTIMES = ("onnxruntime", "litert", "auto")
+METRICS: tuple[str, ...] = get_args(Metric)
+RUNTIMES: tuple[str, ...] = (*get_args(RuntimeName), "auto")
 # Largest size of a dimension in every runtime.
 _LARGEST = (1 << 31) - 1
 

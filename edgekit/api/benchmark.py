@@ -9,7 +9,6 @@ from edgekit.api.arguments import (
     METRICS,
     AnyPath,
     Device,
-    Metric,
     check_choice,
     check_dims,
     choose_home,
@@ -18,6 +17,7 @@ from edgekit.api.arguments import (
     resolve_folder,
 )
 from edgekit.api.failures import convert_failures
+from edgekit.config.project import Metric
 from edgekit.pipeline import benchmark
 from edgekit.pipeline.benchmark import BenchResult, Subject, open_subject
 from edgekit.pipeline.request import resolve_model

@@ -10,7 +10,6 @@ from edgekit.api.arguments import (
     RUNTIMES,
     AnyPath,
     Device,
-    Metric,
     check_choice,
     check_dims,
     check_points,
@@ -22,6 +21,7 @@ from edgekit.api.arguments import (
 from edgekit.api.failures import convert_failures
 from edgekit.api.passes import choose_recipe, warn_of_old_names
 from edgekit.config.profile import AnyRuntime
+from edgekit.config.project import Metric
 from edgekit.old_names import OldNames
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.build import build as run_build

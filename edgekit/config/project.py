@@ -13,6 +13,7 @@ from edgekit.errors import UserError
 from edgekit_agent.samples import Preprocess
 from edgekit_agent.trust.statements import MOST_VERSION
 
+Metric = Literal["top1", "top5", "binary"]
 FILE_NAME = "edgekit.toml"
 
 Positive = Annotated[float, Field(gt=0)]
@@ -97,7 +98,7 @@ class DataTable(_Table):
     """Calibration samples, a few hundred; labels are not used."""
     evaluation: str | None = None
     """Labeled samples that the model has not seen."""
-    metric: Literal["top1", "top5", "binary"] | None = None
+    metric: Metric | None = None
     """Metric of accuracy."""
     output: str | None = None
     """Name of the output to score; the first one unless given."""
