@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from edgekit.bundle.manifest import MANIFEST, RELEASE_DIGITS, Manifest
 from edgekit.config.project import ReleaseTable
 from edgekit.errors import UserError
 from edgekit.signing.keys import OwnKey, find_signing_key, read_own_keys
 from edgekit_agent.results import Trust
-from edgekit_agent.trust.signatures import read_statement, signed_bytes
+from edgekit_agent.trust.signatures import signed_bytes
 from edgekit_agent.trust.statements import (
     Permit,
     Signature,
@@ -121,18 +120,3 @@ def _own_trusted(trust: Trust, request: str) -> OwnKey:
             hint="run the command on a machine that has a key the device trusts",
         )
     return own[0]
-
-
-def describe_signature(signature: Signature) -> dict[str, object]:
-    """Describe a valid signature for the user."""
-    statement = read_statement(Statement, signature)
-    return {
-        "key": statement.key,
-        "version": statement.version,
-        "signed": _format_time(statement.signed_s),
-        "expires": _format_time(statement.expires_s),
-    }
-
-
-def _format_time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

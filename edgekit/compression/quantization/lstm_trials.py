@@ -121,22 +121,18 @@ def _find_sharers(layers: Sequence[RecurrentLayer], left: Set[int]) -> dict[int,
     Layers that share weights with a layer found here are found as well.
     """
     found: dict[int, RecurrentLayer] = {}
-    owners = {name: layers[place] for place in left for name in _get_weight_names(layers[place])}
-    grown = True
-    while grown:
-        grown = False
-        for place, layer in enumerate(layers):
-            names = _get_weight_names(layer)
-            sharer = next((owners[name] for name in names if name in owners), None)
-            if sharer is not None and place not in left and place not in found:
-                found[place] = sharer
-                owners |= {name: layer for name in names if name not in owners}
-                grown = True
+    floats = sorted(left)
+    for place in floats:  # grows while it is read
+        names = _get_weight_names(layers[place])
+        for other, layer in enumerate(layers):
+            if other not in floats and names & _get_weight_names(layer):
+                found[other] = layers[place]
+                floats.append(other)
     return found
 
 
-def _get_weight_names(layer: RecurrentLayer) -> list[str]:
-    return list(layer.node.input[1:3])
+def _get_weight_names(layer: RecurrentLayer) -> set[str]:
+    return set(layer.node.input[1:3])
 
 
 def _describe_weight(layer: RecurrentLayer, weight: str) -> str:
