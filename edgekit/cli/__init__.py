@@ -16,6 +16,7 @@ from edgekit.cli.completion import complete_pass, prepare_completion, print_comp
 from edgekit.cli.devices import devices_app
 from edgekit.cli.folders import start_example, start_project, write_page
 from edgekit.cli.keys import keys_app
+from edgekit.cli.option_names import format_error
 from edgekit.cli.options import (
     Data,
     DeviceName,
@@ -33,7 +34,6 @@ from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.plugin_warnings import show_plugin_warnings
 from edgekit.cli.releases import roll_back, show_status
 from edgekit.cli.render.output import emit, note_old_names, run_on_hosts, say, show_progress
-from edgekit.cli.spelling import spell_error
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode
 from edgekit.progress import Ticker
@@ -66,7 +66,7 @@ def main() -> None:
             result = app(prog_name="edgekit", standalone_mode=False)
         sys.stdout.flush()
     except EdgekitError as error:
-        _fail(spell_error(error), error.exit_code)
+        _fail(format_error(error), error.exit_code)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "edgekit"

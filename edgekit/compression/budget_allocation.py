@@ -152,9 +152,9 @@ def _spend_the_rest(layers: Sequence[Options], picked: list[int], total: float) 
             now = layer.choices[picked[place]]
             for i, choice in enumerate(layer.choices):
                 more = layer.size * (choice.cost - now.cost)
-                mended = now.damage - choice.damage
-                if 0 < more <= left and mended > 0 and (best is None or mended / more > best[0]):
-                    best = (mended / more, place, i, more)
+                saved = now.damage - choice.damage
+                if 0 < more <= left and saved > 0 and (best is None or saved / more > best[0]):
+                    best = (saved / more, place, i, more)
         if best is None:
             return picked
         picked[best[1]] = best[2]

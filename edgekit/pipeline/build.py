@@ -39,14 +39,14 @@ class BuildOutcome:
     """Result of a build.
 
     Attributes:
-        intake: The checked inputs: model, data, device and limits.
+        inputs: The checked inputs: model, data, device and limits.
         found: The candidates and the search's choice.
         compared: Comparison with the original, by the candidate's key.
         manifest: Manifest of the bundle; ``None`` if none was packed.
         notes: Caveats of the figures.
     """
 
-    intake: BuildInputs
+    inputs: BuildInputs
     found: Build
     compared: dict[str, Comparison]
     manifest: Manifest | None
@@ -65,12 +65,12 @@ class BuildOutcome:
     @property
     def folder(self) -> Path:
         """Return the output folder, which is also the bundle."""
-        return self.intake.out
+        return self.inputs.out
 
     @property
     def report(self) -> Path:
         """Return the path of the HTML report."""
-        return self.intake.out / REPORT
+        return self.inputs.out / REPORT
 
 
 def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> BuildOutcome:
@@ -89,44 +89,44 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
         UserError: The request or one of its inputs is wrong.
         DeviceError: The device to measure on could not be reached, or failed.
     """
-    intake = read_build_inputs(request, tick)
+    inputs = read_build_inputs(request, tick)
     refuse_unscaled(
-        intake.model,
-        intake.evaluation,
-        metric=intake.metric,
-        output=intake.output,
-        settings=intake.project.data.preprocess,
-        store=intake.store,
+        inputs.model,
+        inputs.evaluation,
+        metric=inputs.metric,
+        output=inputs.output,
+        settings=inputs.project.data.preprocess,
+        store=inputs.store,
         tick=tick,
     )
-    found = explore(intake, tick)
-    compared = {c.key: compare_with_original(intake, c, found.baseline) for c in found.candidates}
+    found = explore(inputs, tick)
+    compared = {c.key: compare_with_original(inputs, c, found.baseline) for c in found.candidates}
     packed = found.chosen or (found.nearest if allow_failing else None)
     if packed and packed.model.beside:
         packed = None
-    append_results(intake, found, compared, packed=packed)
-    manifest = pack_bundle(intake, found, packed, compared, tick) if packed else None
+    append_results(inputs, found, compared, packed=packed)
+    manifest = pack_bundle(inputs, found, packed, compared, tick) if packed else None
     return BuildOutcome(
-        intake=intake,
+        inputs=inputs,
         found=found,
         compared=compared,
         manifest=manifest,
-        notes=(*_iter_notes(intake, found), *(() if manifest else _iter_stale_notes(intake))),
+        notes=(*_iter_notes(inputs, found), *(() if manifest else _iter_stale_notes(inputs))),
     )
 
 
-def explore(intake: BuildInputs, tick: Tick) -> Build:
+def explore(inputs: BuildInputs, tick: Tick) -> Build:
     """Try recipes until no more are proposed; measure and judge the candidates and choose one."""
-    source = HOST if intake.on is None else f"device:{intake.on}"
-    with BuildRunner(intake, tick) as shop:
-        shop.check_reachable(source)  # fail early if the device cannot be reached
-        tried = _try_recipes(shop, [_make_baseline(shop)])
-        judged = _measure_candidates(shop, tried, source)
+    source = HOST if inputs.on is None else f"device:{inputs.on}"
+    with BuildRunner(inputs, tick) as runner:
+        runner.check_reachable(source)  # fail early if the device cannot be reached
+        tried = _try_recipes(runner, [_make_baseline(runner)])
+        judged = _measure_candidates(runner, tried, source)
         # Measurements of the device may lead the search to further recipes.
-        while len(more := _try_recipes(shop, _update_verdicts(tried, judged))) > len(tried):
-            tried, judged = more, _measure_candidates(shop, more, source)
+        while len(more := _try_recipes(runner, _update_verdicts(tried, judged))) > len(tried):
+            tried, judged = more, _measure_candidates(runner, more, source)
     # If a recipe was requested, the original serves only as reference.
-    eligible = (intake.recipe and judged[1:]) or judged
+    eligible = (inputs.recipe and judged[1:]) or judged
     return Build(
         baseline=judged[0],
         candidates=tuple(judged),
@@ -137,27 +137,27 @@ def explore(intake: BuildInputs, tick: Tick) -> Build:
 
 
 def _try_recipes(
-    shop: BuildRunner, known: Sequence[Candidate | Rejection]
+    runner: BuildRunner, known: Sequence[Candidate | Rejection]
 ) -> list[Candidate | Rejection]:
     """Extend the known results by recipes that the search proposes, or by the requested recipe."""
-    intake, tried = shop.intake, list(known)
+    inputs, tried = runner.inputs, list(known)
     baseline = next(t for t in tried if isinstance(t, Candidate))
-    if intake.recipe is not None:
-        return tried if tried[1:] else [*tried, _make_requested(shop, intake.recipe, baseline)]
-    terms = _build_terms(intake)
+    if inputs.recipe is not None:
+        return tried if tried[1:] else [*tried, _make_requested(runner, inputs.recipe, baseline)]
+    terms = _build_terms(inputs)
     while recipes := propose(tried, terms):
-        tried += [_make_candidate(shop, recipe, baseline) for recipe in recipes]
+        tried += [_make_candidate(runner, recipe, baseline) for recipe in recipes]
     return tried
 
 
 def _measure_candidates(
-    shop: BuildRunner, tried: Sequence[Candidate | Rejection], source: str
+    runner: BuildRunner, tried: Sequence[Candidate | Rejection], source: str
 ) -> list[Candidate]:
     """Time and judge the candidates, each file once; the original comes first."""
-    candidates = shop.time(_drop_duplicates([t for t in tried if isinstance(t, Candidate)]), HOST)
+    candidates = runner.time(_drop_duplicates([t for t in tried if isinstance(t, Candidate)]), HOST)
     if source != HOST:
-        candidates = _measure_on_device(shop, candidates, source)
-    return [_judge_candidate(shop.intake, c, candidates[0]) for c in candidates]
+        candidates = _measure_on_device(runner, candidates, source)
+    return [_judge_candidate(runner.inputs, c, candidates[0]) for c in candidates]
 
 
 def _update_verdicts(
@@ -171,27 +171,27 @@ def _update_verdicts(
     ]
 
 
-def _build_terms(intake: BuildInputs) -> Terms:
-    free = {name for _, _, name in intake.feeding.iter_free_axes(intake.model.signature)}
+def _build_terms(inputs: BuildInputs) -> Terms:
+    free = {name for _, _, name in inputs.feeding.iter_free_axes(inputs.model.signature)}
     return Terms(
-        source=intake.model.format,
-        formats=intake.runtimes.formats,
-        weight_bits=choose_weight_bits(intake.profile) if "onnx" in intake.runtimes.formats else 8,
-        seed=intake.seed,
-        dims=tuple(sorted((n, size) for n, size in intake.dims.items() if n in free)),
-        target=get_lite_target(intake.profile),
-        remakes=bool(intake.runtimes.obstacles),
+        source=inputs.model.format,
+        formats=inputs.runtimes.formats,
+        weight_bits=choose_weight_bits(inputs.profile) if "onnx" in inputs.runtimes.formats else 8,
+        seed=inputs.seed,
+        dims=tuple(sorted((n, size) for n, size in inputs.dims.items() if n in free)),
+        target=get_lite_target(inputs.profile),
+        remakes=bool(inputs.runtimes.obstacles),
     )
 
 
-def _make_requested(shop: BuildRunner, recipe: Recipe, baseline: Candidate) -> Candidate:
+def _make_requested(runner: BuildRunner, recipe: Recipe, baseline: Candidate) -> Candidate:
     """Make the candidate of the requested recipe; without it there is no build.
 
     Raises:
         UserError: The recipe does not apply to the model.
         PassError: A pass broke its contract.
     """
-    made = _make_candidate(shop, recipe, baseline)
+    made = _make_candidate(runner, recipe, baseline)
     if isinstance(made, Candidate):
         return made
     if made.broken:
@@ -200,7 +200,7 @@ def _make_requested(shop: BuildRunner, recipe: Recipe, baseline: Candidate) -> C
 
 
 def compare_with_original(
-    intake: BuildInputs, candidate: Candidate, baseline: Candidate
+    inputs: BuildInputs, candidate: Candidate, baseline: Candidate
 ) -> Comparison:
     """Compare a candidate with the original on the same samples.
 
@@ -217,24 +217,24 @@ def compare_with_original(
     return compare(
         reference.tally,
         tallies[-1],
-        margin_points=intake.limits.drop_points,
+        margin_points=inputs.limits.drop_points,
         same_model=candidate.model.digest == baseline.model.digest,
     )
 
 
-def _iter_stale_notes(intake: BuildInputs) -> Iterator[str]:
-    if (intake.out / MANIFEST).exists():
+def _iter_stale_notes(inputs: BuildInputs) -> Iterator[str]:
+    if (inputs.out / MANIFEST).exists():
         yield (
-            f"{intake.out} still contains the bundle of an earlier build, which 'edgekit push' "
+            f"{inputs.out} still contains the bundle of an earlier build, which 'edgekit push' "
             "would install"
         )
 
 
-def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
-    yield from intake.runtimes.notes
-    if intake.model.origin:
-        yield from intake.model.origin.notes
-    splits = [s for s in (intake.evaluation, intake.calibration) if s is not None]
+def _iter_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
+    yield from inputs.runtimes.notes
+    if inputs.model.origin:
+        yield from inputs.model.origin.notes
+    splits = [s for s in (inputs.evaluation, inputs.calibration) if s is not None]
     yield from dict.fromkeys(note for split in splits for note in split.notes)
     if len(splits) > len({split.digest for split in splits}):
         yield (
@@ -243,10 +243,10 @@ def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
         )
     if any(rejected.quantized for rejected in found.rejected):
         yield f"{QUANTIZED_ALREADY}; it was not compressed further"
-    yield from _iter_litert_notes(intake, found)
+    yield from _iter_litert_notes(inputs, found)
     host = found.baseline.get_measurement(HOST)
-    common = count_most_common_label(intake.evaluation)
-    if host and host.tally and intake.metric != "top5" and host.tally.correct <= common:
+    common = count_most_common_label(inputs.evaluation)
+    if host and host.tally and inputs.metric != "top5" and host.tally.correct <= common:
         yield (
             f"the original predicts {host.tally.correct} of {host.tally.n} samples correctly, no "
             f"better than always predicting the most common label ({common}); check "
@@ -254,22 +254,22 @@ def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
         )
 
 
-def _iter_litert_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
+def _iter_litert_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
     lite = [c for c in found.candidates if c.model.format == "tflite"]
-    if lite and get_lite_target(intake.profile) == "tflite-runtime" and intake.on is None:
+    if lite and get_lite_target(inputs.profile) == "tflite-runtime" and inputs.on is None:
         yield (
-            f"{intake.profile.name} runs tflite-runtime, but here its files were scored with "
+            f"{inputs.profile.name} runs tflite-runtime, but here its files were scored with "
             "ai-edge-litert, and speed and memory are those of this machine"
         )
 
 
-def _make_baseline(shop: BuildRunner) -> Candidate:
-    made = shop.make(make_original(shop.intake.seed))
+def _make_baseline(runner: BuildRunner) -> Candidate:
+    made = runner.make(make_original(runner.inputs.seed))
     if isinstance(made, Rejection):
         raise EdgekitError(f"the original cannot be measured: {made.reason}")
     try:
-        scored = shop.score(made, HOST)
-        return _judge_candidate(shop.intake, scored, scored)
+        scored = runner.score(made, HOST)
+        return _judge_candidate(runner.inputs, scored, scored)
     except DeviceError as error:
         if error.kind != "bad_job" and not is_models_fault(error, here=True):
             raise
@@ -279,15 +279,15 @@ def _make_baseline(shop: BuildRunner) -> Candidate:
 
 
 def _make_candidate(
-    shop: BuildRunner, recipe: Recipe, baseline: Candidate
+    runner: BuildRunner, recipe: Recipe, baseline: Candidate
 ) -> Candidate | Rejection:
-    made = shop.make(recipe)
+    made = runner.make(recipe)
     if isinstance(made, Rejection):
         return made
     try:
-        for reason in _iter_misfits(shop.intake, made.model):
+        for reason in _iter_misfits(runner.inputs, made.model):
             return Rejection(recipe=recipe, reason=reason)
-        return _judge_candidate(shop.intake, shop.score(made, HOST), baseline)
+        return _judge_candidate(runner.inputs, runner.score(made, HOST), baseline)
     except DeviceError as error:
         # The original ran on the same samples, so a rejected job is this model's fault.
         if error.kind != "bad_job" and not is_models_fault(error, here=True):
@@ -298,21 +298,21 @@ def _make_candidate(
     except UserError:
         raise
     except EdgekitError as error:
-        return shop.reject(recipe, error)
+        return runner.reject(recipe, error)
     except (Exception, SystemExit) as error:
         if not is_crash(error):
             raise
-        return shop.reject(
+        return runner.reject(
             recipe, build_crash("scoring", error, steps=recipe.steps, model=made.model)
         )
 
 
-def _iter_misfits(intake: BuildInputs, model: Model) -> Iterator[str]:
+def _iter_misfits(inputs: BuildInputs, model: Model) -> Iterator[str]:
     """Yield the reasons why the device cannot run a file."""
-    for obstacle in find_obstacles(model, intake.profile):
+    for obstacle in find_obstacles(model, inputs.profile):
         yield f"{obstacle.what}; {obstacle.fix}"
-    if get_runtime(model) not in intake.runtimes.names:
-        yield f"a .{model.format} file, which {' and '.join(intake.runtimes.names)} do not run"
+    if get_runtime(model) not in inputs.runtimes.names:
+        yield f"a .{model.format} file, which {' and '.join(inputs.runtimes.names)} do not run"
 
 
 def _drop_duplicates(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -324,61 +324,61 @@ def _drop_duplicates(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _measure_on_device(
-    shop: BuildRunner, candidates: Sequence[Candidate], source: str
+    runner: BuildRunner, candidates: Sequence[Candidate], source: str
 ) -> list[Candidate]:
     """Score and time the candidates on the device; one that it cannot run keeps the reason."""
-    own = [c for c in candidates if not _list_obstacles(shop.intake, c)]
-    lacking = shop.find_missing_runtimes(source, dict.fromkeys(get_runtime(c.model) for c in own))
-    scored = [_score_on_device(shop, c, source, lacking) if c in own else c for c in candidates]
-    able = [c for c in scored if not c.troubles and not _list_obstacles(shop.intake, c)]
-    timed = {c.key: c for c in shop.time(able, source)} if able else {}
+    own = [c for c in candidates if not _list_obstacles(runner.inputs, c)]
+    lacking = runner.find_missing_runtimes(source, dict.fromkeys(get_runtime(c.model) for c in own))
+    scored = [_score_on_device(runner, c, source, lacking) if c in own else c for c in candidates]
+    able = [c for c in scored if not c.troubles and not _list_obstacles(runner.inputs, c)]
+    timed = {c.key: c for c in runner.time(able, source)} if able else {}
     return [timed.get(c.key, c) for c in scored]
 
 
-def _list_obstacles(intake: BuildInputs, candidate: Candidate) -> tuple[str, ...]:
+def _list_obstacles(inputs: BuildInputs, candidate: Candidate) -> tuple[str, ...]:
     """List the reasons why the original serves as reference only and cannot be chosen."""
     if candidate.recipe.steps:
         return ()
     return tuple(
-        f"{o.what}; used as reference only, measured on the host" for o in intake.runtimes.obstacles
+        f"{o.what}; used as reference only, measured on the host" for o in inputs.runtimes.obstacles
     )
 
 
 def _score_on_device(
-    shop: BuildRunner, candidate: Candidate, source: str, lacking: Mapping[RuntimeName, str]
+    runner: BuildRunner, candidate: Candidate, source: str, lacking: Mapping[RuntimeName, str]
 ) -> Candidate:
     if why := lacking.get(get_runtime(candidate.model)):
         return replace(candidate, troubles=(*candidate.troubles, why))
     try:
-        return shop.score(candidate, source)
+        return runner.score(candidate, source)
     except DeviceError as error:
         if not is_models_fault(error, here=False):
             raise
         return replace(candidate, troubles=(*candidate.troubles, error.message))
 
 
-def _judge_candidate(intake: BuildInputs, candidate: Candidate, baseline: Candidate) -> Candidate:
-    compared = compare_with_original(intake, candidate, baseline)
+def _judge_candidate(inputs: BuildInputs, candidate: Candidate, baseline: Candidate) -> Candidate:
+    compared = compare_with_original(inputs, candidate, baseline)
     # The manifest contains the verdict; its length does not depend on the figures in it.
-    sized = replace(candidate, verdict=_compute_verdict(intake, candidate, compared))
-    overhead = estimate_overhead_bytes(intake, sized, compared)
+    sized = replace(candidate, verdict=_compute_verdict(inputs, candidate, compared))
+    overhead = estimate_overhead_bytes(inputs, sized, compared)
     measured = (replace(m, overhead_bytes=overhead) for m in candidate.measurements)
     candidate = replace(candidate, measurements=tuple(measured))
-    verdict = _compute_verdict(intake, candidate, compared)
+    verdict = _compute_verdict(inputs, candidate, compared)
     reasons = (
         *candidate.troubles,
         *_iter_packing_obstacles(candidate),
-        *_list_obstacles(intake, candidate),
+        *_list_obstacles(inputs, candidate),
     )
     return replace(candidate, verdict=replace(verdict, reasons=reasons))
 
 
-def _compute_verdict(intake: BuildInputs, candidate: Candidate, compared: Comparison) -> Verdict:
+def _compute_verdict(inputs: BuildInputs, candidate: Candidate, compared: Comparison) -> Verdict:
     host = candidate.get_measurement(HOST)
     if host is None:
         raise EdgekitError(f"{candidate.recipe.name} was not measured")
     return judge(
-        intake.limits,
+        inputs.limits,
         host=host,
         device=next((m for m in candidate.measurements if m.source != HOST), None),
         comparison=compared,

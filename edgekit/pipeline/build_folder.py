@@ -65,34 +65,34 @@ Compared = Mapping[str, Comparison]
 
 
 def append_results(
-    intake: BuildInputs, found: Build, compared: Compared, *, packed: Candidate | None
+    inputs: BuildInputs, found: Build, compared: Compared, *, packed: Candidate | None
 ) -> None:
     """Append the raw values of every candidate of this build to results.jsonl.
 
     Args:
-        intake: The inputs of the build.
+        inputs: The inputs of the build.
         found: The result of the build.
         compared: Comparison of each candidate with the original, by the candidate's key.
         packed: The candidate that goes into the bundle, if any.
     """
-    intake.out.mkdir(parents=True, exist_ok=True)
+    inputs.out.mkdir(parents=True, exist_ok=True)
     candidates = (
         _make_candidate_line(c, found, compared[c.key], is_packed=c is packed)
         for c in found.candidates
     )
     rejected = (_make_rejected_line(r) for r in found.rejected)
-    append_lines(intake.out, [_make_build_line(intake), *candidates, *rejected])
+    append_lines(inputs.out, [_make_build_line(inputs), *candidates, *rejected])
 
 
 def pack_bundle(
-    intake: BuildInputs, found: Build, candidate: Candidate, compared: Compared, tick: Tick
+    inputs: BuildInputs, found: Build, candidate: Candidate, compared: Compared, tick: Tick
 ) -> Manifest:
     """Write the candidate as the bundle of this build and return the manifest.
 
     The old manifest is removed first and the new one is written last, so that the folder holds a
     complete bundle or none.
     """
-    out, golden = intake.out, candidate.golden
+    out, golden = inputs.out, candidate.golden
     if golden is None:
         raise EdgekitError(f"{candidate.recipe.name} has no golden samples")
     for name in (MANIFEST, SIGNATURE):
@@ -111,7 +111,7 @@ def pack_bundle(
         _build_variant(c, chosen=c is candidate) for c in _iter_same_weights(found, candidate)
     )
     manifest = _build_manifest(
-        intake,
+        inputs,
         candidate,
         files=files,
         compared=compared[candidate.key],
@@ -121,23 +121,23 @@ def pack_bundle(
     text = encode_manifest(manifest)
     for name, data in members.items():
         write_atomic(str(out / name), data)
-    lock = _collect_provenance(intake, candidate) | {"recipe": _encode_recipe(candidate)}
+    lock = _collect_provenance(inputs, candidate) | {"recipe": _encode_recipe(candidate)}
     write_atomic(str(out / LOCK), json.dumps(lock, indent=1, sort_keys=True).encode() + b"\n")
     if sent.encoding == "packed":
         del members[model_name]
         members[model_name + PACKED] = sent.data
     signed = {}
-    if intake.signer is not None:
-        signed[SIGNATURE] = encode_signature(intake.signer.sign(manifest, text))
+    if inputs.signer is not None:
+        signed[SIGNATURE] = encode_signature(inputs.signer.sign(manifest, text))
         write_atomic(str(out / SIGNATURE), signed[SIGNATURE])
-    write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | signed | {MANIFEST: text})
+    write_bundle(out / f"{inputs.profile.name}{SUFFIX}", members | signed | {MANIFEST: text})
     for stale in {*MODELS, OLD_GOLDEN_SAMPLES} - {model_name}:
         (out / stale).unlink(missing_ok=True)
     write_atomic(str(out / MANIFEST), text)
     return manifest
 
 
-def estimate_overhead_bytes(intake: BuildInputs, candidate: Candidate, compared: Comparison) -> int:
+def estimate_overhead_bytes(inputs: BuildInputs, candidate: Candidate, compared: Comparison) -> int:
     """Compute the bytes that an update sends besides the model: manifest, golden samples, commands.
 
     The manifest does not exist yet; it is estimated with figures and digests of the same length.
@@ -161,7 +161,7 @@ def estimate_overhead_bytes(intake: BuildInputs, candidate: Candidate, compared:
         _describe_file(GOLDEN_SAMPLES, golden, None),
     )
     manifest = _build_manifest(
-        intake,
+        inputs,
         timed,
         files=files,
         compared=compared,
@@ -169,13 +169,13 @@ def estimate_overhead_bytes(intake: BuildInputs, candidate: Candidate, compared:
         variants=(_build_variant(timed, chosen=True),),
     )
     text = encode_manifest(manifest)
-    signed = encode_signature(intake.signer.sign(manifest, text)) if intake.signer else b""
+    signed = encode_signature(inputs.signer.sign(manifest, text)) if inputs.signer else b""
     # The signature is sent twice: before anything else, and again with the job.
     return len(golden) + count_wire_bytes(text) + COMMANDS_BYTES + 2 * len(signed)
 
 
 def _build_manifest(
-    intake: BuildInputs,
+    inputs: BuildInputs,
     candidate: Candidate,
     *,
     files: tuple[BundledFile, ...],
@@ -185,24 +185,24 @@ def _build_manifest(
 ) -> Manifest:
     host = candidate.get_measurement(HOST)
     return Manifest(
-        name=intake.profile.name,
+        name=inputs.profile.name,
         model=f"model.{candidate.model.format}",
         format=candidate.model.format,
-        source_digest=intake.model.digest,
+        source_digest=inputs.model.digest,
         inputs=tuple(_to_tensor(t) for t in candidate.model.signature.inputs),
         outputs=tuple(_to_tensor(t) for t in candidate.model.signature.outputs),
-        metric=intake.metric,
-        output=intake.output,
-        preprocess=intake.project.data.preprocess,
+        metric=inputs.metric,
+        output=inputs.output,
+        preprocess=inputs.project.data.preprocess,
         runtime=RuntimeUse(
             name=get_runtime(candidate.model),
             version=host.runtime_version if host else "",
-            threads=intake.profile.hardware.threads,
+            threads=inputs.profile.hardware.threads,
         ),
-        profile=intake.profile,
+        profile=inputs.profile,
         files=files,
         recipe=_encode_recipe(candidate),
-        provenance=_collect_provenance(intake, candidate),
+        provenance=_collect_provenance(inputs, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
         verdict=_encode_verdict(candidate) | {"comparison": asdict(compared)},
         passes=passes,
@@ -262,36 +262,36 @@ def _encode_recipe(candidate: Candidate) -> dict[str, Any]:
     return {"name": recipe.name, "seed": recipe.seed, "steps": steps, "key": candidate.key}
 
 
-def _collect_provenance(intake: BuildInputs, candidate: Candidate) -> dict[str, Any]:
+def _collect_provenance(inputs: BuildInputs, candidate: Candidate) -> dict[str, Any]:
     tools = {t for step in candidate.recipe.steps for t in get_tools(step)}
     tools.add(PACKAGES[get_runtime(candidate.model)])
-    splits = {"evaluation": intake.evaluation.digest}
-    if intake.calibration is not None:
-        splits["calibration"] = intake.calibration.digest
+    splits = {"evaluation": inputs.evaluation.digest}
+    if inputs.calibration is not None:
+        splits["calibration"] = inputs.calibration.digest
     return {
         "edgekit": __version__,
         "python": platform.python_version(),
         "tools": {name: version(name) for name in sorted(tools | {"onnxruntime"})},
-        "source": _describe_source(intake),
+        "source": _describe_source(inputs),
         "model": {"sha256": candidate.model.digest, "bytes": candidate.model.bytes},
         "data": splits,
-        "seed": intake.seed,
+        "seed": inputs.seed,
         "machine": _describe_machine(),
     }
 
 
-def _describe_source(intake: BuildInputs) -> dict[str, Any]:
+def _describe_source(inputs: BuildInputs) -> dict[str, Any]:
     """Describe the source model; for a converted model, also the tool and its versions."""
-    origin = intake.model.origin
+    origin = inputs.model.origin
     if origin is None:
-        return {"file": intake.model.path.name, "sha256": intake.model.digest}
+        return {"file": inputs.model.path.name, "sha256": inputs.model.digest}
     return {
         "file": Path(origin.given).name,
         "sha256": origin.digest,
         "converted": {
             "tool": origin.tool,
             "versions": origin.versions,
-            "sha256": intake.model.digest,
+            "sha256": inputs.model.digest,
         },
     }
 
@@ -300,13 +300,13 @@ def _encode_verdict(candidate: Candidate) -> dict[str, Any]:
     return asdict(candidate.verdict) if candidate.verdict else {}
 
 
-def _make_build_line(intake: BuildInputs) -> BuildLine:
+def _make_build_line(inputs: BuildInputs) -> BuildLine:
     return BuildLine(
         kind="build",
         id=secrets.token_hex(8),
         started=datetime.now(UTC),
-        device=intake.profile.name,
-        source_digest=intake.model.digest,
+        device=inputs.profile.name,
+        source_digest=inputs.model.digest,
         machine=_describe_machine(),
     )
 

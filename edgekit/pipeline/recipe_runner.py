@@ -70,7 +70,7 @@ class _Product:
 class BuildRunner:
     """Runner of one build's recipes and measurements; opens measuring places only when needed."""
 
-    intake: BuildInputs
+    inputs: BuildInputs
     tick: Tick
     timing: Timing = field(default_factory=Timing)
     # Small devices start processes slowly, and rarely run anything else.
@@ -78,7 +78,7 @@ class BuildRunner:
 
     def __enter__(self) -> BuildRunner:
         self._stack = ExitStack()
-        self._stack.enter_context(self.intake.store.lock_shared())
+        self._stack.enter_context(self.inputs.store.lock_shared())
         self._places: dict[str, Place] = {}
         return self
 
@@ -96,7 +96,7 @@ class BuildRunner:
         """Run a recipe; return a ``Rejection`` if one of its passes does not apply to the model."""
         key = self._compute_candidate_key(recipe)
         try:
-            with self.intake.store.scratch() as scratch:
+            with self.inputs.store.scratch() as scratch:
                 made = self._run(recipe, scratch)
             if made.model.beside and recipe.steps:
                 raise PassRefused("the result is larger than 2 GiB, the limit of one file")
@@ -116,7 +116,7 @@ class BuildRunner:
         """
         hint = failure.hint
         if isinstance(failure, PassCrash):
-            hint = format_crash_hint(failure, write_crash(failure, self.intake.store.root))
+            hint = format_crash_hint(failure, write_crash(failure, self.inputs.store.root))
         return Rejection(recipe=recipe, reason=f"failed: {failure.message}", broken=True, hint=hint)
 
     def _run(self, recipe: Recipe, scratch: Path) -> _Product:
@@ -125,7 +125,7 @@ class BuildRunner:
         Recipes with the same first steps share the results of these steps.
         """
         if not recipe.steps:
-            return _Product(model=self.intake.model)
+            return _Product(model=self.inputs.model)
         key = self._compute_candidate_key(recipe)
         known = self._recall_product(key)
         if known is not None:
@@ -133,7 +133,7 @@ class BuildRunner:
         self._raise_refusal(key)
         *before, step = recipe.steps
         earlier = self._run(replace(recipe, steps=tuple(before)), scratch)
-        calibration = self.intake.calibration
+        calibration = self.inputs.calibration
         folder = scratch / str(len(before))
         folder.mkdir()
         work = Work(
@@ -141,7 +141,7 @@ class BuildRunner:
             calibration=calibration.samples if calibration else None,
             progress=lambda what, n, of: self.tick(f"{recipe.name}: {what}", n, of),
             seed=recipe.seed,
-            feeding=self.intake.feeding,
+            feeding=self.inputs.feeding,
         )
         self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
         try:
@@ -154,24 +154,24 @@ class BuildRunner:
         notes = tuple(dict.fromkeys((*earlier.notes, *made.notes)))
         model = made.model
         if not model.beside:  # a model of several files is kept only in the scratch folder
-            model = replace(model, path=self.intake.store.put(model.path))
+            model = replace(model, path=self.inputs.store.put(model.path))
             facts = {"digest": model.digest, "layers": encode_layers(layers), "notes": notes}
-            self.intake.store.remember("candidates", key, facts)
+            self.inputs.store.remember("candidates", key, facts)
         return _Product(model=model, layers=layers, notes=notes)
 
     def _remember_refusal(self, key: str, refusal: PassRefused) -> None:
-        self.intake.store.remember("candidates", key, encode_refusal(refusal))
+        self.inputs.store.remember("candidates", key, encode_refusal(refusal))
 
     def _raise_refusal(self, key: str) -> None:
         """Raise the stored refusal of the last step under a key, if there is one."""
-        refusal = decode_refusal(self.intake.store.recall("candidates", key))
+        refusal = decode_refusal(self.inputs.store.recall("candidates", key))
         if refusal is not None:
             raise refusal
 
     def _recall_product(self, key: str) -> _Product | None:
         """Return the product stored under a key, if it is still complete."""
-        facts = self.intake.store.recall("candidates", key)
-        path = self.intake.store.get(facts["digest"]) if facts and "digest" in facts else None
+        facts = self.inputs.store.recall("candidates", key)
+        path = self.inputs.store.get(facts["digest"]) if facts and "digest" in facts else None
         if facts is None or path is None:
             return None
         try:
@@ -185,14 +185,14 @@ class BuildRunner:
 
     def _compute_candidate_key(self, recipe: Recipe) -> str:
         specs = [get_pass(step.name) for step in recipe.steps]
-        calibration = self.intake.calibration
+        calibration = self.inputs.calibration
         reads = calibration is not None and any(spec.needs_calibration for spec in specs)
         splits = {"calibration": calibration.digest} if calibration and reads else {}
-        if self.intake.feeding.constants and any(spec.reads_constants for spec in specs):
-            splits["inputs"] = self.intake.feeding.digest
+        if self.inputs.feeding.constants and any(spec.reads_constants for spec in specs):
+            splits["inputs"] = self.inputs.feeding.digest
         tools = {name: get_tool_version(name) for step in recipe.steps for name in get_tools(step)}
         return compute_candidate_key(
-            recipe, source=self.intake.model.digest, splits=splits, tools=tools
+            recipe, source=self.inputs.model.digest, splits=splits, tools=tools
         )
 
     # ------------------------------------------------------------ measuring
@@ -200,19 +200,19 @@ class BuildRunner:
     def score(self, candidate: Candidate, source: str) -> Candidate:
         """Add the accuracy in a place to a candidate."""
         question = self._compute_measurement_key(source, [candidate], candidate.model.digest)
-        tally = self.intake.store.recall_as("tallies", question, partial(decode, Tally))
+        tally = self.inputs.store.recall_as("tallies", question, partial(decode, Tally))
         if tally is None:
             place = self._get_place(source)
             tally = score(
                 place.agent,
                 place.model_ref(candidate.model),
-                place.samples(self.intake.evaluation.samples),
-                metric=self.intake.metric,
-                output=self.intake.output,
+                place.samples(self.inputs.evaluation.samples),
+                metric=self.inputs.metric,
+                output=self.inputs.output,
                 tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
-                unfinished=Unfinished(store=self.intake.store, key=question),
+                unfinished=Unfinished(store=self.inputs.store, key=question),
             )
-            self.intake.store.remember("tallies", question, encode(tally))
+            self.inputs.store.remember("tallies", question, encode(tally))
         scored = self._add_measurement(candidate, source, tally, ())
         if source != HOST:
             return scored
@@ -222,33 +222,33 @@ class BuildRunner:
         """Return the golden samples of a model; make them once."""
         if model.beside:
             return None  # over 2 GiB: not sent
-        split = self.intake.calibration or self._complete_evaluation()
-        runtime, threads = get_runtime(model), get_host_threads(self.intake.profile)
+        split = self.inputs.calibration or self._complete_evaluation()
+        runtime, threads = get_runtime(model), get_host_threads(self.inputs.profile)
         facts = [model.digest, split.digest, compute_host_identity(runtime), threads]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        known = self.intake.store.recall_as("golden", key, lambda f: str(f["digest"]))
-        path = self.intake.store.get(known) if known else None
+        known = self.inputs.store.recall_as("golden", key, lambda f: str(f["digest"]))
+        path = self.inputs.store.get(known) if known else None
         if path is None:
             self.tick("golden samples", 0, 0)
             made = make_golden_samples(
                 model.path, runtime, threads, split=split, model_bytes=model.bytes
             )
-            with self.intake.store.scratch() as scratch:
+            with self.inputs.store.scratch() as scratch:
                 (scratch / "golden.npz").write_bytes(made)
-                path = self.intake.store.put(scratch / "golden.npz")
-            self.intake.store.remember("golden", key, {"digest": path.name})
+                path = self.inputs.store.put(scratch / "golden.npz")
+            self.inputs.store.remember("golden", key, {"digest": path.name})
         return path
 
     def _complete_evaluation(self) -> Dataset:
         """Return the evaluation samples with the recurrent states that the original computes."""
-        intake = self.intake
-        if not intake.evaluation.samples.states:
-            return intake.evaluation
+        inputs = self.inputs
+        if not inputs.evaluation.samples.states:
+            return inputs.evaluation
         return add_states(
-            intake.evaluation,
-            intake.model,
-            dims=intake.feeding.dims,
-            cache=intake.store.root,
+            inputs.evaluation,
+            inputs.model,
+            dims=inputs.feeding.dims,
+            cache=inputs.store.root,
             tick=self.tick,
         )
 
@@ -264,9 +264,9 @@ class BuildRunner:
         timing = self.timing if source == HOST else self.device_timing
         plan = json.dumps([asdict(timing), racing])
         question = self._compute_measurement_key(
-            source, candidates, *digests, plan, self.intake.timing_samples.digest
+            source, candidates, *digests, plan, self.inputs.timing_samples.digest
         )
-        kept = self.intake.store.recall_as(
+        kept = self.inputs.store.recall_as(
             "timings", question, lambda f: {d: [decode(Report, r) for r in f[d]] for d in digests}
         )
         if kept is not None:
@@ -276,8 +276,8 @@ class BuildRunner:
         found = time_interleaved(
             place.agent,
             {c.model.digest: place.model_ref(c.model) for c in candidates},
-            place.samples(self.intake.timing_samples.samples),
-            dims=self.intake.dims,
+            place.samples(self.inputs.timing_samples.samples),
+            dims=self.inputs.dims,
             timing=timing,
             racing=racing,
             tick=self.tick,
@@ -285,7 +285,7 @@ class BuildRunner:
         )
         if not any(isinstance(reports, str) for reports in found.values()):
             kept_facts = {d: [encode(r) for r in reports] for d, reports in found.items()}
-            self.intake.store.remember("timings", question, kept_facts)
+            self.inputs.store.remember("timings", question, kept_facts)
         return [self._add_timing(c, source, found[c.model.digest]) for c in candidates]
 
     def _add_timing(
@@ -308,7 +308,7 @@ class BuildRunner:
                 candidate.model,
                 tally or (old.tally if old else None),
                 reports,
-                transferred=get_transfer_bytes(candidate.model, self.intake.store, self.tick),
+                transferred=get_transfer_bytes(candidate.model, self.inputs.store, self.tick),
             )
         others = tuple(m for m in candidate.measurements if m.source != source)
         return replace(candidate, measurements=(*others, fresh))
@@ -321,8 +321,8 @@ class BuildRunner:
         facts = [
             source,
             [self._identify_machine(source, runtime) for runtime in runtimes],
-            *(self.intake.evaluation.digest, self.intake.metric, self.intake.output),
-            self.intake.profile.hardware.threads,
+            *(self.inputs.evaluation.digest, self.inputs.metric, self.inputs.output),
+            self.inputs.profile.hardware.threads,
             *parts,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -340,7 +340,7 @@ class BuildRunner:
             DeviceError: The device cannot be reached, or no runtime is available for it.
         """
         if source != HOST:
-            self.find_missing_runtimes(source, self.intake.runtimes.names, enough=1)
+            self.find_missing_runtimes(source, self.inputs.runtimes.names, enough=1)
 
     def find_missing_runtimes(
         self, source: str, wanted: Iterable[RuntimeName], *, enough: int | None = None
@@ -379,14 +379,14 @@ class BuildRunner:
         return self._places[source]
 
     def _open_place(self, source: str) -> AbstractContextManager[Place]:
-        intake = self.intake
+        inputs = self.inputs
         if source == HOST:
-            return open_host_place(intake.profile, intake.store.root / "host")
+            return open_host_place(inputs.profile, inputs.store.root / "host")
         return open_device_place(
             source.removeprefix("device:"),
-            intake.profile,
-            cache=intake.store.root / "wheels",
+            inputs.profile,
+            cache=inputs.store.root / "wheels",
             tick=self.tick,
-            home=profile_home(intake.profile),
+            home=profile_home(inputs.profile),
             same_machine=True,
         )

@@ -120,7 +120,7 @@ def test_build_searches_without_steps(tiny):
     outcome = build(tiny, steps=(), out=tiny / "here", max_drop=5)
     assert len(outcome.candidates) > 1
     assert (tiny / "here" / MANIFEST).is_file()
-    assert outcome.intake.limits.drop_points == 5
+    assert outcome.inputs.limits.drop_points == 5
 
 
 def test_build_takes_a_recipe_file_or_a_recipe(digits):

@@ -27,9 +27,9 @@ pytestmark = pytest.mark.zoo
 def test_few_bit_models_are_small_and_accurate(
     zoo, tmp_path, monkeypatch, name, bits, most_points, least_ratio
 ):
-    entry, intake = taken_in(zoo, tmp_path, monkeypatch, name)
-    samples = intake.calibration.samples
-    clean = run_step(build_step(Clean()), intake.model, work(tmp_path, samples))
+    entry, inputs = taken_in(zoo, tmp_path, monkeypatch, name)
+    samples = inputs.calibration.samples
+    clean = run_step(build_step(Clean()), inputs.model, work(tmp_path, samples))
     few = work(tmp_path, samples)
     light = run_step(build_step(QuantizeWeights(bits=bits)), clean, few)
 
@@ -38,7 +38,7 @@ def test_few_bit_models_are_small_and_accurate(
     layers = read_layers(few.scratch)
     spent = sum(c.bits * c.parameters for c in layers) / sum(c.parameters for c in layers)
     assert spent <= bits * 1.02
-    assert intake.model.bytes / compute_transfer_bytes(made.path.read_bytes()) >= least_ratio
-    before, n = count_correct(zoo, entry, intake.model.path)
+    assert inputs.model.bytes / compute_transfer_bytes(made.path.read_bytes()) >= least_ratio
+    before, n = count_correct(zoo, entry, inputs.model.path)
     after, _ = count_correct(zoo, entry, made.path)
     assert 100 * (before - after) / n <= most_points

@@ -18,16 +18,16 @@ pytestmark = pytest.mark.zoo
 
 def test_factorized_layers_stay_accurate_in_8_bits(zoo, tmp_path, monkeypatch):
     name = "ic-resnet8"
-    entry, intake = taken_in(zoo, tmp_path, monkeypatch, name)
-    samples = intake.calibration.samples
+    entry, inputs = taken_in(zoo, tmp_path, monkeypatch, name)
+    samples = inputs.calibration.samples
 
-    thin = run_step(build_step(LowRank(keep=0.75)), intake.model, work(tmp_path, samples))
+    thin = run_step(build_step(LowRank(keep=0.75)), inputs.model, work(tmp_path, samples))
     both = run_step(build_step(QuantizeStatic()), thin, work(tmp_path, samples))
 
-    before, after = (compute_cost(load(m.path), {}) for m in (intake.model, thin))
+    before, after = (compute_cost(load(m.path), {}) for m in (inputs.model, thin))
     assert after.parameters < 0.77 * before.parameters
     assert after.macs < before.macs
-    right, n = count_correct(zoo, entry, intake.model.path)
+    right, n = count_correct(zoo, entry, inputs.model.path)
     floats, _ = count_correct(zoo, entry, thin.path)
     integers, _ = count_correct(zoo, entry, both.path)
     assert 100 * (right - floats) / n <= 6.0

@@ -63,6 +63,6 @@ def test_notes_of_passes_are_shown_once_and_come_from_the_cache_too(request_of_a
         assert told["int8-dynamic"].count(NOTE) == 1
         shown = outcome.found.chosen or outcome.found.nearest
         assert format_build(outcome).count(NOTE) == shown.notes.count(NOTE)
-    write_report(first.intake.out)
-    page = (first.intake.out / REPORT).read_text(encoding="utf-8")
+    write_report(first.inputs.out)
+    page = (first.inputs.out / REPORT).read_text(encoding="utf-8")
     assert page.count("layer &lt;v&gt; stays float") == len(first.found.candidates) - 1

@@ -19,15 +19,15 @@ _ENCODED = {"packed": "to download (packed)", "raw": "to download"}
 
 def format_build(outcome: BuildOutcome) -> str:
     """Format a build: the candidates, each check of the verdict, and the path of the bundle."""
-    found, intake = outcome.found, outcome.intake
+    found, inputs = outcome.found, outcome.inputs
     lines = [_format_candidates(outcome), *_format_pairs(outcome)]
     # For a model that is already quantized, one note replaces a line for each recipe.
     lines += _iter_rejection_lines([r for r in found.rejected if not r.quantized])
     shown = found.chosen or found.nearest
     if found.chosen:
-        lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]
+        lines += ["", f"{inputs.profile.name}: {shown.recipe.name} chosen"]
     else:
-        lines += ["", f"{intake.profile.name}: {_format_failure(outcome)}"]
+        lines += ["", f"{inputs.profile.name}: {_format_failure(outcome)}"]
     if shown.verdict:
         strict = " (fails: --strict)" if shown.verdict.strict else ""
         lines += [
@@ -39,7 +39,7 @@ def format_build(outcome: BuildOutcome) -> str:
     if outcome.manifest:
         lines += [
             "",
-            f"bundle: {intake.out.resolve()} (release {get_release_name(outcome.manifest)})",
+            f"bundle: {inputs.out.resolve()} (release {get_release_name(outcome.manifest)})",
         ]
         lines += [f"  {_format_variant(variant)}" for variant in outcome.manifest.variants]
         lines.append(f"  {_format_signature(outcome)}")
@@ -59,7 +59,7 @@ def _format_failure(outcome: BuildOutcome) -> str:
 
 
 def _format_signature(outcome: BuildOutcome) -> str:
-    signer = outcome.intake.signer
+    signer = outcome.inputs.signer
     if signer is None:
         return "not signed; devices with a trusted key refuse it ('edgekit keys new' creates a key)"
     return (
@@ -107,9 +107,9 @@ def _list_notes(outcome: BuildOutcome) -> list[str]:
 
 def encode_build(outcome: BuildOutcome) -> dict[str, object]:
     """Return a build as plain data; raw latencies stay in results.jsonl."""
-    found, signer = outcome.found, outcome.intake.signer
+    found, signer = outcome.found, outcome.inputs.signer
     return {
-        "device": outcome.intake.profile.name,
+        "device": outcome.inputs.profile.name,
         "passes": found.chosen is not None,
         "chosen": found.chosen.recipe.name if found.chosen else None,
         "nearest": (found.chosen or found.nearest).recipe.name,
@@ -118,9 +118,9 @@ def encode_build(outcome: BuildOutcome) -> dict[str, object]:
         "hints": {r.recipe.name: r.hint for r in found.rejected if r.hint},
         "notes": _list_notes(outcome),
         "release": get_release_name(outcome.manifest) if outcome.manifest else None,
-        "bundle": outcome.intake.out.resolve() if outcome.manifest else None,
+        "bundle": outcome.inputs.out.resolve() if outcome.manifest else None,
         "signed_by": signer.key.id if outcome.manifest and signer else None,
-        "folder": outcome.intake.out.resolve(),
+        "folder": outcome.inputs.out.resolve(),
     }
 
 
@@ -191,7 +191,7 @@ def _format_candidate(
     mark = "chosen" if candidate is outcome.found.chosen else ""
     if candidate.verdict and not candidate.verdict.passes:
         mark = "fails"
-    if candidate is outcome.found.baseline and outcome.intake.runtimes.obstacles:
+    if candidate is outcome.found.baseline and outcome.inputs.runtimes.obstacles:
         mark = "reference"
     return [
         f"{candidate.recipe.name} ({measured.source})",

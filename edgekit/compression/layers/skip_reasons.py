@@ -157,14 +157,14 @@ def _describe_readers(tensor: TensorProto, kinds: Collection[str]) -> UnchangedW
 
 
 def find_remaining_floats(
-    proto: ModelProto, before: Mapping[str, Sequence[str]], told: Collection[str]
+    proto: ModelProto, before: Mapping[str, Sequence[str]], noted: Collection[str]
 ) -> list[UnchangedWeight]:
     """Find the large weights that are still float in a quantized graph, largest first.
 
     Args:
         proto: the graph, with the names of the graph before.
         before: large weights and their readers, from ``find_large_float_weights`` before the pass.
-        told: first outputs of layers that the user was already told of.
+        noted: first outputs of layers that the user was already told of.
     """
     index = GraphIndex(proto)
     floats = find_large_float_weights(proto)
@@ -172,7 +172,7 @@ def find_remaining_floats(
     found = []
     for name in before.keys() & floats.keys():
         readers = index.readers.get(name, [])
-        if readers and all(node.output[0] in told for node in readers):
+        if readers and all(node.output[0] in noted for node in readers):
             continue
         kinds = {node.op_type for node in readers}.intersection(before[name]) or before[name]
         found.append(known.get(name) or _describe_readers(index.initializers[name], kinds))
@@ -184,12 +184,12 @@ def join_reasons(left: Sequence[UnchangedWeight]) -> str:
     labels: dict[str, list[str]] = {}
     for each in left[:_TOLD]:
         labels.setdefault(each.why, []).append(each.label)
-    told = "; ".join(
+    noted = "; ".join(
         f"{', '.join(names)}: each {why}" if len(names) > 1 else f"{names[0]} {why}"
         for why, names in labels.items()
     )
     more = len(left) - _TOLD
-    return f"{told}; and {more} more" if more > 0 else told
+    return f"{noted}; and {more} more" if more > 0 else noted
 
 
 def stores_integer_weights(proto: ModelProto) -> bool:

@@ -23,7 +23,7 @@ class Plan:
     state: Sequence[int]
     going: Sequence[int]
     branches: Mapping[str, float] = field(default_factory=dict)  # damage by name
-    told: str = ""  # removed share, if it is much more than was asked
+    removed_share: str = ""  # removed share, if it is much more than was asked
 
 
 def list_costs(plan: Plan, *, measured: bool) -> list[LayerCost]:
@@ -43,15 +43,15 @@ def _list_branch_costs(plan: Plan) -> list[LayerCost]:
             op="Add",
             parameters=0,
             kl=damage,
-            note=_extend_note(plan.told, "residual layer removed", "as a whole"),
+            note=_extend_note(plan.removed_share, "residual layer removed", "as a whole"),
         )
         for name, damage in plan.branches.items()
     ]
 
 
-def _extend_note(told: str, note: str, why: str) -> str:
+def _extend_note(removed_share: str, note: str, why: str) -> str:
     """Extend a note by the reason why more was removed than asked, if there is one."""
-    return f"{note} {why}; {told}" if told else note
+    return f"{note} {why}; {removed_share}" if removed_share else note
 
 
 def _list_family_costs(plan: Plan, *, measured: bool) -> list[LayerCost]:
@@ -83,7 +83,7 @@ def _build_cost(plan: Plan, ladder: Ladder, *, damage: float, went: int) -> Laye
     note = f"{count} {family.kind}"
     if went:
         steps = f"in steps of {ladder.steps[1]}"
-        note = _extend_note(plan.told, f"{count} -> {count - went} {family.kind}", steps)
+        note = _extend_note(plan.removed_share, f"{count} -> {count - went} {family.kind}", steps)
     op = first.node.op_type
     return make_float_layer_cost(
         layer=family.name, op=op, parameters=parameters, kl=damage, note=note

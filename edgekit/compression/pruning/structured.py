@@ -243,10 +243,10 @@ class _Job:
         left = count_remaining_macs(plan.channels, going)
         if left > most:
             raise build_too_much_error(plan.channels, self.settings, 1 - left / whole)
-        told = ""
+        removed_share = ""
         if most - left > _OVERSHOT * whole:
-            told = f"{100 * (1 - left / whole):.1f} % of the MACs removed in total"
-        return replace(plan, state=state, going=going, told=told)
+            removed_share = f"{100 * (1 - left / whole):.1f} % of the MACs removed in total"
+        return replace(plan, state=state, going=going, removed_share=removed_share)
 
     def _plan_units(self, plan: Plan) -> Plan:
         """Choose the same share of channel groups of each kind, allocated by their damages."""

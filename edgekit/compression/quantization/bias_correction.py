@@ -117,8 +117,8 @@ def _add_shadow(
     channels = weight.shape[weighted.axis]
     shape = (channels, *[1] * (weight.ndim - 2)) if node.op_type == "Conv" else (channels,)
     parameters = (shadows.constant(affine.scale), shadows.constant(affine.zero_point))
-    nodes, twin = shadows.build_fake_quant(node.input[0], *parameters)
-    reads = {node.input[0]: twin}
+    nodes, dequantized = shadows.build_fake_quant(node.input[0], *parameters)
+    reads = {node.input[0]: dequantized}
     if weighted.qdq_weight is None:
         nodes.append(_build_dequantize_node(shadows, weight, weighted.axis, largest))
         reads[node.input[1]] = nodes[-1].output[0]
@@ -145,14 +145,14 @@ def _add_shadow(
 
 
 def _compare(
-    shadows: FakeQuantCopies, weighted: WeightedNode, twin: str, nodes: list[NodeProto]
+    shadows: FakeQuantCopies, weighted: WeightedNode, dequantized: str, nodes: list[NodeProto]
 ) -> tuple[str, str]:
     """Add a comparison with the node's output, after the activation function that follows it."""
     value = weighted.node.output[0]
     if weighted.output != value:
-        nodes.append(shadows.copy(shadows.index.producer[weighted.output], {value: twin}))
-        value, twin = weighted.output, nodes[-1].output[0]
-    return shadows.compare(value, twin, nodes)
+        nodes.append(shadows.copy(shadows.index.producer[weighted.output], {value: dequantized}))
+        value, dequantized = weighted.output, nodes[-1].output[0]
+    return shadows.compare(value, dequantized, nodes)
 
 
 def _build_rows_node(

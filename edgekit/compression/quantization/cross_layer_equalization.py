@@ -260,9 +260,9 @@ def _add_shadow(
         ),
     ]
     parameters = shadows.constant(affine.scale), shadows.constant(affine.zero_point)
-    quantized, twin = shadows.build_fake_quant(divided, *parameters)
+    quantized, dequantized = shadows.build_fake_quant(divided, *parameters)
     nodes += quantized
-    nodes.append(shadows.copy(second.node, {pair.value: twin, second.node.input[1]: stored}))
+    nodes.append(shadows.copy(second.node, {pair.value: dequantized, second.node.input[1]: stored}))
     return shadows.compare(second.node.output[0], nodes[-1].output[0], nodes)
 
 

@@ -61,8 +61,8 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
             f"nothing to quantize: {reason}",
             hint="quantize-static also quantizes convolutions" if has_convolution else "",
         )
-    told = widen_and_note_float_layers(proto, work, known=_LEFT)
-    if left := find_remaining_floats(proto, floats, told):
+    noted = widen_and_note_float_layers(proto, work, known=_LEFT)
+    if left := find_remaining_floats(proto, floats, noted):
         work.note(f"weights stay float: {join_reasons(left)}")
     share_transposed(proto)
     source.restore(proto)

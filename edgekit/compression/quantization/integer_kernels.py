@@ -49,7 +49,7 @@ def widen_and_note_float_layers(
     work: Work,
     *,
     known: Mapping[str, str] = _NOTHING,
-    told: Set[str] = frozenset(),
+    noted: Set[str] = frozenset(),
 ) -> set[str]:
     """Widen weights of float kernels at load, and note the layers computed in float with reasons.
 
@@ -61,13 +61,13 @@ def widen_and_note_float_layers(
         proto: the model, edited in place, before ``compact`` removes the names.
         work: work of the pass.
         known: reasons by operator that the pass itself knows.
-        told: first outputs of layers that the pass has already reported.
+        noted: first outputs of layers that the pass has already reported.
 
     Returns:
         First outputs of all layers that the user was told of.
     """
     if is_large(proto):
-        return set(told)
+        return set(noted)
     found = find_float_layers(proto, work.scratch, known)
     slow = {layer.output for layer in found if layer.dequantized}
     if slow and _widen_at_load(proto, slow):
@@ -76,11 +76,11 @@ def widen_and_note_float_layers(
         found = find_float_layers(proto, work.scratch, known)
         found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
     reasons: dict[str, list[str]] = defaultdict(list)
-    for layer in (each for each in found if each.output not in told):
+    for layer in (each for each in found if each.output not in noted):
         reasons[layer.reason + (_SLOW if layer.dequantized else "")].append(layer.name)
     for reason, names in reasons.items():
         work.note(f"computed in float: {_join_names(names)}: {reason}")
-    return {each.output for each in found} | told
+    return {each.output for each in found} | noted
 
 
 def find_float_layers(

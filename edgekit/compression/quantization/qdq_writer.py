@@ -60,18 +60,20 @@ class QdqWriter:
     def _quantize(self, name: str, maker: NodeProto | None = None) -> None:
         if name not in self.parameters:
             return
-        source, twin = name, self.index.fresh(f"{name}_d")
+        source, dequantized = name, self.index.fresh(f"{name}_d")
         if name in self.index.outputs and maker is not None:
             # The graph's output keeps its name: the dequantized value takes it.
-            source, twin = self.index.fresh(f"{name}_f"), name
+            source, dequantized = self.index.fresh(f"{name}_f"), name
             maker.output[list(maker.output).index(name)] = source
         integer = self.index.fresh(f"{name}_q")
         affine = self.parameters[name]
         scale = self._add_constant("s", np.float32(affine.scale))
         zero = self._add_constant("z", np.uint8(affine.zero_point))
         self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [integer]))
-        self.nodes.append(helper.make_node("DequantizeLinear", [integer, scale, zero], [twin]))
-        self.dequantized[name] = twin
+        self.nodes.append(
+            helper.make_node("DequantizeLinear", [integer, scale, zero], [dequantized])
+        )
+        self.dequantized[name] = dequantized
 
     def _read_dequantized(self, node: NodeProto) -> None:
         for position, name in enumerate(node.input):
@@ -93,8 +95,8 @@ class QdqWriter:
             stored = self.index.add_constant("b", integers.astype(np.int32))
             node.input[2] = self._dequantize(stored, bias_scales, 0)
 
-    def _find_input_affine(self, twin: str) -> Affine:
-        name = next(name for name, other in self.dequantized.items() if other == twin)
+    def _find_input_affine(self, dequantized: str) -> Affine:
+        name = next(name for name, other in self.dequantized.items() if other == dequantized)
         return self.parameters[name]
 
     def _store_weight(
@@ -129,13 +131,13 @@ class QdqWriter:
     def _dequantize(
         self, integer: str, scales: Floats, axis: int, *, spell_zeros: bool = False
     ) -> str:
-        twin = self.index.fresh("d")
+        dequantized = self.index.fresh("d")
         inputs = [integer, self._add_constant("s", scales)]
         # A missing zero point is 0 of the integer's type (ONNX DequantizeLinear).
         if spell_zeros:
             inputs.append(self._add_constant("z", np.zeros(scales.shape, np.int8)))
-        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [twin], axis=axis))
-        return twin
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [dequantized], axis=axis))
+        return dequantized
 
     def _add_constant(self, stem: str, value: NDArray[np.generic] | np.generic) -> str:
         """Return the name of an initializer with this value; equal ones are stored once."""

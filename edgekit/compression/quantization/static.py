@@ -75,8 +75,8 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         made = _write_fastest(index, version, largest, model, work)
         in_float = version.in_float
     restore_weights(made, work.scratch)
-    told = widen_and_note_float_layers(made, work, told=in_float)
-    if left := find_remaining_floats(made, floats, told):
+    noted = widen_and_note_float_layers(made, work, noted=in_float)
+    if left := find_remaining_floats(made, floats, noted):
         work.note(f"weights stay float: {join_reasons(left)}")
     share_transposed(made)
     if half:

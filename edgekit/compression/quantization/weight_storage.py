@@ -63,9 +63,9 @@ def store_in_8_bits(
     nodes = [
         node for name in stored for node in _iter_restoring_nodes(main, name, summed[name], largest)
     ]
-    for name, twin in zip(stored, _find_chain_outputs(nodes), strict=True):
+    for name, dequantized in zip(stored, _find_chain_outputs(nodes), strict=True):
         for node, position in readers[name]:
-            node.input[position] = twin
+            node.input[position] = dequantized
     main.replace_nodes([*nodes, *main.graph.node])
     GraphIndex(proto).drop_unread_constants()
     return len(stored)
@@ -150,12 +150,12 @@ def _iter_restoring_nodes(
     tensor = index.initializers[name]
     integers, scales = _quantize_symmetric(index.float_constant(name), axes, largest)
     inputs = [index.add_constant("w", integers), index.add_constant("ws", scales)]
-    real, twin = index.fresh("c"), index.fresh("d")
+    real, dequantized = index.fresh("c"), index.fresh("d")
     yield helper.make_node("Cast", inputs[:1], [real], to=TensorProto.FLOAT)
-    yield helper.make_node("Mul", [real, inputs[1]], [twin])
+    yield helper.make_node("Mul", [real, inputs[1]], [dequantized])
     if tensor.data_type != TensorProto.FLOAT:
         narrow = index.fresh("d")
-        yield helper.make_node("Cast", [twin], [narrow], to=tensor.data_type)
+        yield helper.make_node("Cast", [dequantized], [narrow], to=tensor.data_type)
 
 
 def _find_chain_outputs(nodes: list[NodeProto]) -> list[str]:

@@ -66,12 +66,12 @@ class FakeQuantCopies:
     def _add_copy(
         self, root: str, path: list[NodeProto], parameters: tuple[str, str]
     ) -> tuple[str, str]:
-        nodes, twin = self.build_fake_quant(root, *parameters)
+        nodes, dequantized = self.build_fake_quant(root, *parameters)
         value = root
         for node in path:
-            nodes.append(self.copy(node, {value: twin}))
-            value, twin = node.output[0], nodes[-1].output[0]
-        return self.compare(value, twin, nodes)
+            nodes.append(self.copy(node, {value: dequantized}))
+            value, dequantized = node.output[0], nodes[-1].output[0]
+        return self.compare(value, dequantized, nodes)
 
     def copy(self, node: NodeProto, reads: dict[str, str]) -> NodeProto:
         """Copy a node, with other inputs and an output of its own; the copy is not yet added."""
@@ -83,13 +83,13 @@ class FakeQuantCopies:
         shadow.output[0] = self.fresh("shadow")
         return shadow
 
-    def compare(self, value: str, twin: str, nodes: list[NodeProto]) -> tuple[str, str]:
-        """Add the nodes that compute ``twin``, and outputs: its squared error, and squared size."""
+    def compare(self, value: str, dequantized: str, nodes: list[NodeProto]) -> tuple[str, str]:
+        """Add the nodes of a dequantized value, and outputs: its squared error and squared size."""
         error, size, difference = (self.fresh(stem) for stem in ("error", "size", "difference"))
         self.additions.add(
             value,
             *nodes,
-            helper.make_node("Sub", [twin, value], [difference]),
+            helper.make_node("Sub", [dequantized, value], [difference]),
             helper.make_node("ReduceSumSquare", [difference], [error], keepdims=0),
             helper.make_node("ReduceSumSquare", [value], [size], keepdims=0),
         )
@@ -98,11 +98,11 @@ class FakeQuantCopies:
 
     def build_fake_quant(self, value: str, scale: str, zero: str) -> tuple[list[NodeProto], str]:
         """Build QuantizeLinear and DequantizeLinear, not yet added; return them and the output."""
-        integer, twin = self.fresh("integer"), self.fresh("twin")
+        integer, dequantized = self.fresh("integer"), self.fresh("dequantized")
         return [
             helper.make_node("QuantizeLinear", [value, scale, zero], [integer]),
-            helper.make_node("DequantizeLinear", [integer, scale, zero], [twin]),
-        ], twin
+            helper.make_node("DequantizeLinear", [integer, scale, zero], [dequantized]),
+        ], dequantized
 
     def constant(self, value: NDArray[np.generic] | np.generic) -> str:
         """Add a constant and return its name."""

@@ -117,12 +117,12 @@ class _Switches:
         shadows = self.shadows
         switch, read = shadows.fresh("switch"), shadows.fresh("switched")
         parameters = shadows.constant(scale), shadows.constant(zero)
-        nodes, twin = shadows.build_fake_quant(name, *parameters)
+        nodes, dequantized = shadows.build_fake_quant(name, *parameters)
         for node in nodes:
             node.attribute.extend(helper.make_attribute(k, v) for k, v in axis.items())
         plain = shadows.fresh("float")
         identity = helper.make_node("Identity", [name], [plain])
-        branches = {"then_branch": (nodes, twin), "else_branch": ([identity], plain)}
+        branches = {"then_branch": (nodes, dequantized), "else_branch": ([identity], plain)}
         node = helper.make_node("If", [switch], [read])
         for key, (body, output) in branches.items():
             graph = helper.make_graph(body, key, [], [ValueInfoProto(name=output)])

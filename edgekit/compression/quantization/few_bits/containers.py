@@ -106,13 +106,13 @@ def _dequantize_weight(index: GraphIndex, q: QuantizedLayer) -> list[NodeProto]:
     the main graph, where inner graphs can read them as well.
     """
     add = index.add_int4 if q.native and q.width <= 4 else index.add_constant
-    integers, twin = add("w", q.layer.tensor(q.integers)), index.fresh("d")
+    integers, dequantized = add("w", q.layer.tensor(q.integers)), index.fresh("d")
     readers = [(reader.node, reader.input) for reader in q.layer.readers]
     if q.layer.weighted is not None:
         place = q.layer.weighted.contraction.weight_position if q.layer.weighted.contraction else 1
         readers = [(q.layer.weighted.node, place)]
     for node, place in readers:
-        node.input[place] = twin
+        node.input[place] = dequantized
     layer = q.layer.layer
     if q.layer.recurrent or (layer is not None and layer.contraction is not None):
         # One scale for each row of each direction or batch. onnxruntime folds these at load.
@@ -120,11 +120,11 @@ def _dequantize_weight(index: GraphIndex, q: QuantizedLayer) -> list[NodeProto]:
         scales, real = index.add_constant("s", spread), index.fresh("c")
         return [
             helper.make_node("Cast", [integers], [real], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [real, scales], [twin]),
+            helper.make_node("Mul", [real, scales], [dequantized]),
         ]
     axis = layer.axis if layer else 0
     names = [integers, index.add_constant("s", q.grid.scales.ravel())]
-    return [helper.make_node("DequantizeLinear", names, [twin], axis=axis)]
+    return [helper.make_node("DequantizeLinear", names, [dequantized], axis=axis)]
 
 
 def _store_packed(index: GraphIndex, q: QuantizedLayer) -> list[str]:

@@ -1,4 +1,4 @@
-"""Errors in the words of the command line."""
+"""Error messages that name options instead of arguments of the Python API."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from edgekit.errors import ArgumentError, EdgekitError
 _OPTIONS = {"steps": "--step", "settings": "--set"}
 
 
-def spell_error(error: EdgekitError) -> str:
-    """Return the text of an error; wrong arguments have the names of their options."""
+def format_error(error: EdgekitError) -> str:
+    """Format an error; wrong arguments have the names of their options."""
     if not isinstance(error, ArgumentError):
         return str(error)
     options = (_OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in error.names)
