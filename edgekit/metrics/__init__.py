@@ -1,0 +1,1 @@
+"""Metrics: aggregate, unit, margin and paired confidence interval of per-sample statistics."""

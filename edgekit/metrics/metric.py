@@ -1,0 +1,111 @@
+"""Interface of a metric: how the rows of all samples become one value, and how that is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_agent.scoring import MetricOptions
+
+Floats = NDArray[np.float64]
+Targets = Mapping[str, NDArray[Any]]
+# Reads the targets of all samples in order; each call starts again.
+TargetReader = Callable[[], Iterator[Targets]]
+# Values [b] of the metric for b sets of weights [b, n] of the samples.
+Aggregate = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """Rows of all samples, computed by the statistic of one metric.
+
+    Attributes:
+        rows: One row for each sample.
+        groups: Number of the group (patient, stream, image) of each sample; ``None`` = each sample
+            is one.
+    """
+
+    rows: tuple[Floats, ...]
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def n(self) -> int:
+        """Return the number of samples."""
+        return len(self.rows)
+
+    def stack(self) -> Floats:
+        """Return the rows as one array [n, k]; all must have the same length."""
+        return np.stack(self.rows)
+
+    def select(self, chosen: NDArray[np.bool_]) -> Table:
+        """Return the rows of some samples, such as those of a slice."""
+        rows = tuple(row for row, keep in zip(self.rows, chosen, strict=True) if keep)
+        return replace(self, rows=rows, groups=None if self.groups is None else self.groups[chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """Largest loss that counts as none.
+
+    Attributes:
+        value: In points for shares, in percent of the original's value if ``relative``, else in
+            the unit of the metric.
+        relative: Whether it is relative to the original's value.
+    """
+
+    value: float
+    relative: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric of the quality of a model.
+
+    Attributes:
+        name: Name of the metric and of the agent's statistic.
+        title: Name in reports.
+        prepare: Sorts or stacks the rows once, and returns the function that aggregates them.
+        compute_trivial: Computes the value of the best predictor that ignores its input; ``None``
+            if there is none to compare with.
+        higher_is_better: Direction.
+        is_share: Whether values are shares from 0 to 1, shown in percent, with losses in points.
+        is_proportion: Whether the first number of a row is 1 or 0 and the value is their mean, so
+            that the interval of paired proportions applies.
+        margin: Default margin.
+        compute_classes: Computes the value of each class, by its number.
+    """
+
+    name: str
+    title: str
+    prepare: Callable[[Table, MetricOptions], Aggregate]
+    compute_trivial: Callable[[TargetReader, MetricOptions], float | None]
+    higher_is_better: bool = True
+    is_share: bool = True
+    is_proportion: bool = False
+    margin: Margin = Margin(value=1.0)
+    compute_classes: Callable[[Table, MetricOptions], dict[int, float]] | None = None
+
+    def compute_value(self, table: Table, options: MetricOptions) -> float:
+        """Compute the value of all samples."""
+        return float(self.prepare(table, options)(np.ones((1, table.n)))[0])
+
+
+def aggregate_sums(
+    compute: Callable[[Floats], Floats],
+) -> Callable[[Table, MetricOptions], Aggregate]:
+    """Return the ``prepare`` of a metric that depends on the sums of the rows alone.
+
+    Args:
+        compute: Values [b] for the sums [b, k] of the rows.
+    """
+
+    def prepare(table: Table, options: MetricOptions) -> Aggregate:
+        del options
+        rows = table.stack()
+        return lambda weights: compute(weights @ rows)
+
+    return prepare

@@ -1,0 +1,46 @@
+"""Metrics by name: the built-in ones and those of plugins (entry point ``edgekit.metrics``)."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from edgekit.config.plugins import load_plugins, warn_of_plugin
+from edgekit.errors import UserError, did_you_mean
+from edgekit.metrics.metric import Metric
+
+# Modules with a tuple METRICS.
+_MODULES = ("classification",)
+_GROUP = "edgekit.metrics"
+
+
+@cache
+def list_metrics() -> tuple[Metric, ...]:
+    """Return all metrics; the built-in ones come first."""
+    found: dict[str, Metric] = {}
+    for module in _MODULES:
+        for metric in importlib.import_module(f"edgekit.metrics.{module}").METRICS:
+            found[metric.name] = metric
+    for plugin in load_plugins(_GROUP):
+        if not isinstance(plugin.value, Metric):
+            warn_of_plugin(plugin, "it is not an edgekit.metrics.metric.Metric")
+        elif plugin.value.name in found:
+            warn_of_plugin(plugin, f"there is a metric {plugin.value.name!r} already")
+        else:
+            found[plugin.value.name] = plugin.value
+    return tuple(found.values())
+
+
+def get_metric(name: str) -> Metric:
+    """Return the metric of a name.
+
+    Raises:
+        UserError: There is none.
+    """
+    known = {metric.name: metric for metric in list_metrics()}
+    if name not in known:
+        raise UserError(
+            f"unknown metric {name!r}{did_you_mean(name, known)}",
+            hint=f"metrics: {', '.join(known)}, or module:function",
+        )
+    return known[name]
