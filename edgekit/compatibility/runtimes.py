@@ -6,7 +6,11 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.compatibility.operators import Obstacle, find_onnx_obstacles, find_tflite_obstacles
+from edgekit.compatibility.device_operators import (
+    Obstacle,
+    find_onnx_obstacles,
+    find_tflite_obstacles,
+)
 from edgekit.config.profile import FORMATS, DeviceProfile, RuntimeName, get_runtime
 from edgekit.errors import UserError, make_missing_extra_error
 from edgekit.model import Format, Model

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.compatibility.operators import Obstacle
+from edgekit.compatibility.device_operators import Obstacle
 from edgekit.compatibility.runtimes import find_obstacles
 from edgekit.config.profile import DeviceProfile, load_profile
 from edgekit.config.project import Project, load_project

@@ -26,7 +26,6 @@ from edgekit.conversion.model_facts import compute_cost
 from edgekit.errors import PassCrash, PassRefused, UserError
 from edgekit.model import Model
 from edgekit.pass_settings import LowRank, PruneChannels
-from edgekit.pipeline.evaluate import get_transfer_bytes
 from edgekit.pipeline.request import (
     embed_external_data,
     find_model,
@@ -37,6 +36,7 @@ from edgekit.pipeline.request import (
     with_dims,
 )
 from edgekit.pipeline.slowdown import describe_slowdown
+from edgekit.pipeline.transfer_size import get_transfer_bytes
 from edgekit.progress import Tick
 from edgekit.recipe import Step, set_weight_bits
 from edgekit_agent.files import open_atomic

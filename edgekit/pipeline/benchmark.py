@@ -25,10 +25,11 @@ from edgekit.data.input_settings import Feeding
 from edgekit.data.readers import read_table
 from edgekit.errors import DeviceError, UserError
 from edgekit.model import Model
-from edgekit.pipeline.evaluate import Timing, choose_default_metric, time_interleaved
 from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
+from edgekit.pipeline.metric_choice import choose_default_metric
 from edgekit.pipeline.request import check_output, find_model, open_split, read_feeding, with_dims
 from edgekit.pipeline.resumable_scoring import Unfinished, score
+from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.session import LOCAL, open_session

@@ -15,9 +15,8 @@ from edgekit.data.dataset import count_most_common_label
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
+from edgekit.pipeline.budget_checks import judge
 from edgekit.pipeline.build_folder import append_results, estimate_overhead_bytes, pack_bundle
-from edgekit.pipeline.evaluate import is_models_fault
-from edgekit.pipeline.gate import judge
 from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.noninferiority import Comparison, compare
 from edgekit.pipeline.pixel_scaling import refuse_unscaled
@@ -30,6 +29,7 @@ from edgekit.pipeline.search.policy import (
     make_original,
     propose,
 )
+from edgekit.pipeline.timing import is_models_fault
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
 

@@ -18,7 +18,7 @@ from edgekit.data.input_settings import find_states
 from edgekit.data.readers import Table, read_table
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
-from edgekit.pipeline.evaluate import choose_default_metric
+from edgekit.pipeline.metric_choice import choose_default_metric
 from edgekit.pipeline.pixel_scaling import (
     SAMPLES,
     find_clearly_best,

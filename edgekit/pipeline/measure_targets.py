@@ -16,7 +16,7 @@ from typing import Protocol
 from edgekit.config.profile import DeviceProfile, RuntimeName, RuntimeSpec, get_runtime
 from edgekit.errors import DeviceError
 from edgekit.model import Model
-from edgekit.pipeline.evaluate import Agent, make_agent_callback
+from edgekit.pipeline.timing import Agent, make_agent_callback
 from edgekit.progress import Tick
 from edgekit.remote.agent_file import pack_agent
 from edgekit.remote.deploy import check_machine, ensure_runtime

@@ -36,7 +36,6 @@ from edgekit.errors import (
     PassRefused,
 )
 from edgekit.model import Model
-from edgekit.pipeline.evaluate import Timing, get_transfer_bytes, make_measurement, time_interleaved
 from edgekit.pipeline.measure_targets import (
     HOST,
     Place,
@@ -48,7 +47,9 @@ from edgekit.pipeline.measure_targets import (
 from edgekit.pipeline.refusals import decode_refusal, encode_refusal, make_rejection
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.resumable_scoring import Unfinished, score
+from edgekit.pipeline.timing import Timing, make_measurement, time_interleaved
 from edgekit.pipeline.tool_versions import get_tool_version
+from edgekit.pipeline.transfer_size import get_transfer_bytes
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe, compute_candidate_key
 from edgekit.remote.home import profile_home

@@ -23,8 +23,8 @@ from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
 from edgekit.onnx_graph.io import is_large, load, load_structure, save
 from edgekit.pass_settings import ToOnnx, ToTflite
-from edgekit.pipeline.evaluate import choose_default_metric
-from edgekit.pipeline.gate import Limits
+from edgekit.pipeline.budget_checks import Limits
+from edgekit.pipeline.metric_choice import choose_default_metric
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, Step, set_weight_bits
 from edgekit.signing.releases import Signer, get_signer

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekit.cache.store import Store
 from edgekit.errors import DeviceError
-from edgekit.pipeline.evaluate import Agent
+from edgekit.pipeline.timing import Agent
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.jobs import ModelRef, ScoreJob

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.pipeline.evaluate import make_agent_callback
+from edgekit.pipeline.timing import make_agent_callback
 from edgekit.progress import Ticker
 from edgekit.remote.agent_answers import bounds_of, read_result
 from edgekit.remote.local import LocalTransport

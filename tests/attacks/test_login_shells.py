@@ -9,7 +9,7 @@ import pytest
 from edgekit.errors import DeviceError
 from edgekit.remote import session as sessions
 from edgekit.remote.session import open_session
-from edgekit.remote.ssh.command_line import LONGEST_WORD, quote_for_login_shell
+from edgekit.remote.ssh.shell_quoting import LONGEST_WORD, quote_for_login_shell
 from edgekit_agent.jobs import StatusJob
 from edgekit_agent.results import Status
 from tests.builders.servers import running_sshd, sshd

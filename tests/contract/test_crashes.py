@@ -14,7 +14,7 @@ import pytest
 from edgekit.compression.pass_specs import PASSES
 from edgekit.errors import DeviceError
 from edgekit.onnx_graph.io import read_onnx
-from edgekit.pipeline.evaluate import Timing, time_interleaved
+from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit_agent.jobs import ModelRef
 from edgekit_agent.results import Latency, Report
 from tests.builders.projects import edgekit

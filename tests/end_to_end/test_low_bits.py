@@ -8,7 +8,7 @@ from edgekit.bundle.layer_report import read_layers
 from edgekit.compression.pass_specs import build_step
 from edgekit.compression.step_runner import run_step
 from edgekit.pass_settings import Clean, QuantizeStatic, QuantizeWeights
-from edgekit.pipeline.evaluate import compute_transfer_bytes
+from edgekit.pipeline.transfer_size import compute_transfer_bytes
 from tests.builders.tiny import work
 from tests.builders.zoo_projects import taken_in
 from tests.end_to_end.test_zoo import count_correct

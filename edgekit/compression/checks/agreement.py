@@ -19,7 +19,7 @@ from edgekit.compression.checks.contract_inputs import (
 from edgekit.data.input_settings import Feeding
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
-from edgekit.onnx_graph.output_metrics import (
+from edgekit.onnx_graph.output_differences import (
     LEAST_FREEDOMS,
     SquaredErrors,
     compute_correlation,

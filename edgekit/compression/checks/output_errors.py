@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import open_session
-from edgekit.onnx_graph.output_metrics import compute_squared_error
+from edgekit.onnx_graph.output_differences import compute_squared_error
 from edgekit.onnx_graph.output_parts import find_output_parts
 from edgekit.onnx_graph.runs.activations import Run, feed, get_input_tensors
 from edgekit.onnx_graph.runs.instrumented_session import Additions, open_offloaded

@@ -19,7 +19,7 @@ from edgekit.compression.quantization.affine import (
 from edgekit.compression.quantization.calibration.fake_quantization import FakeQuantCopies
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.io import get_opset
-from edgekit.onnx_graph.output_metrics import SquaredErrors
+from edgekit.onnx_graph.output_differences import SquaredErrors
 from edgekit.onnx_graph.qdq_placement import Placement, WeightedNode
 from edgekit.onnx_graph.runs.activations import feed, get_input_tensors
 from edgekit.onnx_graph.runs.instrumented_session import Additions, open_offloaded

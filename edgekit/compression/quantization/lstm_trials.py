@@ -27,7 +27,7 @@ from edgekit.errors import UserError, first_line
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.io import is_large, make_session, make_session_options
-from edgekit.onnx_graph.output_metrics import SquaredErrors, compute_squared_error
+from edgekit.onnx_graph.output_differences import SquaredErrors, compute_squared_error
 from edgekit.onnx_graph.runs.model_outputs import Arrays
 
 # Largest relative output error of an integer layer that is accepted without an alternative, and the

@@ -13,7 +13,7 @@ from edgekit.conversion.importers.registry import Arrays, Conversion
 from edgekit.errors import UserError, first_line
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.io import make_session, read_signature
-from edgekit.onnx_graph.output_metrics import compute_largest_difference
+from edgekit.onnx_graph.output_differences import compute_largest_difference
 
 RELATIVE = 1e-4
 # Magnitudes of random inputs: small ones, and some like pixels.

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from edgekit.bundle.results import Candidate, Rejection
 from edgekit.pass_settings import LowRank, PruneChannels, PruneWeights
-from edgekit.pipeline.search.budgets import (
+from edgekit.pipeline.search.candidate_filters import (
     BUDGETS,
     LATENCY,
     STRUCTURE,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from edgekit.bundle.results import Candidate, Rejection
 from edgekit.pass_settings import LowRank, PruneChannels, QuantizeWeights
-from edgekit.pipeline.search.budgets import (
+from edgekit.pipeline.search.candidate_filters import (
     STRUCTURE,
     TRANSFER,
     compute_excess,

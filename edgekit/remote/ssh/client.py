@@ -13,7 +13,6 @@ import paramiko
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 
 from edgekit.errors import DeviceError
-from edgekit.remote.ssh.command_line import quote_for_login_shell
 from edgekit.remote.ssh.host_settings import HostSettings, parse_host, read_settings
 from edgekit.remote.ssh.keys import iter_identities
 from edgekit.remote.ssh.known_hosts import (
@@ -23,6 +22,7 @@ from edgekit.remote.ssh.known_hosts import (
     check_host_key,
     find_preferred_kinds,
 )
+from edgekit.remote.ssh.shell_quoting import quote_for_login_shell
 from edgekit.remote.ssh.sockets import MonitoredSocket, Socket, connect_by_command, connect_by_tcp
 from edgekit.remote.transport import (
     LONGEST_LINE_BYTES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import DeviceError, UserError
-from edgekit.remote.ssh.fallback_parser import parse_config
+from edgekit.remote.ssh.config_parser import parse_config
 from edgekit.remote.ssh.openssh_resolver import resolve_by_openssh
 from edgekit.remote.ssh.tokens import Tokens, home_folder, login_name
 

@@ -21,7 +21,7 @@ from edgekit.compression.step_runner import run_step
 from edgekit.errors import PassError, PassRefused
 from edgekit.onnx_graph.weight_stats import read_storage_stats
 from edgekit.pass_settings import PruneWeights
-from edgekit.pipeline.evaluate import compute_transfer_bytes
+from edgekit.pipeline.transfer_size import compute_transfer_bytes
 from edgekit.recipe import Step
 from tests.builders.all_graphs import QUANTIZABLE
 from tests.builders.separable import network, weights

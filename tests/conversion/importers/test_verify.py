@@ -7,7 +7,7 @@ from edgekit.conversion.importers.postprocess import standardize_graph
 from edgekit.conversion.importers.registry import Conversion
 from edgekit.conversion.importers.verify import check_agreement
 from edgekit.errors import UserError
-from edgekit.onnx_graph.output_metrics import compute_largest_difference
+from edgekit.onnx_graph.output_differences import compute_largest_difference
 from tests.builders import tiny
 
 TWICE = "g (float[N, 4] x) => (float[N, 4] y) { y = Add(x, x) }"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from edgekit.compression.quantization.affine import Affine
 from edgekit.compression.quantization.calibration.fake_quantization import FakeQuantCopies
 from edgekit.onnx_graph.graph_index import GraphIndex
-from edgekit.onnx_graph.output_metrics import SquaredErrors
+from edgekit.onnx_graph.output_differences import SquaredErrors
 from edgekit.onnx_graph.qdq_placement import Placement
 from edgekit.onnx_graph.runs.activations import feed, get_input_tensors
 from edgekit.onnx_graph.runs.instrumented_session import open_offloaded

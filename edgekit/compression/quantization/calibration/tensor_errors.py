@@ -13,7 +13,7 @@ from edgekit.compression.checks.output_errors import OutputErrors
 from edgekit.compression.quantization.affine import Affine, compute_symmetric_scales
 from edgekit.compression.quantization.calibration.fake_quantization import FakeQuantCopies
 from edgekit.onnx_graph.graph_index import GraphIndex
-from edgekit.onnx_graph.output_metrics import compute_squared_error
+from edgekit.onnx_graph.output_differences import compute_squared_error
 from edgekit.onnx_graph.output_parts import find_output_parts
 from edgekit.onnx_graph.qdq_placement import Placement
 from edgekit.onnx_graph.runs.activations import Tick, feed, get_input_tensors

@@ -17,8 +17,8 @@ from edgekit.conversion.onnx_to_tflite.ops.interpolation import (
     compute_weights,
     find_outside,
 )
+from edgekit.conversion.onnx_to_tflite.ops.layout_preserving_reshape import reshape_value
 from edgekit.conversion.onnx_to_tflite.ops.moving import emit_move
-from edgekit.conversion.onnx_to_tflite.ops.reshaping import reshape_value
 from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder, get_attribute
 from edgekit.tflite.ir import Array, Shape, Tensor
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from onnx import NodeProto
 
 from edgekit.conversion.onnx_to_tflite.layout import Value, plain_order, to_storage_shape
+from edgekit.conversion.onnx_to_tflite.ops.layout_preserving_reshape import reshape_value
 from edgekit.conversion.onnx_to_tflite.ops.moving import emit_move
-from edgekit.conversion.onnx_to_tflite.ops.reshaping import reshape_value
 from edgekit.conversion.onnx_to_tflite.tflite_graph_builder import TfliteGraphBuilder, get_attribute
 from edgekit.tflite.ir import Shape
 

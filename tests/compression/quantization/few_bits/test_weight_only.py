@@ -15,7 +15,7 @@ from edgekit.compression.reconstruction.matrix_layers import Layer
 from edgekit.compression.step_runner import run_checked, run_step
 from edgekit.errors import PassRefused
 from edgekit.pass_settings import QuantizeWeights
-from edgekit.pipeline.evaluate import compute_transfer_bytes
+from edgekit.pipeline.transfer_size import compute_transfer_bytes
 from edgekit.recipe import Step
 from tests.builders.few_bits import (
     FIXED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.onnx_graph.output_metrics import (
+from edgekit.onnx_graph.output_differences import (
     SquaredErrors,
     compute_correlation,
     compute_squared_error,

@@ -1,4 +1,4 @@
-"""Comparison of measurements with budgets; unmeasured checks never hold."""
+"""Gate: checks of measurements against the budgets; unmeasured checks never hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.bundle.results import Measurement, Verdict
 from edgekit.config.profile import Budget
-from edgekit.pipeline.gate import MIB, Limits, judge
+from edgekit.pipeline.budget_checks import MIB, Limits, judge
 from edgekit.pipeline.noninferiority import compare
 from edgekit_agent.measure.accuracy import hits_to_hex
 from edgekit_agent.results import Latency, Tally

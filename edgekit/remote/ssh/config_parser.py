@@ -1,4 +1,7 @@
-"""A parser of OpenSSH's client configuration, for machines without ``ssh``."""
+"""Parser of OpenSSH's client configuration, used only where the ``ssh`` program is not installed.
+
+Where it is installed, ``openssh_resolver`` asks ``ssh -G`` instead.
+"""
 
 from __future__ import annotations
 

@@ -1,18 +1,15 @@
-"""Accuracy and latency of a model on this machine or a device, measured by the same agent."""
+"""Interleaved timing of models by the agent, on this machine or on a device."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, TypeVar
 
-from edgekit.bundle.packing import encode_for_transfer
 from edgekit.bundle.results import Measurement
-from edgekit.cache.store import Store
 from edgekit.errors import DeviceError
-from edgekit.model import Model, Signature
+from edgekit.model import Model
 from edgekit.progress import Tick
 from edgekit_agent.jobs import BenchJob, ModelRef
 from edgekit_agent.results import Report, StageProgress, Tally
@@ -169,34 +166,3 @@ def make_measurement(
         runtime=reports[0].runtime if reports else "",
         runtime_version=reports[0].runtime_version if reports else "",
     )
-
-
-def compute_transfer_bytes(data: bytes) -> int:
-    """Compute the transfer size of a model: packed, or raw if packing saves little."""
-    return len(encode_for_transfer(data).data)
-
-
-def get_transfer_bytes(model: Model, store: Store, tick: Tick) -> int:
-    """Compute the transfer size of a model file, or take it from the store: packing is slow.
-
-    Args:
-        model: The model. A model of several files is over 2 GiB and is not sent; its size on disk
-            is returned.
-        store: Store of facts.
-        tick: Progress callback.
-    """
-    if model.beside:
-        return model.bytes
-    known = store.recall_as("transfers", model.digest, lambda f: int(f["bytes"]))
-    if known is None:
-        known = len(encode_for_transfer(model.path.read_bytes(), partial(tick, "packing")).data)
-        store.remember("transfers", model.digest, {"bytes": known})
-    return known
-
-
-def choose_default_metric(signature: Signature, output: str | None) -> str:
-    """Return ``binary`` if an output holds a single value per sample, else ``top1``."""
-    spec = next((o for o in signature.outputs if o.name == output), signature.outputs[0])
-    sizes = [d for d in spec.shape[1:] if isinstance(d, int)]
-    single = len(sizes) == len(spec.shape) - 1 and all(d == 1 for d in sizes)
-    return "binary" if single else "top1"

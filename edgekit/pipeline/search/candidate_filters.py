@@ -1,4 +1,4 @@
-"""Budgets of candidates: which are met, by how much one is exceeded, and by which candidates."""
+"""Filters of the candidates tried so far, by accuracy, storage and usage of the budgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Comparison of measurements with the budgets: each check holds, fails, or is unmeasured."""
+"""The gate: checks of a candidate against the budgets of the device and the accuracy limit.
+
+Each check holds, fails, is unmeasured (no device measured the figure), or is unproven (the samples
+do not show that the accuracy drop is small enough).
+"""
 
 from __future__ import annotations
 

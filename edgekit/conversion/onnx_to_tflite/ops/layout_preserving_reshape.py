@@ -1,4 +1,4 @@
-"""Reshaping of values, in their storage order where possible."""
+"""Reshape of a value that keeps its storage order, without moving data, where possible."""
 
 from __future__ import annotations
 
