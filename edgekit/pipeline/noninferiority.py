@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgekit.errors import EdgekitError
+from edgekit.metrics.tango import (
+    Z_ONE_SIDED_95,
+    Z_TWO_SIDED_95,
+    estimate_needed_samples,
+    tango_interval,
+)
 from edgekit_agent.measure.accuracy import hits_from_hex
 from edgekit_agent.results import Tally
-
-_Z_TWO_SIDED_95 = 1.959964
-_Z_ONE_SIDED_95 = 1.644854
-_Z_POWER_80 = 0.841621
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,8 @@ def compare(
     if same_model and not lost + won:
         low = high = worst = 0.0
     else:
-        low, high = (100 * end for end in tango_interval(lost, won, n, z=_Z_TWO_SIDED_95))
-        worst = 100 * tango_interval(lost, won, n, z=_Z_ONE_SIDED_95)[1]
+        low, high = (100 * end for end in tango_interval(lost, won, n, z=Z_TWO_SIDED_95))
+        worst = 100 * tango_interval(lost, won, n, z=Z_ONE_SIDED_95)[1]
     pairs = zip(reference.predictions, candidate.predictions, strict=True)
     return Comparison(
         n=n,
@@ -78,47 +78,5 @@ def compare(
         proven=worst <= margin_points,
         needed_samples=None
         if worst <= margin_points
-        else _estimate_needed_samples(lost, won, n, margin_points),
+        else estimate_needed_samples(lost, won, n, margin_points),
     )
-
-
-def tango_interval(lost: int, won: int, n: int, *, z: float) -> tuple[float, float]:
-    """Compute the score interval of ``(lost - won) / n`` for paired samples (Tango 1998)."""
-    estimate = (lost - won) / n
-
-    def score(delta: float) -> float:
-        b = (2 * n - lost + won) * delta - lost - won
-        c = -won * delta * (1 - delta)
-        q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
-        variance = n * (2 * q + delta * (1 - delta))
-        return (lost - won - n * delta) / math.sqrt(variance) if variance > 0 else 0.0
-
-    return (
-        _bisect(lambda d: score(d) <= z, -1.0, estimate),
-        _bisect(lambda d: score(d) < -z, estimate, 1.0),
-    )
-
-
-def _bisect(past: Callable[[float], bool], low: float, high: float) -> float:
-    """Find the point between ``low`` and ``high`` at which ``past`` turns from False to True."""
-    for _ in range(60):
-        middle = (low + high) / 2
-        if past(middle):
-            high = middle
-        else:
-            low = middle
-    return (low + high) / 2
-
-
-def _estimate_needed_samples(lost: int, won: int, n: int, margin_points: float) -> int | None:
-    margin, drop = margin_points / 100, max(lost - won, 0) / n
-    if drop >= margin:
-        return None
-    # Observing no discordant pair does not mean that there is none: count half a pair.
-    share = max(lost + won, 0.5) / n
-    z = _Z_ONE_SIDED_95 + _Z_POWER_80
-    normal = z * z * (share - drop * drop) / (margin - drop) ** 2
-    # Without a single discordant pair the score interval still needs this many (Tango 1998).
-    least = _Z_ONE_SIDED_95**2 * (1 - margin) / margin
-    needed = math.ceil(max(normal, least))
-    return needed if needed > n else None
