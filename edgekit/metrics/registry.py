@@ -10,7 +10,7 @@ from edgekit.errors import UserError, did_you_mean
 from edgekit.metrics.metric import Metric
 
 # Modules with a tuple METRICS.
-_MODULES = ("classification",)
+_MODULES = ("classification", "detection")
 _GROUP = "edgekit.metrics"
 
 

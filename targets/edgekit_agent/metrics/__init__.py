@@ -29,6 +29,8 @@ MODULES: Dict[str, str] = {
     "top1": "classification",
     "top5": "classification",
     "binary": "classification",
+    "map": "detection",
+    "map50": "detection",
 }
 
 
