@@ -1,0 +1,142 @@
+"""Detection of originals whose value of a metric says nothing, so that no gate may pass."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edgekit.metrics.bootstrap import resample_losses
+from edgekit.metrics.metric import Floats, Metric, Table, TargetReader
+from edgekit_agent.scoring import MetricOptions
+
+_LEVEL = 0.05
+_RESAMPLES = 1000
+
+
+def find_meaningless(
+    metric: Metric, table: Table, read_targets: TargetReader, options: MetricOptions
+) -> str:
+    """Return why the value of the original says nothing, and what to check; empty if it does.
+
+    The original must be significantly better (one-sided, 95 %) than the best predictor that ignores
+    its input: by the exact binomial test for proportions of independent samples, else by the
+    bootstrap of the groups. A perfect value passes if the targets vary. A metric without such a
+    predictor is judged by whether its statistic varies.
+
+    Args:
+        metric: Metric of the table.
+        table: Rows of the original.
+        read_targets: Reads the targets of all samples.
+        options: Options of the metric.
+    """
+    scored = table.select(np.array([row.size > 0 for row in table.rows], bool))
+    if scored.n < 2:
+        return (
+            f"{scored.n} of {table.n} samples are scored by {metric.name}, and two or more are "
+            "needed: check the ignored label and the targets"
+        )
+    trivial = metric.compute_trivial(read_targets, options)
+    if trivial is not None and _are_targets_constant(read_targets):
+        return (
+            f"all targets are the same, so that {metric.name} is that of a constant: check that "
+            "the data has real targets, and samples of every kind"
+        )
+    with np.errstate(all="ignore"):
+        value = metric.compute_value(scored, options)
+    if not math.isfinite(value):
+        return (
+            f"{metric.name} of the original is undefined on these {scored.n} samples: check that "
+            "the targets vary, and that every class occurs"
+        )
+    if trivial is None:
+        return _explain_constant(metric, scored) if _is_constant(scored.rows) else ""
+    if not math.isfinite(trivial) or _is_better(metric, scored, options, value, trivial):
+        return ""
+    return _explain_trivial(metric, scored, value, trivial)
+
+
+def compute_binomial_tail(successes: int, n: int, share: float) -> float:
+    """Compute the probability of at least so many successes of ``n`` (exact)."""
+    if successes <= n * share or share >= 1:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    ways = math.lgamma(n + 1) - math.lgamma(successes + 1) - math.lgamma(n - successes + 1)
+    failures = n - successes
+    term = math.exp(ways + successes * math.log(share) + failures * math.log1p(-share))
+    total = 0.0
+    for count in range(successes, n + 1):
+        total += term
+        term *= (n - count) / (count + 1) * share / (1 - share)
+        if term < 1e-17 * total:
+            break
+    return min(total, 1.0)
+
+
+def _is_better(
+    metric: Metric, table: Table, options: MetricOptions, value: float, trivial: float
+) -> bool:
+    """Return whether the original is significantly better than the trivial predictor."""
+    sign = 1 if metric.higher_is_better else -1
+    if sign * (value - trivial) <= 1e-12 * abs(trivial):
+        return False
+    groups = table.groups
+    if groups is not None and np.unique(groups).size in (1, table.n):
+        groups = None
+    if metric.is_proportion and groups is None:
+        hits = round(value * table.n)
+        return hits == table.n or compute_binomial_tail(hits, table.n, trivial) <= _LEVEL
+    prepared = metric.prepare(table, options)
+
+    def compute_gains(weights: Floats) -> Floats:
+        with np.errstate(all="ignore"):
+            gains: Floats = sign * (prepared(weights) - trivial)
+            return gains
+
+    found = resample_losses(compute_gains, table.n, groups, seed=0, resamples=_RESAMPLES)
+    return found.compute_bound(_LEVEL) > 0
+
+
+def _are_targets_constant(read: TargetReader) -> bool:
+    """Return whether the target ``y`` of all samples is the same."""
+    first = None
+    for targets in read():
+        y = targets.get("y")
+        if y is None:
+            return False
+        if first is None:
+            first = y
+        elif not np.array_equal(first, y):
+            return False
+    return first is not None
+
+
+def _is_constant(rows: tuple[Floats, ...]) -> bool:
+    return all(np.array_equal(rows[0], row) for row in rows)
+
+
+def _explain_constant(metric: Metric, table: Table) -> str:
+    return (
+        f"the statistic of {metric.name} is the same for all {table.n} samples: check that the "
+        "metric reads the right output and target, and that the output depends on the input"
+    )
+
+
+def _explain_trivial(metric: Metric, table: Table, value: float, trivial: float) -> str:
+    shown, constant = (_format_value(metric, each) for each in (value, trivial))
+    reason = (
+        f"{metric.name} of the original is {shown} on {table.n} samples, not significantly better "
+        f"than {constant}, which a predictor that ignores its input reaches"
+    )
+    checks = "that targets belong to samples, their order and the preprocessing"
+    if metric.is_proportion and table.rows[0].size > 1:
+        predicted = table.stack()[:, 1:]
+        if _is_constant(tuple(predicted)):
+            reason += f"; it always predicts class {predicted[0][0]:g}"
+            checks += ", and the scored output"
+    return f"{reason}: check {checks}, or use more samples"
+
+
+def _format_value(metric: Metric, value: float) -> str:
+    return f"{100 * value:.2f} %" if metric.is_share else f"{value:.5g}"

@@ -1,0 +1,144 @@
+"""Originals whose value says nothing are found, and small sets of good ones are not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from edgekit.metrics.meaningless import compute_binomial_tail, find_meaningless
+from edgekit.metrics.metric import Metric, Table, aggregate_sums
+from edgekit.metrics.registry import get_metric
+from edgekit_agent.scoring import MetricOptions
+
+OPTIONS = MetricOptions()
+TOP1 = get_metric("top1")
+
+
+def make_reader(targets):
+    return lambda: iter([{"y": np.asarray(target)} for target in targets])
+
+
+def compute_median_error(read, options):
+    values = np.concatenate([targets["y"].reshape(-1) for targets in read()])
+    return float(np.abs(values - np.median(values)).mean())
+
+
+ERROR = Metric(
+    name="error",
+    title="error",
+    prepare=aggregate_sums(lambda sums: sums[:, 0] / sums[:, 1]),
+    compute_trivial=compute_median_error,
+    higher_is_better=False,
+    is_share=False,
+)
+FREE = Metric(
+    name="free",
+    title="free",
+    prepare=aggregate_sums(lambda sums: sums[:, 0] / sums[:, 1]),
+    compute_trivial=lambda read, options: None,
+)
+
+
+def judge_classes(labels, predictions, groups=None):
+    rows = [np.array([p == y, p], np.float64) for p, y in zip(predictions, labels, strict=True)]
+    table = Table(rows=tuple(rows), groups=groups)
+    return find_meaningless(TOP1, table, make_reader(labels), OPTIONS)
+
+
+def judge_values(metric, targets, predictions, groups=None):
+    errors = np.abs(np.asarray(targets, float) - np.asarray(predictions, float))
+    rows = tuple(np.array([error, 1.0]) for error in errors)
+    return find_meaningless(metric, Table(rows=rows, groups=groups), make_reader(targets), OPTIONS)
+
+
+@pytest.mark.parametrize("labels", [[0, 1] * 5, [0] * 9 + [1], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
+def test_ten_of_ten_correct_says_something(labels):
+    assert judge_classes(labels, labels) == ""
+
+
+def test_nine_of_ten_correct_of_ten_classes_says_something():
+    assert judge_classes(range(10), [*range(9), 0]) == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "reason"),
+    [
+        ([0] * 16, [0] * 16, "all targets are the same"),
+        ([0, 0, 0, 1], [0, 0, 0, 0], "always predicts class 0"),
+        ([0, 1] * 50, [0, 1, 1, 0] * 25, "not significantly better than 50.00 %"),
+        ([0, 1, 2, 3] * 25, [1, 2, 3, 0] * 25, "is 0.00 % on 100 samples"),
+        ([0] * 95 + [1] * 5, [0] * 93 + [1] * 7, "not significantly better than 95.00 %"),
+        ([3], [3], "two or more are needed"),
+    ],
+)
+def test_no_better_than_the_most_common_class_says_nothing(labels, predictions, reason):
+    found = judge_classes(labels, predictions)
+
+    assert reason in found
+    assert "check" in found or "needed" in found
+
+
+def test_random_predictions_pass_in_at_most_about_five_percent_of_cases():
+    rng = np.random.default_rng(0)
+    passed = [
+        judge_classes(rng.integers(0, 4, 80), rng.integers(0, 4, 80)) == "" for _ in range(300)
+    ]
+
+    assert sum(passed) <= 24
+
+
+def test_correct_samples_of_one_patient_are_no_evidence():
+    labels = np.repeat([0, 1, 0, 1], 50)
+    predictions = np.repeat([0, 1, 0, 0], 50)
+
+    assert judge_classes(labels, predictions) == ""
+    assert "not significantly" in judge_classes(labels, predictions, np.repeat(np.arange(4), 50))
+
+
+def test_a_regressor_must_beat_the_median():
+    rng = np.random.default_rng(1)
+    targets = rng.normal(50, 10, 60)
+
+    assert judge_values(ERROR, targets, targets + rng.normal(0, 5, 60)) == ""
+    assert judge_values(ERROR, targets, targets) == ""
+    assert "error of the original is" in judge_values(ERROR, targets, np.full(60, 50.0))
+    assert "not significantly" in judge_values(ERROR, targets, rng.permutation(targets))
+
+
+def test_zero_targets_say_nothing():
+    targets = np.zeros((16, 4, 4))
+    rows = tuple(np.array([0.3 + i, 16.0]) for i in range(16))
+
+    found = find_meaningless(ERROR, Table(rows=rows), make_reader(targets), OPTIONS)
+
+    assert "all targets are the same" in found
+
+
+def test_an_undefined_value_says_nothing():
+    rows = tuple(np.array([1.0, 0.0]) for _ in range(16))
+
+    found = find_meaningless(ERROR, Table(rows=rows), make_reader(range(16)), OPTIONS)
+
+    assert "undefined" in found
+
+
+def test_without_a_trivial_predictor_only_a_constant_statistic_says_nothing():
+    assert "the same for all 5 samples" in judge_values(FREE, range(5), np.arange(5) + 1.0)
+    assert judge_values(FREE, range(5), np.zeros(5)) == ""
+
+
+def test_samples_that_are_not_scored_do_not_count():
+    rows = (np.array([1.0, 2.0]), np.zeros(0), np.zeros(0))
+
+    found = find_meaningless(TOP1, Table(rows=rows), make_reader([2, 3, 4]), OPTIONS)
+
+    assert found.startswith("1 of 3 samples are scored by top1")
+
+
+@pytest.mark.parametrize(("k", "n", "p"), [(8, 10, 0.5), (60, 100, 0.5), (3, 500, 0.001)])
+def test_the_binomial_tail_is_the_sum_of_its_terms(k, n, p):
+    exact = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
+
+    assert compute_binomial_tail(k, n, p) == pytest.approx(exact, rel=1e-9)
