@@ -10,7 +10,11 @@ from edgekit.errors import UserError, did_you_mean
 from edgekit.metrics.metric import Metric
 
 # Modules with a tuple METRICS.
-_MODULES = ("classification", "detection")
+_MODULES = (
+    "classification",
+    "detection",
+    "regression",
+)
 _GROUP = "edgekit.metrics"
 
 

@@ -31,6 +31,11 @@ MODULES: Dict[str, str] = {
     "binary": "classification",
     "map": "detection",
     "map50": "detection",
+    "mae": "regression",
+    "rmse": "regression",
+    "r2": "regression",
+    "relative-rms": "regression",
+    "cosine": "regression",
 }
 
 
