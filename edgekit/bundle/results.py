@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from edgekit.bundle.latency_stats import LatencySummary, summarize
 from edgekit.bundle.layer_report import LayerCost
 from edgekit.model import Model
 from edgekit.recipe import Recipe
-from edgekit_agent.results import Latency, Tally
+from edgekit_agent.results import Latency, Report, Tally
 
 MIB = 1 << 20
 
@@ -38,6 +39,28 @@ class Measurement:
     peak_rss_bytes: int | None = None
     runtime: str = ""
     runtime_version: str = ""
+
+    @classmethod
+    def from_reports(
+        cls,
+        source: str,
+        model: Model,
+        tally: Tally | None,
+        reports: Sequence[Report],
+        *,
+        transferred: int,
+    ) -> Measurement:
+        """Combine tally, sizes and timing reports of a model in one place into a record."""
+        return cls(
+            source=source,
+            tally=tally,
+            model_bytes=model.bytes,
+            transfer_bytes=transferred,
+            latency=tuple(r.latency for r in reports),
+            peak_rss_bytes=max((r.peak_rss_bytes for r in reports), default=None),
+            runtime=reports[0].runtime if reports else "",
+            runtime_version=reports[0].runtime_version if reports else "",
+        )
 
     @property
     def times(self) -> LatencySummary | None:

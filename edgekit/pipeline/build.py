@@ -16,12 +16,13 @@ from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.budget_checks import judge
-from edgekit.pipeline.build_folder import append_results, estimate_overhead_bytes, pack_bundle
+from edgekit.pipeline.bundle_writer import estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.noninferiority import Comparison, compare
 from edgekit.pipeline.pixel_scaling import refuse_unscaled
 from edgekit.pipeline.recipe_runner import BuildRunner
 from edgekit.pipeline.request import BuildInputs, Request, read_build_inputs
+from edgekit.pipeline.results_writer import append_results
 from edgekit.pipeline.search.policy import (
     Terms,
     choose_candidate,

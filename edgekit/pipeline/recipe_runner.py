@@ -19,7 +19,7 @@ from edgekit.bundle.layer_report import (
     prepend_remarks,
     read_layers,
 )
-from edgekit.bundle.results import Candidate, Rejection
+from edgekit.bundle.results import Candidate, Measurement, Rejection
 from edgekit.compression.all_passes import get_pass, get_tools
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
 from edgekit.compression.pass_specs import Work
@@ -47,7 +47,7 @@ from edgekit.pipeline.measure_targets import (
 from edgekit.pipeline.refusals import decode_refusal, encode_refusal, make_rejection
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.resumable_scoring import Unfinished, score
-from edgekit.pipeline.timing import Timing, make_measurement, time_interleaved
+from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.pipeline.tool_versions import get_tool_version
 from edgekit.pipeline.transfer_size import get_transfer_bytes
 from edgekit.progress import Tick
@@ -304,7 +304,7 @@ class BuildRunner:
         if old is not None and not reports:
             fresh = replace(old, tally=tally)
         else:
-            fresh = make_measurement(
+            fresh = Measurement.from_reports(
                 source,
                 candidate.model,
                 tally or (old.tally if old else None),

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from edgekit.bundle.results import Measurement
 from edgekit.errors import DeviceError
-from edgekit.model import Model
 from edgekit.progress import Tick
 from edgekit_agent.jobs import BenchJob, ModelRef
-from edgekit_agent.results import Report, StageProgress, Tally
+from edgekit_agent.results import Report, StageProgress
 from edgekit_agent.samples import Samples
 
 R = TypeVar("R")
@@ -144,25 +142,4 @@ def _make_job(
         seconds=timing.seconds,
         min_runs=timing.min_runs,
         max_runs=timing.max_runs,
-    )
-
-
-def make_measurement(
-    source: str,
-    model: Model,
-    tally: Tally | None,
-    reports: Sequence[Report],
-    *,
-    transferred: int,
-) -> Measurement:
-    """Combine tally, sizes and timing reports of a model in one place into a record."""
-    return Measurement(
-        source=source,
-        tally=tally,
-        model_bytes=model.bytes,
-        transfer_bytes=transferred,
-        latency=tuple(r.latency for r in reports),
-        peak_rss_bytes=max((r.peak_rss_bytes for r in reports), default=None),
-        runtime=reports[0].runtime if reports else "",
-        runtime_version=reports[0].runtime_version if reports else "",
     )

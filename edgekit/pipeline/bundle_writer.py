@@ -1,14 +1,12 @@
-"""Writer of build/NAME: model, golden samples, manifest, results and lock file."""
+"""Writer of the bundle of a build: model, golden samples, manifest, lock file and bundle file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +32,7 @@ from edgekit.bundle.manifest import (
 )
 from edgekit.bundle.manifest_versions import OLD_GOLDEN_SAMPLES
 from edgekit.bundle.packing import TransferData, encode_for_transfer
-from edgekit.bundle.results import Build, Candidate, Rejection
+from edgekit.bundle.results import Build, Candidate
 from edgekit.compression.all_passes import get_tools
 from edgekit.config.profile import get_runtime
 from edgekit.errors import EdgekitError
@@ -43,14 +41,7 @@ from edgekit.pass_settings import QuantizeWeights
 from edgekit.pipeline.measure_targets import HOST, PACKAGES
 from edgekit.pipeline.noninferiority import Comparison
 from edgekit.pipeline.request import BuildInputs
-from edgekit.pipeline.results_log import (
-    BuildLine,
-    CandidateLine,
-    ModelFacts,
-    RejectedLine,
-    append_lines,
-)
-from edgekit.pipeline.search.recipe_names import format_method
+from edgekit.pipeline.results_writer import Compared, describe_machine
 from edgekit.progress import Tick
 from edgekit.recipe import Step
 from edgekit.remote.upload import COMMANDS_BYTES, count_wire_bytes
@@ -60,28 +51,6 @@ from edgekit_agent.results import Latency
 
 # Placeholder with figures as long as those of a timed candidate.
 _UNTIMED = (Latency((1.2345678, 1.3456789, 1.4567891), 40, 40, 3.5),)
-
-Compared = Mapping[str, Comparison]
-
-
-def append_results(
-    inputs: BuildInputs, found: Build, compared: Compared, *, packed: Candidate | None
-) -> None:
-    """Append the raw values of every candidate of this build to results.jsonl.
-
-    Args:
-        inputs: The inputs of the build.
-        found: The result of the build.
-        compared: Comparison of each candidate with the original, by the candidate's key.
-        packed: The candidate that goes into the bundle, if any.
-    """
-    inputs.out.mkdir(parents=True, exist_ok=True)
-    candidates = (
-        _make_candidate_line(c, found, compared[c.key], is_packed=c is packed)
-        for c in found.candidates
-    )
-    rejected = (_make_rejected_line(r) for r in found.rejected)
-    append_lines(inputs.out, [_make_build_line(inputs), *candidates, *rejected])
 
 
 def pack_bundle(
@@ -276,7 +245,7 @@ def _collect_provenance(inputs: BuildInputs, candidate: Candidate) -> dict[str, 
         "model": {"sha256": candidate.model.digest, "bytes": candidate.model.bytes},
         "data": splits,
         "seed": inputs.seed,
-        "machine": _describe_machine(),
+        "machine": describe_machine(),
     }
 
 
@@ -298,48 +267,3 @@ def _describe_source(inputs: BuildInputs) -> dict[str, Any]:
 
 def _encode_verdict(candidate: Candidate) -> dict[str, Any]:
     return asdict(candidate.verdict) if candidate.verdict else {}
-
-
-def _make_build_line(inputs: BuildInputs) -> BuildLine:
-    return BuildLine(
-        kind="build",
-        id=secrets.token_hex(8),
-        started=datetime.now(UTC),
-        device=inputs.profile.name,
-        source_digest=inputs.model.digest,
-        machine=_describe_machine(),
-    )
-
-
-def _describe_machine() -> dict[str, str]:
-    return {"arch": platform.machine(), "system": platform.platform()}
-
-
-def _make_candidate_line(
-    candidate: Candidate, found: Build, compared: Comparison, *, is_packed: bool
-) -> CandidateLine:
-    model = candidate.model
-    return CandidateLine(
-        kind="candidate",
-        key=candidate.key,
-        name=candidate.recipe.name,
-        method=format_method(candidate.recipe.steps),
-        steps=tuple(step.as_json() for step in candidate.recipe.steps),
-        seed=candidate.recipe.seed,
-        model=ModelFacts(digest=model.digest, bytes=model.bytes, format=model.format),
-        measurements=candidate.measurements,
-        comparison=compared,
-        verdict=candidate.verdict,
-        chosen=candidate is found.chosen,
-        nearest=found.chosen is None and candidate is found.nearest,
-        packed=is_packed,
-        baseline=candidate is found.baseline,
-        layers=candidate.layers,
-        notes=candidate.notes,
-    )
-
-
-def _make_rejected_line(rejected: Rejection) -> RejectedLine:
-    return RejectedLine(
-        kind="rejected", name=rejected.recipe.name, reason=rejected.reason, hint=rejected.hint
-    )
