@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,22 +89,26 @@ def estimate(
         histograms: histograms with the extremes of all values.
         percentile: share of the entries that the percentile estimator keeps, in %.
     """
-    extremes = histograms.extremes
-    whole = extremes.whole.get(name, (0.0, 0.0))
+    return {each: _estimate_range(each, name, histograms, percentile) for each in estimators}
+
+
+def _estimate_range(
+    estimator: Estimator, name: str, histograms: Histograms, percentile: float
+) -> Range:
+    """Estimate the range of one value; its extremes if it has no histogram."""
+    whole = histograms.extremes.whole.get(name, (0.0, 0.0))
+    if estimator == "average":
+        return histograms.extremes.average.get(name, whole)
     counts = histograms.counts.get(name)
-    found: dict[Estimator, Range] = {}
-    for each in estimators:
-        if each == "average":
-            found[each] = extremes.average.get(name, whole)
-        elif each == "minmax" or counts is None:
-            found[each] = whole
-        elif each == "percentile":
-            found[each] = percentile_range(whole, counts, percentile)
-        elif each == "entropy":
-            found[each] = entropy_range(whole, counts)
-        else:
-            found[each] = mse_range(whole, counts)
-    return found
+    if estimator == "minmax" or counts is None:
+        return whole
+    if estimator == "percentile":
+        return percentile_range(whole, counts, percentile)
+    if estimator == "entropy":
+        return entropy_range(whole, counts)
+    if estimator == "mse":
+        return mse_range(whole, counts)
+    assert_never(estimator)
 
 
 def percentile_range(whole: Range, counts: Counts, percentile: float) -> Range:

@@ -274,12 +274,6 @@ def _logical_not(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     builder.bind(node, emit_unary(builder, "LOGICAL_NOT", value.tensor), value.order)
 
 
-def identity(builder: TfliteGraphBuilder, node: NodeProto) -> None:
-    """Convert Identity to its input."""
-    value = builder.value(node, 0, mixed=True)
-    builder.bind(node, value.tensor, value.order, mixed=value.mixed)
-
-
 def dropout(builder: TfliteGraphBuilder, node: NodeProto) -> None:
     """Convert Dropout at inference: the output is the input, the mask is all true."""
     value = builder.value(node, 0, mixed=True)
@@ -309,7 +303,6 @@ RULES: dict[str, Callable[[TfliteGraphBuilder, NodeProto], None]] = {
     "Floor": make_unary_rule("FLOOR"),
     "Greater": make_binary_rule("GREATER", dtype="bool"),
     "GreaterOrEqual": make_binary_rule("GREATER_EQUAL", dtype="bool"),
-    "Identity": identity,
     "IsInf": is_inf,
     "IsNaN": is_nan,
     "Less": make_binary_rule("LESS", dtype="bool"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgekit.conversion.rule_tables import merge_rule_tables
 from edgekit.conversion.tflite_to_onnx.onnx_graph_builder import Rule
 from edgekit.conversion.tflite_to_onnx.ops import (
     activations,
@@ -22,21 +23,21 @@ from edgekit.conversion.tflite_to_onnx.ops import (
     types,
 )
 
-RULES: dict[str, Rule] = {
-    **activations.RULES,
-    **control.RULES,
-    **convolution.RULES,
-    **detection.RULES,
-    **elementwise.RULES,
-    **indexing.RULES,
-    **joining.RULES,
-    **pooling.RULES,
-    **products.RULES,
-    **recurrent.RULES,
-    **reductions.RULES,
-    **resizing.RULES,
-    **selection.RULES,
-    **shapes.RULES,
-    **striding.RULES,
-    **types.RULES,
-}
+RULES: dict[str, Rule] = merge_rule_tables(
+    activations.RULES,
+    control.RULES,
+    convolution.RULES,
+    detection.RULES,
+    elementwise.RULES,
+    indexing.RULES,
+    joining.RULES,
+    pooling.RULES,
+    products.RULES,
+    recurrent.RULES,
+    reductions.RULES,
+    resizing.RULES,
+    selection.RULES,
+    shapes.RULES,
+    striding.RULES,
+    types.RULES,
+)
