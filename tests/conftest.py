@@ -9,7 +9,28 @@ from tests.builders.fixtures import built, digits, shared_cache, tiny, workplace
 
 __all__ = ["built", "digits", "shared_cache", "tiny", "workplace"]
 
+# How many threads a library starts; read when it is loaded, in tests and in what they start.
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure(config):
+    """Give each test process of a parallel run one thread of the libraries that take all cores."""
+    if config.getoption("numprocesses", None):
+        for name in THREADS:
+            os.environ.setdefault(name, "1")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Start a parallel run with the slow files, so that none of them is left at its end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 def found_or_skipped(variable: str, usual: Path, mark: str) -> Path:

@@ -89,6 +89,15 @@ def test_the_wheel_contains_the_examples_without_outputs(wheel):
     assert sorted(named) == [f"edgekit/{name}" for name in sorted(tracked.stdout.split())]
 
 
+def test_the_command_that_runs_the_tests_is_the_same_everywhere():
+    named = {
+        name: re.findall(r"pytest -n .*", (ROOT / name).read_text(encoding="utf-8"))
+        for name in ("README.md", "CONTRIBUTING.md", ".ci/run")
+    }
+    (commands,) = {tuple(found) for found in named.values()}
+    assert len(commands) == 1, named
+
+
 def test_every_file_that_the_readme_names_exists():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     named = re.findall(r"\]\(([^)#]+)\)", readme)

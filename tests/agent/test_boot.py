@@ -4,6 +4,7 @@ import getpass
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -108,17 +109,19 @@ def test_a_lingering_user_has_a_unit_of_systemd(system, home, config):
     subprocess.run(["/bin/sh", home / "watch.sh"], check=True, timeout=60)
 
 
-def test_the_unit_is_one_that_systemd_accepts(system, home, config, tmp_path):
+def test_the_unit_is_one_that_systemd_accepts(system, home, config):
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("not installed: systemd-analyze")
     system.start_systemd(config=config)
     system.prepare(home)
-    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
     command = [analyze, "--user", "verify", unit_of(config)]
-    done = subprocess.run(
-        command, timeout=60, env=environment, capture_output=True, text=True, check=False
-    )
+    # The path of a socket has at most 107 characters, and that of a test is long.
+    with tempfile.TemporaryDirectory() as sockets:
+        environment = os.environ | {"XDG_RUNTIME_DIR": sockets}
+        done = subprocess.run(
+            command, timeout=60, env=environment, capture_output=True, text=True, check=False
+        )
     assert (done.returncode, done.stderr) == (0, "")
 
 

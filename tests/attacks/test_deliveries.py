@@ -12,6 +12,8 @@ from benchmarks.deliveries.push import run_case
 from benchmarks.deliveries.site import Site
 from tests.builders.servers import SSHD
 
+pytestmark = pytest.mark.slow
+
 KNOWN = {name: {"model.onnx": name * 2, "manifest.json": name * 3} for name in "abcn"}
 
 

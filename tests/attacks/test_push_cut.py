@@ -21,7 +21,7 @@ from tests.builders.servers import (
 )
 
 __all__ = ["running_sshd", "sshd"]
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.slow]
 
 CUTS = 6
 # How long after the job that installs: it verifies, runs the golden samples, switches, cleans.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -30,13 +31,22 @@ def home() -> Path:
 def boot(scripts: Path, settings: dict[str, str], cache: Path) -> Iterator[str]:
     """Boot a device and return its name; ``settings`` are those of boot.sh."""
     name = f"test-{uuid.uuid4().hex[:8]}"
-    script(scripts, f"boot.sh {name}", settings)
-    with pytest.MonkeyPatch.context() as patch:
+    with lock_devices(), pytest.MonkeyPatch.context() as patch:
+        script(scripts, f"boot.sh {name}", settings)
         patch.setenv("EDGEKIT_SSH_CONFIG", str(home() / "run" / name / "ssh_config"))
         patch.setenv("EDGEKIT_CACHE", str(cache))
         yield name
-    script(scripts, f"stop.sh {name} --power-cut", {})
-    shutil.rmtree(home() / "run" / name)
+        script(scripts, f"stop.sh {name} --power-cut", {})
+        shutil.rmtree(home() / "run" / name)
+
+
+@contextmanager
+def lock_devices() -> Iterator[None]:
+    """Wait until no other test process runs a device: each takes two cores and half a GiB."""
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def script(folder: Path, command: str, settings: dict[str, str]) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from edgekit.cache.integrity import KEY_FILE, compute_seal, get_config_folder
 from tests.builders.projects import copy_digits, spawn, write_tiny
 
 
@@ -11,6 +15,14 @@ from tests.builders.projects import copy_digits, spawn, write_tiny
 def shared_cache(tmp_path_factory):
     """One cache for all builds of a run, so that nothing is built twice."""
     return tmp_path_factory.mktemp("cache")
+
+
+def copy_cache_key(folder: Path) -> Path:
+    """Make a configuration folder in which the entries of the shared cache are valid."""
+    compute_seal(b"")  # makes the key
+    folder.mkdir(mode=0o700)
+    shutil.copy2(get_config_folder() / KEY_FILE, folder)
+    return folder
 
 
 @pytest.fixture

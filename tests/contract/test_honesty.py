@@ -10,6 +10,8 @@ from edgekit.config.profile import read_profile_text
 from edgekit.config.project import FILE_NAME
 from tests.builders.projects import edgekit, spawn
 
+pytestmark = pytest.mark.slow
+
 OTHER = {"x86_64": "tablet", "aarch64": "tablet-x86"}
 
 

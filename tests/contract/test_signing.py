@@ -7,12 +7,13 @@ import pytest
 
 from edgekit.bundle.bundle_file import open_bundle
 from edgekit.signing.keys import find_signing_key, get_keys_folder
+from tests.builders.fixtures import copy_cache_key
 from tests.builders.projects import PROFILE, edgekit
 
 
 @pytest.fixture(autouse=True)
 def config(workplace, monkeypatch):
-    monkeypatch.setenv("EDGEKIT_CONFIG", str(workplace.parent / "config"))
+    monkeypatch.setenv("EDGEKIT_CONFIG", str(copy_cache_key(workplace.parent / "config")))
 
 
 def release_table(project, text):

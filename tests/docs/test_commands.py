@@ -17,9 +17,12 @@ import pytest
 
 from docs.generate.command_line import get_help, iter_commands
 from edgekit.compression.pass_specs import PASSES
+from tests.builders.fixtures import copy_cache_key
 from tests.builders.servers import running_sshd, sshd
 
 __all__ = ["running_sshd", "sshd"]
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RUN = [
@@ -80,7 +83,7 @@ def place(shared_cache, tmp_path, monkeypatch):
     )
     for name, value in {
         "EDGEKIT_CACHE": shared_cache,
-        "EDGEKIT_CONFIG": tmp_path / "config",
+        "EDGEKIT_CONFIG": copy_cache_key(tmp_path / "config"),
         "EDGEKIT_HOME": tmp_path / "device",
         "HOME": tmp_path,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

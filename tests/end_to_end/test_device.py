@@ -13,7 +13,7 @@ from tests.builders.devices import boot, edgekit, home, script, skip_without
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-aarch64", "qemu-img", "mmdebstrap", "zstd")
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

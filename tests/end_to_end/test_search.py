@@ -10,6 +10,8 @@ import pytest
 from tests.builders.mobilenet import write_project
 from tests.builders.projects import PROFILE, edgekit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("removed", [0.5, 0.6])
 def test_a_budget_that_channels_and_int8_meet_by_hand_is_met_by_a_build(workplace, removed):

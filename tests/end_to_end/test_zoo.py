@@ -27,7 +27,7 @@ TIE = 1.03
 # And this much two medians of the test's own may differ on a busy machine.
 NOISE = 1.10
 
-pytestmark = pytest.mark.zoo
+pytestmark = [pytest.mark.zoo, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", params=MODELS)

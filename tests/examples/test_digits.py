@@ -14,6 +14,8 @@ import pytest
 
 from edgekit.config.profile import list_shipped_names
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "examples" / "digits"
 
 

@@ -157,10 +157,14 @@ def test_counting_the_remaining_macs_is_fast():
     channels = found(transformer(3, [sequences.attention, sequences.feed_forward] * 3))
     gone = shares(channels, 0.5)
     count_remaining_macs(channels)
-    started = time.perf_counter()
-    for _ in range(100):
-        count_remaining_macs(channels, gone)
-    assert time.perf_counter() - started < 1.0
+
+    def cost():
+        started = time.process_time()
+        for _ in range(100):
+            count_remaining_macs(channels, gone)
+        return time.process_time() - started
+
+    assert min(cost() for _ in range(3)) < 1.0
 
 
 def test_removing_one_head_does_not_change_the_others():
