@@ -50,9 +50,11 @@ class Postprocess:
         nms_iou: overlap from which the box with the lower score is dropped.
         most: largest number of boxes of a sample.
         box_format: ``xyxy``, ``yxyx``, ``cxcywh`` or ``xywh``, for ``boxes``.
-        box_unit: ``pixels``, or ``share`` of the input's width and height, for ``boxes``.
+        box_unit: ``pixels``, or ``share`` of the input's width and height, for ``boxes``,
+            ``yolov5`` and ``yolov8``.
         first_class: number of the first class in the targets.
-        background: number of the class of scores that is no object; -1 = there is none.
+        background: number of the class of scores that is no object, which is left out before
+            classes are numbered; -1 = there is none.
         threshold: score from which a value is 1, for ``threshold``.
         charset: text of each class of ``ctc``, the blank left out.
         blank: number of the class of ``ctc`` that is no character.

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 # Module of each kind; it has a table KINDS from the kind to the function.
 MODULES: Dict[str, str] = {
     "argmax": "scores",
+    "boxes": "detectors",
     "ctc": "texts",
+    "distances": "detectors",
     "sigmoid": "scores",
     "softmax": "scores",
     "threshold": "scores",
+    "yolov5": "detectors",
+    "yolov8": "detectors",
+    "yolox": "detectors",
 }
 
 
