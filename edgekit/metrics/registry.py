@@ -14,6 +14,7 @@ _MODULES = (
     "classification",
     "detection",
     "regression",
+    "restoration",
 )
 _GROUP = "edgekit.metrics"
 

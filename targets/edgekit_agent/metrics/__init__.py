@@ -36,6 +36,8 @@ MODULES: Dict[str, str] = {
     "r2": "regression",
     "relative-rms": "regression",
     "cosine": "regression",
+    "psnr": "restoration",
+    "ssim": "restoration",
 }
 
 

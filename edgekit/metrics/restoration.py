@@ -1,0 +1,60 @@
+"""Metrics of image restoration: PSNR and SSIM, averaged over the images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.metrics.constant_predictors import broadcast_to_target, evaluate_predictor, fit_mean
+from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table, TargetReader
+from edgekit.metrics.regression import prepare_first_mean
+from edgekit_agent.scoring import MetricOptions
+
+# PSNR of identical images, and the largest that counts, in dB.
+_HIGHEST_PSNR = 100.0
+
+
+def prepare_psnr(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the mean PSNR of the images, each at most 100 dB."""
+    del options
+    errors = np.maximum(table.stack()[:, 0], 10 ** (-_HIGHEST_PSNR / 10))
+    decibels = -10 * np.log10(errors)
+
+    def compute(weights: Floats) -> Floats:
+        return np.asarray(weights @ decibels / weights.sum(axis=1))
+
+    return compute
+
+
+def compute_constant_psnr(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the PSNR of the mean image or of a black one, whichever is better."""
+    return max(
+        evaluate_predictor("psnr", prepare_psnr, read, options, broadcast_to_target(image))
+        for image in (fit_mean(read), np.zeros(()))
+    )
+
+
+def compute_constant_ssim(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the SSIM of the mean image, its mean or a black image, whichever is best."""
+    mean = fit_mean(read)
+    return max(
+        evaluate_predictor("ssim", prepare_first_mean, read, options, broadcast_to_target(image))
+        for image in (mean, np.asarray(mean.mean()), np.zeros(()))
+    )
+
+
+METRICS = (
+    Metric(
+        name="psnr",
+        title="PSNR",
+        prepare=prepare_psnr,
+        compute_trivial=compute_constant_psnr,
+        is_share=False,
+        margin=Margin(value=0.1),
+    ),
+    Metric(
+        name="ssim",
+        title="SSIM",
+        prepare=prepare_first_mean,
+        compute_trivial=compute_constant_ssim,
+    ),
+)
