@@ -15,6 +15,7 @@ _MODULES = (
     "detection",
     "regression",
     "restoration",
+    "segmentation",
 )
 _GROUP = "edgekit.metrics"
 

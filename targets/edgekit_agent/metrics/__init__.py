@@ -38,6 +38,8 @@ MODULES: Dict[str, str] = {
     "cosine": "regression",
     "psnr": "restoration",
     "ssim": "restoration",
+    "miou": "segmentation",
+    "dice": "segmentation",
 }
 
 

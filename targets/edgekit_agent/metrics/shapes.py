@@ -88,3 +88,14 @@ def move_classes_last(output: NDArray[Any], labels: Tuple[int, ...]) -> NDArray[
         return values[..., None]
     axis = find_class_axis(values.shape, wanted)
     return None if axis is None else np.moveaxis(values, axis, -1)
+
+
+def read_integers(values: NDArray[Any], name: str) -> NDArray[np.int64]:
+    """Return whole numbers as int64.
+
+    Raises:
+        AgentError: ``bad_job``; other numbers are among them.
+    """
+    if values.dtype.kind not in "iub" and not (np.floor(values) == values).all():
+        raise AgentError("bad_job", f"{name} must have whole numbers only")
+    return values.astype(np.int64)

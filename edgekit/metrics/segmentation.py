@@ -1,0 +1,186 @@
+"""Metrics of segmentation: mean IoU and Dice over the positions of all samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit_agent.metrics.segmentation import MOST_CLASSES
+from edgekit_agent.scoring import MetricOptions
+
+# Numbers in memory for the classes of each position.
+_MOST_COUNTS = 1 << 26
+# Shares of a class at a position from which a constant mask of two classes has it there.
+_SHARES = tuple(np.linspace(0.02, 0.5, 25))
+
+
+def prepare_miou(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the mean IoU of the classes that occur in the targets."""
+    del options
+    rows, classes = _stack_counts(table)
+    return lambda weights: _average_iou(_split_counts(weights @ rows, classes))
+
+
+def prepare_dice(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the mean Dice of the classes that occur in the targets, without class 0.
+
+    Class 0 is the background. With two classes it is the Dice of the foreground.
+    """
+    del options
+    rows, classes = _stack_counts(table)
+    return lambda weights: _average_dice(_split_counts(weights @ rows, classes))
+
+
+def compute_class_iou(table: Table, options: MetricOptions) -> dict[int, float]:
+    """Return the IoU of each class that occurs in the targets."""
+    del options
+    return _name_classes(_divide_iou(_sum_counts(table)))
+
+
+def compute_class_dice(table: Table, options: MetricOptions) -> dict[int, float]:
+    """Return the Dice of each class that occurs in the targets."""
+    del options
+    return _name_classes(_divide_dice(_sum_counts(table)))
+
+
+def compute_constant_miou(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the mean IoU of the best constant mask."""
+    return _find_largest(_average_iou, read, options)
+
+
+def compute_constant_dice(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the Dice of the best constant mask."""
+    return _find_largest(_average_dice, read, options)
+
+
+def _stack_counts(table: Table) -> tuple[Floats, int]:
+    """Return the rows as one array, with zeros for classes that a row lacks."""
+    classes = max(row.size for row in table.rows) // 3
+    rows = np.zeros((table.n, 3 * classes))
+    for number, row in enumerate(table.rows):
+        rows[number, : row.size] = row
+    return rows, classes
+
+
+def _split_counts(sums: Floats, classes: int) -> Floats:
+    """Return counts [3, b, classes]: in both masks, in the target, in the output."""
+    return np.moveaxis(sums.reshape(-1, classes, 3), -1, 0)
+
+
+def _sum_counts(table: Table) -> Floats:
+    rows, classes = _stack_counts(table)
+    return _split_counts(rows.sum(axis=0), classes)
+
+
+def _divide_iou(counts: Floats) -> Floats:
+    """Return the IoU [b, classes]; NaN for classes that do not occur in the targets."""
+    both, target, output = counts
+    return _divide_present(both, target + output - both, target)
+
+
+def _divide_dice(counts: Floats) -> Floats:
+    both, target, output = counts
+    return _divide_present(2 * both, target + output, target)
+
+
+def _divide_present(numerator: Floats, denominator: Floats, target: Floats) -> Floats:
+    is_present = target > 0
+    return np.where(is_present, numerator / np.where(is_present, denominator, 1), np.nan)
+
+
+def _average_iou(counts: Floats) -> Floats:
+    return _average_present(_divide_iou(counts))
+
+
+def _average_dice(counts: Floats) -> Floats:
+    return _average_present(_divide_dice(counts)[:, 1:])
+
+
+def _average_present(values: Floats) -> Floats:
+    """Return the mean of each row without its NaN; NaN without other values."""
+    present = ~np.isnan(values)
+    number = present.sum(axis=1)
+    sums = np.where(present, values, 0).sum(axis=1)
+    return np.where(number > 0, sums / np.maximum(number, 1), np.nan)
+
+
+def _name_classes(values: Floats) -> dict[int, float]:
+    return {number: float(value) for number, value in enumerate(values[0]) if value == value}
+
+
+def _find_largest(
+    average: Callable[[Floats], Floats], read: TargetReader, options: MetricOptions
+) -> float | None:
+    """Return the largest value of a constant mask; ``None`` if the metric is undefined."""
+    values = [float(average(counts)[0]) for counts in _iterate_masks(read, options)]
+    return max((value for value in values if not np.isnan(value)), default=None)
+
+
+def _iterate_masks(read: TargetReader, options: MetricOptions) -> Iterator[Floats]:
+    """Yield the counts of constant masks: one class everywhere, and the usual class of a position.
+
+    With two classes also masks that have class 1 where its share exceeds a limit.
+    """
+    counts = _count_positions(read, options)
+    classes = counts.shape[1]
+    for number in range(classes):
+        yield _count_mask(counts, np.full(len(counts), number))
+    yield _count_mask(counts, counts.argmax(axis=1))
+    if classes == 2:
+        share = counts[:, 1] / np.maximum(counts.sum(axis=1), 1)
+        for limit in _SHARES:
+            yield _count_mask(counts, (share > limit).astype(np.int64))
+
+
+def _count_positions(read: TargetReader, options: MetricOptions) -> NDArray[np.int64]:
+    """Count each class at each position; over all positions if sizes differ or are too large."""
+    sizes, classes = set(), 1
+    for targets in read():
+        mask = targets["y"].reshape(-1)
+        sizes.add(mask.size)
+        classes = max(classes, int(mask[_find_scored(mask, options)].max(initial=0)) + 1)
+    size = sizes.pop() if len(sizes) == 1 else 1
+    size = size if size * classes <= _MOST_COUNTS else 1
+    counts = np.zeros((size, classes), np.int64)
+    for targets in read():
+        mask = targets["y"].reshape(-1)
+        scored = _find_scored(mask, options)
+        index = np.flatnonzero(scored) % size * classes + mask[scored].astype(np.int64)
+        counts += np.bincount(index, minlength=counts.size).reshape(counts.shape)
+    return counts
+
+
+def _find_scored(mask: NDArray[Any], options: MetricOptions) -> NDArray[np.bool_]:
+    """Return where a mask has a class; other labels are refused when outputs are scored."""
+    scored = (mask >= 0) & (mask < MOST_CLASSES)
+    return scored if options.ignore is None else scored & (mask != options.ignore)
+
+
+def _count_mask(counts: NDArray[np.int64], mask: NDArray[np.int64]) -> Floats:
+    """Return the counts [3, 1, classes] of one mask that is the output for all samples."""
+    classes = counts.shape[1]
+    both = np.bincount(mask, counts[np.arange(len(mask)), mask], minlength=classes)
+    output = np.bincount(mask, counts.sum(axis=1), minlength=classes)
+    return np.stack([both, counts.sum(axis=0), output]).astype(np.float64)[:, None]
+
+
+METRICS = (
+    Metric(
+        name="miou",
+        title="mean IoU",
+        prepare=prepare_miou,
+        compute_trivial=compute_constant_miou,
+        compute_classes=compute_class_iou,
+    ),
+    Metric(
+        name="dice",
+        title="Dice",
+        prepare=prepare_dice,
+        compute_trivial=compute_constant_dice,
+        compute_classes=compute_class_dice,
+    ),
+)
