@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.cache.integrity import mark_used
 from edgekit.config.project import PreprocessSettings
+from edgekit.data.column_rows import check_finite, read_column
+from edgekit.data.groups import SEQUENCE, SLICE, SampleGroups, is_group_name, read_groups
 from edgekit.data.input_settings import WHOLE, Feeding, RecurrentState
 from edgekit.data.readers import Table, read_table
+from edgekit.data.stored_arrays import store_array
 from edgekit.data.subsets import select_rows
+from edgekit.data.targets import (
+    LABELS,
+    TargetUse,
+    find_targets,
+    has_class_labels,
+    is_target_name,
+    iter_targets,
+)
 from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Signature, TensorSpec
 from edgekit.progress import Tick, ignore_progress
-from edgekit_agent.files import write_atomic
 from edgekit_agent.measure.feeds import open_columns
 from edgekit_agent.samples import Column, Preprocess, Samples, State
-
-LABELS = ("label", "y", "labels")
-SEQUENCE = "sequence"
-_SCAN_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,8 @@ class Dataset:
     """A split, bound to the inputs of a model.
 
     ``samples`` holds one column per model input, in the model's order; ``digest`` covers contents
-    and preprocessing.
+    and preprocessing. ``groups`` has the number of the group of each sample (``None``: each is one
+    of its own), ``slices`` the label of each sample by the name of the slice column.
     """
 
     source: str
@@ -40,11 +47,26 @@ class Dataset:
     count: int
     digest: str
     notes: tuple[str, ...] = ()
+    groups: NDArray[np.int64] | None = field(default=None, compare=False)
+    slices: dict[str, NDArray[np.str_]] = field(default_factory=dict, compare=False)
 
     def first(self, count: int) -> Dataset:
         """Return the first ``count`` samples of the split."""
         count = min(count, self.count)
-        return replace(self, samples=select_rows(self.samples, 0, count), count=count)
+        return replace(
+            self,
+            samples=select_rows(self.samples, 0, count),
+            count=count,
+            groups=None if self.groups is None else self.groups[:count],
+            slices={name: labels[:count] for name, labels in self.slices.items()},
+        )
+
+    def read_targets(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the targets of each sample by name, cut to their lengths; each call starts again.
+
+        The main target is called ``y``.
+        """
+        return iter_targets(self.samples)
 
 
 def open_dataset(
@@ -55,7 +77,7 @@ def open_dataset(
     cache: Path,
     settings: PreprocessSettings | None = None,
     feeding: Feeding | None = None,
-    labeled: bool,
+    targets: TargetUse,
     most: int | None = None,
     tick: Tick = ignore_progress,
 ) -> Dataset:
@@ -69,7 +91,7 @@ def open_dataset(
         settings: Preprocessing of float inputs.
         feeding: Input settings of edgekit.toml. A state without an array in the source is not read:
             whoever runs the samples feeds the model's own output back.
-        labeled: Whether labels are required.
+        targets: Whether targets are required, may be missing, or are not read.
         most: Largest number of images to read, spread over the whole folder; ``None`` = all.
         tick: Progress callback of image decoding.
 
@@ -92,52 +114,60 @@ def open_dataset(
     elsewhere = carried.keys() | feeding.constants.keys()
     rows = [spec for spec in signature.inputs if spec.name not in elsewhere]
     columns = tuple(_bind(table, spec, rows, signature, feeding) for spec in rows)
-    label = _find_label_column(table, source) if labeled else None
+    inputs = {spec.name for spec in signature.inputs}
     sequence = _find_sequence_column(table, signature, source) if feeding.states else None
-    slices = (c for c in table.columns if c.name.startswith("slice_"))
-    _check_counts((*columns, *slices, *(c for c in (label, sequence) if c)), source)
+    counted = [*_iter_others(table, columns, inputs, targets), *([sequence] if sequence else [])]
+    _check_counts((*columns, *counted), source)
+    truth = find_targets(table, inputs, targets, cache)
+    groups = SampleGroups() if targets == "none" else read_groups(table, inputs)
     for column, spec in zip(columns, rows, strict=True):
         _check_fits(column, spec, preprocess, source)
-        _check_finite(column, source)
+        check_finite(column, source)
     told = " ".join(part for part in (table.digest, str(preprocess), feeding.digest) if part)
     return Dataset(
         source=source,
         samples=Samples(
             columns,
-            label,
+            truth.main,
             preprocess,
-            constants=tuple(_store_value(n, v, cache) for n, v in feeding.constants.items()),
+            constants=tuple(store_array(n, v, cache) for n, v in feeding.constants.items()),
             states=tuple(
                 State(s.output, _store_initial_row(spec, s, feeding, signature, cache))
                 for spec in signature.inputs
                 if (s := carried.get(spec.name))
             ),
             sequence=sequence,
+            targets=truth.others,
         ),
         count=columns[0].shape[0],
         digest=hashlib.sha256(told.encode()).hexdigest(),
         notes=(
             *_list_notes(columns, rows, preprocess, source),
             *_iter_unused_notes(table, columns, signature, feeding),
+            *truth.notes,
         ),
+        groups=groups.groups,
+        slices=groups.slices,
     )
 
 
-def _store_value(name: str, value: NDArray[np.generic], cache: Path) -> Column:
-    """Store a value of edgekit.toml in a file, to be read and sent like a column of samples."""
-    digest = hashlib.sha256(f"{value.dtype} {value.shape}".encode() + value.tobytes()).hexdigest()
-    path = cache / "values" / digest
-    if not path.exists() or path.read_bytes() != value.tobytes():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(str(path), value.tobytes())
-    mark_used(path)
-    return Column(name, str(path.resolve()), 0, value.dtype.name, value.shape)
+def _iter_others(
+    table: Table, columns: Sequence[Column], inputs: set[str], targets: TargetUse
+) -> Iterator[Column]:
+    """Yield the columns besides the inputs that have a row for each sample."""
+    read = {(column.path, column.offset) for column in columns}
+    for column in table.columns:
+        if column.name in inputs or (column.path, column.offset) in read:
+            continue
+        wanted = is_group_name(column.name) or is_target_name(column.name)
+        if column.name.startswith(SLICE) or (targets != "none" and wanted):
+            yield column
 
 
 def _store_initial_row(
     spec: TensorSpec, state: RecurrentState, feeding: Feeding, signature: Signature, cache: Path
 ) -> Column:
-    row = _store_value(spec.name, state.initial, cache)
+    row = store_array(spec.name, state.initial, cache)
     return replace(row, shape=(1, *row.shape), axis=feeding.axis(spec, signature))
 
 
@@ -167,12 +197,10 @@ def _find_sequence_column(table: Table, signature: Signature, source: str) -> Co
 
 
 def count_most_common_label(dataset: Dataset) -> int:
-    """Count the samples with the most common label; 0 without labels."""
-    label = dataset.samples.label
-    if label is None:
+    """Count the samples with the most common label; 0 without labels that are classes."""
+    if dataset.samples.label is None or not has_class_labels(dataset.samples):
         return 0
-    with open_columns([label]) as opened:
-        values = opened[label.name].read(0, dataset.count)
+    values = read_column(dataset.samples.label)
     return int(np.unique(values, return_counts=True)[1].max())
 
 
@@ -190,10 +218,12 @@ def _bind(
     feeding: Feeding,
 ) -> Column:
     by_name = {c.name: c for c in table.columns}
-    found = by_name.get(spec.name)
-    if found is None and len(rows) == 1 and "x" in by_name:
-        found = replace(by_name["x"], name=spec.name)
-    if found is not None:
+    name = "x" if spec.name not in by_name and len(rows) == 1 else spec.name
+    if name in table.texts:
+        length = by_name[name].shape[-1]
+        raise UserError(f"{table.source}: {name}: contains <U{length}, not numbers")
+    if name in by_name:
+        found = replace(by_name[name], name=spec.name)
         return replace(found, axis=_find_sample_axis(found, spec, signature, feeding))
     inputs = [n for n in by_name if not _is_reserved(n)]
     raise UserError(
@@ -224,24 +254,6 @@ def _find_sample_axis(
 
 def _join_names(names: list[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def _find_label_column(table: Table, source: str) -> Column:
-    label = next((c for c in table.columns if c.name in LABELS), None)
-    if label is None:
-        raise UserError(
-            f"{source}: no labels",
-            hint="add an array 'label' (or 'y') with the class of each sample",
-        )
-    if len(label.shape) == 2 and label.shape[1] == 1:
-        label = replace(label, shape=label.shape[:1])
-    if len(label.shape) != 1 or np.dtype(label.dtype).kind not in "iub":
-        raise UserError(
-            f"{source}: {label.name}: labels must be one integer per sample, "
-            f"not {label.dtype} {list(label.shape)}",
-            hint="for one-hot labels, store their argmax",
-        )
-    return label
 
 
 def _check_counts(columns: tuple[Column, ...], source: str) -> None:
@@ -310,21 +322,6 @@ def _is_castable(dtype: str, wanted: str) -> bool:
     return np.dtype(dtype).kind == np.dtype(wanted).kind == "f"
 
 
-def _check_finite(column: Column, source: str) -> None:
-    if np.dtype(column.dtype).kind != "f":
-        return
-    with open_columns([column]) as opened:
-        for start in range(0, column.shape[0], _SCAN_ROWS):
-            rows = opened[column.name].read(start, min(_SCAN_ROWS, column.shape[0] - start))
-            good = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
-            if not good.all():
-                raise UserError(
-                    f"{source}: {column.name}: sample {start + int(np.argmin(good))} has NaN or "
-                    "infinite values",
-                    hint="remove or fix these samples",
-                )
-
-
 def _list_notes(
     columns: tuple[Column, ...],
     rows: Sequence[TensorSpec],
@@ -360,7 +357,7 @@ def _iter_unused_notes(
 
 def _is_reserved(name: str) -> bool:
     """Return whether an array of this name has a meaning other than feeding an input."""
-    return name in (*LABELS, SEQUENCE) or name.startswith("slice_")
+    return is_target_name(name) or is_group_name(name)
 
 
 def is_scaled(preprocess: Preprocess | None) -> bool:

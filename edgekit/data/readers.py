@@ -11,7 +11,7 @@ import operator
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -44,11 +44,16 @@ _DAMAGE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Named columns of one source; ``digest`` covers their contents."""
+    """Named columns of one source; ``digest`` covers their contents.
+
+    ``texts`` names the columns that hold text: a row has the code points (int32) of a text on its
+    last axis, followed by zeros.
+    """
 
     source: str
     columns: tuple[Column, ...]
     digest: str
+    texts: frozenset[str] = frozenset()
 
 
 def read_table(
@@ -99,7 +104,7 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
             hint="save arrays with numpy.savez(path, x=..., label=...)",
         )
     digest = sha256_of(str(path))
-    columns = []
+    arrays = []
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if not member.filename.endswith(".npy"):
@@ -108,8 +113,8 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
             where = f"{source}: {name}"
             if member.compress_type == zipfile.ZIP_STORED:
                 _verify_checksum(archive, member)
-                columns.append(
-                    _describe_column(name, path, where, start=_find_data_start(path, member))
+                arrays.append(
+                    _describe_array(name, path, where, start=_find_data_start(path, member))
                 )
             else:
                 unpacked = cache / "columns" / digest / f"{_file_name(name)}.npy"
@@ -117,10 +122,10 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
                 if not are_files_sealed(seal, [unpacked]):
                     _unpack(archive, member, unpacked)
                     seal_files(seal, [unpacked])
-                columns.append(_describe_column(name, unpacked, where))
-    if not columns:
+                arrays.append(_describe_array(name, unpacked, where))
+    if not arrays:
         raise UserError(f"{source}: contains no arrays")
-    return Table(source=source, columns=tuple(columns), digest=digest)
+    return _build_table(source, arrays, digest)
 
 
 def _file_name(name: str) -> str:
@@ -149,7 +154,25 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> 
             file.write(chunk)
 
 
-def _describe_column(name: str, path: Path, where: str, *, start: int = 0) -> Column:
+@dataclass(frozen=True, kw_only=True)
+class _Array:
+    """A column on disk, and whether its numbers are the code points of texts."""
+
+    column: Column
+    is_text: bool
+
+
+def _build_table(source: str, arrays: Iterable[_Array], digest: str) -> Table:
+    found = tuple(arrays)
+    return Table(
+        source=source,
+        columns=tuple(each.column for each in found),
+        digest=digest,
+        texts=frozenset(each.column.name for each in found if each.is_text),
+    )
+
+
+def _describe_array(name: str, path: Path, where: str, *, start: int = 0) -> _Array:
     with path.open("rb") as file:
         file.seek(start)
         shape, dtype = _read_header(file, where)
@@ -160,7 +183,12 @@ def _describe_column(name: str, path: Path, where: str, *, start: int = 0) -> Co
             raise UserError(f"{where}: the array is truncated")
     if not shape:
         raise UserError(f"{where}: a single value instead of one entry per sample")
-    return Column(name, str(path.resolve()), offset, dtype.name, shape)
+    is_text = dtype.kind == "U"
+    if is_text:  # numpy stores each character as a code point in four bytes
+        shape, dtype = (*shape, dtype.itemsize // 4), np.dtype(np.int32)
+    return _Array(
+        column=Column(name, str(path.resolve()), offset, dtype.name, shape), is_text=is_text
+    )
 
 
 def read_array(path: Path, where: str) -> NDArray[Any]:
@@ -172,6 +200,7 @@ def read_array(path: Path, where: str) -> NDArray[Any]:
     try:
         with path.open("rb") as file:
             shape, dtype = _read_header(file, where)
+            _check_numeric(dtype, where)
             wanted = math.prod(shape) * dtype.itemsize
             data = file.read(min(wanted, path.stat().st_size))
     except OSError as error:
@@ -194,10 +223,8 @@ def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype
         raise UserError(f"{where}: not a numpy array: {error}") from error
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > _MOST_BYTES:
         raise UserError(f"{where}: not a numpy array: invalid shape {list(shape)}")
-    if dtype.hasobject or dtype.fields or dtype.kind not in "biuf":
-        raise UserError(
-            f"{where}: contains {dtype}, not numbers", hint="store plain numeric arrays"
-        )
+    if dtype.kind != "U":
+        _check_numeric(dtype, where)
     if in_fortran and len(shape) > 1:
         raise UserError(f"{where}: stored in Fortran order", hint="numpy.ascontiguousarray(array)")
     if dtype.byteorder == ">":
@@ -205,17 +232,21 @@ def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype
     return shape, dtype
 
 
+def _check_numeric(dtype: np.dtype[Any], where: str) -> None:
+    if dtype.hasobject or dtype.fields or dtype.kind not in "biuf":
+        raise UserError(
+            f"{where}: contains {dtype}, not numbers", hint="store plain numeric arrays"
+        )
+
+
 def _read_folder(source: str, path: Path, cache: Path, how: ImageSettings, tick: Tick) -> Table:
     arrays = sorted(path.glob("*.npy"))
     if arrays:
-        columns = tuple(_describe_column(a.stem, a, f"{source}/{a.name}") for a in arrays)
-        return Table(source=source, columns=columns, digest=compute_files_digest(arrays))
+        found = (_describe_array(a.stem, a, f"{source}/{a.name}") for a in arrays)
+        return _build_table(source, found, compute_files_digest(arrays))
     images = decode_folder(source, path, cache, how, tick)
-    columns = (
-        _describe_column("x", images.folder / "x.npy", source),
-        _describe_column("label", images.folder / "label.npy", source),
-    )
-    return Table(source=source, columns=columns, digest=images.digest)
+    arrays = [images.folder / "x.npy", images.folder / "label.npy"]
+    return _build_table(source, (_describe_array(a.stem, a, source) for a in arrays), images.digest)
 
 
 # ---------------------------------------------------------------- functions
@@ -224,26 +255,26 @@ def _read_folder(source: str, path: Path, cache: Path, how: ImageSettings, tick:
 def _read_function(source: str, folder: Path, cache: Path) -> Table:
     arrays = _call_function(source, folder)
     lines = []
-    columns = []
+    found = []
     for name in sorted(arrays):
-        array = _to_numeric_array(arrays[name], f"{source}: {name}")
+        array = _to_array(arrays[name], f"{source}: {name}")
         hashed = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
         hashed.update(array.reshape(-1).view(np.uint8).data)
         digest = hashed.hexdigest()
         target = cache / "columns" / digest / "array.npy"
         save_array(target, array)
         lines.append(f"{name} {digest}")
-        columns.append(_describe_column(name, target, f"{source}: {name}"))
+        found.append(_describe_array(name, target, f"{source}: {name}"))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return Table(source=source, columns=tuple(columns), digest=digest)
+    return _build_table(source, found, digest)
 
 
-def _to_numeric_array(value: object, where: str) -> NDArray[Any]:
+def _to_array(value: object, where: str) -> NDArray[Any]:
     try:
         array = np.asarray(value, order="C")
     except ValueError as error:
         raise UserError(f"{where}: not an array: {error}") from error
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biufU":
         raise UserError(f"{where}: contains {array.dtype}, not numbers")
     if not array.ndim:
         raise UserError(f"{where}: a single value instead of one entry per sample")

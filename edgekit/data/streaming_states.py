@@ -28,7 +28,7 @@ from edgekit_agent.samples import Column, Samples
 
 _THREADS = 2
 # Part of the cache key; raised when the same data gives other rows.
-_VERSION = 2
+_VERSION = 3
 _INDEX, _SEAL = "samples.json", "seal"
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -97,7 +97,10 @@ def add_states(
 
 def _replace_samples(dataset: Dataset, samples: Samples, facts: list[object]) -> Dataset:
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()
-    return replace(dataset, samples=samples, count=samples.columns[0].shape[0], digest=digest)
+    count = samples.columns[0].shape[0]
+    made = replace(dataset, samples=samples, count=count, digest=digest)
+    # Which rows were kept is not stored; nobody asks for the groups of calibration samples.
+    return made if count == dataset.count else replace(made, groups=None, slices={})
 
 
 def _list_sealed_files(folder: Path, samples: Samples) -> list[Path]:
@@ -218,13 +221,25 @@ def _write(
         for state in samples.states
     )
     columns = samples.columns if len(kept) == count else _select_rows(samples.columns, kept, folder)
-    label, sequence = samples.label, samples.sequence
-    if label is not None and len(kept) < count:
-        (label,) = _select_rows((label,), kept, folder)
-    if sequence is not None and len(kept) < count:
-        (sequence,) = _select_rows((sequence,), kept, folder)
-    columns = (*columns, *states)
-    return replace(samples, columns=columns, label=label, states=(), sequence=sequence)
+    if len(kept) < count:
+        samples = _select_others(samples, kept, folder)
+    return replace(samples, columns=(*columns, *states), states=())
+
+
+def _select_others(samples: Samples, kept: list[int], folder: Path) -> Samples:
+    """Copy the selected rows of targets and sequence numbers into new files."""
+
+    def select(column: Column, role: str) -> Column:
+        # The role keeps the files apart: a target may have the name of an input.
+        (made,) = _select_rows((replace(column, name=f"{role} {column.name}"),), kept, folder)
+        return replace(made, name=column.name)
+
+    return replace(
+        samples,
+        label=samples.label and select(samples.label, "label"),
+        targets=tuple(select(column, "target") for column in samples.targets),
+        sequence=samples.sequence and select(samples.sequence, "sequence"),
+    )
 
 
 def _select_rows(columns: tuple[Column, ...], kept: list[int], folder: Path) -> tuple[Column, ...]:

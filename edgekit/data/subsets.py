@@ -33,6 +33,7 @@ def select_rows(samples: Samples, start: int, count: int) -> Samples:
         label=cut(samples.label) if samples.label else None,
         sequence=cut(samples.sequence) if samples.sequence else None,
         first=samples.first + start,
+        targets=tuple(cut(column) for column in samples.targets),
     )
 
 

@@ -12,10 +12,11 @@ from edgekit.cache.store import get_default_root
 from edgekit.config.profile import validate
 from edgekit.config.project import FILE_NAME, ModelTable, PreprocessSettings, Project
 from edgekit.conversion.importers.source import SUFFIXES, detect_source, is_saved_model
-from edgekit.data.dataset import LABELS, is_scaled, open_dataset
+from edgekit.data.dataset import is_scaled, open_dataset
 from edgekit.data.images import read_image_sizes
 from edgekit.data.input_settings import find_states
 from edgekit.data.readers import Table, read_table
+from edgekit.data.targets import LABELS
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
 from edgekit.pipeline.metric_choice import choose_default_metric
@@ -191,7 +192,7 @@ def _guess_preprocessing(
             folder=folder,
             cache=get_default_root(),
             settings=settings,
-            labeled=_has_labels(folder, source),
+            targets="optional",
             most=SAMPLES,
             tick=tick,
         )

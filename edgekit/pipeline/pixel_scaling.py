@@ -15,6 +15,7 @@ from edgekit.cache.store import Store
 from edgekit.config.project import PreprocessSettings
 from edgekit.data.dataset import Dataset, is_scaled
 from edgekit.data.subsets import select_spread
+from edgekit.data.targets import has_class_labels
 from edgekit.errors import UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.runs.activations import get_batch_size, to_agent_tensor
@@ -76,7 +77,7 @@ def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
     """Return whether labeled bytes are fed to a float input without scaling."""
     samples = dataset.samples
     column, *others = samples.columns
-    if others or samples.states or samples.label is None or is_scaled(samples.preprocess):
+    if others or samples.states or not has_class_labels(samples) or is_scaled(samples.preprocess):
         return False
     spec = next(spec for spec in model.signature.inputs if spec.name == column.name)
     return column.dtype == "uint8" and np.dtype(spec.dtype).kind == "f"

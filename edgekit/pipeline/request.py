@@ -344,7 +344,7 @@ def open_split(
         cache=get_default_root(),
         settings=settings,
         feeding=feeding,
-        labeled=labeled,
+        targets="required" if labeled else "none",
         tick=tick,
     )
 

@@ -79,8 +79,24 @@ def encode_job(job: Any, *, peer: Version = PROTOCOL) -> Dict[str, Any]:
     for field in dataclasses.fields(job):
         if field.default is not dataclasses.MISSING and getattr(job, field.name) == field.default:
             del settings[get_old_name(field) if peer == FIRST else field.name]
+    _drop_added(job, settings)
     message = {"job": job_kind, "settings": settings}
     return message if peer == FIRST else {**message, "protocol": str(PROTOCOL)}
+
+
+def _drop_added(record: Any, values: Any) -> None:
+    """Remove added fields that have their default value from a record and all records inside it."""
+    if isinstance(record, tuple):
+        for each, value in zip(record, values):
+            _drop_added(each, value)
+    if not dataclasses.is_dataclass(record):
+        return
+    for field in dataclasses.fields(record):
+        inner = getattr(record, field.name)
+        if field.metadata.get("added") and inner == field.default:
+            values.pop(field.name, None)
+        elif (key := field.name if field.name in values else get_old_name(field)) in values:
+            _drop_added(inner, values[key])
 
 
 def decode(cls: Type[T], value: Any, *, peer: Version = PROTOCOL) -> T:

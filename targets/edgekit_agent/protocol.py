@@ -53,6 +53,14 @@ def mark_old_name(old: str) -> Dict[str, str]:
     return {"old": old}
 
 
+def mark_added() -> Dict[str, bool]:
+    """Return the metadata of a field that agents of version 1.1 may lack.
+
+    A job does not state it at its default value, so that such an agent takes the job.
+    """
+    return {"added": True}
+
+
 def get_old_name(field: dataclasses.Field[Any]) -> str:
     """Return the name of a field in version 1.0."""
     return str(field.metadata.get("old", field.name))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Dict, Optional, Tuple
+
+from edgekit_agent.protocol import mark_added
+
+TARGET = "y"
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,9 @@ class State:
 
 @dataclass(frozen=True)
 class Samples:
-    """A column, a constant or a state for each model input, by its name, and labels if any.
+    """A column, a constant or a state for each model input, by its name, and targets if any.
 
+    ``label`` is the main target, of any shape; ``targets`` are further ones, each under its name.
     ``constants`` are complete inputs that are the same in every run. ``sequence`` holds the number
     of the sequence of each sample: states are reset where it changes. Without it, all samples are
     one sequence. ``first`` is the number of the first sample in the user's data, for messages.
@@ -59,8 +64,15 @@ class Samples:
     states: Tuple[State, ...] = ()
     sequence: Optional[Column] = None
     first: int = 0
+    targets: Tuple[Column, ...] = field(default=(), metadata=mark_added())
+
+    def get_targets(self) -> Dict[str, Column]:
+        """Return the columns of all targets by name; the main one is called ``y``."""
+        main = {TARGET: self.label} if self.label is not None else {}
+        return {**main, **{column.name: column for column in self.targets}}
 
     def files(self) -> Tuple[Column, ...]:
         """Return all columns stored in files."""
         single = [c for c in (self.label, self.sequence) if c is not None]
-        return (*self.columns, *self.constants, *(s.initial for s in self.states), *single)
+        states = (state.initial for state in self.states)
+        return (*self.columns, *self.constants, *states, *single, *self.targets)

@@ -1,12 +1,17 @@
 """Reading, preprocessing and batching of samples on the device."""
 
+import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.failures import AgentError
+from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.measure.feeds import iter_batches, open_columns, prepare_rows
+from edgekit_agent.protocol import Version
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Preprocess
 
@@ -105,3 +110,16 @@ def test_a_file_that_is_too_short_is_refused(samples):
     os.truncate(made.columns[0].path, 20)
     with pytest.raises(AgentError, match="too short"):
         list(iter_batches(made, [tensor("float32", "N", 3)], 1))
+
+
+def test_a_job_states_further_targets_only_if_there_are_any(samples):
+    plain = samples(x=np.zeros((2, 3), np.float32), label=np.zeros(2, int))
+    more = replace(plain, targets=(replace(plain.label, name="box"),))
+    model = ModelRef("model.onnx", "onnxruntime")
+    for peer in (Version(1, 0), Version(1, 1)):
+        # Agents of these versions refuse or ignore fields that they do not know.
+        sent = encode_job(ScoreJob(model, plain, "top1"), peer=peer)["settings"]["samples"]
+        assert "targets" not in sent
+        assert sent["label"]["path"] == plain.label.path
+    sent = json.loads(json.dumps(encode_job(ScoreJob(model, more, "top1"))))["settings"]
+    assert decode(ScoreJob, sent).samples == more

@@ -48,8 +48,9 @@ def refused_build(project, *arguments, says):
         ({"x": spoilt(9, np.inf), "label": LABEL}, "x: sample 9 has NaN or infinite values"),
         ({"x": spoilt(0, -np.inf), "label": LABEL}, "x: sample 0 has NaN or infinite values"),
         ({"x": X}, "eval.npz: no labels"),
-        ({"x": X, "label": LABEL.astype(np.float32)}, "labels must be one integer per sample"),
-        ({"x": X, "label": np.eye(3, dtype=int)[LABEL]}, "labels must be one integer per sample"),
+        ({"x": X, "label": LABEL + 0.5}, "labels must be integers"),
+        ({"x": X, "label": np.eye(3, dtype=int)[LABEL]}, "one label per sample is needed"),
+        ({"x": X, "label": np.where(LABEL == 2, np.nan, LABEL)}, "label: sample"),
         ({"x": X, "label": LABEL + 1}, "must be less than 3, the number of classes"),
         ({"x": X, "label": LABEL - 5}, "must be less than 3, the number of classes"),
         ({"x": X, "label": LABEL, "slice_a": LABEL[:5]}, "slice_a 5"),
@@ -99,7 +100,7 @@ def assert_refused_or_whole(project):
     signature = read_model(project / "model.onnx").signature
     cache = project.parent / "columns"
     try:
-        found = open_dataset("eval.npz", signature, folder=project, cache=cache, labeled=True)
+        found = open_dataset("eval.npz", signature, folder=project, cache=cache, targets="required")
     except UserError:
         return
     columns = (*found.samples.columns, found.samples.label)

@@ -36,7 +36,7 @@ def images(tmp_path):
 
 def make_samples(source, tmp_path, data="calib.npz", runtime="onnxruntime"):
     split = open_dataset(
-        data, source.signature, folder=tmp_path, cache=tmp_path / "cache", labeled=False
+        data, source.signature, folder=tmp_path, cache=tmp_path / "cache", targets="none"
     )
     (tmp_path / "cache").mkdir(exist_ok=True)
     data = make_golden_samples(source.path, runtime, 1, split=split, model_bytes=source.bytes)

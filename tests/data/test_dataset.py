@@ -28,7 +28,7 @@ def signature(*shape, name="features", dtype="float32"):
 def opened(tmp_path):
     def read(source, wanted=None, **how):
         wanted = wanted or signature("N", 12)
-        how = {"labeled": True} | how
+        how = {"targets": "required"} | how
         return open_dataset(source, wanted, folder=tmp_path, cache=tmp_path / "cache", **how)
 
     return read

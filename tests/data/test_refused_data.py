@@ -26,7 +26,7 @@ def refusal(tmp_path):
                 Signature(inputs=(wanted or spec("N", 3),), outputs=()),
                 folder=tmp_path,
                 cache=tmp_path / "cache",
-                **{"labeled": True} | how,
+                **{"targets": "required"} | how,
             )
         assert "\n" not in refused.value.message
         return str(refused.value)
@@ -47,8 +47,33 @@ def refusal(tmp_path):
             GOOD | {"x": np.array([[0, 0, 0]] * 2 + [[0, np.nan, 0]] * 2, "f4")},
             "sample 2 has NaN",
         ),
-        (GOOD | {"label": np.eye(4)}, "labels must be one integer per sample"),
-        (GOOD | {"label": np.zeros(4)}, "labels must be one integer per sample"),
+        (GOOD | {"label": np.array([1, 2, np.nan, 4])}, "label: sample 2 has NaN"),
+        (GOOD | {"y_box": np.array([1, 2, 3, np.inf])}, "y_box: sample 3 has NaN or infinite"),
+        (GOOD | {"y_box": np.zeros(3)}, "number of samples: features 4, label 4, y_box 3"),
+        (GOOD | {"group": np.zeros(3, int)}, "number of samples: features 4, label 4, group 3"),
+        (GOOD | {"group": np.zeros(4)}, "group: must be one text or integer per sample"),
+        (GOOD | {"group": np.zeros((4, 2), int)}, "group: must be one text or integer per sample"),
+        (GOOD | {"slice_a": np.zeros(4)}, "slice_a: must be one text or integer per sample"),
+        ({"x": GOOD["x"], "y_length": np.ones(4, int)}, "y_length: there is no array y"),
+        (GOOD | {"y_length": np.ones(4, int)}, "label has one value per sample and no length"),
+        (GOOD | {"y_y": np.ones(4)}, "y_y: a further target needs another name"),
+        (
+            {"x": GOOD["x"], "y": np.ones((4, 3)), "y_length": np.array([1, 2, 4, 3])},
+            "y_length: 4 of sample 2 must be from 0 to 3, the size of y",
+        ),
+        (
+            {"x": GOOD["x"], "y": np.ones((4, 3)), "y_length": np.array([1, 2, -1, 3])},
+            "y_length: -1 of sample 2 must be from 0 to 3",
+        ),
+        (
+            {"x": GOOD["x"], "y": np.ones((4, 3)), "y_length": np.ones(4)},
+            "y_length: must be one integer per sample of y",
+        ),
+        (
+            {"x": GOOD["x"], "y": np.array(["a", "b"] * 2), "y_length": np.ones(4, int)},
+            "y: is text, which has a length of its own",
+        ),
+        ({"x": GOOD["x"], "y": np.full((4, 2), "a")}, "y: must be one text per sample"),
         (GOOD | {"x": np.float32(3)}, "a single value"),
         (GOOD | {"x": np.array(["a", "b", "c", "d"])}, "not numbers"),
         (GOOD | {"x": GOOD["x"].astype(">f4")}, "big-endian"),

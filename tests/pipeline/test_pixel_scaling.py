@@ -120,7 +120,7 @@ def dataset(folder, scaling, **how):
     x, labels = pictures()
     np.savez(folder / "eval.npz", x=x, label=labels)
     opened = open_dataset(
-        "eval.npz", source.signature, folder=folder, cache=folder / "c", labeled=True, **how
+        "eval.npz", source.signature, folder=folder, cache=folder / "c", targets="required", **how
     )
     return source, opened
 

@@ -1,6 +1,7 @@
 """Samples that are sent to a device and removed again."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,21 +31,26 @@ def samples(folder, megabytes=1):
     return Samples((columns[0],), columns[1])
 
 
-def test_constants_states_and_sequences_are_sent(device, tmp_path):
+def test_constants_states_sequences_and_targets_are_sent(device, tmp_path):
     session, home = device
     plain = samples(tmp_path)
     extra = []
-    for name in ("rate", "state", "sequence"):
+    for name in ("rate", "state", "sequence", "box"):
         path = tmp_path / f"{name}.bin"
         path.write_bytes(name.encode())
         extra.append(Column(name, str(path), 0, "uint8", (len(name),)))
     here = replace(
-        plain, constants=(extra[0],), states=(State("next", extra[1]),), sequence=extra[2]
+        plain,
+        constants=(extra[0],),
+        states=(State("next", extra[1]),),
+        sequence=extra[2],
+        targets=(extra[3],),
     )
     there = stage_samples(session, here)
 
     assert [sha256_of(c.path) for c in there.files()] == [sha256_of(c.path) for c in here.files()]
     assert there.states[0].output == "next"
+    assert Path(there.targets[0].path).read_bytes() == b"box"
     forget(session, get_staged_digests(there))
     assert list_kept(home) == []
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgekit.compression.pass_specs import Work
-from edgekit.data.dataset import SEQUENCE
+from edgekit.data.groups import SEQUENCE
 from edgekit.data.subsets import count_samples, cut_parts
 from edgekit_agent.measure.feeds import open_columns
 from edgekit_agent.samples import Samples

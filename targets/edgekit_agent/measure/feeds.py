@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import Tensor
-from edgekit_agent.samples import Column, Preprocess, Samples, State
+from edgekit_agent.samples import TARGET, Column, Preprocess, Samples, State
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekit_agent.runtimes import Arrays, LoadedModel
+
+
+_SEQUENCE = "sequence"
 
 
 class Rows:
@@ -67,15 +70,21 @@ def open_columns(columns: Sequence[Column]) -> Iterator[Dict[str, Rows]]:
 class Batch:
     """Samples ``start`` to ``start + rows`` as inputs of ``size`` samples, the last one repeated.
 
-    ``begins`` is true if a sequence starts here.
+    ``targets`` holds the rows of each target by name, the main one as ``y``; ragged ones are not
+    cut yet. ``begins`` is true if a sequence starts here.
     """
 
     start: int
     rows: int
     inputs: Arrays
-    labels: Optional[NDArray[Any]]
+    targets: Arrays = field(default_factory=dict)
     size: int = 1
     begins: bool = False
+
+    @property
+    def labels(self) -> Optional[NDArray[Any]]:
+        """Return the rows of the main target, if any."""
+        return self.targets.get(TARGET)
 
 
 def find_batch_size(samples: Samples, inputs: Sequence[Tensor]) -> Optional[int]:
@@ -124,9 +133,14 @@ def iter_batches(
     step = 1 if samples.states else batch
     tensors_by_name = {tensor.name: tensor for tensor in inputs}
     constants = {c.name: _read_constant(c, tensors_by_name[c.name]) for c in samples.constants}
-    single = [c for c in (samples.label, samples.sequence) if c is not None]
+    targets = [replace(c, name=name) for name, c in samples.get_targets().items()]
+    sequence = [] if samples.sequence is None else [replace(samples.sequence, name=_SEQUENCE)]
     last: Optional[int] = None
-    with open_columns(samples.columns) as columns, open_columns(single) as others:
+    with (
+        open_columns(samples.columns) as columns,
+        open_columns(targets) as opened,
+        open_columns(sequence) as numbers,
+    ):
         for start in range(first, n, step):
             rows = min(step, n - start)
             arrays = dict(constants)
@@ -135,12 +149,9 @@ def iter_batches(
                 arrays[name] = stack_rows(
                     raw, tensors_by_name[name], samples.preprocess, column.column.axis, batch
                 )
-            rows_by_name = {name: column.read(start, rows) for name, column in others.items()}
-            labels = rows_by_name[samples.label.name] if samples.label is not None else None
-            number = (
-                int(rows_by_name[samples.sequence.name][0]) if samples.sequence is not None else 0
-            )
-            yield Batch(start, rows, arrays, labels, batch, number != last)
+            truth = {name: column.read(start, rows) for name, column in opened.items()}
+            number = int(numbers[_SEQUENCE].read(start, 1)[0]) if sequence else 0
+            yield Batch(start, rows, arrays, truth, batch, number != last)
             last = number
 
 
@@ -237,11 +248,11 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
             hint="name each column after its model input",
         )
     single = [c for c in (samples.label, samples.sequence) if c is not None]
-    lengths = {column.name: column.shape[0] for column in (*samples.columns, *single)}
-    if len(set(lengths.values())) > 1:
-        lengths_text = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    columns = (*samples.columns, *single, *samples.targets)
+    if len({column.shape[0] for column in columns}) > 1:
+        lengths_text = ", ".join(f"{column.name} {column.shape[0]}" for column in columns)
         raise AgentError("bad_job", f"columns of different lengths: {lengths_text}")
-    n = next(iter(lengths.values()), 0)
+    n = columns[0].shape[0] if columns else 0
     if n == 0:
         raise AgentError("bad_job", "the data has no samples")
     return n

@@ -224,7 +224,7 @@ MEASURE = """
     )
     text = "g (float[N,3,32,32] r0) => (float[N,32,1,1] y) { BODY y = GlobalAveragePool(r3) }"
     source = model(folder, text.replace("BODY", layers), weights=weights)
-    split = open_dataset(data, source.signature, folder=folder, cache=folder, labeled=False)
+    split = open_dataset(data, source.signature, folder=folder, cache=folder, targets="none")
     apply("quantize-static", source, folder, split.samples)
     print(Path("/proc/self/status").read_text())
 """
