@@ -1,0 +1,75 @@
+"""Samples that occur in two splits, found by the hashes of their inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgekit.data.column_rows import iter_chunks
+from edgekit.data.dataset import Dataset
+from edgekit_agent.samples import Column, Samples
+
+_DIGEST_BYTES = 16
+_SEQUENCE = "the number of the sequence"  # no input has this name with the columns of one split
+
+
+def count_shared(calibration: Dataset, evaluation: Dataset) -> int:
+    """Count the evaluation samples whose inputs are those of a calibration sample.
+
+    The rows of all input columns are compared, by a hash of 128 bits. If the model has states,
+    whole sequences are compared, as steps alone (silence, a character) occur everywhere.
+
+    Args:
+        calibration: Calibration samples, as they are before states are added to them.
+        evaluation: Evaluation samples of the same model.
+    """
+    types = _find_common_types(calibration.samples, evaluation.samples)
+    whole = bool(evaluation.samples.states)
+    known = {digest for digest, _ in _iter_digests(calibration.samples, types, whole=whole)}
+    found = _iter_digests(evaluation.samples, types, whole=whole)
+    return sum(count for digest, count in found if digest in known)
+
+
+def _find_common_types(one: Samples, other: Samples) -> dict[str, np.dtype[np.generic]]:
+    """Find for each column of both the type that holds its values in both."""
+    types = {column.name: column.dtype for column in one.columns}
+    return {
+        column.name: np.promote_types(column.dtype, types[column.name])
+        for column in other.columns
+        if column.name in types
+    }
+
+
+def _iter_digests(
+    samples: Samples, types: Mapping[str, np.dtype[np.generic]], *, whole: bool
+) -> Iterator[tuple[bytes, int]]:
+    """Yield the hash of each sample, or of each ``whole`` sequence, and its number of samples."""
+    columns = sorted((c for c in samples.columns if c.name in types), key=lambda c: c.name)
+    # Rows of another shape differ even if their bytes are the same.
+    start = hashlib.blake2b(
+        repr([(c.name, c.shape[1:]) for c in columns]).encode(), digest_size=_DIGEST_BYTES
+    )
+    hashed, count, last = start.copy(), 0, None
+    for number, rows in _iter_rows(samples, columns, types):
+        if count and (not whole or number != last):
+            yield hashed.digest(), count
+            hashed, count = start.copy(), 0
+        for row in rows:
+            hashed.update(row)
+        count, last = count + 1, number
+    yield hashed.digest(), count
+
+
+def _iter_rows(
+    samples: Samples, columns: Sequence[Column], types: Mapping[str, np.dtype[np.generic]]
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield of each sample the number of its sequence, and the bytes of its rows."""
+    sequence = [] if samples.sequence is None else [replace(samples.sequence, name=_SEQUENCE)]
+    for _, chunk in iter_chunks([*columns, *sequence]):
+        arrays = [chunk[c.name].astype(types[c.name], copy=False) for c in columns]
+        numbers = chunk[_SEQUENCE].tolist() if sequence else [0] * len(arrays[0])
+        for place, number in enumerate(numbers):
+            yield number, [array[place : place + 1].tobytes() for array in arrays]
