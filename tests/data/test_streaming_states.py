@@ -12,7 +12,6 @@ import pytest
 from edgekit.compression.pass_specs import PASSES, build_step
 from edgekit.config.project import load_project
 from edgekit.data.dataset import open_dataset
-from edgekit.data.streaming_states import add_states
 from edgekit.errors import UserError
 from edgekit.onnx_graph.io import open_session, read_onnx
 from edgekit.pipeline.apply import apply
@@ -165,35 +164,6 @@ def test_states_that_grow_are_kept_at_one_length(tmp_path, dims, length):
     assert len(kept) == 3
     assert np.array_equal(found["x"], x[kept])
     assert np.array_equal(found["seen"], np.stack([states[number] for number in kept]))
-
-
-def test_targets_are_kept_with_the_rows_of_their_steps(tmp_path):
-    path = growing_model(tmp_path)
-    x, sequence, states, _ = growing_data(tmp_path, path)
-    numbers = np.arange(len(x))
-    np.savez(
-        tmp_path / "steps.npz", x=x, sequence=sequence, y=numbers, y_x=numbers[:, None] * [2, 3]
-    )
-    kept = [number for number, state in enumerate(states) if len(state) == 5]
-    feeding = read_feeding(tmp_path, load_project(tmp_path), read_onnx(path))
-    cache = tmp_path / "cache"
-    split = open_dataset(
-        "steps.npz",
-        read_onnx(path).signature,
-        folder=tmp_path,
-        cache=cache,
-        feeding=feeding,
-        targets="required",
-    )
-
-    for _ in range(2):  # the second time from the cache
-        found = add_states(split, read_onnx(path), dims={}, cache=cache, tick=ignore_progress)
-
-        assert [int(each["y"]) for each in found.read_targets()] == kept
-        assert [each["x"].tolist() for each in found.read_targets()] == [
-            [2 * k, 3 * k] for k in kept
-        ]
-        assert np.array_equal(arrays(found.samples)["x"], x[kept])
 
 
 def test_growing_states_quantize_as_if_fed_by_hand(tmp_path):

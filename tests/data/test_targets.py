@@ -8,13 +8,20 @@ import zipfile
 import numpy as np
 import pytest
 
+from edgekit.config.project import load_project
 from edgekit.data.dataset import open_dataset
+from edgekit.data.streaming_states import add_states
 from edgekit.errors import UserError
 from edgekit.model import Signature, TensorSpec
+from edgekit.onnx_graph.io import read_onnx
+from edgekit.pipeline.request import read_feeding
+from edgekit.progress import ignore_progress
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import iter_batches
 from edgekit_agent.metrics.ragged import cut_ragged
 from edgekit_agent.runtimes import Tensor
+from tests.builders.stateful import growing_by_hand, growing_model
+from tests.builders.tiny import normal
 
 X = np.arange(20, dtype=np.float32).reshape(5, 4)
 
@@ -199,3 +206,28 @@ def test_a_length_without_its_target_is_a_target():
     kept = cut_ragged({"y": np.zeros(3), "line_length": np.asarray(2)})
 
     assert sorted(kept) == ["line_length", "y"]
+
+
+def test_targets_are_kept_with_the_rows_of_their_steps(tmp_path):
+    path = growing_model(tmp_path)
+    sequence = np.repeat([0, 1, 2], [9, 6, 8])
+    x = normal(len(sequence), 1, 4, seed=2)
+    states, _ = growing_by_hand(path, x, sequence)
+    y, box = np.arange(len(x)), np.arange(2 * len(x)).reshape(-1, 2)
+    np.savez(tmp_path / "steps.npz", x=x, sequence=sequence, y=y, y_x=box)
+    kept = [number for number, state in enumerate(states) if len(state) == 5]
+    model, cache = read_onnx(path), tmp_path / "cache"
+    split = open_dataset(
+        "steps.npz",
+        model.signature,
+        folder=tmp_path,
+        cache=cache,
+        feeding=read_feeding(tmp_path, load_project(tmp_path), model),
+        targets="required",
+    )
+
+    for _ in range(2):  # the second time from the cache
+        found = add_states(split, model, dims={}, cache=cache, tick=ignore_progress)
+
+        assert [int(each["y"]) for each in found.read_targets()] == kept
+        assert np.array_equal([each["x"] for each in found.read_targets()], box[kept])
