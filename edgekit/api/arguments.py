@@ -2,25 +2,70 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Annotated
 
-from edgekit.config.profile import DeviceProfile, RuntimeName, load_profile
-from edgekit.config.project import Metric, load_project
-from edgekit.errors import ArgumentError, UserError, did_you_mean
+from edgekit.argument_checks import (
+    AnyPath,
+    check_arguments,
+    check_count,
+    check_path,
+    check_points,
+    check_seconds,
+    check_settings,
+    check_sizes,
+    check_text,
+    format_value,
+    make_error,
+)
+from edgekit.config.profile import DeviceProfile, load_profile
+from edgekit.config.project import load_project
+from edgekit.errors import ArgumentError, UserError
+from edgekit.recipe import Step
 from edgekit.remote.home import Home, profile_home
 
-AnyPath = str | os.PathLike[str]
-# A device profile: its name, the path of a .toml file, or the profile itself.
-Device = AnyPath | DeviceProfile
 
-METRICS: tuple[str, ...] = get_args(Metric)
-RUNTIMES: tuple[str, ...] = (*get_args(RuntimeName), "auto")
-# Largest size of a dimension in every runtime.
-_LARGEST = (1 << 31) - 1
+def _check_device(name: str, value: object) -> None:
+    check_path(name, value, what="a device profile, its name, or the path of its .toml file")
+
+
+def _check_home(name: str, value: object) -> None:
+    check_path(name, value, what="a folder path")
+    path = os.fspath(typing.cast("str | os.PathLike[str]", value))
+    if not path.strip() or not path.isprintable():
+        raise ArgumentError(name, f"{path!r} is not a folder path")
+
+
+def _check_steps(name: str, value: object) -> None:
+    if isinstance(value, str):
+        raise ArgumentError(name, "must be a list of steps, not one text", hint=f"[{value!r}]")
+    if not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
+        raise make_error(name, value, "is not a list of steps")
+    for each in value:
+        _check_step(name, each)
+
+
+def _check_step(name: str, value: object) -> None:
+    if isinstance(value, str):
+        check_text(name, value, what="the name of a pass")
+    elif not isinstance(value, Step):
+        hint = "give the name of a pass, or a Step"
+        raise ArgumentError(name, f"{format_value(value)} is not a step", hint=hint)
+
+
+# A device profile: its name, the path of a .toml file, or the profile itself.
+Device = Annotated[str | os.PathLike[str], _check_device] | DeviceProfile
+HomePath = Annotated[str | os.PathLike[str], _check_home]
+Points = Annotated[float, check_points]
+Seconds = Annotated[float, check_seconds]
+Count = Annotated[int, check_count]
+Sizes = Annotated[Mapping[str, int], check_sizes]
+PassSettings = Annotated[Mapping[str, object], check_settings]
+AnyStep = Annotated[str | Step, _check_step]
+Steps = Annotated[Sequence[str | Step], _check_steps]
 
 
 def resolve_folder(folder: AnyPath) -> Path:
@@ -50,56 +95,9 @@ def resolve_device(folder: Path, device: Device | None) -> str | DeviceProfile |
     return str(folder / text) if text.endswith(".toml") else text
 
 
-def check_choice(name: str, value: str | None, known: tuple[str, ...]) -> None:
-    """Check that an argument, if it is given, has a known value.
-
-    Raises:
-        ArgumentError: The value is unknown; lists the known ones.
-    """
-    if value is not None and value not in known:
-        near = did_you_mean(value, known)
-        raise ArgumentError(name, f"unknown: {value!r}{near}", hint=f"one of {', '.join(known)}")
-
-
-def check_points(name: str, value: float | None) -> None:
-    """Check that an argument, if it is given, is a number of percentage points.
-
-    Raises:
-        ArgumentError: The value is negative, infinite or not a number.
-    """
-    if value is None:
-        return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value >= 0):
-        raise ArgumentError(name, f"{value!r} is not a number of percentage points")
-
-
-def check_seed(seed: int | None) -> None:
-    """Check that a seed, if it is given, is a whole number.
-
-    Raises:
-        ArgumentError: It is not.
-    """
-    if seed is not None and type(seed) is not int:
-        raise ArgumentError("seed", f"{seed!r} is not a whole number")
-
-
-def check_dims(dims: Mapping[str, int] | None) -> dict[str, int]:
-    """Check the sizes of free dimensions and return them.
-
-    Raises:
-        ArgumentError: A size is not a whole number of at least 1, or too large for the runtimes.
-    """
-    if dims is not None and not isinstance(dims, Mapping):
-        raise ArgumentError("dims", f"{dims!r} is not a dict of sizes by name")
-    for name, size in (dims or {}).items():
-        if type(size) is not int or not 1 <= size <= _LARGEST:
-            raise ArgumentError("dims", f"{name}: {size!r} is not a size of 1 to {_LARGEST:,}")
-    return dict(dims or {})
-
-
+@check_arguments
 def choose_home(
-    home: AnyPath | Home | None, device: Device | None = None, *, folder: AnyPath = "."
+    home: HomePath | Home | None, device: Device | None = None, *, folder: AnyPath = "."
 ) -> Home:
     """Return edgekit's folder on a device, as the caller or a device profile sets it.
 
@@ -114,10 +112,7 @@ def choose_home(
     if isinstance(home, Home):
         return home
     if home is not None:
-        path = os.fspath(home)
-        if not path.strip() or not path.isprintable():
-            raise ArgumentError("home", f"{path!r} is not a folder path")
-        return Home(path=path, rule="said")
+        return Home(path=os.fspath(home), rule="said")
     base = resolve_folder(folder)
     named = resolve_device(base, device or load_project(base).build.device)
     return profile_home(load_profile(named) if named else None)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from edgekit.api.arguments import (
-    METRICS,
-    AnyPath,
     Device,
-    check_choice,
-    check_dims,
+    HomePath,
+    Sizes,
     choose_home,
     resolve_data,
     resolve_device,
     resolve_folder,
 )
 from edgekit.api.failures import convert_failures
+from edgekit.argument_checks import AnyPath, Host, check_arguments
 from edgekit.config.project import Metric
 from edgekit.pipeline import benchmark
 from edgekit.pipeline.benchmark import BenchResult, Subject, open_subject
@@ -25,15 +24,16 @@ from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import Home
 
 
+@check_arguments
 def bench(
     target: AnyPath,
-    host: str,
+    host: Host,
     *,
     eval: AnyPath | None = None,
     metric: Metric | None = None,
     device: Device | None = None,
-    home: AnyPath | Home | None = None,
-    dims: Mapping[str, int] | None = None,
+    home: HomePath | Home | None = None,
+    dims: Sizes | None = None,
     trust_pickle: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
@@ -84,6 +84,7 @@ def bench(
         return measure(host, progress)
 
 
+@check_arguments
 @contextmanager
 def open_benchmark(
     target: AnyPath,
@@ -91,8 +92,8 @@ def open_benchmark(
     eval: AnyPath | None = None,
     metric: Metric | None = None,
     device: Device | None = None,
-    home: AnyPath | Home | None = None,
-    dims: Mapping[str, int] | None = None,
+    home: HomePath | Home | None = None,
+    dims: Sizes | None = None,
     trust_pickle: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
@@ -104,7 +105,6 @@ def open_benchmark(
     Yields:
         A function that measures on a host.
     """
-    check_choice("metric", metric, METRICS)
     base = resolve_folder(folder)
     where = choose_home(home, device, folder=base)
     with ExitStack() as stack:
@@ -117,7 +117,7 @@ def open_benchmark(
                     metric=metric,
                     device=resolve_device(base, device),
                     trusted=trust_pickle,
-                    dims=check_dims(dims),
+                    dims=dict(dims or {}),
                     tick=progress,
                 )
             )

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgekit.api.arguments import (
-    METRICS,
-    RUNTIMES,
-    AnyPath,
+    Count,
     Device,
-    check_choice,
-    check_dims,
-    check_points,
-    check_seed,
+    Points,
+    Sizes,
+    Steps,
     resolve_data,
     resolve_device,
     resolve_folder,
 )
 from edgekit.api.failures import convert_failures
 from edgekit.api.passes import choose_recipe, warn_of_old_names
+from edgekit.argument_checks import AnyPath, Host, check_arguments
 from edgekit.config.profile import AnyRuntime
 from edgekit.config.project import Metric
 from edgekit.old_names import OldNames
@@ -27,10 +24,11 @@ from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.build import build as run_build
 from edgekit.pipeline.request import Request, resolve_model
 from edgekit.progress import Tick, ignore_progress
-from edgekit.recipe import Recipe, Step
+from edgekit.recipe import Recipe
 from edgekit.reporting.html import write_report
 
 
+@check_arguments
 def build(
     model: AnyPath | None = None,
     *,
@@ -39,13 +37,13 @@ def build(
     eval: AnyPath | None = None,
     metric: Metric | None = None,
     runtime: AnyRuntime | None = None,
-    max_drop: float | None = None,
+    max_drop: Points | None = None,
     recipe: AnyPath | Recipe | None = None,
-    steps: Sequence[str | Step] = (),
-    on: str | None = None,
+    steps: Steps = (),
+    on: Host | None = None,
     out: AnyPath | None = None,
-    seed: int | None = None,
-    dims: Mapping[str, int] | None = None,
+    seed: Count | None = None,
+    dims: Sizes | None = None,
     trust_pickle: bool = False,
     allow_failing: bool = False,
     strict: bool = False,
@@ -99,10 +97,6 @@ def build(
         >>> outcome.report.as_posix()
         'build/tablet-x86/report.html'
     """
-    check_choice("metric", metric, METRICS)
-    check_choice("runtime", runtime, RUNTIMES)
-    check_points("max_drop", max_drop)
-    check_seed(seed)
     base, old_names = resolve_folder(folder), OldNames()
     chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
     warn_of_old_names(old_names)
@@ -122,13 +116,14 @@ def build(
             recipe=chosen,
             trust_pickle=trust_pickle,
             strict=strict,
-            dims=check_dims(dims),
+            dims=dict(dims or {}),
         )
         outcome = run_build(request, progress, allow_failing=allow_failing)
         write_report(outcome.folder)
     return outcome
 
 
+@check_arguments
 def report(build_dir: AnyPath) -> Path:
     """Write the HTML report of the last build in a folder again.
 

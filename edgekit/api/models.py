@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from edgekit.api.arguments import (
-    AnyPath,
+    AnyStep,
     Device,
-    check_dims,
+    PassSettings,
+    Sizes,
     resolve_data,
     resolve_device,
     resolve_folder,
 )
 from edgekit.api.failures import convert_failures
 from edgekit.api.passes import warn_of_old_names
+from edgekit.argument_checks import AnyPath, check_arguments
 from edgekit.compression.recipe_parser import check_step, resolve_pass_name, validate_step
 from edgekit.errors import ArgumentError
 from edgekit.inspection.summary import Inspection
@@ -23,15 +23,15 @@ from edgekit.pipeline.apply import ApplyResult
 from edgekit.pipeline.apply import apply as apply_step
 from edgekit.pipeline.request import resolve_model
 from edgekit.progress import Tick, ignore_progress
-from edgekit.recipe import Step
 
 
+@check_arguments
 def inspect(
     model: AnyPath,
     *,
     device: Device | None = None,
     prunable: bool = False,
-    dims: Mapping[str, int] | None = None,
+    dims: Sizes | None = None,
     trust_pickle: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
@@ -73,19 +73,20 @@ def inspect(
             folder=base,
             trusted=trust_pickle,
             structure=prunable,
-            dims=check_dims(dims),
+            dims=dict(dims or {}),
             tick=progress,
         )
 
 
+@check_arguments
 def apply(
-    step: str | Step,
+    step: AnyStep,
     model: AnyPath,
     out: AnyPath,
     *,
-    settings: Mapping[str, object] | None = None,
+    settings: PassSettings | None = None,
     data: AnyPath | None = None,
-    dims: Mapping[str, int] | None = None,
+    dims: Sizes | None = None,
     trust_pickle: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
@@ -121,8 +122,6 @@ def apply(
         >>> done.after.path.name, max(done.agreement.relative_errors.values()) < 0.01
         ('half.onnx', True)
     """
-    if settings is not None and not isinstance(settings, Mapping):
-        raise ArgumentError("settings", f"{settings!r} is not a dict of settings by name")
     old_names = OldNames()
     if isinstance(step, str):
         name = resolve_pass_name(step, old_names=old_names)
@@ -142,5 +141,5 @@ def apply(
             folder=base,
             tick=progress,
             trusted=trust_pickle,
-            dims=check_dims(dims),
+            dims=dict(dims or {}),
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.api.arguments import AnyPath
+from edgekit.api.arguments import Steps
+from edgekit.argument_checks import AnyPath, check_arguments
 from edgekit.compression.all_passes import list_pass_names
 from edgekit.compression.recipe_parser import (
     PassFacts,
@@ -20,7 +20,7 @@ from edgekit.compression.recipe_parser import (
 )
 from edgekit.errors import ArgumentError
 from edgekit.old_names import OldNames
-from edgekit.recipe import Recipe, Step
+from edgekit.recipe import Recipe
 
 __all__ = ["choose_recipe", "describe_pass", "list_passes", "parse_settings", "warn_of_old_names"]
 
@@ -41,9 +41,10 @@ def list_passes() -> list[PassFacts]:
     return [describe_pass(name) for name in list_pass_names()]
 
 
+@check_arguments
 def choose_recipe(
     recipe: AnyPath | Recipe | None,
-    steps: Sequence[str | Step],
+    steps: Steps,
     *,
     folder: Path,
     old_names: OldNames,
@@ -68,8 +69,6 @@ def choose_recipe(
         return read_recipe(folder / recipe, old_names=old_names)
     if not steps:
         return None
-    if isinstance(steps, str):
-        raise ArgumentError("steps", "must be a list of steps, not one text", hint=f"[{steps!r}]")
     return make_recipe(
         [
             parse_step(each, old_names=old_names)
@@ -83,4 +82,4 @@ def choose_recipe(
 def warn_of_old_names(old_names: OldNames) -> None:
     """Warn the caller of a function of the API that it gave names of earlier versions."""
     if note := old_names.format_note():
-        warnings.warn(note, FutureWarning, stacklevel=3)
+        warnings.warn(note, FutureWarning, stacklevel=4)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.api.arguments import AnyPath, resolve_folder
+from edgekit.api.arguments import resolve_folder
 from edgekit.api.failures import convert_failures
+from edgekit.argument_checks import AnyPath, Text, check_arguments
 from edgekit.pipeline.example import ExampleProject, list_examples, write_example
 from edgekit.pipeline.init_project import InitResult, init_project
 from edgekit.pipeline.request import resolve_model
@@ -14,6 +15,7 @@ from edgekit.progress import Tick, ignore_progress
 __all__ = ["example", "init", "list_examples"]
 
 
+@check_arguments
 def init(
     model: AnyPath | None = None,
     *,
@@ -51,7 +53,8 @@ def init(
         )
 
 
-def example(name: str, folder: AnyPath) -> ExampleProject:
+@check_arguments
+def example(name: Text, folder: AnyPath) -> ExampleProject:
     """Write an example project into a new or empty folder, whole or not at all.
 
     Args:

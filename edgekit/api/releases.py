@@ -8,8 +8,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from edgekit.api.arguments import AnyPath, Device, choose_home, resolve_folder
+from edgekit.api.arguments import Count, Device, HomePath, Seconds, choose_home, resolve_folder
 from edgekit.api.failures import convert_failures
+from edgekit.argument_checks import AnyPath, Host, check_arguments
 from edgekit.bundle import bundle_file
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.bundle.golden_samples import check_golden_samples
@@ -25,6 +26,7 @@ from edgekit_agent.results import DeviceFacts, StageProgress, Status
 R = TypeVar("R")
 
 
+@check_arguments
 def open_bundle(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle:
     """Open a bundle and check each of its files and its signature.
 
@@ -54,14 +56,15 @@ def open_bundle(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle:
     return bundle
 
 
+@check_arguments
 def push(
     bundle: AnyPath | Bundle,
-    host: str,
+    host: Host,
     *,
-    home: AnyPath | Home | None = None,
+    home: HomePath | Home | None = None,
     device: Device | None = None,
     allow_downgrade: bool = False,
-    watch: float | None = None,
+    watch: Seconds | None = None,
     app_confirms: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
@@ -118,10 +121,11 @@ def push(
         return replace(done, notes=(f"{note} (to use it: --home {meant})",))
 
 
+@check_arguments
 def rollback(
-    host: str,
+    host: Host,
     *,
-    home: AnyPath | Home | None = None,
+    home: HomePath | Home | None = None,
     device: Device | None = None,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
@@ -154,11 +158,12 @@ def rollback(
     return ask_host(host, deploy.rollback, where, progress)
 
 
+@check_arguments
 def status(
-    host: str,
+    host: Host,
     *,
-    log: int = 0,
-    home: AnyPath | Home | None = None,
+    log: Count = 0,
+    home: HomePath | Home | None = None,
     device: Device | None = None,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
@@ -190,10 +195,11 @@ def status(
     return ask_host(host, lambda session: deploy.status(session, log=log), where, progress)
 
 
+@check_arguments
 def probe(
-    host: str,
+    host: Host,
     *,
-    home: AnyPath | Home | None = None,
+    home: HomePath | Home | None = None,
     device: Device | None = None,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import typing
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgekit.argument_checks import AnyPath, check_arguments
 from edgekit.config.plugins import iter_toml_files, load_plugins, warn_of_plugin
 from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.config.toml import parse_toml, read_toml
@@ -130,13 +132,14 @@ class DeviceProfile(_Table):
     connection: Connection = Connection()
 
     @classmethod
-    def load(cls, name: str | Path) -> DeviceProfile:
+    @check_arguments
+    def load(cls, name: AnyPath) -> DeviceProfile:
         """Load a profile by its name, or from a file if ``name`` ends in .toml.
 
         Raises:
             UserError: There is no such profile, or the file is wrong.
         """
-        return load_profile(str(name))
+        return load_profile(os.fspath(name))
 
 
 def parse_profile(text: str, *, where: str) -> DeviceProfile:

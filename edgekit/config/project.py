@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgekit.argument_checks import AnyPath, check_arguments
 from edgekit.config.profile import AnyRuntime, validate
 from edgekit.config.toml import read_toml
 from edgekit.errors import UserError
@@ -121,7 +122,7 @@ class BuildTable(_Table):
     """Name of a device profile, or the path of a .toml file."""
     runtime: AnyRuntime = "auto"
     """Runtime of the candidates; ``auto`` tries each one that the device has."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Seed of every random choice."""
 
 
@@ -146,7 +147,8 @@ class Project(_Table):
     release: ReleaseTable = ReleaseTable()
 
     @classmethod
-    def load(cls, folder: str | Path = ".") -> Project:
+    @check_arguments
+    def load(cls, folder: AnyPath = ".") -> Project:
         """Load edgekit.toml from a folder; return the defaults if there is none.
 
         Raises:
