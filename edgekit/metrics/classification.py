@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from edgekit.metrics.metric import (
@@ -10,6 +12,14 @@ from edgekit.metrics.metric import (
     Metric,
     Table,
     TargetReader,
+)
+from edgekit.metrics.rows import (
+    average_defined,
+    compute_in_chunks,
+    divide,
+    read_labels,
+    split_rows,
+    sum_classes,
 )
 from edgekit_agent.scoring import MetricOptions
 
@@ -42,6 +52,45 @@ def _compute_share(read: TargetReader, labels: int) -> float | None:
     return float(counts[-labels:].sum() / values.size)
 
 
+def prepare_macro_f1(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the mean F1 of the classes that occur, as labels or as predictions."""
+    del options
+    compute = _prepare_class_f1(table)
+    frames = sum(row.size for row in table.rows)
+    return compute_in_chunks(lambda weights: average_defined(compute(weights)), frames)
+
+
+def compute_class_f1(table: Table, options: MetricOptions) -> dict[int, float]:
+    """Return the F1 of each class that occurs."""
+    values = _prepare_class_f1(table)(np.ones((1, table.n)))[0]
+    return {number: float(value) for number, value in enumerate(values) if np.isfinite(value)}
+
+
+def compute_trivial_macro_f1(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the macro F1 of a predictor that always gives the most common class."""
+    counts = np.unique(read_labels(read, options), return_counts=True)[1]
+    if not counts.size:
+        return None
+    share = float(counts.max() / counts.sum())
+    return 2 * share / (1 + share) / counts.size
+
+
+def _prepare_class_f1(table: Table) -> Callable[[Floats], Floats]:
+    """Return a function of weights [b, n] that computes the F1 [b, classes] of each class."""
+    rows = split_rows(table)
+    labels, predicted = rows.first.astype(np.int64), rows.second.astype(np.int64)
+    classes = int(max(labels.max(initial=0), predicted.max(initial=0))) + 1
+    hit = labels == predicted
+    sum_hits = sum_classes(labels[hit], rows.owners[hit], classes)
+    sum_labels = sum_classes(labels, rows.owners, classes)
+    sum_predicted = sum_classes(predicted, rows.owners, classes)
+
+    def compute(weights: Floats) -> Floats:
+        return divide(2 * sum_hits(weights), sum_labels(weights) + sum_predicted(weights))
+
+    return compute
+
+
 METRICS = (
     Metric(
         name="top1",
@@ -63,5 +112,12 @@ METRICS = (
         prepare=prepare_hits,
         compute_trivial=compute_largest_share,
         is_proportion=True,
+    ),
+    Metric(
+        name="macro-f1",
+        title="macro F1",
+        prepare=prepare_macro_f1,
+        compute_trivial=compute_trivial_macro_f1,
+        compute_classes=compute_class_f1,
     ),
 )

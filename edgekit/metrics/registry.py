@@ -16,6 +16,10 @@ _MODULES = (
     "regression",
     "restoration",
     "segmentation",
+    "probabilities",
+    "multilabel",
+    "ranking",
+    "embeddings",
 )
 _GROUP = "edgekit.metrics"
 

@@ -17,6 +17,8 @@ class MetricOptions:
         count: the k of recall@k.
         data_range: difference of the largest and the smallest possible value, for PSNR and SSIM.
         classes: number of classes; 0 = as many as the output has.
+        logits: whether scores are logits, to which softmax (sigmoid for one value per class) is
+            applied first, and not probabilities. Decided once for all samples and models.
     """
 
     output: Optional[str] = None
@@ -25,6 +27,7 @@ class MetricOptions:
     count: int = 1
     data_range: float = 1.0
     classes: int = 0
+    logits: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,18 @@ MODULES: Dict[str, str] = {
     "ssim": "restoration",
     "miou": "segmentation",
     "dice": "segmentation",
+    "macro-f1": "classification",
+    "log-loss": "probabilities",
+    "ece": "probabilities",
+    "multilabel-map": "multilabel",
+    "multilabel-f1": "multilabel",
+    "auc": "ranking",
+    "eer": "ranking",
+    "spearman": "ranking",
+    "reconstruction-auc": "ranking",
+    "pairs-auc": "embeddings",
+    "pairs-eer": "embeddings",
+    "recall": "embeddings",
 }
 
 

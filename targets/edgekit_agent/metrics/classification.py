@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict
 import numpy as np
 
 from edgekit_agent.failures import AgentError
+from edgekit_agent.metrics.frames import find_classes, read_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +73,12 @@ def compute_binary(sample: ScoredSample, options: MetricOptions) -> NDArray[np.f
     return np.array([predicted == label, predicted], np.float64)
 
 
+def compute_labels_and_classes(sample: ScoredSample, options: MetricOptions) -> NDArray[np.float64]:
+    """Return the labels of all frames, then their predicted classes."""
+    frames = read_frames(sample, options)
+    return np.concatenate([frames.labels, find_classes(frames, options)]).astype(np.float64)
+
+
 def read_class_scores(sample: ScoredSample, options: MetricOptions, metric: str) -> NDArray[Any]:
     """Return the scores of all classes as one row.
 
@@ -108,4 +115,5 @@ STATISTICS: Dict[str, Statistic] = {
     "top1": compute_top1,
     "top5": compute_top5,
     "binary": compute_binary,
+    "macro-f1": compute_labels_and_classes,
 }

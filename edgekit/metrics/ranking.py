@@ -1,0 +1,104 @@
+"""Metrics of the order of scores: AUC, equal error rate and rank correlation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.roc import prepare_auc, prepare_eer
+from edgekit.metrics.rows import (
+    Indices,
+    accumulate,
+    compute_in_chunks,
+    divide,
+    gather_weights,
+    split_rows,
+)
+from edgekit_agent.scoring import MetricOptions
+
+
+def prepare_frame_auc(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the area under the ROC curve of all frames."""
+    del options
+    rows = split_rows(table)
+    return prepare_auc(rows.first == 1, rows.second, (rows.owners,))
+
+
+def prepare_frame_eer(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the equal error rate of all frames."""
+    del options
+    rows = split_rows(table)
+    return prepare_eer(rows.first == 1, rows.second, (rows.owners,))
+
+
+def prepare_spearman(table: Table, options: MetricOptions) -> Aggregate:
+    """Return Spearman's rank correlation; equal values share the mean of their ranks.
+
+    Constant predictions have correlation 0; it is undefined (NaN) for constant targets.
+    """
+    del options
+    rows = split_rows(table)
+    targets, values = _Ranking(rows.first, rows.owners), _Ranking(rows.second, rows.owners)
+
+    def compute(weights: Floats) -> Floats:
+        mine = gather_weights(weights, (rows.owners,))
+        of_targets, of_values = targets.rank(weights), values.rank(weights)
+        covariance = (mine * of_targets * of_values).sum(axis=1)
+        target_spread = (mine * of_targets**2).sum(axis=1)
+        value_spread = (mine * of_values**2).sum(axis=1)
+        found = divide(covariance, np.sqrt(target_spread * value_spread))
+        return np.where((value_spread == 0) & (target_spread > 0), 0.0, found)
+
+    return compute_in_chunks(compute, rows.first.size)
+
+
+class _Ranking:
+    """Ranks of fixed values for any weights."""
+
+    def __init__(self, values: Floats, owners: Indices) -> None:
+        order = np.argsort(values, kind="stable")
+        self._owners = (owners[order],)
+        self._lower = np.searchsorted(values[order], values, side="left")
+        self._upper = np.searchsorted(values[order], values, side="right")
+
+    def rank(self, weights: Floats) -> Floats:
+        """Return twice the mean ranks [b, m], less their mean."""
+        below = accumulate(gather_weights(weights, self._owners))
+        ranks: Floats = np.take(below, self._lower, axis=1) + np.take(below, self._upper, axis=1)
+        return ranks - below[:, -1:]
+
+
+def compute_half(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the AUC and the equal error rate of constant scores."""
+    del read, options
+    return 0.5
+
+
+def compute_zero(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the rank correlation of constant predictions."""
+    del read, options
+    return 0.0
+
+
+METRICS = (
+    Metric(name="auc", title="AUC", prepare=prepare_frame_auc, compute_trivial=compute_half),
+    Metric(
+        name="eer",
+        title="equal error rate",
+        prepare=prepare_frame_eer,
+        compute_trivial=compute_half,
+        higher_is_better=False,
+    ),
+    Metric(
+        name="spearman",
+        title="rank correlation",
+        prepare=prepare_spearman,
+        compute_trivial=compute_zero,
+    ),
+    Metric(
+        name="reconstruction-auc",
+        title="AUC of the reconstruction error",
+        prepare=prepare_frame_auc,
+        compute_trivial=compute_half,
+    ),
+)
