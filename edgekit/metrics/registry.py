@@ -20,6 +20,7 @@ _MODULES = (
     "multilabel",
     "ranking",
     "embeddings",
+    "sequences",
 )
 _GROUP = "edgekit.metrics"
 

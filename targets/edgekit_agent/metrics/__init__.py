@@ -52,6 +52,10 @@ MODULES: Dict[str, str] = {
     "pairs-auc": "embeddings",
     "pairs-eer": "embeddings",
     "recall": "embeddings",
+    "cer": "texts",
+    "wer": "texts",
+    "perplexity": "tokens",
+    "token-accuracy": "tokens",
 }
 
 

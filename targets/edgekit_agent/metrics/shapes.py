@@ -48,18 +48,19 @@ def read_value_pair(
 
 
 def _match_layout(output: NDArray[Any], shape: Tuple[int, ...]) -> NDArray[Any] | None:
-    wanted = _drop_ones(shape)
-    if _drop_ones(output.shape) == wanted:
+    wanted = drop_ones(shape)
+    if drop_ones(output.shape) == wanted:
         return output.reshape(shape)
     if len(wanted) == 3:
-        squeezed = output.reshape(_drop_ones(output.shape))
+        squeezed = output.reshape(drop_ones(output.shape))
         for source, place in ((0, -1), (-1, 0)):
             if squeezed.ndim == 3 and np.moveaxis(squeezed, source, place).shape == wanted:
                 return np.moveaxis(squeezed, source, place).reshape(shape)
     return None
 
 
-def _drop_ones(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+def drop_ones(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    """Return a shape without its axes of length 1."""
     return tuple(length for length in shape if length != 1)
 
 
@@ -82,8 +83,8 @@ def move_classes_last(output: NDArray[Any], labels: Tuple[int, ...]) -> NDArray[
         ``None`` if no axis can be the one of the classes. With one channel, the last axis has
         length 1.
     """
-    wanted = _drop_ones(labels)
-    values = output.reshape(_drop_ones(output.shape))
+    wanted = drop_ones(labels)
+    values = output.reshape(drop_ones(output.shape))
     if values.shape == wanted:
         return values[..., None]
     axis = find_class_axis(values.shape, wanted)

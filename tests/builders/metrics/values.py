@@ -1,6 +1,7 @@
 """Values of metrics for given outputs and targets, and the values of the tasks' own eval.py."""
 
 import importlib.util
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,5 +86,7 @@ def run_task(name, n=None):
     entry = str(home / name)
     facts = evaluation.manifest(entry)
     model = _Recorder(evaluation.open_model(str(home / name / facts["model"])))
-    values, _ = evaluation.TASKS[facts["kind"]](entry, facts, model, "eval", n, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # eval.py leaves files open
+        values, _ = evaluation.TASKS[facts["kind"]](entry, facts, model, "eval", n, None)
     return SimpleNamespace(values=values, calls=model.calls, folder=home / name, facts=facts)

@@ -1,0 +1,105 @@
+"""Metrics of sequences: error rates of texts, perplexity and accuracy of tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.metrics.constant_predictors import evaluate_predictor
+from edgekit.metrics.metric import Floats, Margin, Metric, TargetReader, Targets, aggregate_sums
+from edgekit.metrics.regression import prepare_mean
+from edgekit_agent.scoring import MetricOptions
+
+# Mean negative log probability whose exponential is still finite.
+_MOST_NATS = 700.0
+
+
+def _divide_exponential(sums: Floats) -> Floats:
+    means = sums[:, 0] / sums[:, 1]
+    return np.asarray(np.exp(np.minimum(means, _MOST_NATS)))
+
+
+prepare_perplexity = aggregate_sums(_divide_exponential)
+
+
+def evaluate_constant_text(name: str) -> Callable[[TargetReader, MetricOptions], float | None]:
+    """Return the function that computes the error rate of a constant text.
+
+    It is the empty or the most common text, whichever is better.
+    """
+
+    def compute(read: TargetReader, options: MetricOptions) -> float | None:
+        texts = Counter(tuple(targets["y"].reshape(-1).tolist()) for targets in read())
+        common = np.array(texts.most_common(1)[0][0], np.int32)
+        return min(
+            evaluate_predictor(name, prepare_mean, read, options, partial(_ignore_input, text))
+            for text in (np.zeros(0, np.int32), common)
+        )
+
+    return compute
+
+
+def compute_unigram_perplexity(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the perplexity of the frequencies of the tokens."""
+    shares = _compute_token_shares(read, options)
+    return float(np.exp(-(shares * np.log(shares)).sum())) if shares.size else None
+
+
+def compute_largest_token_share(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the share of the most common token."""
+    shares = _compute_token_shares(read, options)
+    return float(shares.max()) if shares.size else None
+
+
+def _ignore_input(text: NDArray[np.int32], targets: Targets) -> NDArray[np.int32]:
+    """Return the text, whatever the targets are."""
+    del targets
+    return text
+
+
+def _compute_token_shares(read: TargetReader, options: MetricOptions) -> NDArray[np.float64]:
+    counts: Counter[int] = Counter()
+    for targets in read():
+        tokens, number = np.unique(targets["y"], return_counts=True)
+        counts.update(dict(zip(tokens.tolist(), number.tolist(), strict=True)))
+    if options.ignore is not None:
+        counts.pop(options.ignore, None)
+    numbers = np.array(list(counts.values()), np.float64)
+    return np.asarray(numbers / max(numbers.sum(), 1))
+
+
+METRICS = (
+    Metric(
+        name="cer",
+        title="character error rate",
+        prepare=prepare_mean,
+        compute_trivial=evaluate_constant_text("cer"),
+        higher_is_better=False,
+    ),
+    Metric(
+        name="wer",
+        title="word error rate",
+        prepare=prepare_mean,
+        compute_trivial=evaluate_constant_text("wer"),
+        higher_is_better=False,
+    ),
+    Metric(
+        name="perplexity",
+        title="perplexity",
+        prepare=prepare_perplexity,
+        compute_trivial=compute_unigram_perplexity,
+        higher_is_better=False,
+        is_share=False,
+        margin=Margin(value=2.0, relative=True),
+    ),
+    Metric(
+        name="token-accuracy",
+        title="token accuracy",
+        prepare=prepare_mean,
+        compute_trivial=compute_largest_token_share,
+    ),
+)
