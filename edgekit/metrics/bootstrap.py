@@ -1,8 +1,12 @@
-"""Paired cluster bootstrap of the loss between two models (BCa, expanded for small samples).
+"""Paired cluster bootstrap of the loss between two models (BCa, widened for small samples).
 
-Both models are evaluated on the same resamples of the groups. Sources: Efron 1987, "Better
-bootstrap confidence intervals" (BCa); Hesterberg 2015, "What teachers should know about the
-bootstrap" (expanded percentiles: those of Student's t).
+Both models are evaluated on the same resamples of the groups. A plain BCa interval is too narrow on
+small samples: its one-sided 5 % limit is crossed in 5 to 10 % of the cases with 30 to 300 groups.
+So its percentiles are those of Student's t, it reaches at least as far as the t interval of the
+jackknife, and half of the largest change by one group is added, as a continuity correction.
+
+Sources: Efron 1987, "Better bootstrap confidence intervals" (BCa); Hesterberg 2015, "What teachers
+should know about the bootstrap" (expanded percentiles).
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ RESAMPLES = 10_000
 MOST_UNDEFINED = 0.05
 _CHUNK = 100
 _CHUNK_VALUES = 2_000_000
-_JACKKNIFE_BLOCKS = 500
+JACKKNIFE_BLOCKS = 500
 _NORMAL = NormalDist()
 
 
@@ -38,6 +42,7 @@ class Bootstrap:
         groups: Number of groups.
         acceleration: Rate at which the standard error changes with the loss (Efron 1987).
         largest_change: Largest change of the loss by one group, times the number of groups.
+        standard_error: Standard error of the loss by the jackknife.
     """
 
     observed: float
@@ -46,13 +51,7 @@ class Bootstrap:
     groups: int
     acceleration: float
     largest_change: float
-
-    @property
-    def standard_error(self) -> float:
-        """Return the standard error of the loss."""
-        if self.losses.size < 2:
-            return math.inf
-        return float(self.losses.std(ddof=1)) * math.sqrt(self.groups / max(self.groups - 1, 1))
+    standard_error: float
 
     @property
     def is_constant(self) -> bool:
@@ -68,18 +67,18 @@ class Bootstrap:
         return self.groups > 1 and self.losses.size > 1 and self.undefined <= MOST_UNDEFINED
 
     def compute_bound(self, level: float) -> float:
-        """Compute the limit below which the true loss lies with probability ``level``.
-
-        It is the BCa limit with the percentiles of Student's t, or the percentile alone where many
-        resamples are undefined.
-        """
+        """Compute the limit below which the true loss lies with probability ``level``."""
+        sign = 1.0 if level > 0.5 else -1.0
         if self.groups < 2 or self.losses.size < 2:
-            return math.inf if level > 0.5 else -math.inf
-        expansion = math.sqrt(self.groups / (self.groups - 1))
-        z = expansion * compute_t_quantile(level, self.groups - 1)
+            return sign * math.inf
+        quantile = compute_t_quantile(level, self.groups - 1)
+        z = quantile * math.sqrt(self.groups / (self.groups - 1))
         if self.is_reliable:
             z = self._correct_bias(z)
-        return float(np.quantile(self.losses, _NORMAL.cdf(z)))
+        percentile = float(np.quantile(self.losses, _NORMAL.cdf(z)))
+        by_jackknife = self.observed + quantile * self.standard_error
+        furthest = max(sign * percentile, sign * by_jackknife)
+        return sign * (furthest + self.largest_change / (2 * self.groups))
 
     def _correct_bias(self, z: float) -> float:
         count = self.losses.size
@@ -120,13 +119,17 @@ def resample_losses(
     defined = np.isfinite(found)
     observed = float(compute_losses(np.ones((1, n)))[0])
     influences = compute_influences(compute_losses, n, inverse)
+    squares = float(np.sum(influences**2))
+    # The change by a block of groups can be that of a single one of them.
+    largest = float(np.abs(influences).max(initial=0.0)) * max(count / JACKKNIFE_BLOCKS, 1)
     return Bootstrap(
         observed=observed,
         losses=np.sort(found[defined]),
         undefined=1 - float(defined.mean()),
         groups=count,
         acceleration=_compute_acceleration(influences),
-        largest_change=float(np.abs(influences).max(initial=0.0)),
+        largest_change=largest,
+        standard_error=math.sqrt(squares / max(influences.size * (influences.size - 1), 1)),
     )
 
 
@@ -134,7 +137,7 @@ def compute_influences(
     compute_values: Callable[[Floats], Floats],
     n: int,
     inverse: NDArray[np.int64] | None,
-    blocks: int = _JACKKNIFE_BLOCKS,
+    blocks: int = JACKKNIFE_BLOCKS,
 ) -> Floats:
     """Compute the change of a value by each group, times the number of groups (jackknife).
 

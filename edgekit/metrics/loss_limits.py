@@ -17,6 +17,9 @@ from edgekit.metrics.tango import (
     tango_interval,
 )
 
+# Groups that are left out one by one to find the most different ones; more are left out in blocks.
+_MOST_GROUPS = 4000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -77,8 +80,8 @@ def _limit_constant(pair: PairedTables, found: Bootstrap) -> Limits:
     """Bound a loss that is the same in all resamples.
 
     With 95 % confidence, at most a share of about 3 / groups of all groups differs from those seen
-    (the rule of three). Such a group is taken to be able to change the value as much as the most
-    different groups of the original do, and a share by 100 points.
+    (the rule of three). Such a group is taken to change the value by no more than the difference of
+    the most different groups of the original, or by 100 points of a share, or by the value itself.
     """
     change = _find_largest_change(pair)
     worst, two_sided = (
@@ -93,20 +96,21 @@ def _limit_constant(pair: PairedTables, found: Bootstrap) -> Limits:
         low=2 * found.observed - two_sided,
         high=two_sided,
         worst=worst,
-        method="rule of three: the same loss in all samples",
+        method="rule of three, as no sample shows a difference",
         needed=needed,
     )
 
 
 def _find_largest_change(pair: PairedTables) -> float:
-    """Return how much the loss changes if a group becomes as different as the most different."""
+    """Return by how much a group that was not seen is taken to change the loss, at most."""
     n, groups = pair.before.n, pair.before.groups
     inverse = None if groups is None else np.unique(groups, return_inverse=True)[1]
-    influences = compute_influences(pair.compute_before, n, inverse)
-    spread = float(np.ptp(influences)) if influences.size else 0.0
+    influences = compute_influences(pair.compute_before, n, inverse, blocks=_MOST_GROUPS)
+    spread = float(np.ptp(influences)) * max(pair.groups / _MOST_GROUPS, 1) if n > 1 else 0.0
+    value = abs(float(pair.compute_before(np.ones((1, n)))[0]))
     if pair.margin.relative:
-        return 100 * spread / abs(float(pair.compute_before(np.ones((1, n)))[0]))
-    return 100 * max(spread, 1.0) if pair.metric.is_share else spread
+        return 100 * max(spread / value, 1.0)
+    return 100 * max(spread, 1.0) if pair.metric.is_share else max(spread, value)
 
 
 def _scale_samples(pair: PairedTables, found: Bootstrap, worst: float) -> int | None:

@@ -141,6 +141,16 @@ def test_the_original_itself_needs_no_proof_but_an_equal_file_does():
     assert compare(ERROR, many, many, options=OPTIONS).proven
 
 
+def test_equal_files_prove_nothing_on_samples_of_equal_errors():
+    table = make_errors([2.0] * 20)
+
+    found = compare(ERROR, table, table, options=OPTIONS)
+
+    assert not found.proven
+    assert found.worst > 10
+    assert "rule of three" in found.method
+
+
 def test_samples_that_are_not_scored_count_for_neither_model():
     rng = np.random.default_rng(5)
     hits = rng.random((2, 100)) < 0.9
