@@ -24,6 +24,7 @@ from edgekit.argument_checks import (
 from edgekit.config.profile import DeviceProfile, load_profile
 from edgekit.config.project import load_project
 from edgekit.errors import ArgumentError, UserError
+from edgekit.metrics.registry import get_metric
 from edgekit.recipe import Step
 from edgekit.remote.home import Home, profile_home
 
@@ -56,9 +57,18 @@ def _check_step(name: str, value: object) -> None:
         raise ArgumentError(name, f"{format_value(value)} is not a step", hint=hint)
 
 
+def _check_metric(name: str, value: object) -> None:
+    check_text(name, value, what="the name of a metric")
+    try:
+        get_metric(str(value))
+    except UserError as error:
+        raise ArgumentError(name, error.message, hint=error.hint) from error
+
+
 # A device profile: its name, the path of a .toml file, or the profile itself.
 Device = Annotated[str | os.PathLike[str], _check_device] | DeviceProfile
 HomePath = Annotated[str | os.PathLike[str], _check_home]
+MetricName = Annotated[str, _check_metric]
 Points = Annotated[float, check_points]
 Seconds = Annotated[float, check_seconds]
 Count = Annotated[int, check_count]

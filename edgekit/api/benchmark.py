@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from edgekit.api.arguments import (
     Device,
     HomePath,
+    MetricName,
     Sizes,
     choose_home,
     resolve_data,
@@ -16,7 +17,6 @@ from edgekit.api.arguments import (
 )
 from edgekit.api.failures import convert_failures
 from edgekit.argument_checks import AnyPath, Host, check_arguments
-from edgekit.config.project import Metric
 from edgekit.pipeline import benchmark
 from edgekit.pipeline.benchmark import BenchResult, Subject, open_subject
 from edgekit.pipeline.request import resolve_model
@@ -30,7 +30,7 @@ def bench(
     host: Host,
     *,
     eval: AnyPath | None = None,
-    metric: Metric | None = None,
+    metric: MetricName | None = None,
     device: Device | None = None,
     home: HomePath | Home | None = None,
     dims: Sizes | None = None,
@@ -47,7 +47,8 @@ def bench(
         target: The folder that ``build`` wrote, a .edgekit file, or a model.
         host: ``local``, an ssh alias, or ``user@host:port``.
         eval: Labeled samples to score.
-        metric: ``top1``, ``top5`` or ``binary``; by default that of the bundle or the project.
+        metric: A metric of ``list_metrics``, or ``module:function``; by default that of the
+            bundle or the project.
         device: Profile that gives threads and runtime versions for a model, and edgekit's folder.
         home: edgekit's folder on the device.
         dims: Sizes of free dimensions of a model by name.
@@ -57,8 +58,8 @@ def bench(
 
     Returns:
         The measurement. Attributes: ``host``; ``facts`` of the device; ``runtime``; ``threads``;
-        ``times``, a summary of the latencies; ``peak_rss_bytes``; ``load_ms``; ``tally`` of right
-        answers, ``None`` without ``eval``; ``notes``; ``reports`` with the raw values.
+        ``times``, a summary of the latencies; ``peak_rss_bytes``; ``load_ms``; ``scores``, the
+        values of the metrics, empty without ``eval``; ``notes``; ``reports`` with the raw values.
 
     Raises:
         UserError: An argument or one of the files is wrong.
@@ -67,8 +68,8 @@ def bench(
     Examples:
         >>> import edgekit
         >>> result = edgekit.bench("model.onnx", "local", eval="eval.npz")
-        >>> result.times.p50_ms > 0, result.tally.correct, result.tally.n
-        (True, 788, 797)
+        >>> result.times.p50_ms > 0, str(result.scores[0])
+        (True, '98.87 % (788/797)')
     """
     with open_benchmark(
         target,
@@ -90,7 +91,7 @@ def open_benchmark(
     target: AnyPath,
     *,
     eval: AnyPath | None = None,
-    metric: Metric | None = None,
+    metric: MetricName | None = None,
     device: Device | None = None,
     home: HomePath | Home | None = None,
     dims: Sizes | None = None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from edgekit.api.arguments import (
     Count,
     Device,
+    MetricName,
     Points,
     Sizes,
     Steps,
@@ -18,7 +19,6 @@ from edgekit.api.failures import convert_failures
 from edgekit.api.passes import choose_recipe, warn_of_old_names
 from edgekit.argument_checks import AnyPath, Host, check_arguments
 from edgekit.config.profile import AnyRuntime
-from edgekit.config.project import Metric
 from edgekit.old_names import OldNames
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.build import build as run_build
@@ -35,7 +35,7 @@ def build(
     device: Device | None = None,
     data: AnyPath | None = None,
     eval: AnyPath | None = None,
-    metric: Metric | None = None,
+    metric: MetricName | None = None,
     runtime: AnyRuntime | None = None,
     max_drop: Points | None = None,
     recipe: AnyPath | Recipe | None = None,
@@ -60,7 +60,7 @@ def build(
         device: The device: a name, a .toml file or a profile.
         data: Calibration samples: a .npz file, a folder, or ``module:function``.
         eval: Labeled samples on which every candidate is scored against the original.
-        metric: ``top1``, ``top5`` or ``binary``.
+        metric: A metric of ``list_metrics``, or ``module:function``.
         runtime: ``onnxruntime``, ``litert``, or ``auto`` for both.
         max_drop: Largest accuracy drop allowed, in percentage points.
         recipe: A recipe, or its TOML file, instead of the search.

@@ -20,10 +20,12 @@ from edgekit.bundle.manifest_versions import (
     SchemaVersion,
 )
 from edgekit.config.profile import DeviceProfile, RuntimeName
-from edgekit.config.project import PreprocessSettings
+from edgekit.config.project import MetricOptionsTable, PreprocessSettings
 from edgekit.model import Format
 from edgekit.old_names import rename_stored_recipe
+from edgekit_agent.codec import decode
 from edgekit_agent.releases.records import MOST_RELATIVE_ERROR, MOST_THREADS
+from edgekit_agent.scoring import Postprocess
 
 MANIFEST = "manifest.json"
 
@@ -146,6 +148,9 @@ class Manifest(_Part):
     outputs: tuple[Tensor, ...]
     metric: str
     output: str | None
+    metric_options: MetricOptionsTable = MetricOptionsTable()
+    guards: tuple[str, ...] = ()
+    postprocess: dict[str, Any] | None = None
     preprocess: PreprocessSettings | None = None
     runtime: RuntimeUse
     profile: DeviceProfile
@@ -164,6 +169,17 @@ class Manifest(_Part):
     def _rename_steps(cls, recipe: dict[str, Any]) -> dict[str, Any]:
         """Read a recipe of an earlier version under the present names of passes and settings."""
         return rename_stored_recipe(recipe)
+
+    @field_validator("postprocess")
+    @classmethod
+    def _check_postprocess(cls, settings: dict[str, Any] | None) -> dict[str, Any] | None:
+        if settings is not None:
+            decode(Postprocess, settings)
+        return settings
+
+    def get_postprocess(self) -> Postprocess | None:
+        """Return the post-processing of the outputs, if there is one."""
+        return decode(Postprocess, self.postprocess) if self.postprocess is not None else None
 
     def file(self, name: str) -> BundledFile:
         """Return the entry of a file by its name."""

@@ -15,8 +15,33 @@ from edgekit_agent.results import Latency, Report, Tally
 
 MIB = 1 << 20
 
-Outcome = Literal["holds", "fails", "unmeasured", "unproven"]
+Outcome = Literal["holds", "fails", "unmeasured", "unproven", "meaningless"]
 _OUTCOMES: dict[Outcome, str] = {"unmeasured": "not measured", "unproven": "not proven"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Value of a metric on all scored samples.
+
+    Attributes:
+        metric: Name of the metric.
+        title: Its name in words.
+        value: The value; a share is from 0 to 1.
+        n: Number of scored samples.
+        is_share: Whether it is a share, shown in percent.
+        correct: Number of correct predictions, if the metric counts them.
+    """
+
+    metric: str
+    title: str
+    value: float
+    n: int
+    is_share: bool
+    correct: int | None = None
+
+    def __str__(self) -> str:
+        counts = f" ({self.correct}/{self.n})" if self.correct is not None else ""
+        return f"{100 * self.value:.2f} %{counts}" if self.is_share else f"{self.value:.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +50,8 @@ class Measurement:
 
     Attributes:
         source: ``host`` or ``device:NAME``.
+        tally: Statistics of every sample; ``None`` if it was not scored.
+        scores: Values of the metrics, the gated one first.
         transfer_bytes: Size of the model file as it is sent.
         overhead_bytes: Size of the rest of an update: manifest, golden samples and commands.
         latency: Raw values, one record for each process that timed the model.
@@ -39,6 +66,7 @@ class Measurement:
     peak_rss_bytes: int | None = None
     runtime: str = ""
     runtime_version: str = ""
+    scores: tuple[Score, ...] = ()
 
     @classmethod
     def from_reports(
@@ -48,12 +76,14 @@ class Measurement:
         tally: Tally | None,
         reports: Sequence[Report],
         *,
+        scores: tuple[Score, ...],
         transferred: int,
     ) -> Measurement:
         """Combine tally, sizes and timing reports of a model in one place into a record."""
         return cls(
             source=source,
             tally=tally,
+            scores=scores,
             model_bytes=model.bytes,
             transfer_bytes=transferred,
             latency=tuple(r.latency for r in reports),
@@ -81,8 +111,9 @@ class Measurement:
             "model_bytes": self.model_bytes,
             "transfer_bytes": self.transfer_bytes,
             "overhead_bytes": self.overhead_bytes,
-            "n": self.tally.n if self.tally else None,
-            "correct": self.tally.correct if self.tally else None,
+            "n": self.scores[0].n if self.scores else None,
+            "correct": self.scores[0].correct if self.scores else None,
+            "scores": {score.metric: score.value for score in self.scores},
             "latency": self.times,
             "peak_rss_bytes": self.peak_rss_bytes,
         }
@@ -90,13 +121,17 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Comparison of a value with a limit, in the unit at the end of ``name``."""
+    """Comparison of a value with a limit, in the unit at the end of ``name``.
+
+    ``metric`` names the metric whose loss is checked; it is empty for sizes, memory and latency.
+    """
 
     name: str
     limit: float
     measured: float | None
     outcome: Outcome
     note: str = ""
+    metric: str = ""
 
     def __str__(self) -> str:
         words = _OUTCOMES.get(self.outcome, self.outcome)
@@ -140,7 +175,9 @@ class Verdict:
     def failing_checks(self) -> tuple[Check, ...]:
         """Return the checks that fail."""
         return tuple(
-            c for c in self.checks if c.outcome == "fails" or (self.strict and c.outcome != "holds")
+            c
+            for c in self.checks
+            if c.outcome in ("fails", "meaningless") or (self.strict and c.outcome != "holds")
         )
 
     @property

@@ -10,12 +10,12 @@ from edgekit.model import Format
 
 @dataclass(frozen=True, kw_only=True)
 class PairSide:
-    """Method, time and accuracy drop of one of the two candidates."""
+    """Method, time and loss of accuracy of one of the two candidates."""
 
     method: str  # what the recipe does apart from the conversion to a format
     format: Format
     p50_ms: float | None
-    drop_points: float | None
+    drop: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,7 +215,7 @@ def build(
             device=device,
             data=data,
             eval=evaluation,
-            metric=metric,  # type: ignore[arg-type]
+            metric=metric,
             runtime=runtime,  # type: ignore[arg-type]
             max_drop=max_drop,
             recipe=chosen,
@@ -317,7 +317,7 @@ def bench(
                 open_benchmark(
                     target,
                     eval=evaluation,
-                    metric=metric,  # type: ignore[arg-type]
+                    metric=metric,
                     device=device,
                     home=home,
                     dims=sizes,

@@ -52,7 +52,8 @@ Evaluation = Annotated[
     str | None, typer.Option("--eval", metavar="EVAL", help="Labeled samples to score.")
 ]
 Metric = Annotated[
-    str | None, typer.Option("--metric", metavar="NAME", help="top1, top5 or binary.")
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="Metric of accuracy, or module:function."),
 ]
 Data = Annotated[str | None, typer.Option("--data", metavar="CALIB", help="Calibration samples.")]
 Dims = Annotated[

@@ -108,6 +108,8 @@ class Budget(_Table):
     """95th percentile of the latency in milliseconds."""
     accuracy_drop_points: Annotated[float, Field(ge=0)] = 1.0
     """Largest accuracy drop in percentage points."""
+    max_drop: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Largest loss by metric, in its unit, instead of the default of the metric."""
 
 
 class Connection(_Table):

@@ -10,14 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from edgekit.argument_checks import AnyPath, check_arguments
 from edgekit.config.profile import AnyRuntime, validate
 from edgekit.config.toml import read_toml
-from edgekit.errors import UserError
+from edgekit.errors import UserError, reason
 from edgekit_agent.samples import Preprocess
+from edgekit_agent.scoring import MetricOptions, Postprocess
 from edgekit_agent.trust.statements import MOST_VERSION
 
-Metric = Literal["top1", "top5", "binary"]
 FILE_NAME = "edgekit.toml"
 
 Positive = Annotated[float, Field(gt=0)]
+_MOST_CHARSET_BYTES = 4 << 20
 
 
 class _Table(BaseModel):
@@ -92,6 +93,25 @@ def _to_tuple(value: float | tuple[float, ...]) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
+class MetricOptionsTable(_Table):
+    """``[data.metric_options]``: options of the metrics, each for those that it concerns."""
+
+    ignore: int | None = None
+    """Label that is not scored, such as 255 in masks or -1 in frames."""
+    threshold: float = 0.5
+    """Score from which a class or a pixel counts as present."""
+    count: Annotated[int, Field(ge=1)] = 1
+    """The k of recall@k."""
+    data_range: Positive = 1.0
+    """Difference of the largest and the smallest possible value, for PSNR and SSIM."""
+    classes: Annotated[int, Field(ge=0)] = 0
+    """Number of classes; 0: as many as the output has."""
+
+    def to_options(self, output: str | None) -> MetricOptions:
+        """Return the options for the agent, with the name of the scored output."""
+        return MetricOptions(output=output, **self.model_dump())
+
+
 class DataTable(_Table):
     """``[data]``: splits and metric."""
 
@@ -99,18 +119,98 @@ class DataTable(_Table):
     """Calibration samples, a few hundred; labels are not used."""
     evaluation: str | None = None
     """Labeled samples that the model has not seen."""
-    metric: Metric | None = None
-    """Metric of accuracy."""
+    metric: str | None = None
+    """Metric of accuracy: a name of ``edgekit metrics``, or module:function."""
     output: str | None = None
     """Name of the output to score; the first one unless given."""
     preprocess: PreprocessSettings | None = None
+    metric_options: MetricOptionsTable = MetricOptionsTable()
+
+
+class PostprocessTable(_Table):
+    """``[postprocess]``: post-processing of the outputs before the metric."""
+
+    kind: Literal[
+        "yolox",
+        "yolov5",
+        "yolov8",
+        "distances",
+        "boxes",
+        "ctc",
+        "argmax",
+        "softmax",
+        "sigmoid",
+        "threshold",
+    ]
+    """Kind of post-processing: head of a detector, CTC decoding, or a function of each value."""
+    outputs: tuple[str, ...] = ()
+    """Names of the outputs that it reads; all unless given."""
+    size: tuple[int, ...] = ()
+    """Height and width of the model's input in pixels; those of the model unless given."""
+    strides: tuple[Annotated[int, Field(ge=1)], ...] = (8, 16, 32)
+    """Pixels of the input for each cell of a grid, one number for each level."""
+    score_min: float = 0.01
+    """Boxes with a lower score are dropped."""
+    nms_iou: Annotated[float, Field(ge=0, le=1)] = 0.65
+    """Overlap from which the box with the lower score is dropped."""
+    most: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Largest number of boxes of a sample."""
+    box_format: Literal["xyxy", "yxyx", "cxcywh", "xywh"] = "xyxy"
+    """Order of the numbers of a box, for ``boxes``."""
+    box_unit: Literal["pixels", "share"] = "pixels"
+    """Unit of the numbers of a box: pixels, or shares of the input's width and height."""
+    first_class: int = 0
+    """Number of the first class in the targets."""
+    background: int = -1
+    """Class of the scores that is no object; -1: there is none."""
+    threshold: float = 0.5
+    """Score from which a value is 1, for ``threshold``."""
+    charset: str | None = None
+    """File with one character per line, the classes of ``ctc`` without the blank."""
+    space: bool = False
+    """Whether the last class of ``ctc``, which the file lacks, is a space."""
+    blank: Annotated[int, Field(ge=0)] = 0
+    """Class of ``ctc`` that is no character."""
+
+    def to_postprocess(self, folder: Path, size: tuple[int, ...]) -> Postprocess:
+        """Return the settings for the agent.
+
+        Args:
+            folder: Base of the path of the character set.
+            size: Height and width of the model's input, if they are not set.
+
+        Raises:
+            UserError: The character set cannot be read.
+        """
+        values = self.model_dump(exclude={"charset", "space"})
+        charset = _read_charset(folder / self.charset) if self.charset else ()
+        if self.space:
+            charset = (*charset, " ")
+        return Postprocess(**{**values, "size": self.size or size, "charset": charset})
+
+
+def _read_charset(path: Path) -> tuple[str, ...]:
+    try:
+        if path.stat().st_size > _MOST_CHARSET_BYTES:
+            raise UserError(f"{path}: larger than {_MOST_CHARSET_BYTES:,} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: the character set cannot be read: {reason(error)}",
+            hint="give a text file in UTF-8 with one character per line",
+        ) from error
+    return tuple(text.removesuffix("\n").split("\n"))
 
 
 class GateTable(_Table):
-    """``[gate]``: limit of the accuracy drop."""
+    """``[gate]``: limits of the losses of accuracy."""
 
     max_drop_points: Annotated[float, Field(ge=0)] | None = None
     """Largest accuracy drop in percentage points, instead of the limit of the device."""
+    max_drop: Annotated[float, Field(ge=0)] | None = None
+    """Largest loss in the unit of the metric: points, or percent of an error of the original."""
+    guards: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Further metrics that a candidate must keep, with the largest loss of each."""
     require_proof: bool = False
     """Fail unless the samples prove that the drop is within the limit."""
 
@@ -143,6 +243,7 @@ class Project(_Table):
     model: ModelTable = ModelTable()
     data: DataTable = DataTable()
     gate: GateTable = GateTable()
+    postprocess: PostprocessTable | None = None
     build: BuildTable = BuildTable()
     release: ReleaseTable = ReleaseTable()
 

@@ -46,6 +46,7 @@ class Comparison:
         won: Samples that the candidate alone predicts correctly.
         flips: Samples whose predictions differ.
         meaningless: Why the value of the original says nothing; empty if it does.
+        guards: Comparisons by further metrics.
     """
 
     metric: str
@@ -65,6 +66,7 @@ class Comparison:
     won: int | None = None
     flips: int | None = None
     meaningless: str = ""
+    guards: tuple[Comparison, ...] = ()
 
 
 def compare(

@@ -13,7 +13,8 @@ from pathlib import Path
 from edgekit.bundle.bundle_file import Bundle, open_bundle
 from edgekit.bundle.golden_samples import check_golden_samples
 from edgekit.bundle.latency_stats import LatencySummary, summarize
-from edgekit.bundle.manifest import SUFFIX
+from edgekit.bundle.manifest import SUFFIX, Manifest
+from edgekit.bundle.results import Score
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compression.checks.contract_inputs import write_made_up_samples
 from edgekit.config.profile import DeviceProfile, get_runtime, load_profile
@@ -24,19 +25,22 @@ from edgekit.data.dataset import Dataset
 from edgekit.data.input_settings import Feeding
 from edgekit.data.readers import read_table
 from edgekit.errors import DeviceError, UserError
+from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
 from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
-from edgekit.pipeline.metric_choice import choose_default_metric
+from edgekit.pipeline.metric_choice import choose_scoring
 from edgekit.pipeline.request import check_output, find_model, open_split, read_feeding, with_dims
 from edgekit.pipeline.resumable_scoring import Unfinished, score
+from edgekit.pipeline.tallies import Scoring, compute_scores
 from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.session import LOCAL, open_session
 from edgekit_agent.jobs import ModelRef
 from edgekit_agent.measure.feeds import open_columns
-from edgekit_agent.results import DeviceFacts, Report, Tally
+from edgekit_agent.results import DeviceFacts, Report
 from edgekit_agent.samples import Column, Samples
+from edgekit_agent.scoring import MetricJob
 
 _TIMING = Timing(rounds=3, warmup_s=3.0, seconds=2.0, min_runs=20, max_runs=5000)
 _ONCE = Timing(rounds=1, warmup_s=0.0, seconds=0.0, min_runs=1, max_runs=1)
@@ -50,8 +54,7 @@ class Subject:
     profile: DeviceProfile | None
     inputs: Samples | None  # for timing; None = random inputs that fit the signature
     evaluation: Dataset | None
-    metric: str
-    output: str | None
+    scoring: Scoring
     dims: dict[str, int]
 
 
@@ -66,7 +69,7 @@ class BenchResult:
     times: LatencySummary
     peak_rss_bytes: int
     load_ms: float
-    tally: Tally | None
+    scores: tuple[Score, ...]
     reports: tuple[Report, ...]
     notes: tuple[str, ...]
 
@@ -130,8 +133,7 @@ def open_subject(
             profile=load_profile(device) if device else None,
             inputs=data.first(32).samples if data else made_up,
             evaluation=data,
-            metric=metric or project.data.metric or choose_default_metric(model.signature, None),
-            output=project.data.output,
+            scoring=choose_scoring(project, model, folder=folder, metric=metric),
             dims=project.model.dims,
         )
 
@@ -176,8 +178,7 @@ def _find_mistake(subject: Subject, tick: Tick) -> DeviceError | None:
                     session,
                     ref,
                     subject.evaluation.samples,
-                    metric=subject.metric,
-                    output=subject.output,
+                    scoring=subject.scoring,
                     tick=tick,
                 )
     except DeviceError as error:
@@ -209,8 +210,7 @@ def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult
                 place.agent,
                 ref,
                 samples,
-                metric=subject.metric,
-                output=subject.output,
+                scoring=subject.scoring,
                 tick=tick,
                 unfinished=Unfinished(store=store, key=_compute_tally_key(subject, place, ref)),
             )
@@ -222,7 +222,7 @@ def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult
         times=summarize([r.latency for r in reports]),
         peak_rss_bytes=max(r.peak_rss_bytes for r in reports),
         load_ms=min(r.latency.load_ms for r in reports),
-        tally=tally,
+        scores=compute_scores(tally, subject.scoring) if tally else (),
         reports=tuple(reports),
         notes=tuple(_iter_notes(subject, place.facts)),
     )
@@ -234,8 +234,7 @@ def _compute_tally_key(subject: Subject, place: DevicePlace, ref: ModelRef) -> s
         place.identity(get_runtime(subject.model)),
         subject.model.digest,
         subject.evaluation.digest if subject.evaluation else "",
-        subject.metric,
-        subject.output,
+        subject.scoring.digest,
         ref.threads,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -269,9 +268,18 @@ def _open_bundle_subject(
         if data
         else _read_golden_inputs(scratch, manifest.golden_samples),
         evaluation=data,
-        metric=metric or manifest.metric,
-        output=manifest.output,
+        scoring=_choose_bundle_scoring(manifest, metric),
         dims={},
+    )
+
+
+def _choose_bundle_scoring(manifest: Manifest, metric: str | None) -> Scoring:
+    """Return the metrics of a bundle, or the requested one, with the options of the bundle."""
+    options = manifest.metric_options.to_options(manifest.output)
+    names = (metric,) if metric else (manifest.metric, *manifest.guards)
+    return Scoring(
+        metrics=tuple(MetricJob(get_metric(name).name, options) for name in names),
+        postprocess=manifest.get_postprocess(),
     )
 
 

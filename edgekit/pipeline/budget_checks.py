@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 from edgekit.bundle.results import MIB, Check, Measurement, Outcome, Verdict
 from edgekit.config.profile import Budget
-from edgekit.pipeline.noninferiority import Comparison
+from edgekit.metrics.comparison import Comparison
+from edgekit.metrics.metric import Margin
+from edgekit.metrics.paired_tables import Unit
+
+_UNITS: dict[Unit, str] = {"points": "points", "%": "percent"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +23,13 @@ class Limits:
 
     Attributes:
         budget: Budget of the device.
-        drop_points: Largest accuracy drop, in percentage points.
+        margins: Largest loss of the gated metric, and of each guard.
         require_proof: Whether the samples must prove that the drop is no larger.
         strict: Whether unmeasured and unproven checks fail.
     """
 
     budget: Budget
-    drop_points: float
+    margins: tuple[Margin, ...]
     require_proof: bool = False
     strict: bool = False
 
@@ -54,7 +58,10 @@ def judge(
         _check_budget(
             "latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None, doubts
         ),
-        _check_accuracy(limits, comparison, on_device=bool(device and device.tally)),
+        *(
+            _check_accuracy(limits, each, on_device=bool(device and device.tally))
+            for each in (comparison, *comparison.guards)
+        ),
     ]
     return Verdict(checks=tuple(line for line in lines if line), strict=limits.strict)
 
@@ -76,33 +83,45 @@ def _to_outcome(holds: bool) -> Outcome:
 
 
 def _check_accuracy(limits: Limits, comparison: Comparison, *, on_device: bool) -> Check:
-    """Check the accuracy drop: it holds if it is proven small enough, and fails if it is too large.
+    """Check the loss by one metric: it holds if proven small enough, and fails if too large.
 
     Between the two the samples prove nothing, and the outcome is ``unproven``. If proof is
-    required, the largest drop that the samples leave possible is checked instead.
+    required, the largest loss that the samples leave possible is checked instead.
     """
     outcome: Outcome = "holds" if comparison.proven else "unproven"
-    measured = comparison.drop_points
+    measured = comparison.drop
     if limits.require_proof or limits.strict:
-        measured = comparison.worst_points
-    if measured > limits.drop_points:
+        measured = comparison.worst
+    if measured > comparison.margin:
         outcome = "fails"
+    if comparison.meaningless:
+        outcome = "meaningless"
     return Check(
-        name="accuracy_drop_points",
-        limit=limits.drop_points,
+        name=name_accuracy_check(comparison),
+        limit=comparison.margin,
         measured=measured,
         outcome=outcome,
-        note=_describe_evidence(comparison, on_device=on_device),
+        note=comparison.meaningless or _describe_evidence(comparison, on_device=on_device),
+        metric=comparison.metric,
     )
 
 
+def name_accuracy_check(comparison: Comparison) -> str:
+    """Return the name of a check of accuracy, with the unit of the loss at its end."""
+    if comparison.unit == "points" and comparison.lost is not None:
+        return "accuracy_drop_points"
+    stem = f"{comparison.metric.replace('-', '_')}_loss"
+    return f"{stem}_{_UNITS[comparison.unit]}" if comparison.unit else stem
+
+
 def _describe_evidence(comparison: Comparison, *, on_device: bool) -> str:
-    low, high = comparison.interval_points
+    low, high = comparison.interval
     where = "device" if on_device else "host"
-    text = f"{comparison.n} samples on the {where}, 95 % interval {low:.2f} to {high:.2f}"
+    apart = f" in {comparison.groups} groups" if comparison.groups < comparison.n else ""
+    text = f"{comparison.n} samples{apart} on the {where}, 95 % interval {low:.2f} to {high:.2f}"
     if comparison.proven:
-        return f"{text}; non-inferiority proven (at worst {comparison.worst_points:.2f})"
-    text = f"{text}; non-inferiority not proven (at worst {comparison.worst_points:.2f}"
+        return f"{text}; non-inferiority proven (at worst {comparison.worst:.2f})"
+    text = f"{text}; non-inferiority not proven (at worst {comparison.worst:.2f}"
     if comparison.needed_samples:
         text += f"; about {comparison.needed_samples} samples could"
     return text + ")"

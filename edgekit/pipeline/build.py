@@ -11,14 +11,14 @@ from edgekit.bundle.results import Build, Candidate, Rejection, Verdict
 from edgekit.compatibility.runtimes import find_obstacles, get_lite_target
 from edgekit.compression.checks.crash_reports import build_crash, is_crash
 from edgekit.config.profile import RuntimeName, choose_weight_bits, get_runtime
-from edgekit.data.dataset import count_most_common_label
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
+from edgekit.metrics.comparison import Comparison
 from edgekit.model import Model
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
+from edgekit.pipeline.accuracy_comparison import compare_tallies
 from edgekit.pipeline.budget_checks import judge
 from edgekit.pipeline.bundle_writer import estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.measure_targets import HOST
-from edgekit.pipeline.noninferiority import Comparison, compare
 from edgekit.pipeline.pixel_scaling import refuse_unscaled
 from edgekit.pipeline.recipe_runner import BuildRunner
 from edgekit.pipeline.request import BuildInputs, Request, read_build_inputs
@@ -94,8 +94,7 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
     refuse_unscaled(
         inputs.model,
         inputs.evaluation,
-        metric=inputs.metric,
-        output=inputs.output,
+        scoring=inputs.scoring,
         settings=inputs.project.data.preprocess,
         store=inputs.store,
         tick=tick,
@@ -215,11 +214,14 @@ def compare_with_original(
     reference = baseline.get_measurement(HOST)
     if reference is None or reference.tally is None or not tallies:
         raise EdgekitError(f"no accuracy was measured for {candidate.recipe.name} or the original")
-    return compare(
+    return compare_tallies(
         reference.tally,
         tallies[-1],
-        margin_points=inputs.limits.drop_points,
+        scoring=inputs.scoring,
+        margins=inputs.limits.margins,
+        groups=inputs.groups,
         same_model=candidate.model.digest == baseline.model.digest,
+        seed=inputs.seed,
     )
 
 
@@ -245,14 +247,6 @@ def _iter_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
     if any(rejected.quantized for rejected in found.rejected):
         yield f"{QUANTIZED_ALREADY}; it was not compressed further"
     yield from _iter_litert_notes(inputs, found)
-    host = found.baseline.get_measurement(HOST)
-    common = count_most_common_label(inputs.evaluation)
-    if host and host.tally and inputs.metric != "top5" and host.tally.correct <= common:
-        yield (
-            f"the original predicts {host.tally.correct} of {host.tally.n} samples correctly, no "
-            f"better than always predicting the most common label ({common}); check "
-            "[data.preprocess] and the labels"
-        )
 
 
 def _iter_litert_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:

@@ -36,16 +36,17 @@ from edgekit.bundle.results import Build, Candidate
 from edgekit.compression.all_passes import get_tools
 from edgekit.config.profile import get_runtime
 from edgekit.errors import EdgekitError
+from edgekit.metrics.comparison import Comparison
 from edgekit.model import TensorSpec
 from edgekit.pass_settings import QuantizeWeights
 from edgekit.pipeline.measure_targets import HOST, PACKAGES
-from edgekit.pipeline.noninferiority import Comparison
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.results_writer import Compared, describe_machine
 from edgekit.progress import Tick
 from edgekit.recipe import Step
 from edgekit.remote.upload import COMMANDS_BYTES, count_wire_bytes
 from edgekit.version import __version__
+from edgekit_agent.codec import encode
 from edgekit_agent.files import write_atomic
 from edgekit_agent.results import Latency
 
@@ -162,6 +163,9 @@ def _build_manifest(
         outputs=tuple(_to_tensor(t) for t in candidate.model.signature.outputs),
         metric=inputs.metric,
         output=inputs.output,
+        metric_options=inputs.project.data.metric_options,
+        guards=inputs.scoring.names[1:],
+        postprocess=encode(inputs.scoring.postprocess) if inputs.scoring.postprocess else None,
         preprocess=inputs.project.data.preprocess,
         runtime=RuntimeUse(
             name=get_runtime(candidate.model),

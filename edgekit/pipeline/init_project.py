@@ -29,8 +29,10 @@ from edgekit.pipeline.pixel_scaling import (
     try_scalings,
 )
 from edgekit.pipeline.request import find_model
+from edgekit.pipeline.tallies import Scoring
 from edgekit.progress import Tick, ignore_progress
 from edgekit_agent.files import write_atomic
+from edgekit_agent.scoring import MetricJob
 
 _CALIBRATION = ("calib", "cal", "train", "repr")
 _EVALUATION = ("eval", "test", "val", "holdout")
@@ -198,14 +200,14 @@ def _guess_preprocessing(
         )
         if not is_unscaled_image(dataset, model):
             return _PreprocessGuess(settings=settings)
-        metric = choose_default_metric(model.signature, None)
-        tried = try_scalings(model, dataset, metric=metric, output=None, tick=tick)
+        scoring = Scoring(metrics=(MetricJob(choose_default_metric(model.signature, None)),))
+        tried = try_scalings(model, dataset, scoring=scoring, tick=tick)
     except UserError as error:
         return _PreprocessGuess(settings=settings, trouble=error.message)
     best = find_clearly_best(tried)
     return _PreprocessGuess(
         settings=set_scaling(best.scaling, settings) if best else settings,
-        tried=(f"Tried on {len(tried[0].hits)} samples of {source}:", *map(str, tried)),
+        tried=(f"Tried on {tried[0].table.n} samples of {source}:", *map(str, tried)),
     )
 
 

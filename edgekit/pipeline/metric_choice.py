@@ -1,8 +1,19 @@
-"""Choice of the accuracy metric where neither the user nor edgekit.toml names one."""
+"""Choice of metrics, margins and post-processing from the request, edgekit.toml and the model."""
 
 from __future__ import annotations
 
-from edgekit.model import Signature
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.config.profile import Budget
+from edgekit.config.project import GateTable, Project
+from edgekit.errors import UserError
+from edgekit.metrics.metric import Margin, Metric
+from edgekit.metrics.registry import get_metric
+from edgekit.model import Model, Signature
+from edgekit.pipeline.tallies import Scoring
+from edgekit_agent.scoring import MetricJob
 
 
 def choose_default_metric(signature: Signature, output: str | None) -> str:
@@ -11,3 +22,72 @@ def choose_default_metric(signature: Signature, output: str | None) -> str:
     sizes = [d for d in spec.shape[1:] if isinstance(d, int)]
     single = len(sizes) == len(spec.shape) - 1 and all(d == 1 for d in sizes)
     return "binary" if single else "top1"
+
+
+def choose_scoring(
+    project: Project, model: Model, *, folder: Path, metric: str | None = None
+) -> Scoring:
+    """Choose the metrics and the post-processing.
+
+    Args:
+        project: Settings of edgekit.toml.
+        model: The model.
+        folder: Base of paths in edgekit.toml.
+        metric: Metric of the request, instead of that of edgekit.toml.
+
+    Raises:
+        UserError: A metric is unknown, or the character set cannot be read.
+    """
+    data, table = project.data, project.postprocess
+    name = metric or data.metric or choose_default_metric(model.signature, data.output)
+    if name in project.gate.guards:
+        raise UserError(
+            f"edgekit.toml: gate.guards: {name} is the metric of the gate itself",
+            hint="set its limit with [gate] max_drop",
+        )
+    options = data.metric_options.to_options(data.output)
+    jobs = tuple(MetricJob(get_metric(each).name, options) for each in (name, *project.gate.guards))
+    size = _find_image_size(model.signature)
+    return Scoring(metrics=jobs, postprocess=table.to_postprocess(folder, size) if table else None)
+
+
+def choose_margins(
+    scoring: Scoring, asked: float | None, gate: GateTable, budget: Budget
+) -> tuple[Margin, ...]:
+    """Return the largest loss of each metric: of the request, the project, the device or default.
+
+    Args:
+        scoring: The metrics.
+        asked: Margin of the request for the gated metric, in its unit.
+        gate: Settings of edgekit.toml.
+        budget: Budget of the device.
+    """
+    gated = get_metric(scoring.names[0])
+    points = budget.accuracy_drop_points if gated.is_share else None
+    wanted = (
+        asked,
+        gate.max_drop,
+        gate.max_drop_points if gated.is_share else None,
+        budget.max_drop.get(gated.name),
+        points,
+    )
+    guards = (
+        replace(get_metric(name).margin, value=gate.guards[name]) for name in scoring.names[1:]
+    )
+    return (_replace_value(gated, wanted), *guards)
+
+
+def _replace_value(metric: Metric, values: Iterable[float | None]) -> Margin:
+    """Return the margin of a metric with the first value that is set."""
+    value = next((v for v in values if v is not None), metric.margin.value)
+    return replace(metric.margin, value=value)
+
+
+def _find_image_size(signature: Signature) -> tuple[int, ...]:
+    """Return height and width of the only image input; empty if there is none or it is free."""
+    shapes = [spec.shape for spec in signature.inputs if len(spec.shape) == 4]
+    if len(shapes) != 1:
+        return ()
+    shape = shapes[0]
+    sizes = shape[2:] if shape[1] in (1, 3, 4) else shape[1:3]
+    return tuple(size for size in sizes if isinstance(size, int)) if len(sizes) == 2 else ()

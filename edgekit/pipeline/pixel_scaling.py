@@ -11,26 +11,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.results import Score
 from edgekit.cache.store import Store
 from edgekit.config.project import PreprocessSettings
 from edgekit.data.dataset import Dataset, is_scaled
 from edgekit.data.subsets import select_spread
 from edgekit.data.targets import has_class_labels
 from edgekit.errors import UserError
+from edgekit.metrics.comparison import compare
+from edgekit.metrics.metric import Metric, Table
+from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
 from edgekit.onnx_graph.runs.activations import get_batch_size, to_agent_tensor
 from edgekit.onnx_graph.runs.model_outputs import Arrays, iter_outputs
+from edgekit.pipeline.tallies import Scoring, build_score, drop_unscored
 from edgekit.progress import Tick
 from edgekit_agent.failures import AgentError
-from edgekit_agent.measure.accuracy import judge
-from edgekit_agent.measure.feeds import iter_batches
+from edgekit_agent.measure.feeds import Batch, iter_batches
+from edgekit_agent.measure.scored_samples import iter_scored_samples
+from edgekit_agent.metrics import load_statistic
 from edgekit_agent.samples import Samples
+from edgekit_agent.scoring import MetricJob
 
 # Number of samples for trying scalings.
 SAMPLES = 128
 # Significance level of the difference of two scalings; low, as several are tried for each model.
 _CHANCE = 1e-4
 _KIND = "scalings"
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +67,26 @@ SCALINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A scaling, and the samples that the model classifies correctly with it."""
+    """A scaling, and the value of the metric with it."""
 
     scaling: Scaling
-    hits: NDArray[np.bool_]
+    metric: Metric
+    job: MetricJob
+    table: Table
 
     @property
-    def correct(self) -> int:
-        """Return the number of correctly classified samples."""
-        return int(self.hits.sum())
+    def score(self) -> Score:
+        """Return the value of the metric on the samples."""
+        return build_score(self.metric, self.table, self.job)
 
     def __str__(self) -> str:
-        return f"{self.scaling.name}: {self.correct} of {len(self.hits)} correct"
+        return f"{self.scaling.name}: {_format_score(self.score)}"
+
+
+def _format_score(score: Score) -> str:
+    if score.correct is not None:
+        return f"{score.correct} of {score.n} correct"
+    return f"{score.title} {score}"
 
 
 def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
@@ -83,16 +99,13 @@ def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
     return column.dtype == "uint8" and np.dtype(spec.dtype).kind == "f"
 
 
-def try_scalings(
-    model: Model, dataset: Dataset, *, metric: str, output: str | None, tick: Tick
-) -> list[Trial]:
+def try_scalings(model: Model, dataset: Dataset, *, scoring: Scoring, tick: Tick) -> list[Trial]:
     """Score the model with each common scaling on the same few samples, unscaled bytes first.
 
     Args:
         model: A model with a float input.
-        dataset: Labeled samples of one column of bytes.
-        metric: Metric that decides which predictions are correct.
-        output: The output to score; ``None`` = the first.
+        dataset: Samples of one column of bytes, with targets.
+        scoring: Metrics, of which the first is computed, and post-processing.
         tick: Progress callback.
 
     Raises:
@@ -103,30 +116,34 @@ def try_scalings(
     parts = select_spread(dataset.samples, SAMPLES)
     total = sum(part.columns[0].shape[0] for part in parts) * len(fitting)
     tried: list[Trial] = []
+    job = scoring.metrics[0]
     for scaling in fitting:
-        hits: list[bool] = []
+        rows: list[NDArray[np.float64]] = []
         before = len(tried) * (total // len(fitting))
-        for right in _score_batches(
-            model, [_scale(part, scaling) for part in parts], metric, output
-        ):
-            hits += right
-            tick("trying pixel scalings", before + len(hits), total)
-        tried.append(Trial(scaling=scaling, hits=np.array(hits)))
+        for found in _iter_rows(model, [_scale(part, scaling) for part in parts], scoring):
+            rows.append(found)
+            tick("trying pixel scalings", before + len(rows), total)
+        table = drop_unscored(Table(rows=tuple(rows)))
+        if not table.n:
+            raise UserError(f"{dataset.source}: no sample is scored by {job.name}")
+        metric = get_metric(job.name)
+        tried.append(Trial(scaling=scaling, metric=metric, job=job, table=table))
     return tried
 
 
 def find_clearly_best(tried: Sequence[Trial]) -> Trial | None:
-    """Find the most accurate scaling, if it is significantly better than unscaled bytes."""
-    raw, best = tried[0], max(tried, key=lambda each: each.correct)
-    return best if best is not raw and _is_significant(best.hits, raw.hits) else None
+    """Find the best scaling, if it is significantly better than unscaled bytes."""
+    raw = tried[0]
+    sign = 1 if raw.metric.higher_is_better else -1
+    best = max(tried, key=lambda each: sign * each.score.value)
+    return best if best is not raw and _is_significant(best, raw) else None
 
 
 def refuse_unscaled(
     model: Model,
     dataset: Dataset,
     *,
-    metric: str,
-    output: str | None,
+    scoring: Scoring,
     settings: PreprocessSettings | None,
     store: Store,
     tick: Tick,
@@ -138,8 +155,7 @@ def refuse_unscaled(
     Args:
         model: The original.
         dataset: Labeled samples.
-        metric: Metric that decides which predictions are correct.
-        output: The output to score; ``None`` = the first.
+        scoring: Metrics and post-processing.
         settings: Preprocessing of edgekit.toml.
         store: Store of earlier results.
         tick: Progress callback.
@@ -149,11 +165,11 @@ def refuse_unscaled(
     """
     if not is_unscaled_image(dataset, model):
         return
-    facts = [model.digest, dataset.digest, metric, output]
+    facts = [model.digest, dataset.digest, scoring.digest]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if store.recall(_KIND, key) is not None:
         return
-    tried = try_scalings(model, dataset, metric=metric, output=output, tick=tick)
+    tried = try_scalings(model, dataset, scoring=scoring, tick=tick)
     best = find_clearly_best(tried)
     if best is None:
         store.remember(_KIND, key, {"unscaled": True})
@@ -161,8 +177,8 @@ def refuse_unscaled(
     raw, name = tried[0], dataset.samples.columns[0].name
     raise UserError(
         f"{dataset.source}: bytes (uint8) are fed to the float input {name} without scaling; the "
-        f"model then predicts {raw.correct} of {len(raw.hits)} samples correctly, and "
-        f"{best.correct} with scaling ({best.scaling.name})",
+        f"model then reaches {_format_score(raw.score)}, and with scaling ({best.scaling.name}) "
+        f"{_format_score(best.score)}",
         hint="add to edgekit.toml:\n\n" + format_toml(set_scaling(best.scaling, settings)),
     )
 
@@ -194,28 +210,31 @@ def format_toml(settings: PreprocessSettings) -> str:
     return "\n".join(lines)
 
 
-def _score_batches(
-    model: Model, parts: Sequence[Samples], metric: str, output: str | None
-) -> Iterator[list[bool]]:
-    """Yield for each batch whether each prediction is correct."""
+def _iter_rows(
+    model: Model, parts: Sequence[Samples], scoring: Scoring
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the statistic of each sample by the first metric."""
     tensors = tuple(map(to_agent_tensor, model.signature.inputs))
     size = get_batch_size(parts[0], model.signature)
-    name = output or model.signature.outputs[0].name
-    waiting: list[tuple[int, NDArray[np.generic] | None]] = []
+    job, waiting = scoring.metrics[0], list[Batch]()
 
     def feeds() -> Iterator[Arrays]:
         for part in parts:
             for batch in iter_batches(part, tensors, size):
-                waiting.append((batch.rows, batch.labels))
+                waiting.append(batch)
                 yield batch.inputs
 
     try:
+        statistic = load_statistic(job.name)
         for made in iter_outputs(model, feeds()):
-            rows, labels = waiting.pop()
-            if isinstance(made, str) or labels is None:
+            batch = waiting.pop()
+            if isinstance(made, str):
                 raise UserError(f"{model.display_name}: the model fails on the samples: {made}")
-            values = made[name].reshape(size, -1)[:rows]
-            yield judge(values, labels.reshape(-1).astype(np.int64), metric)[0]
+            outputs = {spec.name: made[spec.name] for spec in model.signature.outputs}
+            for sample in iter_scored_samples(
+                batch, outputs, (job.options.output,), scoring.postprocess
+            ):
+                yield statistic(sample, job.options)
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
 
@@ -226,12 +245,18 @@ def _scale(samples: Samples, scaling: Scaling) -> Samples:
     return replace(samples, preprocess=scaled)
 
 
-def _is_significant(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Return whether one scaling is significantly better than another (exact McNemar test).
+def _is_significant(best: Trial, raw: Trial) -> bool:
+    """Return whether one scaling is significantly better than another.
 
-    Source: McNemar 1947, one-sided: if both are equally good, each is right on half of the samples
-    on which they differ.
+    Source for proportions: McNemar 1947, one-sided: if both are equally good, each is right on half
+    of the samples on which they differ. Other metrics: paired bootstrap.
     """
+    if not best.metric.is_proportion:
+        found = compare(
+            best.metric, best.table, raw.table, options=best.job.options, resamples=_RESAMPLES
+        )
+        return found.interval[0] > 0
+    one, other = (trial.table.stack()[:, 0] > 0 for trial in (best, raw))
     better, worse = int((one & ~other).sum()), int((~one & other).sum())
     differing = better + worse
     chance = sum(math.comb(differing, k) for k in range(better, differing + 1)) / 2**differing

@@ -19,7 +19,7 @@ from edgekit.bundle.layer_report import (
     prepend_remarks,
     read_layers,
 )
-from edgekit.bundle.results import Candidate, Measurement, Rejection
+from edgekit.bundle.results import Candidate, Measurement, Rejection, Score
 from edgekit.compression.all_passes import get_pass, get_tools
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
 from edgekit.compression.pass_specs import Work
@@ -47,6 +47,7 @@ from edgekit.pipeline.measure_targets import (
 from edgekit.pipeline.refusals import decode_refusal, encode_refusal, make_rejection
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.resumable_scoring import Unfinished, score
+from edgekit.pipeline.tallies import compute_scores
 from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.pipeline.tool_versions import get_tool_version
 from edgekit.pipeline.transfer_size import get_transfer_bytes
@@ -208,8 +209,7 @@ class BuildRunner:
                 place.agent,
                 place.model_ref(candidate.model),
                 place.samples(self.inputs.evaluation.samples),
-                metric=self.inputs.metric,
-                output=self.inputs.output,
+                scoring=self.inputs.scoring,
                 tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
                 unfinished=Unfinished(store=self.inputs.store, key=question),
             )
@@ -302,17 +302,22 @@ class BuildRunner:
         """Replace a candidate's measurement of one place, keeping the parts that are not new."""
         old = candidate.get_measurement(source)
         if old is not None and not reports:
-            fresh = replace(old, tally=tally)
+            fresh = replace(old, tally=tally, scores=self._compute_scores(tally))
         else:
+            tally = tally or (old.tally if old else None)
             fresh = Measurement.from_reports(
                 source,
                 candidate.model,
-                tally or (old.tally if old else None),
+                tally,
                 reports,
+                scores=self._compute_scores(tally),
                 transferred=get_transfer_bytes(candidate.model, self.inputs.store, self.tick),
             )
         others = tuple(m for m in candidate.measurements if m.source != source)
         return replace(candidate, measurements=(*others, fresh))
+
+    def _compute_scores(self, tally: Tally | None) -> tuple[Score, ...]:
+        return compute_scores(tally, self.inputs.scoring, self.inputs.groups) if tally else ()
 
     def _compute_measurement_key(
         self, source: str, candidates: Sequence[Candidate], *parts: str
@@ -322,7 +327,7 @@ class BuildRunner:
         facts = [
             source,
             [self._identify_machine(source, runtime) for runtime in runtimes],
-            *(self.inputs.evaluation.digest, self.inputs.metric, self.inputs.output),
+            *(self.inputs.evaluation.digest, self.inputs.scoring.digest),
             self.inputs.profile.hardware.threads,
             *parts,
         ]

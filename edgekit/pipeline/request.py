@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.bundle.manifest import BUILT_FILES, RESULTS, SUFFIX
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import Runtimes, choose_runtimes
@@ -24,7 +27,8 @@ from edgekit.model import Model
 from edgekit.onnx_graph.io import is_large, load, load_structure, save
 from edgekit.pass_settings import ToOnnx, ToTflite
 from edgekit.pipeline.budget_checks import Limits
-from edgekit.pipeline.metric_choice import choose_default_metric
+from edgekit.pipeline.metric_choice import choose_margins, choose_scoring
+from edgekit.pipeline.tallies import Scoring
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, Step, set_weight_bits
 from edgekit.signing.releases import Signer, get_signer
@@ -64,7 +68,7 @@ class BuildInputs:
     calibration: Dataset | None
     evaluation: Dataset
     feeding: Feeding
-    metric: str
+    scoring: Scoring
     limits: Limits
     on: str | None
     out: Path
@@ -72,6 +76,16 @@ class BuildInputs:
     store: Store
     recipe: Recipe | None = None  # the only one to try
     signer: Signer | None = None  # None = the bundle is not signed
+
+    @property
+    def metric(self) -> str:
+        """Return the name of the gated metric."""
+        return self.scoring.metrics[0].name
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Return the group of each evaluation sample; ``None`` = each is independent."""
+        return None
 
     @property
     def output(self) -> str | None:
@@ -142,6 +156,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         tick=tick,
     )
     seed = project.build.seed if request.seed is None else request.seed
+    scoring = choose_scoring(project, model, folder=request.folder, metric=request.metric)
     dims = get_free_dims(model, feeding, evaluation) | project.model.dims
     return BuildInputs(
         project=project,
@@ -151,10 +166,10 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         calibration=calibration,
         evaluation=evaluation,
         feeding=feeding,
-        metric=request.metric or project.data.metric or _choose_metric(project, model),
+        scoring=scoring,
         limits=Limits(
             budget=profile.budget,
-            drop_points=_choose_drop(request, project, profile),
+            margins=choose_margins(scoring, request.max_drop_points, project.gate, profile.budget),
             require_proof=project.gate.require_proof,
             strict=request.strict,
         ),
@@ -167,12 +182,6 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         else None,
         signer=signer,
     )
-
-
-def _choose_drop(request: Request, project: Project, profile: DeviceProfile) -> float:
-    """Return the largest allowed accuracy drop: of the request, the project or the device."""
-    asked = (request.max_drop_points, project.gate.max_drop_points)
-    return next((d for d in asked if d is not None), profile.budget.accuracy_drop_points)
 
 
 def _complete_recipe(
@@ -375,7 +384,3 @@ def open_calibration(
     if found is None or not found.samples.states:
         return found
     return add_states(found, model, dims=feeding.dims, cache=get_default_root(), tick=tick)
-
-
-def _choose_metric(project: Project, model: Model) -> str:
-    return choose_default_metric(model.signature, project.data.output)

@@ -16,9 +16,10 @@ from edgekit.bundle.layer_report import LayerCost
 from edgekit.bundle.manifest import MANIFEST, Manifest
 from edgekit.bundle.results import Measurement, Verdict
 from edgekit.errors import UserError, reason
+from edgekit.metrics.comparison import Comparison
 from edgekit.model import Format
 from edgekit.old_names import rename_stored_step
-from edgekit.pipeline.noninferiority import Comparison
+from edgekit.pipeline.old_results import upgrade_comparison, upgrade_measurement
 
 RESULTS = "results.jsonl"
 
@@ -26,7 +27,7 @@ _HINT = "give the folder that 'edgekit build' wrote (build/NAME)"
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
 
 class BuildLine(_Line):
@@ -67,6 +68,22 @@ class CandidateLine(_Line):
     baseline: bool = False
     layers: tuple[LayerCost, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @field_validator("comparison", mode="before")
+    @classmethod
+    def _read_old_comparison(cls, found: object) -> object:
+        """Read a comparison of version 0.1 under the present names."""
+        if not isinstance(found, dict) or "drop_points" not in found:
+            return found
+        return upgrade_comparison(found)
+
+    @field_validator("measurements", mode="before")
+    @classmethod
+    def _read_old_measurements(cls, found: object) -> object:
+        """Read the counts of correct predictions of version 0.1 as scores."""
+        if not isinstance(found, list | tuple):
+            return found
+        return [upgrade_measurement(each) for each in found]
 
     @field_validator("steps")
     @classmethod

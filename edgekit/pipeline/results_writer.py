@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from edgekit.bundle.results import Build, Candidate, Rejection
-from edgekit.pipeline.noninferiority import Comparison
+from edgekit.metrics.comparison import Comparison
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.results_log import (
     BuildLine,

@@ -18,6 +18,7 @@ from edgekit.printable import escape_text
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import BenchJob, ForgetJob, PlanJob, ProbeJob, ReceiveJob, ScoreJob
+from edgekit_agent.metrics.rows import decode_rows
 from edgekit_agent.protocol import PROTOCOL, Version
 from edgekit_agent.results import (
     DeviceFacts,
@@ -46,6 +47,11 @@ _S_PER_VALUE, _S_PER_BYTE = 60.0, 1 / 1024
 # An agent reports progress twice a second and once per stage.
 _MOST_LINES, _LINES_PER_S = 1000, 4.0
 _LONGEST_STAGE = 200
+# Further bytes of a line with the rows of a part.
+_ROWS_BYTES = 64 << 20
+# Fields with encoded numbers, which are not shortened.
+_ENCODED = ("hits", "values", "lengths")
+_BASE64 = re.compile(r"[0-9A-Za-z+/]*={0,2}")
 _GREETING = b'{"edgekit": {'
 
 
@@ -55,6 +61,7 @@ class Bounds:
 
     total_s: float = _JOB_S
     line_bytes: int = _LINE_BYTES
+    more_lines: int = 0
 
 
 class LimitTracker:
@@ -77,14 +84,17 @@ class LimitTracker:
         """Count a line; return False if the agent sent more lines than the limit."""
         self._lines += 1
         elapsed = time.monotonic() - self._started
-        return self._lines <= _MOST_LINES + _LINES_PER_S * elapsed
+        return self._lines <= _MOST_LINES + self.bounds.more_lines + _LINES_PER_S * elapsed
 
 
 def bounds_of(job: object) -> Bounds:
     """Return the limits of the answer to a job, which grow with its amount of work."""
     if isinstance(job, ScoreJob):
         samples = _count_samples(job)
-        return _make_bounds(values=samples, steps=samples)
+        bounds = _make_bounds(values=samples, steps=samples)
+        # A part has the rows of whole batches, and is sent as soon as they are many.
+        line_bytes = bounds.line_bytes + _ROWS_BYTES * bool(job.metrics)
+        return replace(bounds, line_bytes=line_bytes, more_lines=samples)
     if isinstance(job, BenchJob):
         return _make_bounds(
             values=job.max_runs, steps=job.min_runs, more_s=job.warmup_s + job.seconds
@@ -127,7 +137,9 @@ def parse_line(line: bytes) -> dict[str, Any]:
 
 def _clean(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):
-        return value if key == "hits" and value.isalnum() else escape_text(_shorten(value))
+        if key in _ENCODED and _BASE64.fullmatch(value):
+            return value
+        return escape_text(_shorten(value))
     if isinstance(value, list):
         return [_clean(v) for v in value]
     if isinstance(value, dict):
@@ -246,6 +258,11 @@ def _(report: Report) -> None:
 
 @check_fields.register
 def _(tally: Tally) -> None:
+    if tally.statistics:
+        _check(tally.n >= 0, "the number of samples is negative")
+        for each in tally.statistics:
+            decode_rows(each, tally.n)
+        return
     _check(0 <= tally.correct <= tally.n == len(tally.predictions), "the counts are inconsistent")
     digits = re.fullmatch(r"[0-9a-f]*", tally.hits) is not None
     _check(digits and len(tally.hits) == 2 * ((tally.n + 7) // 8), "hits: not a valid bitmap")
@@ -275,7 +292,14 @@ def _check_plan(plan: Plan, job: PlanJob) -> None:
 
 def _check_tally(tally: Tally, job: ScoreJob) -> None:
     _check(tally.metric == job.metric, f"the metric is {tally.metric}")
-    _check(tally.n == _count_samples(job), f"the result covers {tally.n} samples")
+    if not tally.statistics:  # an agent of protocol 1.0
+        _check(len(job.metrics) <= 1, "it has one metric alone")
+        _check(tally.n == _count_samples(job), f"the result covers {tally.n} samples")
+        return
+    names = tuple(each.metric for each in tally.statistics)
+    _check(names == tuple(m.name for m in job.metrics), f"the metrics are {', '.join(names)}")
+    # Samples of earlier parts are not in the result.
+    _check(tally.n <= _count_samples(job), f"the result covers {tally.n} samples")
 
 
 def _check_report(report: Report, job: BenchJob) -> None:

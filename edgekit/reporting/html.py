@@ -12,12 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from edgekit.bundle.latency_stats import LatencySummary
 from edgekit.bundle.layer_report import LayerCost
 from edgekit.bundle.manifest import REPORT, Manifest
-from edgekit.bundle.results import MIB, Check, Measurement
+from edgekit.bundle.results import MIB, Check, Measurement, Score
 from edgekit.bundle.runtime_pairs import FormatPair, PairSide, find_pairs
 from edgekit.pipeline.results_log import BuildFacts, CandidateLine, read_facts
 from edgekit.reporting import plots
 from edgekit_agent.files import write_atomic
-from edgekit_agent.results import Tally
 
 _NOT_MEASURED = "not measured"
 _LABELS = {
@@ -27,7 +26,14 @@ _LABELS = {
     "latency_p95_ms": "Latency, 95th percentile",
     "accuracy_drop_points": "Accuracy drop",
 }
-_UNITS = {"mib": "MiB", "ms": "ms", "points": "points", "mj": "mJ", "bytes": "bytes"}
+_UNITS = {
+    "percent": "%",
+    "mib": "MiB",
+    "ms": "ms",
+    "points": "points",
+    "mj": "mJ",
+    "bytes": "bytes",
+}
 
 
 def write_report(build_dir: Path) -> Path:
@@ -76,9 +82,9 @@ class Row:
         return [(m.source, times) for m in self.measurements if (times := _get_times(m))]
 
     @property
-    def tally(self) -> Tally | None:
-        """Return the tally, of a device if there is one."""
-        return next((m.tally for m in self.measurements if m.tally), None)
+    def scores(self) -> tuple[Score, ...]:
+        """Return the values of the metrics, of a device if there is one."""
+        return next((m.scores for m in self.measurements if m.scores), ())
 
     @property
     def peaks(self) -> list[tuple[str, int]]:
@@ -96,8 +102,8 @@ class Row:
     def drop(self) -> plots.Span | None:
         """Return the accuracy drop against the original; zero for the original itself."""
         if self.line.comparison is not None:
-            low, high = self.line.comparison.interval_points
-            return plots.Span(middle=self.line.comparison.drop_points, low=low, high=high)
+            low, high = self.line.comparison.interval
+            return plots.Span(middle=self.line.comparison.drop, low=low, high=high)
         return plots.Span(middle=0.0, low=0.0, high=0.0) if self.line.baseline else None
 
     def times(self, source: str) -> LatencySummary | None:
@@ -117,6 +123,21 @@ class LayerRow:
     cost: LayerCost
     divergence: float
     bytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Title of the gated metric, name of its loss, and the unit of the loss."""
+
+    title: str
+    name: str
+    unit: str
+
+    @property
+    def heading(self) -> str:
+        """Return the name with its unit."""
+        name = self.name[:1].upper() + self.name[1:]
+        return f"{name}, {self.unit}" if self.unit else name
 
 
 def _get_times(measurement: Measurement) -> LatencySummary | None:
@@ -140,6 +161,7 @@ def render(facts: BuildFacts) -> str:
         .render(
             facts=facts,
             rows=rows,
+            loss=_describe_loss(rows),
             pairs=_find_pairs(rows),
             judged=judged,
             headline=_choose_headline(judged),
@@ -164,6 +186,7 @@ def _build_environment() -> Environment:
     )
     environment.filters.update(
         figure=_format_figure,
+        value=_format_value,
         size=_format_size,
         label=_format_label,
         unit=_get_unit,
@@ -171,6 +194,11 @@ def _build_environment() -> Environment:
         used=_compute_used_percent,
     )
     return environment
+
+
+def _format_value(score: Score) -> str:
+    """Return the value of a metric without its counts."""
+    return f"{100 * score.value:.2f} %" if score.is_share else f"{score.value:.4g}"
 
 
 def _get_letter(index: int) -> str:
@@ -209,7 +237,7 @@ def _find_pairs(rows: tuple[Row, ...]) -> tuple[FormatPair, ...]:
             method=row.line.method,
             format=row.line.model.format,
             p50_ms=row.timings[0][1].quiet_p50_ms if row.timings else None,
-            drop_points=row.drop.middle if row.drop else None,
+            drop=row.drop.middle if row.drop else None,
         )
         for row in rows
         if row.line.method
@@ -255,7 +283,24 @@ def _build_scatter(
             quiet = times.quiet_p50_ms
             x = plots.Span(middle=quiet, low=quiet, high=quiet)
             dots.append(plots.Dot(letter=row.letter, title=row.title, role=row.role, x=x, y=drop))
-    return plots.build_scatter(dots, y_limit=limits["accuracy_drop_points"])
+    return plots.build_scatter(dots, y_limit=_find_loss_limit(rows))
+
+
+def _find_loss_limit(rows: tuple[Row, ...]) -> float | None:
+    """Return the largest loss of the gated metric that was allowed."""
+    checks = (c for row in rows if row.line.verdict for c in row.line.verdict.checks)
+    found = [c.limit for c in checks if c.metric or c.name == "accuracy_drop_points"]
+    return found[0] if found else None
+
+
+def _describe_loss(rows: tuple[Row, ...]) -> Loss:
+    """Return the names of the gated metric and of its loss."""
+    compared = next((row.line.comparison for row in rows if row.line.comparison), None)
+    score = next((row.scores[0] for row in rows if row.scores), None)
+    if compared is None or score is None:
+        return Loss(title="Accuracy", name="accuracy drop", unit="points")
+    name = "accuracy drop" if score.title == "accuracy" else f"loss of {score.title}"
+    return Loss(title=score.title[:1].upper() + score.title[1:], name=name, unit=compared.unit)
 
 
 def _build_bars(rows: tuple[Row, ...], limits: dict[str, float | None]) -> plots.Bars | None:

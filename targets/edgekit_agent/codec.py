@@ -78,7 +78,7 @@ def encode_job(job: Any, *, peer: Version = PROTOCOL) -> Dict[str, Any]:
     settings = encode(job, peer=peer)
     for field in dataclasses.fields(job):
         if field.default is not dataclasses.MISSING and getattr(job, field.name) == field.default:
-            del settings[get_old_name(field) if peer == FIRST else field.name]
+            settings.pop(get_old_name(field) if peer == FIRST else field.name, None)
     _drop_added(job, settings)
     message = {"job": job_kind, "settings": settings}
     return message if peer == FIRST else {**message, "protocol": str(PROTOCOL)}

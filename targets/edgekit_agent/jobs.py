@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
-from edgekit_agent.protocol import mark_old_name
+from edgekit_agent.protocol import mark_added, mark_old_name
 from edgekit_agent.samples import Samples
+from edgekit_agent.scoring import MetricJob, Postprocess
 from edgekit_agent.trust.statements import Signature, TrustedKey
 
 
@@ -51,18 +52,22 @@ class BenchJob:
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Run every sample from number ``start`` on through a model and count the correct predictions.
+    """Run every sample from number ``start`` on through a model and compute its statistics.
 
-    Progress lines carry a ``TallyPart`` now and then. ``outputs_path``, where given,
-    receives the scored output of every sample as one ``.npy`` of float32, first axis = samples.
+    Progress lines carry a ``TallyPart`` now and then; the result holds what no part had.
+    ``outputs_path``, where given, receives the scored output of every sample as one ``.npy`` of
+    float32, first axis = samples. A host of protocol 1.0 sends no ``metrics``: it gets the correct
+    predictions by ``metric`` (top1, top5 or binary), of all samples at once.
     """
 
     model: ModelRef
     samples: Samples
-    metric: str  # "top1" | "top5" | "binary"
+    metric: str
     output: Optional[str] = None
     outputs_path: Optional[str] = None
     start: int = 0
+    metrics: Tuple[MetricJob, ...] = field(default=(), metadata=mark_added())
+    postprocess: Optional[Postprocess] = field(default=None, metadata=mark_added())
 
 
 @dataclass(frozen=True)

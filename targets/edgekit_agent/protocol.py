@@ -54,9 +54,10 @@ def mark_old_name(old: str) -> Dict[str, str]:
 
 
 def mark_added() -> Dict[str, bool]:
-    """Return the metadata of a field that agents of version 1.1 may lack.
+    """Return the metadata of a field that agents of version 1.0, and early ones of 1.1, lack.
 
-    A job does not state it at its default value, so that such an agent takes the job.
+    A job does not state it at its default value, so that such an agent takes the job; nothing that
+    is sent to a side of version 1.0 states it.
     """
     return {"added": True}
 
@@ -69,7 +70,7 @@ def get_old_name(field: dataclasses.Field[Any]) -> str:
 def encode_old(value: Any) -> Any:  # noqa: ANN401 - any value that JSON holds
     """Convert a record, and all records inside it, to JSON values with the names of version 1.0."""
     if dataclasses.is_dataclass(value):
-        fields = dataclasses.fields(value)
+        fields = [f for f in dataclasses.fields(value) if "added" not in f.metadata]
         return {get_old_name(f): encode_old(getattr(value, f.name)) for f in fields}
     if isinstance(value, (list, tuple)):
         return [encode_old(each) for each in value]

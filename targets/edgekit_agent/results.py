@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
 from edgekit_agent.jobs import NamedBlob
-from edgekit_agent.protocol import mark_old_name
+from edgekit_agent.protocol import mark_added, mark_old_name
 from edgekit_agent.releases.provenance import Provenance
 from edgekit_agent.trust.statements import TrustedKey
 
@@ -91,18 +91,35 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """Counts of correct predictions on the samples of a score job.
+class Statistics:
+    """Rows of numbers that one metric needs, one row for each sample.
 
-    ``hits`` is a bitmap in hex, first sample = most significant bit of the first byte, so that
-    two models can be compared sample by sample. ``predictions`` holds the class of each sample.
+    Attributes:
+        metric: name of the metric.
+        values: the rows one after the other, as base64 of little-endian float64.
+        lengths: length of each row, as base64 of little-endian uint32; empty where all are equal.
+    """
+
+    metric: str
+    values: str
+    lengths: str = ""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Statistics of the samples of a score job, by each of its metrics.
+
+    In protocol 1.0 there are no ``statistics``. There, ``hits`` tells which predictions are
+    correct, as a bitmap in hex, first sample = most significant bit of the first byte, and
+    ``predictions`` holds the class of each sample.
     """
 
     metric: str
     n: int
-    correct: int
-    hits: str
+    correct: int = 0
+    hits: str = ""
     predictions: Tuple[int, ...] = ()
+    statistics: Tuple[Statistics, ...] = field(default=(), metadata=mark_added())
 
 
 @dataclass(frozen=True)

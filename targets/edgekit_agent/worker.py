@@ -37,8 +37,8 @@ def run_worker(most_bytes: Optional[int] = None) -> None:
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     status = 0
     try:
-        kind, job, _ = read_job(line)
-        outlet.result(encode(_run_job(kind, job, outlet)))
+        kind, job, peer = read_job(line)
+        outlet.result(encode(_run_job(kind, job, outlet), peer=peer))
     except PeerGone:
         status = 1
     except Exception as error:  # noqa: BLE001 - every error is reported to the supervisor

@@ -5,12 +5,20 @@ import pytest
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import ScoreJob
-from edgekit_agent.measure.accuracy import hits_from_hex, hits_to_hex, judge
+from edgekit_agent.measure.accuracy import hits_from_hex, hits_to_hex
+from edgekit_agent.metrics import ScoredSample, load_statistic
+from edgekit_agent.metrics.rows import decode_rows
 from edgekit_agent.results import Tally
+from edgekit_agent.scoring import MetricJob, MetricOptions
 
 ROWS = np.array([[1, 2, 3], [3, 2, 1], [1, 3, 2], [9, 1, 1], [1, 9, 1]], np.float32)
 LABELS = np.array([2, 0, 0, 0, 2])
 RIGHT = [True, True, False, True, False]
+
+
+def compute(metric, values, label, number=0):
+    sample = ScoredSample(number, {"y": values}, {"y": np.array(label)}, {})
+    return load_statistic(metric)(sample, MetricOptions()).tolist()
 
 
 @pytest.mark.parametrize("name", ["echo", "echo_batch_4"])
@@ -21,6 +29,17 @@ def test_every_sample_counts_once_whatever_the_batch(agent, model_ref, samples, 
     assert tally == Tally("top1", 5, 3, hits_to_hex(RIGHT), (2, 0, 1, 0, 1))
     np.testing.assert_array_equal(np.load(outputs), ROWS)
     assert np.load(outputs).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["echo", "echo_batch_4"])
+def test_several_metrics_are_computed_of_one_run(agent, model_ref, samples, name):
+    jobs = (MetricJob("top1"), MetricJob("top5"))
+    made = samples(x=ROWS, label=LABELS)
+    tally = agent.ask(ScoreJob(model_ref(name), made, "top1", metrics=jobs), Tally)
+    assert [each.metric for each in tally.statistics] == ["top1", "top5"]
+    top1, top5 = (np.stack(decode_rows(each, tally.n)) for each in tally.statistics)
+    assert top1.tolist() == [[1, 2], [1, 0], [0, 1], [1, 0], [0, 1]]
+    assert top5[:, 0].all()  # three classes
 
 
 def test_half_precision_outputs_are_written_as_float32(agent, model_ref, samples, tmp_path):
@@ -44,7 +63,7 @@ def test_an_output_that_is_not_finite_names_the_sample(agent, model_ref, samples
 @pytest.mark.parametrize(
     ("metric", "output", "label", "told"),
     [
-        ("top1", None, None, "no labels"),
+        ("top1", None, None, "no target 'y'"),
         ("top1", "z", LABELS, "the model has no output 'z', only y"),
         ("f1", None, LABELS, "known: top1, top5, binary"),
         ("top1", None, LABELS + 1, "label 3 of sample 0"),
@@ -69,14 +88,13 @@ def test_binary_compares_one_value_with_a_half(agent, model_ref, samples):
 
 
 def test_top5_counts_a_label_among_the_five_best():
-    values = np.arange(10.0)[None].repeat(2, axis=0)
-    hits, classes = judge(values, np.array([5, 4]), "top5")
-    assert (hits, classes) == ([True, False], [9, 9])
+    rows = [compute("top5", np.arange(10.0), label) for label in (5, 4)]
+    assert rows == [[1, 9], [0, 9]]
 
 
 def test_top5_takes_the_lower_class_of_a_tie_as_argmax_does():
-    hits, _ = judge(np.zeros((2, 8), np.float32), np.array([4, 5]), "top5")
-    assert hits == [True, False]
+    rows = [compute("top5", np.zeros(8, np.float32), label) for label in (4, 5)]
+    assert [hit for hit, _ in rows] == [1, 0]
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 1000])
@@ -96,7 +114,7 @@ def test_a_bitmap_of_another_length_is_refused():
 
 def test_a_bad_label_is_named_by_its_place_in_the_data():
     with pytest.raises(AgentError, match="sample 11"):
-        judge(np.zeros((2, 3)), np.array([0, 3]), "top1", start=10)
+        compute("top1", np.zeros(3), 3, number=11)
 
 
 @pytest.mark.zoo
@@ -125,4 +143,4 @@ def test_resnet8_has_its_published_accuracy(agent, zoo, samples, file, runtime, 
 
 def test_the_error_for_an_empty_output_does_not_name_the_labels():
     with pytest.raises(AgentError, match="the scored output of sample 7 is empty"):
-        judge(np.zeros((1, 0), np.float32), np.array([2]), "top1", 7)
+        compute("top1", np.zeros(0, np.float32), 2, number=7)

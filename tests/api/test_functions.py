@@ -120,7 +120,7 @@ def test_build_searches_without_steps(tiny):
     outcome = build(tiny, steps=(), out=tiny / "here", max_drop=5)
     assert len(outcome.candidates) > 1
     assert (tiny / "here" / MANIFEST).is_file()
-    assert outcome.inputs.limits.drop_points == 5
+    assert outcome.inputs.limits.margins[0].value == 5
 
 
 def test_build_takes_a_recipe_file_or_a_recipe(digits):
@@ -238,8 +238,8 @@ def test_bench(tiny, bundle, home, calls):
     again = edgekit.bench(
         str(bundle), "local", eval=tiny / "eval.npz", home=home, folder=tiny, progress=calls
     )
-    assert first.tally == again.tally
-    assert first.tally.correct == first.tally.n == 40
+    assert first.scores == again.scores
+    assert first.scores[0].correct == first.scores[0].n == 40
     assert first.times.p50_ms > 0
     assert (first.runtime, first.threads) == (again.runtime, again.threads)
     check_calls(calls)

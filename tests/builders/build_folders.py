@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.bundle.manifest import BundledFile, Manifest, RuntimeUse, Tensor
-from edgekit.bundle.results import Check, Measurement, Verdict
+from edgekit.bundle.results import Check, Measurement, Score, Verdict
 from edgekit.config.profile import load_profile
 from edgekit.pass_settings import Clean, QuantizeDynamic, QuantizeStatic
 from edgekit.recipe import Step
 from edgekit.reporting.html import write_report
 from edgekit_agent.codec import encode
-from edgekit_agent.results import Latency, Tally
+from edgekit_agent.results import Latency
 
 
 def digest(text):
@@ -29,14 +29,17 @@ def latency(middle_ms, *, seed, runs=600, doubts=()):
     return Latency(tuple(float(v) for v in values), 2, 40, 3.5, doubts)
 
 
-def tally(correct, n=797):
-    return Tally("top1", n, correct, "f" * (n // 4 + 1), tuple([1] * n))
+def score(correct, n=797):
+    return Score(
+        metric="top1", title="accuracy", value=correct / n, n=n, is_share=True, correct=correct
+    )
 
 
 def measurement(middle_ms, size, correct, *, source="host", **changes):
     facts = {
         "source": source,
-        "tally": tally(correct),
+        "tally": None,
+        "scores": (score(correct),),
         "model_bytes": size,
         "transfer_bytes": int(size * 0.8),
         "latency": (latency(middle_ms, seed=1), latency(middle_ms * 1.01, seed=2)),
@@ -89,10 +92,16 @@ def candidate(name, steps=(), *, size=40_403, measurements=(), drop=None, judged
 
 def make_comparison(points, low, high, *, flips=3, proven=True, needed=None):
     return {
-        "drop_points": points,
-        "interval_points": [low, high],
-        "worst_points": high,
-        "margin_points": 1.0,
+        "metric": "top1",
+        "unit": "points",
+        "groups": 797,
+        "before": 0.98,
+        "after": 0.98 - points / 100,
+        "drop": points,
+        "interval": [low, high],
+        "worst": high,
+        "margin": 1.0,
+        "method": "Tango 1998",
         "lost": 2,
         "won": 1,
         "flips": flips,

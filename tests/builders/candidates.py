@@ -16,7 +16,13 @@ MODEL = Model(path=Path("m"), format="onnx", digest="d", signature=Signature(inp
 def candidate(name, *, ms=None, size=100, fails=(), reasons=(), recipe=None):
     times = (Latency((ms,) * 5, 1, 1, 1.0),) if ms else ()
     lines = tuple(
-        Check(name=n, limit=1.0, measured=1.0 + by, outcome="fails" if by > 0 else "holds")
+        Check(
+            name=n,
+            limit=1.0,
+            measured=1.0 + by,
+            outcome="fails" if by > 0 else "holds",
+            metric="top1" if n == "accuracy_drop_points" else "",
+        )
         for n, by in dict(fails).items()
     )
     return Candidate(

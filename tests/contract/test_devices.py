@@ -69,7 +69,7 @@ def test_push_status_rollback_and_bench_from_an_empty_device_on(bundle, workplac
     assert back["current_model"]["recipe"] == back["previous_model"]["recipe"] == name
 
     (benched,) = ask_json("bench", bundle, "local", "--eval", DIGITS / "eval.npz")
-    assert benched["tally"]["correct"] > 780
+    assert benched["scores"][0]["correct"] > 780
     assert benched["times"]["p50_ms"] > 0
     assert edgekit("status", "local").out == said.out, "measuring switches nothing"
 

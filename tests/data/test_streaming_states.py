@@ -283,7 +283,7 @@ def test_build_push_and_bench_carry_states(tmp_path, monkeypatch):
     assert edgekit("push", bundle, "local").code == 0
     assert edgekit("bench", bundle, "local").code == 0
     timed = edgekit("bench", path, "local", "-C", tmp_path, "--eval", "steps.npz", "--json")
-    assert json.loads(timed.out)[0]["tally"]["correct"] == 40
+    assert json.loads(timed.out)[0]["scores"][0]["correct"] == 40
 
 
 def test_timing_without_samples_feeds_the_constants(tmp_path):

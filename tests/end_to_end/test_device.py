@@ -62,8 +62,8 @@ def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, t
     assert again["sent_bytes"] < 0.01 * again["total_bytes"]
 
     measured = edgekit("bench", bundle, device, "--eval", samples)[0]
-    assert measured["tally"]["correct"] == on_host["measurements"][0]["correct"]
-    assert measured["tally"]["n"] == 797
+    assert measured["scores"][0]["correct"] == on_host["measurements"][0]["correct"]
+    assert measured["scores"][0]["n"] == 797
     assert measured["facts"]["cpu"].startswith("Cortex-A53")
 
     other = edgekit(

@@ -46,5 +46,5 @@ def test_an_onnx_model_is_built_pushed_and_scored_on_a_device_that_runs_tflite_a
 
     measured = edgekit("bench", bundle, device, "--eval", str(project / "eval.npz"))[0]
     assert measured["facts"]["machine"] == "armv7l"
-    right, n = on_host["measurements"][0]["correct"], measured["tally"]["n"]
-    assert abs(measured["tally"]["correct"] - right) <= MOST_OTHERWISE * n
+    right, n = on_host["measurements"][0]["correct"], measured["scores"][0]["n"]
+    assert abs(measured["scores"][0]["correct"] - right) <= MOST_OTHERWISE * n

@@ -6,17 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edgekit.errors import EdgekitError
 from edgekit.metrics.comparison import compare
 from edgekit.metrics.metric import Margin, Metric, Table, aggregate_sums
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.slices import compare_slices
-from edgekit.pipeline.noninferiority import compare as compare_tallies
-from edgekit_agent.measure.accuracy import hits_to_hex
-from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricOptions
 
 OPTIONS = MetricOptions()
@@ -42,26 +37,35 @@ def make_errors(values, groups=None):
     return make_table([(value, 1) for value in values], groups)
 
 
-@given(st.integers(1, 300), st.integers(0, 1000), st.sampled_from([0.5, 1.0, 5.0]))
-@settings(max_examples=50, deadline=None)
-def test_proportions_give_the_numbers_of_the_comparison_of_tallies(n, seed, margin):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, n)
-    predictions = np.where(rng.random((2, n)) < 0.8, labels, rng.integers(0, 4, (2, n)))
-    tallies = [
-        Tally("top1", n, int(h.sum()), hits_to_hex(list(h)), tuple(p))
-        for p, h in zip(predictions.tolist(), predictions == labels, strict=True)
-    ]
-    before, after = (make_table(np.column_stack([each == labels, each])) for each in predictions)
+def test_changed_predictions_are_counted_sample_by_sample():
+    hits = [True] * 90 + [False] * 10, [False] * 3 + [True] * 88 + [False] * 9
+    classes = [1] * 100, [2] * 3 + [1] * 92 + [5] * 5
+    before, after = (make_table(np.column_stack(both)) for both in zip(hits, classes, strict=True))
 
-    old = compare_tallies(*tallies, margin_points=margin)
-    new = compare(TOP1, before, after, options=OPTIONS, margin=Margin(value=margin))
+    found = compare(TOP1, before, after, options=OPTIONS, margin=Margin(value=10))
 
-    assert (new.n, new.lost, new.won, new.flips) == (old.n, old.lost, old.won, old.flips)
-    assert (new.drop, new.interval) == (old.drop_points, old.interval_points)
-    assert (new.worst, new.proven) == (old.worst_points, old.proven)
-    assert new.needed_samples == old.needed_samples
-    assert (new.unit, new.groups, new.method) == ("points", n, "Tango")
+    assert (found.n, found.lost, found.won, found.flips) == (100, 3, 1, 8)
+    assert found.drop == pytest.approx(2.0)
+    assert found.interval[0] < 2 < found.worst < found.interval[1]
+    assert found.proven
+
+
+def test_equal_accuracy_on_few_samples_is_not_proof_and_says_how_many_would_be():
+    same = make_table([(1, 1)] * 45 + [(0, 1)] * 5)
+
+    found = compare(TOP1, same, same, options=OPTIONS)
+
+    assert found.drop == 0
+    assert not found.proven
+    assert found.needed_samples > 300
+    enough = make_table([(1, 1)] * found.needed_samples)
+    assert compare(TOP1, enough, enough, options=OPTIONS).proven
+
+
+def test_with_a_margin_of_nothing_no_number_of_samples_would_do():
+    same = make_table([(1, 1)] * 50)
+
+    assert compare(TOP1, same, same, options=OPTIONS, margin=Margin(value=0)).needed_samples is None
 
 
 def test_a_relative_loss_is_in_percent_of_the_original_and_positive_if_worse():

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from edgekit.bundle.results import Measurement, Verdict
 from edgekit.config.profile import Budget
+from edgekit.metrics.metric import Margin
+from edgekit.pipeline.accuracy_comparison import compare_tallies
 from edgekit.pipeline.budget_checks import MIB, Limits, judge
-from edgekit.pipeline.noninferiority import compare
-from edgekit_agent.measure.accuracy import hits_to_hex
+from edgekit.pipeline.tallies import Scoring
+from edgekit_agent.metrics.rows import encode_rows
 from edgekit_agent.results import Latency, Tally
+from edgekit_agent.scoring import MetricJob
+
+TOP1 = Scoring(metrics=(MetricJob("top1"),))
 
 
 def tally(right, n=1000):
-    hits = [True] * right + [False] * (n - right)
-    return Tally("top1", n, right, hits_to_hex(hits))
+    rows = [np.array([number < right, 1.0]) for number in range(n)]
+    return Tally("top1", n, statistics=(encode_rows("top1", rows),))
 
 
 def make_measurement(source="host", *, mib=1.0, p95=None, rss_mib=None, scored=True):
@@ -31,8 +37,9 @@ def make_measurement(source="host", *, mib=1.0, p95=None, rss_mib=None, scored=T
 
 
 def verdict(budget, *, host=None, device=None, right=900, drop=1.0, proof=False, strict=False):
-    limits = Limits(budget=budget, drop_points=drop, require_proof=proof, strict=strict)
-    comparison = compare(tally(900), tally(right), margin_points=drop)
+    margins = (Margin(value=drop),)
+    limits = Limits(budget=budget, margins=margins, require_proof=proof, strict=strict)
+    comparison = compare_tallies(tally(900), tally(right), scoring=TOP1, margins=margins)
     return judge(limits, host=host or make_measurement(), device=device, comparison=comparison)
 
 

@@ -7,19 +7,23 @@ import pytest
 
 from edgekit.cache.store import Store
 from edgekit.errors import DeviceError
-from edgekit.pipeline.resumable_scoring import Unfinished, join_tallies, score
+from edgekit.pipeline.resumable_scoring import Unfinished, score
+from edgekit.pipeline.tallies import Scoring, join_tallies, read_table
 from edgekit.remote.session import LOCAL, open_session
 from edgekit_agent.codec import encode
 from edgekit_agent.jobs import ModelRef
-from edgekit_agent.measure.accuracy import hits_to_hex
+from edgekit_agent.metrics.rows import encode_rows
 from edgekit_agent.results import StageProgress, Tally, TallyPart
+from edgekit_agent.scoring import MetricJob
 from tests.builders.tiny import model, samples
 
 TOTAL = 40
+TOP1 = Scoring(metrics=(MetricJob("top1"),))
 
 
 def tally(right):
-    return Tally("top1", len(right), sum(right), hits_to_hex(right), tuple(map(int, right)))
+    rows = [np.array([each, 1.0]) for each in right]
+    return Tally("top1", len(right), statistics=(encode_rows("top1", rows),))
 
 
 RIGHT = [bool(n % 3) for n in range(TOTAL)]
@@ -40,7 +44,7 @@ class Device:
                 raise self.error
             part = TallyPart(at, tally(RIGHT[at : at + 10]))
             progress(StageProgress("score", at + 10, TOTAL, part))
-        return tally(RIGHT[job.start :])
+        return Tally("top1", 0, statistics=(encode_rows("top1", []),))
 
 
 def ask(device, tmp_path, unfinished, told=lambda *_: None):
@@ -49,8 +53,7 @@ def ask(device, tmp_path, unfinished, told=lambda *_: None):
         device,
         ModelRef("m", "onnxruntime"),
         data,
-        metric="top1",
-        output=None,
+        scoring=TOP1,
         tick=told,
         unfinished=unfinished,
     )
@@ -86,12 +89,12 @@ def test_a_finished_scoring_leaves_no_files(tmp_path, unfinished):
 @pytest.mark.parametrize(
     "kept",
     [
-        {"metric": "binary"},
-        {"hits": "00"},
-        {"correct": 3},
+        {"statistics": [{"metric": "binary", "values": ""}]},
+        {"statistics": [{"metric": "top1", "values": "AAAA"}]},
+        {"statistics": [{"metric": "top1", "values": "", "lengths": "AQAAAA=="}]},
+        {"statistics": []},
         {"n": TOTAL},
-        {"predictions": []},
-        {"hits": "zz"},
+        {"n": 7},
     ],
 )
 def test_a_partial_result_that_does_not_fit_is_computed_again(tmp_path, unfinished, kept):
@@ -116,7 +119,7 @@ def test_a_result_out_of_order_is_a_fault_of_the_device(tmp_path, unfinished, st
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 9, 39])
 def test_two_partial_results_are_combined(cut):
-    assert join_tallies(tally(RIGHT[:cut]), tally(RIGHT[cut:])) == tally(RIGHT)
+    assert join_tallies([tally(RIGHT[:cut]), tally(RIGHT[cut:])]) == tally(RIGHT)
 
 
 def test_a_real_interrupted_agent_is_asked_for_the_rest(tmp_path):
@@ -160,20 +163,20 @@ def test_a_real_interrupted_agent_is_asked_for_the_rest(tmp_path):
                 Listening(session),
                 ModelRef(str(made.path), "onnxruntime"),
                 data,
-                metric="top1",
-                output=None,
+                scoring=TOP1,
                 tick=tick,
                 unfinished=unfinished,
             )
 
     with pytest.raises(KeyboardInterrupt):
         once()
-    first = unfinished.recall("top1", count)
+    first = unfinished.recall(TOP1, count)
     told.clear()
     whole = once()
 
     assert 0 < first.n < count
     assert min(done for stage, done, _ in told if stage == "score") > first.n
     assert whole.n == count
-    assert whole.predictions == tuple(best.tolist())
-    assert whole.predictions[: first.n] == first.predictions
+    predicted = read_table(whole, "top1").stack()[:, 1]
+    assert predicted.tolist() == best.tolist()
+    assert read_table(first, "top1").stack()[:, 1].tolist() == best[: first.n].tolist()

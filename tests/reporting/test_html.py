@@ -127,7 +127,7 @@ def test_a_device_measurement_goes_before_that_of_the_host_and_is_named(tmp_path
 
 
 def test_a_missing_figure_says_not_measured_and_is_never_zero(tmp_path):
-    bare = measurement(0, 40_403, 0, tally=None, latency=(), peak_rss_bytes=None)
+    bare = measurement(0, 40_403, 0, scores=(), latency=(), peak_rss_bytes=None)
     lines = [
         begin(),
         candidate("original", baseline=True, measurements=[bare]),

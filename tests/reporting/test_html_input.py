@@ -134,7 +134,7 @@ def test_a_build_without_candidates_still_gives_a_page(tmp_path):
 
 def test_an_interval_without_an_end_is_called_unbounded(tmp_path):
     lines = usual_lines()
-    lines[3]["comparison"]["interval_points"] = [-0.25, float("inf")]
+    lines[3]["comparison"]["interval"] = [-0.25, float("inf")]
 
     words, _, text = page(build_folder(tmp_path, lines))
 

@@ -9,10 +9,12 @@ from edgekit.bundle.manifest import StorageVariant, get_release_name
 from edgekit.bundle.results import Candidate, Measurement, Rejection
 from edgekit.bundle.runtime_pairs import PairSide, find_pairs
 from edgekit.config.profile import get_runtime
+from edgekit.metrics.comparison import Comparison
+from edgekit.metrics.metric import Metric
+from edgekit.metrics.registry import get_metric
 from edgekit.pipeline.build import BuildOutcome
-from edgekit.pipeline.noninferiority import Comparison
 from edgekit.pipeline.search.recipe_names import format_method
-from edgekit.reporting.text_tables import format_accuracy, format_size, format_table
+from edgekit.reporting.text_tables import format_size, format_table
 
 _ENCODED = {"packed": "to download (packed)", "raw": "to download"}
 
@@ -140,13 +142,37 @@ def _encode_candidate(outcome: BuildOutcome, candidate: Candidate) -> dict[str, 
 
 
 def _format_candidates(outcome: BuildOutcome) -> str:
-    head = ["candidate", "file", "download", "accuracy", "drop", "p50 ms", "p95 ms", "peak RSS"]
+    metrics = [get_metric(name) for name in outcome.inputs.scoring.names]
+    titles = [_get_heading(metric, alone=len(metrics) == 1) for metric in metrics]
+    drops = [_get_drop_heading(c) for c in _iter_comparisons(outcome)]
+    head = ["candidate", "file", "download", *titles, *drops, "p50 ms", "p95 ms", "peak RSS"]
     rows = [[*head, ""]]
     for candidate in outcome.found.candidates:
         for measured in candidate.measurements:
             compared = outcome.compared[candidate.key]
             rows.append(_format_candidate(outcome, candidate, measured, compared))
     return format_table(rows)
+
+
+def _iter_comparisons(outcome: BuildOutcome) -> tuple[Comparison, ...]:
+    """Return the comparisons of the original with itself: one for each metric."""
+    first = outcome.compared[outcome.found.baseline.key]
+    return (first, *first.guards)
+
+
+def _get_heading(metric: Metric, *, alone: bool) -> str:
+    return metric.title if alone or metric.name == metric.title else metric.name
+
+
+def _get_drop_heading(compared: Comparison) -> str:
+    return {"points": "drop", "%": "worse by %", "": "worse by"}[compared.unit]
+
+
+def _format_drops(compared: Comparison) -> list[str]:
+    return [
+        f"{each.drop:+.2f}" if each.unit else f"{each.drop:+.3g}"
+        for each in (compared, *compared.guards)
+    ]
 
 
 def _format_pairs(outcome: BuildOutcome) -> list[str]:
@@ -172,12 +198,12 @@ def _make_side(outcome: BuildOutcome, candidate: Candidate) -> PairSide:
         method=format_method(candidate.recipe.steps),
         format=candidate.model.format,
         p50_ms=timed[-1].quiet_p50_ms if timed else None,
-        drop_points=outcome.compared[candidate.key].drop_points,
+        drop=outcome.compared[candidate.key].drop,
     )
 
 
 def _format_side(side: PairSide) -> list[str]:
-    drop = side.drop_points
+    drop = side.drop
     return [
         f"{side.p50_ms:.3g}" if side.p50_ms is not None else "-",
         f"{drop:+.2f}" if drop is not None else "-",
@@ -187,7 +213,7 @@ def _format_side(side: PairSide) -> list[str]:
 def _format_candidate(
     outcome: BuildOutcome, candidate: Candidate, measured: Measurement, compared: Comparison
 ) -> list[str]:
-    times, tally = measured.times, measured.tally
+    times = measured.times
     mark = "chosen" if candidate is outcome.found.chosen else ""
     if candidate.verdict and not candidate.verdict.passes:
         mark = "fails"
@@ -197,8 +223,8 @@ def _format_candidate(
         f"{candidate.recipe.name} ({measured.source})",
         format_size(measured.model_bytes),
         format_size(measured.update_bytes),
-        format_accuracy(tally.correct, tally.n) if tally else "-",
-        f"{compared.drop_points:+.2f}",
+        *(str(each) for each in measured.scores),
+        *_format_drops(compared),
         f"{times.quiet_p50_ms:.3g}" if times else "-",
         f"{times.p95_ms:.3g}" if times else "-",
         format_size(measured.peak_rss_bytes),

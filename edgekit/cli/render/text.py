@@ -162,10 +162,7 @@ def format_bench_results(results: Iterable[BenchResult]) -> str:
 
 
 def _iter_bench_lines(result: BenchResult) -> Iterable[str]:
-    tally = result.tally
-    accuracy = (
-        f", accuracy {format_accuracy(tally.correct, tally.n)} ({tally.metric})" if tally else ""
-    )
+    accuracy = "".join(f", {each.title} {each} ({each.metric})" for each in result.scores)
     yield (
         f"{result.host}: {_format_times(result.times)}, "
         f"peak RSS {format_size(result.peak_rss_bytes)}, "
@@ -251,12 +248,12 @@ def _iter_provenance(model: Provenance | None) -> Iterable[str]:
     if model is None:
         return
     yield model.recipe
+    drop = f", drop {model.drop:+.2f} {model.unit}".rstrip() if model.drop is not None else ""
     if model.n and model.correct is not None:
-        accuracy = (
-            f"accuracy {format_accuracy(model.correct, model.n)} ({model.metric}, {model.source}"
-        )
-        drop = f", drop {model.drop_points:+.2f}" if model.drop_points is not None else ""
-        yield f"{accuracy}{drop})"
+        accuracy = f"accuracy {format_accuracy(model.correct, model.n)}"
+        yield f"{accuracy} ({model.metric}, {model.source}{drop})"
+    elif model.n and model.value is not None:
+        yield f"{model.metric} {model.value:.4g} ({model.n} samples, {model.source}{drop})"
 
 
 def format_profiles(found: Iterable[DeviceProfile]) -> str:

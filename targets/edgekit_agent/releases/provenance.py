@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any, Optional
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional
 
 from edgekit_agent import strictjson
+from edgekit_agent.protocol import mark_added
 
 MANIFEST = "manifest.json"
 MOST_MANIFEST_BYTES = 64 << 20
@@ -17,8 +18,10 @@ _MOST_TEXT = 1000
 class Provenance:
     """Recipe and accuracy of the model of a release.
 
-    In the last scoring, on ``source`` (``host`` or ``device:NAME``), ``correct`` of ``n`` samples
-    were correct by ``metric``. ``drop_points`` is the loss of accuracy against the original.
+    In the last scoring, on ``source`` (``host`` or ``device:NAME``), ``metric`` was ``value`` on
+    ``n`` samples, of which ``correct`` were correct where the metric counts them. ``drop`` is the
+    loss against the original in ``unit``: points, %, or that of the metric; ``drop_points`` the
+    same in points alone.
     """
 
     recipe: str
@@ -27,6 +30,9 @@ class Provenance:
     n: Optional[int] = None
     source: str = ""
     drop_points: Optional[float] = None
+    value: Optional[float] = field(default=None, metadata=mark_added())
+    drop: Optional[float] = field(default=None, metadata=mark_added())
+    unit: str = field(default="points", metadata=mark_added())
 
 
 def read_provenance(folder: str) -> Optional[Provenance]:
@@ -35,15 +41,22 @@ def read_provenance(folder: str) -> Optional[Provenance]:
         with open(os.path.join(folder, MANIFEST), "rb") as file:
             manifest = strictjson.load(file, MOST_MANIFEST_BYTES)
         scored = [m for m in manifest["measurements"] if m["n"]]
-        last = scored[-1] if scored else {"correct": None, "n": None, "source": ""}
-        drop = manifest["verdict"].get("comparison", {}).get("drop_points")
+        nothing: Dict[str, Any] = {"correct": None, "n": None, "source": ""}
+        last = scored[-1] if scored else nothing
+        metric = _check_type(manifest["metric"], str)
+        found = manifest["verdict"].get("comparison", {})
+        points = found.get("drop_points")  # of version 0.1
+        drop, unit = found.get("drop", points), found.get("unit", "points")
         return Provenance(
             recipe=_check_type(manifest["recipe"]["name"], str),
-            metric=_check_type(manifest["metric"], str),
+            metric=metric,
             correct=_check_type(last["correct"], int, type(None)),
             n=_check_type(last["n"], int, type(None)),
             source=_check_type(last["source"], str),
-            drop_points=_check_type(drop, float, int, type(None)),
+            drop_points=_check_type(drop if unit == "points" else None, float, int, type(None)),
+            value=_check_type(last.get("scores", {}).get(metric), float, int, type(None)),
+            drop=_check_type(drop, float, int, type(None)),
+            unit=_check_type(unit, str),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # the release is served without it

@@ -1,0 +1,60 @@
+"""Rows of statistics as text, for messages between host and agent."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, List, Sequence
+
+import numpy as np
+
+from edgekit_agent.results import Statistics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def encode_rows(metric: str, rows: Sequence[NDArray[np.float64]]) -> Statistics:
+    """Encode the rows of consecutive samples."""
+    lengths = np.array([row.size for row in rows], "<u4")
+    values = np.concatenate(rows) if rows else np.zeros(0)
+    equal = not rows or bool((lengths == lengths[0]).all() and lengths[0])
+    return Statistics(
+        metric,
+        _to_text(np.ascontiguousarray(values, "<f8")),
+        "" if equal else _to_text(lengths),
+    )
+
+
+def decode_rows(statistics: Statistics, n: int) -> List[NDArray[np.float64]]:
+    """Decode the rows of ``n`` samples.
+
+    Raises:
+        ValueError: they are not such rows, or a value is not finite.
+    """
+    values = np.frombuffer(_to_bytes(statistics.values, 8), "<f8").astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+    if statistics.lengths:
+        lengths = np.frombuffer(_to_bytes(statistics.lengths, 4), "<u4").astype(np.int64)
+    else:
+        if values.size % n if n else values.size:
+            raise ValueError(f"{values.size} values are not equal rows of {n} samples")
+        lengths = np.full(n, values.size // max(n, 1))
+    if lengths.size != n or int(lengths.sum()) != values.size:
+        raise ValueError(f"{lengths.size} rows of {int(lengths.sum())} values, not {n} samples")
+    return np.split(values, np.cumsum(lengths)[:-1]) if n else []
+
+
+def _to_text(array: NDArray[np.generic]) -> str:
+    return base64.b64encode(array.tobytes()).decode("ascii")
+
+
+def _to_bytes(text: str, size: int) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"not base64: {error}") from error
+    if len(data) % size:
+        raise ValueError(f"{len(data)} bytes are not numbers of {size} bytes")
+    return data
