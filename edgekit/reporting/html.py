@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,28 +11,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from edgekit.bundle.latency_stats import LatencySummary
 from edgekit.bundle.layer_report import LayerCost
 from edgekit.bundle.manifest import REPORT, Manifest
-from edgekit.bundle.results import MIB, Check, Measurement, Score
+from edgekit.bundle.results import MIB, Measurement, Score
 from edgekit.bundle.runtime_pairs import FormatPair, PairSide, find_pairs
 from edgekit.pipeline.results_log import BuildFacts, CandidateLine, read_facts
 from edgekit.reporting import plots
+from edgekit.reporting.figures import (
+    LABELS,
+    compute_used_percent,
+    format_figure,
+    format_label,
+    format_place,
+    format_size,
+    format_value,
+    get_unit,
+)
 from edgekit_agent.files import write_atomic
-
-_NOT_MEASURED = "not measured"
-_LABELS = {
-    "model_mib": "Model size",
-    "transfer_mib": "Download size",
-    "peak_rss_mib": "Peak memory",
-    "latency_p95_ms": "Latency, 95th percentile",
-    "accuracy_drop_points": "Accuracy drop",
-}
-_UNITS = {
-    "percent": "%",
-    "mib": "MiB",
-    "ms": "ms",
-    "points": "points",
-    "mj": "mJ",
-    "bytes": "bytes",
-}
 
 
 def write_report(build_dir: Path) -> Path:
@@ -185,20 +177,15 @@ def _build_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        figure=_format_figure,
-        value=_format_value,
-        size=_format_size,
-        label=_format_label,
-        unit=_get_unit,
-        place=_format_place,
-        used=_compute_used_percent,
+        figure=format_figure,
+        value=format_value,
+        size=format_size,
+        label=format_label,
+        unit=get_unit,
+        place=format_place,
+        used=compute_used_percent,
     )
     return environment
-
-
-def _format_value(score: Score) -> str:
-    """Return the value of a metric without its counts."""
-    return f"{100 * score.value:.2f} %" if score.is_share else f"{score.value:.4g}"
 
 
 def _get_letter(index: int) -> str:
@@ -265,7 +252,7 @@ def _choose_headline(judged: Row | None) -> tuple[Literal["holds", "open", "fail
 def _collect_limits(rows: tuple[Row, ...], manifest: Manifest | None) -> dict[str, float | None]:
     """Collect the limits of the verdicts; limits that no verdict has are those of the profile."""
     budget = manifest.profile.budget.model_dump() if manifest is not None else {}
-    limits: dict[str, float | None] = {name: budget.get(name) for name in _LABELS}
+    limits: dict[str, float | None] = {name: budget.get(name) for name in LABELS}
     for row in rows:
         for check in row.line.verdict.checks if row.line.verdict else ():
             limits[check.name] = check.limit
@@ -365,51 +352,3 @@ def _build_layer_bars(rows: tuple[LayerRow, ...]) -> plots.LayerBars | None:
     return plots.build_layer_bars(
         [plots.LayerBar(name=r.cost.layer, divergence=r.divergence, bytes=r.bytes) for r in rows]
     )
-
-
-# ---------------------------------------------------------------- filters of the template
-
-
-def _format_figure(value: float | None, digits: int = 3) -> str:
-    """Format a number with the given count of significant digits."""
-    if value is None:
-        return _NOT_MEASURED
-    if not math.isfinite(value):
-        return "unbounded"
-    if value == 0:
-        return "0"
-    whole = math.floor(math.log10(abs(value))) + 1
-    return f"{value:,.{min(max(digits - whole, 0), 6)}f}".replace("-", "\u2212")
-
-
-def _format_size(count: int | None) -> str:
-    """Format a number of bytes in KiB or MiB."""
-    if count is None:
-        return _NOT_MEASURED
-    if count < MIB:
-        return f"{_format_figure(count / 1024)} KiB"
-    return f"{_format_figure(count / MIB)} MiB"
-
-
-def _format_label(check: Check) -> str:
-    """Return the name of a check in words."""
-    stem, _, tail = check.name.rpartition("_")
-    plain = stem if tail in _UNITS and stem else check.name
-    return _LABELS.get(check.name, plain.replace("_", " ").capitalize())
-
-
-def _get_unit(check: Check) -> str:
-    """Return the unit at the end of a check's name."""
-    return _UNITS.get(check.name.rpartition("_")[2], "")
-
-
-def _format_place(source: str) -> str:
-    """Return in words where a value was measured."""
-    return "build host" if source == "host" else source.replace("device:", "device ", 1)
-
-
-def _compute_used_percent(check: Check) -> float | None:
-    """Compute the used share of a check's limit in percent, at most 100."""
-    if check.measured is None or check.limit <= 0 or not math.isfinite(check.measured):
-        return None
-    return round(min(max(100 * check.measured / check.limit, 0), 100), 1)
