@@ -21,6 +21,7 @@ from edgekit.metrics.metric import (
     TargetReader,
     aggregate_sums,
 )
+from edgekit.metrics.rows import divide
 from edgekit_agent.scoring import MetricOptions
 
 # Share of the sum of squares below which a variance is a rounding error.
@@ -28,7 +29,7 @@ _SMALLEST_VARIANCE = 1e-12
 
 
 def _divide(sums: Floats) -> Floats:
-    return _divide_or_nan(sums[:, 0], sums[:, 1])
+    return divide(sums[:, 0], sums[:, 1])
 
 
 def _divide_root(sums: Floats) -> Floats:
@@ -59,7 +60,7 @@ def prepare_r2(table: Table, options: MetricOptions) -> Aggregate:
         around_zero = weights @ squares
         around_mean = around_zero - sums * sums / weights.sum(axis=1)[:, None]
         around_mean[around_mean <= _SMALLEST_VARIANCE * around_zero] = 0
-        return np.asarray((1 - _divide_or_nan(weights @ errors, around_mean)).mean(axis=1))
+        return np.asarray((1 - divide(weights @ errors, around_mean)).mean(axis=1))
 
     return compute
 
@@ -106,12 +107,6 @@ def compute_mean_direction(read: TargetReader, options: MetricOptions) -> float 
             direction += values / (np.sqrt((values * values).sum()) or 1.0)
     predict = broadcast_to_target(direction)
     return abs(evaluate_predictor("cosine", prepare_first_mean, read, options, predict))
-
-
-def _divide_or_nan(numerator: Floats, denominator: Floats) -> Floats:
-    """Divide; NaN where the denominator is 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(denominator > 0, numerator / denominator, np.nan)
 
 
 METRICS = (

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.rows import average_defined, divide
 from edgekit_agent.metrics.segmentation import MOST_CLASSES
 from edgekit_agent.scoring import MetricOptions
 
@@ -88,24 +89,15 @@ def _divide_dice(counts: Floats) -> Floats:
 
 
 def _divide_present(numerator: Floats, denominator: Floats, target: Floats) -> Floats:
-    is_present = target > 0
-    return np.where(is_present, numerator / np.where(is_present, denominator, 1), np.nan)
+    return divide(numerator, np.where(target > 0, denominator, 0))
 
 
 def _average_iou(counts: Floats) -> Floats:
-    return _average_present(_divide_iou(counts))
+    return average_defined(_divide_iou(counts))
 
 
 def _average_dice(counts: Floats) -> Floats:
-    return _average_present(_divide_dice(counts)[:, 1:])
-
-
-def _average_present(values: Floats) -> Floats:
-    """Return the mean of each row without its NaN; NaN without other values."""
-    present = ~np.isnan(values)
-    number = present.sum(axis=1)
-    sums = np.where(present, values, 0).sum(axis=1)
-    return np.where(number > 0, sums / np.maximum(number, 1), np.nan)
+    return average_defined(_divide_dice(counts)[:, 1:])
 
 
 def _name_classes(values: Floats) -> dict[int, float]:

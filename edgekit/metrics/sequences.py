@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from edgekit.metrics.constant_predictors import evaluate_predictor
 from edgekit.metrics.metric import Floats, Margin, Metric, TargetReader, Targets, aggregate_sums
 from edgekit.metrics.regression import prepare_mean
+from edgekit.metrics.rows import divide
+from edgekit_agent.metrics.texts import read_text
 from edgekit_agent.scoring import MetricOptions
 
 # Mean negative log probability whose exponential is still finite.
@@ -19,8 +21,7 @@ _MOST_NATS = 700.0
 
 
 def _divide_exponential(sums: Floats) -> Floats:
-    means = sums[:, 0] / sums[:, 1]
-    return np.asarray(np.exp(np.minimum(means, _MOST_NATS)))
+    return np.asarray(np.exp(np.minimum(divide(sums[:, 0], sums[:, 1]), _MOST_NATS)))
 
 
 prepare_perplexity = aggregate_sums(_divide_exponential)
@@ -29,18 +30,32 @@ prepare_perplexity = aggregate_sums(_divide_exponential)
 def evaluate_constant_text(name: str) -> Callable[[TargetReader, MetricOptions], float | None]:
     """Return the function that computes the error rate of a constant text.
 
-    It is the empty or the most common text, whichever is better.
+    It is the best of three: the empty one, the most common one, and the one that has the most
+    common character (cer) or word (wer) at each position.
     """
 
     def compute(read: TargetReader, options: MetricOptions) -> float | None:
-        texts = Counter(tuple(targets["y"].reshape(-1).tolist()) for targets in read())
-        common = np.array(texts.most_common(1)[0][0], np.int32)
+        texts = [
+            read_text(targets["y"], options, f"the target of sample {number}", name)
+            for number, targets in enumerate(read())
+        ]
+        common = Counter(texts).most_common(1)[0][0]
+        usual = "".join(_choose_items(texts))
+        if name == "wer":
+            usual = " ".join(_choose_items([text.split() for text in texts]))
         return min(
-            evaluate_predictor(name, prepare_mean, read, options, partial(_ignore_input, text))
-            for text in (np.zeros(0, np.int32), common)
+            evaluate_predictor(name, prepare_mean, read, options, partial(_return_text, text))
+            for text in {"", common, usual}
         )
 
     return compute
+
+
+def _choose_items(sequences: Sequence[Sequence[str]]) -> list[str]:
+    """Return the most common item of each position, up to the median length."""
+    length = int(np.median([len(items) for items in sequences]))
+    columns = ([items[i] for items in sequences if len(items) > i] for i in range(length))
+    return [Counter(column).most_common(1)[0][0] for column in columns]
 
 
 def compute_unigram_perplexity(read: TargetReader, options: MetricOptions) -> float | None:
@@ -55,10 +70,10 @@ def compute_largest_token_share(read: TargetReader, options: MetricOptions) -> f
     return float(shares.max()) if shares.size else None
 
 
-def _ignore_input(text: NDArray[np.int32], targets: Targets) -> NDArray[np.int32]:
-    """Return the text, whatever the targets are."""
+def _return_text(text: str, targets: Targets) -> NDArray[np.int32]:
+    """Return the text as code points, whatever the targets are."""
     del targets
-    return text
+    return np.array([ord(character) for character in text], np.int32)
 
 
 def _compute_token_shares(read: TargetReader, options: MetricOptions) -> NDArray[np.float64]:

@@ -61,6 +61,8 @@ def test_one_channel_is_compared_with_the_threshold():
     low = MetricOptions(threshold=0.3)
     assert compute_value("dice", scores[:, None], targets, low) == pytest.approx(2 * 2 / (2 + 3))
     assert compute_value("miou", scores, targets, low) == pytest.approx((2 / 3 + 1 / 2) / 2)
+    logits = MetricOptions(logits=True)
+    assert compute_value("dice", scores, targets, logits) == pytest.approx(2 * 3 / (3 + 4))
 
 
 def test_ignored_positions_do_not_count():

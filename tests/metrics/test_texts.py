@@ -41,6 +41,14 @@ def test_error_rates_equal_those_of_jiwer(pairs):
     assert compute_rate("wer", outputs, targets) == pytest.approx(wer, abs=1e-12)
 
 
+def test_long_texts_are_compared_as_jiwer_does():
+    rng = np.random.default_rng(0)
+    output, target = ("".join(rng.choice(list("abcd "), 700)) for _ in range(2))
+    cer, wer = jiwer.cer(target, output), jiwer.wer(target, output)
+    assert compute_rate("cer", [output], [target]) == pytest.approx(cer, abs=1e-12)
+    assert compute_rate("wer", [output], [target]) == pytest.approx(wer, abs=1e-12)
+
+
 def test_rows_have_edits_length_and_whether_the_text_is_exact():
     assert compute_row("cer", encode("kitten"), encode("sitting")).tolist() == [3, 7, 0]
     assert compute_row("cer", encode(" ok "), encode("ok")).tolist() == [0, 2, 1]
@@ -65,11 +73,21 @@ def test_weights_count_like_repeated_samples(name):
     check_weights(name, compute_table(name, map(encode, outputs), map(encode, targets)))
 
 
-def test_the_trivial_text_is_the_most_common_one_or_none():
-    texts = [encode(text) for text in ("stop", "stop", "go")]
-    assert compute_trivial("cer", texts) == pytest.approx(3 / 10)
-    assert compute_trivial("wer", texts) == pytest.approx(1 / 3)
-    assert compute_trivial("cer", [encode("abcd"), encode("ef"), encode("g")]) == 1
+@pytest.mark.parametrize(
+    ("name", "texts", "value"),
+    [
+        ("cer", ("stop", "stop", "go"), 3 / 10),
+        ("wer", ("stop", "stop", "go"), 1 / 3),
+        ("cer", ("abcd", "ef", "g", "h"), 7 / 8),
+        ("cer", ("A-12", "A-35", "B-15"), 3 / 12),
+        ("wer", ("turn left now", "turn right here", "go right now"), 3 / 9),
+        ("cer", ("", "a"), 1),
+    ],
+)
+def test_the_trivial_text_is_empty_or_the_most_common_one_or_that_of_each_position(
+    name, texts, value
+):
+    assert compute_trivial(name, map(encode, texts)) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +97,8 @@ def test_the_trivial_text_is_the_most_common_one_or_none():
 def test_outputs_that_are_no_text_are_refused(output, said):
     with pytest.raises(AgentError, match=said):
         compute_row("cer", output, encode("a"))
+    with pytest.raises(AgentError, match=said):
+        compute_trivial("cer", [output])
 
 
 @pytest.mark.zoo

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Tuple
 import numpy as np
 
 from edgekit_agent.failures import AgentError
+from edgekit_agent.metrics.portable_math import sigmoid
 from edgekit_agent.metrics.shapes import move_classes_last, read_integers
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _read_classes(
         return _choose_largest(scores, options, shape), scores.shape[-1]
     if output.dtype.kind in "iu":
         return output.reshape(shape).astype(np.int64), options.classes
+    scores = sigmoid(scores) if options.logits else scores
     return (scores > options.threshold).reshape(shape).astype(np.int64), 2
 
 

@@ -30,23 +30,34 @@ def compare_words(sample: ScoredSample, options: MetricOptions) -> NDArray[np.fl
     return _compare(output.split(), target.split())
 
 
-def count_edits(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Count the insertions, deletions and substitutions between two sequences."""
-    numbers: Dict[Any, int] = {}
-    coded = [[numbers.setdefault(item, len(numbers)) for item in part] for part in (first, second)]
-    short, long = sorted(coded, key=len)
-    row = np.arange(len(long) + 1)
-    places = row.copy()
-    items = np.array(long, np.int64)
-    for item in short:
-        changed = np.minimum(row[1:] + 1, row[:-1] + (items != item))
-        row = np.concatenate([row[:1] + 1, changed])
-        # An insertion adds 1 to the value on the left, any number of times.
-        row = np.minimum.accumulate(row - places) + places
-    return int(row[-1])
+def count_edits(first: Sequence[str], second: Sequence[str]) -> int:
+    """Count the insertions, deletions and substitutions between two sequences.
+
+    The differences of neighboring distances, +1 or -1, are bits of integers (Myers 1999 in the
+    form of Hyyrö 2003), so that a column of the distances is updated at once.
+    """
+    if not first:
+        return len(second)
+    places: Dict[str, int] = {}
+    for place, item in enumerate(first):
+        places[item] = places.get(item, 0) | 1 << place
+    edits, last, mask = len(first), 1 << (len(first) - 1), (1 << len(first)) - 1
+    # Where the distance grows or falls from one item of the first sequence to the next.
+    grows_down, falls_down = mask, 0
+    for item in second:
+        equal = places.get(item, 0)
+        diagonal = (((equal & grows_down) + grows_down) ^ grows_down) | equal
+        grows = falls_down | ~(diagonal | grows_down)
+        falls = grows_down & diagonal
+        edits += bool(grows & last) - bool(falls & last)
+        grows, falls = grows << 1 | 1, falls << 1
+        vertical = equal | falls_down
+        grows_down = (falls | ~(vertical | grows)) & mask
+        falls_down = grows & vertical & mask
+    return edits
 
 
-def _compare(output: Sequence[Any], target: Sequence[Any]) -> NDArray[np.float64]:
+def _compare(output: Sequence[str], target: Sequence[str]) -> NDArray[np.float64]:
     edits = 0 if output == target else count_edits(output, target)
     return np.array([edits, len(target), edits == 0], np.float64)
 
@@ -54,15 +65,19 @@ def _compare(output: Sequence[Any], target: Sequence[Any]) -> NDArray[np.float64
 def _read_texts(sample: ScoredSample, options: MetricOptions, metric: str) -> tuple[str, str]:
     name = "text" if options.output is None and "text" in sample.outputs else options.output
     return (
-        _read_text(
+        read_text(
             sample.get_output(name), options, f"the output of sample {sample.number}", metric
         ),
-        _read_text(sample.get_target(), options, f"the target of sample {sample.number}", metric),
+        read_text(sample.get_target(), options, f"the target of sample {sample.number}", metric),
     )
 
 
-def _read_text(values: NDArray[Any], options: MetricOptions, source: str, metric: str) -> str:
-    """Return code points as a text, without the ignored one and whitespace at both ends."""
+def read_text(values: NDArray[Any], options: MetricOptions, source: str, metric: str) -> str:
+    """Return code points as a text, without the ignored one and whitespace at both ends.
+
+    Raises:
+        AgentError: ``bad_job``; the values are no code points.
+    """
     if values.dtype.kind not in "iu" and values.size:
         raise AgentError(
             "bad_job",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from edgekit_agent.metrics import ScoredSample, Statistic
     from edgekit_agent.scoring import MetricOptions
 
+# Scores in memory as float64 at a time.
+_MOST_VALUES = 1 << 20
+
 
 def compute_surprise(sample: ScoredSample, options: MetricOptions) -> NDArray[np.float64]:
     """Return the sum of the negative log probabilities of the tokens, and their number.
@@ -27,17 +30,23 @@ def compute_surprise(sample: ScoredSample, options: MetricOptions) -> NDArray[np
     scores, tokens = _read_tokens(sample, options, "perplexity")
     if not tokens.size:
         return np.zeros(0)
-    if scores.min() >= 0 and np.abs(scores.sum(axis=1) - 1).max() < 1e-3:
+    if scores.min() >= 0 and np.abs(scores.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3:
         raise AgentError(
             "bad_job",
             f"metric perplexity: the output of sample {sample.number} has probabilities, not "
             "logits",
             hint="score the output before the softmax",
         )
-    losses = -log_softmax(scores)[np.arange(tokens.size), tokens]
+    losses = np.empty(tokens.size)
+    step = max(1, _MOST_VALUES // scores.shape[1])
+    for start in range(0, tokens.size, step):
+        part = slice(start, start + step)
+        logs = log_softmax(scores[part])
+        losses[part] = -logs[np.arange(len(logs)), tokens[part]]
     if not np.isfinite(losses).all():
         raise AgentError(
-            "model_failed", f"the output of sample {sample.number} gives a token probability 0"
+            "model_failed",
+            f"the output of sample {sample.number} is not finite, or a token has probability 0",
         )
     return np.array([losses.sum(), losses.size], np.float64)
 
@@ -52,7 +61,7 @@ def count_hits(sample: ScoredSample, options: MetricOptions) -> NDArray[np.float
 
 def _read_tokens(
     sample: ScoredSample, options: MetricOptions, metric: str
-) -> Tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> Tuple[NDArray[Any], NDArray[np.int64]]:
     """Return scores [n, V] and tokens [n] of the scored positions."""
     target = read_integers(sample.get_target(), f"the target of sample {sample.number}")
     output = sample.get_output(options.output)
@@ -73,8 +82,7 @@ def _read_tokens(
                 f"{vocabulary - 1}",
                 hint=f"set ignore = {token} if it is not scored",
             )
-    scores = output.reshape(-1, vocabulary)[is_scored]
-    return np.ascontiguousarray(scores, np.float64), tokens
+    return output.reshape(-1, vocabulary)[is_scored], tokens
 
 
 STATISTICS: Dict[str, Statistic] = {

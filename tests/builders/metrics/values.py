@@ -42,8 +42,10 @@ def compute_value(name, outputs, targets, options=None, output_name="scores"):
 def compute_trivial(name, targets, options=None):
     """Value of the best predictor that ignores its input."""
 
+    arrays = [{"y": np.asarray(target)} for target in targets]
+
     def read():
-        return ({"y": np.asarray(target)} for target in targets)
+        return iter(arrays)
 
     return get_metric(name).compute_trivial(read, options or MetricOptions())
 
