@@ -15,9 +15,10 @@ from edgekit.config.project import PreprocessSettings
 from edgekit.data.column_rows import check_finite, read_column
 from edgekit.data.groups import SEQUENCE, SLICE, SampleGroups, is_group_name, read_groups
 from edgekit.data.input_settings import WHOLE, Feeding, RecurrentState
-from edgekit.data.readers import Table, read_table
+from edgekit.data.readers import read_table
 from edgekit.data.stored_arrays import store_array
 from edgekit.data.subsets import select_rows
+from edgekit.data.table import Table
 from edgekit.data.targets import (
     LABELS,
     TargetUse,
@@ -98,6 +99,8 @@ def open_dataset(
     Raises:
         UserError: The source cannot be read, or does not fit the model; names the column.
     """
+    feeding = feeding or Feeding()
+    fed = feeding.constants.keys() | feeding.states.keys()
     table = read_table(
         source,
         folder=folder,
@@ -105,10 +108,10 @@ def open_dataset(
         settings=settings,
         gray=_is_gray(signature),
         most=most,
+        inputs=[spec for spec in signature.inputs if spec.name not in fed],
         tick=tick,
     )
     preprocess = settings.to_preprocess() if settings else None
-    feeding = feeding or Feeding()
     names = {column.name for column in table.columns}
     carried = {name: state for name, state in feeding.states.items() if name not in names}
     elsewhere = carried.keys() | feeding.constants.keys()

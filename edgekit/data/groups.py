@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.column_rows import read_column, read_texts
-from edgekit.data.readers import Table
+from edgekit.data.table import Table
 from edgekit.errors import UserError
 from edgekit_agent.samples import Column
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.project import InputTable, Number, ScalarOrList
-from edgekit.data.readers import read_array
+from edgekit.data.table import read_array
 from edgekit.errors import UserError, first_line
 from edgekit.model import Signature, TensorSpec
 from edgekit_agent.samples import Samples

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import lzma
-import math
-import operator
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.config.project import PreprocessSettings
+from edgekit.data.csv_tables import read_csv
 from edgekit.data.images import ImageSettings, compute_files_digest, decode_folder, save_array
+from edgekit.data.table import Table, build_table, describe_array
 from edgekit.errors import UserError
+from edgekit.model import TensorSpec
 from edgekit.progress import Tick, ignore_progress
 from edgekit_agent.files import open_atomic, sha256_of
-from edgekit_agent.samples import Column
 
 _CHUNK = 1 << 20
-_MOST_BYTES = 1 << 62
+_TABLES = (".csv", ".tsv")
 # Exceptions of reading a damaged, encrypted or mislabeled file.
 _DAMAGE = (
     OSError,
@@ -42,20 +40,6 @@ _DAMAGE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Named columns of one source; ``digest`` covers their contents.
-
-    ``texts`` names the columns that hold text: a row has the code points (int32) of a text on its
-    last axis, followed by zeros.
-    """
-
-    source: str
-    columns: tuple[Column, ...]
-    digest: str
-    texts: frozenset[str] = frozenset()
-
-
 def read_table(
     source: str,
     *,
@@ -64,9 +48,10 @@ def read_table(
     settings: PreprocessSettings | None = None,
     gray: bool = False,
     most: int | None = None,
+    inputs: Sequence[TensorSpec] = (),
     tick: Tick = ignore_progress,
 ) -> Table:
-    """Read the columns of a ``.npz``, a folder of ``.npy`` or images, or a ``module:function``.
+    """Read the columns of a file or a folder of any known kind, or of a ``module:function``.
 
     Args:
         source: The source, relative to ``folder``.
@@ -75,6 +60,7 @@ def read_table(
         settings: Resize and crop of images.
         gray: Decode images to one channel instead of three.
         most: Largest number of images to read from a folder; ``None`` = all.
+        inputs: Inputs of the model that the samples feed, for sources without arrays.
         tick: Progress callback of image decoding.
 
     Raises:
@@ -85,6 +71,8 @@ def read_table(
         if path.is_dir():
             images = ImageSettings(settings=settings, gray=gray, most=most)
             return _read_folder(source, path, cache, images, tick)
+        if path.is_file() and path.suffix.lower() in _TABLES:
+            return read_csv(source, path, cache, inputs)
         if path.is_file():
             return _read_npz(source, path, cache)
         if ":" in source:
@@ -114,7 +102,7 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
             if member.compress_type == zipfile.ZIP_STORED:
                 _verify_checksum(archive, member)
                 arrays.append(
-                    _describe_array(name, path, where, start=_find_data_start(path, member))
+                    describe_array(name, path, where, start=_find_data_start(path, member))
                 )
             else:
                 unpacked = cache / "columns" / digest / f"{_file_name(name)}.npy"
@@ -122,10 +110,10 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
                 if not are_files_sealed(seal, [unpacked]):
                     _unpack(archive, member, unpacked)
                     seal_files(seal, [unpacked])
-                arrays.append(_describe_array(name, unpacked, where))
+                arrays.append(describe_array(name, unpacked, where))
     if not arrays:
         raise UserError(f"{source}: contains no arrays")
-    return _build_table(source, arrays, digest)
+    return build_table(source, arrays, digest)
 
 
 def _file_name(name: str) -> str:
@@ -154,99 +142,14 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> 
             file.write(chunk)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Array:
-    """A column on disk, and whether its numbers are the code points of texts."""
-
-    column: Column
-    is_text: bool
-
-
-def _build_table(source: str, arrays: Iterable[_Array], digest: str) -> Table:
-    found = tuple(arrays)
-    return Table(
-        source=source,
-        columns=tuple(each.column for each in found),
-        digest=digest,
-        texts=frozenset(each.column.name for each in found if each.is_text),
-    )
-
-
-def _describe_array(name: str, path: Path, where: str, *, start: int = 0) -> _Array:
-    with path.open("rb") as file:
-        file.seek(start)
-        shape, dtype = _read_header(file, where)
-        offset = file.tell()
-        rows = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        file.seek(0, 2)
-        if file.tell() < offset + rows:
-            raise UserError(f"{where}: the array is truncated")
-    if not shape:
-        raise UserError(f"{where}: a single value instead of one entry per sample")
-    is_text = dtype.kind == "U"
-    if is_text:  # numpy stores each character as a code point in four bytes
-        shape, dtype = (*shape, dtype.itemsize // 4), np.dtype(np.int32)
-    return _Array(
-        column=Column(name, str(path.resolve()), offset, dtype.name, shape), is_text=is_text
-    )
-
-
-def read_array(path: Path, where: str) -> NDArray[Any]:
-    """Read a small ``.npy`` as a whole.
-
-    Raises:
-        UserError: The file cannot be read, holds no numbers, or is shorter than its header says.
-    """
-    try:
-        with path.open("rb") as file:
-            shape, dtype = _read_header(file, where)
-            _check_numeric(dtype, where)
-            wanted = math.prod(shape) * dtype.itemsize
-            data = file.read(min(wanted, path.stat().st_size))
-    except OSError as error:
-        raise UserError(f"{where}: {path}: cannot be read: {error.strerror}") from error
-    if len(data) < wanted:
-        raise UserError(f"{where}: {path}: the array is truncated")
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Read shape and dtype of a ``.npy`` without its data (format: numpy's NEP 1)."""
-    try:
-        version = np.lib.format.read_magic(file)
-        length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
-        header = ast.literal_eval(file.read(length).decode("latin1" if version[0] < 3 else "utf8"))
-        dtype, shape, in_fortran = (header[k] for k in ("descr", "shape", "fortran_order"))
-        dtype = np.dtype(dtype)
-        shape = tuple(operator.index(size) for size in shape)
-    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
-        raise UserError(f"{where}: not a numpy array: {error}") from error
-    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > _MOST_BYTES:
-        raise UserError(f"{where}: not a numpy array: invalid shape {list(shape)}")
-    if dtype.kind != "U":
-        _check_numeric(dtype, where)
-    if in_fortran and len(shape) > 1:
-        raise UserError(f"{where}: stored in Fortran order", hint="numpy.ascontiguousarray(array)")
-    if dtype.byteorder == ">":
-        raise UserError(f"{where}: stored big-endian", hint="array.astype(dtype.newbyteorder('<'))")
-    return shape, dtype
-
-
-def _check_numeric(dtype: np.dtype[Any], where: str) -> None:
-    if dtype.hasobject or dtype.fields or dtype.kind not in "biuf":
-        raise UserError(
-            f"{where}: contains {dtype}, not numbers", hint="store plain numeric arrays"
-        )
-
-
 def _read_folder(source: str, path: Path, cache: Path, how: ImageSettings, tick: Tick) -> Table:
     arrays = sorted(path.glob("*.npy"))
     if arrays:
-        found = (_describe_array(a.stem, a, f"{source}/{a.name}") for a in arrays)
-        return _build_table(source, found, compute_files_digest(arrays))
+        found = (describe_array(a.stem, a, f"{source}/{a.name}") for a in arrays)
+        return build_table(source, found, compute_files_digest(arrays))
     images = decode_folder(source, path, cache, how, tick)
     arrays = [images.folder / "x.npy", images.folder / "label.npy"]
-    return _build_table(source, (_describe_array(a.stem, a, source) for a in arrays), images.digest)
+    return build_table(source, (describe_array(a.stem, a, source) for a in arrays), images.digest)
 
 
 # ---------------------------------------------------------------- functions
@@ -264,9 +167,9 @@ def _read_function(source: str, folder: Path, cache: Path) -> Table:
         target = cache / "columns" / digest / "array.npy"
         save_array(target, array)
         lines.append(f"{name} {digest}")
-        found.append(_describe_array(name, target, f"{source}: {name}"))
+        found.append(describe_array(name, target, f"{source}: {name}"))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return _build_table(source, found, digest)
+    return build_table(source, found, digest)
 
 
 def _to_array(value: object, where: str) -> NDArray[Any]:

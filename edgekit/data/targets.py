@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.column_rows import check_finite, compute_text_lengths, iter_chunks, read_column
-from edgekit.data.readers import Table
 from edgekit.data.stored_arrays import store_array
+from edgekit.data.table import Table
 from edgekit.errors import UserError
 from edgekit_agent.metrics.ragged import cut_ragged, get_length_name
 from edgekit_agent.samples import TARGET, Column, Samples

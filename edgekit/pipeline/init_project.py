@@ -15,7 +15,8 @@ from edgekit.conversion.importers.source import SUFFIXES, detect_source, is_save
 from edgekit.data.dataset import is_scaled, open_dataset
 from edgekit.data.images import read_image_sizes
 from edgekit.data.input_settings import find_states
-from edgekit.data.readers import Table, read_table
+from edgekit.data.readers import read_table
+from edgekit.data.table import Table
 from edgekit.data.targets import LABELS
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
