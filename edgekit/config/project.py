@@ -19,6 +19,7 @@ FILE_NAME = "edgekit.toml"
 
 Positive = Annotated[float, Field(gt=0)]
 _MOST_CHARSET_BYTES = 4 << 20
+Side = Annotated[int, Field(ge=1, le=1 << 14)]
 
 
 class _Table(BaseModel):
@@ -65,14 +66,29 @@ class ModelTable(_Table):
 class PreprocessSettings(_Table):
     """``[data.preprocess]``: preprocessing of float inputs.
 
-    Images are resized (short side, bicubic) and center-cropped, in pixels; then ``(x * scale -
-    mean) / std`` is applied per channel; then NHWC data become NCHW if ``layout`` is NCHW.
+    Images are resized (short side, bicubic) and center-cropped, in pixels, or scaled to the size of
+    the model's input by ``resize_mode``; then ``(x * scale - mean) / std`` is applied per channel;
+    then NHWC data become NCHW if ``layout`` is NCHW.
     """
 
     resize: Annotated[int, Field(ge=1)] | None = None
     """Length of the short side in pixels; images are resized to it first."""
     crop: Annotated[int, Field(ge=1)] | None = None
     """Side in pixels of the square that is cut from the center."""
+    resize_mode: Literal["letterbox", "stretch"] | None = None
+    """How images get the size of the model's input: ``letterbox`` scales them to fit and pads the
+    rest, ``stretch`` changes their aspect ratio; both are bilinear. Needed for COCO annotations."""
+    size: tuple[Side, Side] | None = None
+    """Height and width for ``resize_mode``; needed only if the model leaves them free."""
+    pad: Annotated[int, Field(ge=0, le=255)] = 114
+    """Pixel value of the padding of ``letterbox``."""
+    pad_position: Literal["center", "corner"] = "center"
+    """Place of the image in ``letterbox``: in the center, or in the top left corner."""
+    order: Literal["RGB", "BGR"] = "RGB"
+    """Order of the channels of images, also of the values of ``mean`` and ``std``."""
+    categories: Literal["id", "position"] = "id"
+    """Class of a box with COCO annotations: the id of its category, or the position of this id
+    among all, counted from 0."""
     scale: float = 1.0
     """Factor of every value."""
     mean: float | Annotated[tuple[float, ...], Field(min_length=1)] = 0.0
@@ -81,6 +97,14 @@ class PreprocessSettings(_Table):
     """Number that the difference is divided by; a list has one for each channel."""
     layout: Literal["NCHW", "NHWC"] = "NHWC"
     """Layout that the model takes; the data are NHWC."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PreprocessSettings:
+        if self.resize_mode and (self.resize or self.crop):
+            raise ValueError("'resize_mode' excludes 'resize' and 'crop'")
+        if self.resize_mode is None and self.size:
+            raise ValueError("'size' needs 'resize_mode'")
+        return self
 
     def to_preprocess(self) -> Preprocess:
         """Return the part that runs beside the model, on the host and on the device."""

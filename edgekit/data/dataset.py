@@ -107,6 +107,7 @@ def open_dataset(
         cache=cache,
         settings=settings,
         gray=_is_gray(signature),
+        size=_find_image_size(signature, settings),
         most=most,
         inputs=[spec for spec in signature.inputs if spec.name not in fed],
         tick=tick,
@@ -205,6 +206,18 @@ def count_most_common_label(dataset: Dataset) -> int:
         return 0
     values = read_column(dataset.samples.label)
     return int(np.unique(values, return_counts=True)[1].max())
+
+
+def _find_image_size(
+    signature: Signature, settings: PreprocessSettings | None
+) -> tuple[int, int] | None:
+    """Return height and width of the only image input; ``None`` if they are free."""
+    shapes = [spec.shape for spec in signature.inputs if len(spec.shape) == 4]
+    if len(shapes) != 1:
+        return None
+    first = settings is not None and settings.layout == "NCHW"
+    height, width = shapes[0][2:] if first else shapes[0][1:3]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _is_gray(signature: Signature) -> bool:

@@ -1,34 +1,50 @@
-"""Folders of labeled images, decoded once into arrays on disk."""
+"""Folders of images with labels or boxes, decoded once into arrays on disk."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.config.project import PreprocessSettings
-from edgekit.errors import UserError, make_missing_extra_error
+from edgekit.data.coco import (
+    BOX_NUMBERS,
+    check_boxes,
+    find_annotations,
+    read_annotations,
+)
+from edgekit.data.pixels import (
+    DecodeSettings,
+    Pixels,
+    build_decode_settings,
+    decode_image,
+    read_image_size,
+)
+from edgekit.errors import UserError
 from edgekit.progress import Tick
 from edgekit_agent.files import open_atomic, sha256_of
 
-# Pillow's constant of bicubic resampling; Pillow is imported only to read images.
-_BICUBIC = 3
+Row = TypeVar("Row")
+
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImages:
-    """Folder with ``x.npy`` (uint8 NHWC) and ``label.npy``; ``digest`` covers both."""
+    """Arrays of decoded images, one file for each; ``digest`` covers all.
 
-    folder: Path
+    There are ``x.npy`` (uint8 NHWC), and ``label.npy`` or the boxes: ``y.npy`` [N, M, 6] padded,
+    ``y_length.npy`` [N] and ``y_letterbox.npy`` [N, 5].
+    """
+
+    arrays: tuple[Path, ...]
     digest: str
 
 
@@ -36,20 +52,17 @@ class DecodedImages:
 class ImageSettings:
     """Settings of image decoding.
 
-    ``settings`` give resize (short side, bicubic) and center crop, in pixels; ``gray`` selects one
-    channel instead of three; ``most`` is the largest number of images, spread over the folder.
+    Attributes:
+        settings: How images are resized, and the order of their channels.
+        gray: Whether images have one channel instead of three.
+        most: Largest number of images, spread over the folder.
+        size: Height and width of the model's input; ``None`` = free.
     """
 
     settings: PreprocessSettings | None
     gray: bool
     most: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _DecodeSettings:
-    resize: int | None
-    crop: int | None
-    gray: bool
+    size: tuple[int, int] | None = None
 
 
 def decode_folder(
@@ -60,26 +73,30 @@ def decode_folder(
     Args:
         source: The user's name of the folder, for messages.
         path: The folder, with a ``labels.csv`` (``file,label``), a CSV of the folder's name beside
-            it, or a subfolder per class, labeled 0, 1, ... in the order of their names.
+            it, COCO annotations (``annotations.json``, or a JSON of the folder's name beside it),
+            or a subfolder per class, labeled 0, 1, ... in the order of their names.
         cache: Folder for the arrays.
         how: Sizes, channels, and number of images.
         tick: Progress callback.
 
     Raises:
-        UserError: There are no images, one is unreadable, or their sizes differ.
+        UserError: There are no images, one is unreadable, their sizes differ, or annotations are
+            wrong.
     """
+    look = build_decode_settings(how.settings, gray=how.gray, size=how.size, source=source)
+    if annotations := _find_annotations(path):
+        return _decode_annotated_images(source, path, annotations, look, cache, how, tick)
     rows = _select_spread(list(_iter_image_rows(source, path)), how.most)
     if not rows:
         raise UserError(
             f"{source}: contains neither .npy files nor images",
-            hint="images need a labels.csv (file,label) or one subfolder per class",
+            hint="images need a labels.csv (file,label), COCO annotations (annotations.json), or "
+            "one subfolder per class",
         )
     files, labels = [file for file, _ in rows], [label for _, label in rows]
-    settings = how.settings or PreprocessSettings()
-    look = _DecodeSettings(resize=settings.resize, crop=settings.crop, gray=how.gray)
     digest = hashlib.sha256(f"{look} {compute_files_digest(files)} {labels}".encode()).hexdigest()
     folder = cache / "columns" / digest
-    arrays = [folder / "x.npy", folder / "label.npy"]
+    arrays = (folder / "x.npy", folder / "label.npy")
     seal = folder / "seal"
     # Decoding is slow, so the arrays are cached; the seal shows whether they are unchanged.
     if not are_files_sealed(seal, arrays):
@@ -87,20 +104,109 @@ def decode_folder(
         _decode_images(source, files, arrays[0], look, tick)
         save_array(arrays[1], np.asarray(labels, np.int64))
         seal_files(seal, arrays)
-    return DecodedImages(folder=folder, digest=digest)
+    return DecodedImages(arrays=arrays, digest=digest)
+
+
+def _decode_annotated_images(
+    source: str,
+    path: Path,
+    annotations: Path,
+    look: DecodeSettings,
+    cache: Path,
+    how: ImageSettings,
+    tick: Tick,
+) -> DecodedImages:
+    """Decode the images that a COCO annotation file lists, and store their boxes beside them."""
+    if look.mode is None:
+        raise UserError(
+            f"{source}: images with boxes need a resize_mode",
+            hint='set [data.preprocess] resize_mode = "letterbox" (keeps the aspect ratio), or '
+            '"stretch"',
+        )
+    categories = how.settings.categories if how.settings else "id"
+    listed = read_annotations(annotations, path, categories)
+    images = _select_spread(listed, how.most)
+    files = [image.file for image in images]
+    facts = f"{look} {categories} {compute_files_digest([*files, annotations])} {how.most}"
+    digest = hashlib.sha256(facts.encode()).hexdigest()
+    folder = cache / "columns" / digest
+    names = ("x", "y", "y_length", "y_letterbox")
+    arrays = tuple(folder / f"{name}.npy" for name in names)
+    seal = folder / "seal"
+    if not are_files_sealed(seal, arrays):
+        seal.unlink(missing_ok=True)
+        places: list[tuple[float, ...]] = []
+        boxes: list[NDArray[np.float64]] = []
+
+        def add_boxes(number: int, pixels: Pixels) -> None:
+            check_boxes(images[number], pixels.width, pixels.height)
+            place, moved = _place_boxes(images[number].boxes, pixels, look)
+            places.append(place)
+            boxes.append(moved)
+
+        _decode_images(source, files, arrays[0], look, tick, add_boxes)
+        _save_boxes(arrays[1], boxes)
+        save_array(arrays[2], np.array([len(each) for each in boxes], np.int64))
+        save_array(arrays[3], np.array(places, np.float64))
+        seal_files(seal, arrays)
+    return DecodedImages(arrays=arrays, digest=digest)
+
+
+def _place_boxes(
+    boxes: NDArray[np.float64], pixels: Pixels, look: DecodeSettings
+) -> tuple[tuple[float, ...], NDArray[np.float64]]:
+    """Return the letterbox of an image, and its boxes in pixels of the image to which it leads.
+
+    Boxes of a stretched image are in pixels of the input, as IoU does not depend on the aspect
+    ratio.
+    """
+    if look.mode == "letterbox":
+        return (pixels.scale, pixels.left, pixels.top, pixels.width, pixels.height), boxes
+    height, width = pixels.values.shape[:2]
+    moved = boxes.copy()
+    moved[:, 0:4:2] *= width / pixels.width
+    moved[:, 1:4:2] *= height / pixels.height
+    return (1.0, 0.0, 0.0, width, height), moved
+
+
+def _save_boxes(target: Path, boxes: Sequence[NDArray[np.float64]]) -> None:
+    """Write the boxes of all images, each padded with zeros to the largest number of boxes."""
+    most = max(1, *(len(each) for each in boxes)) if boxes else 1
+    with open_atomic(str(target)) as out:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (len(boxes), most, BOX_NUMBERS)}
+        np.lib.format.write_array_header_1_0(out, header)
+        for each in boxes:
+            padded = np.zeros((most, BOX_NUMBERS))
+            padded[: len(each)] = each
+            out.write(padded.astype("<f8").tobytes())
 
 
 def read_image_sizes(source: str, path: Path, most: int) -> set[tuple[int, int]]:
     """Read widths and heights of up to ``most`` images from all over a folder, from the headers."""
-    rows = _select_spread(list(_iter_image_rows(source, path)), most)
-    return {_read_image_size(file) for file, _ in rows}
+    if annotations := _find_annotations(path):
+        files = [image.file for image in read_annotations(annotations, path, "id")]
+    else:
+        files = [file for file, _ in _iter_image_rows(source, path)]
+    return {read_image_size(file) for file in _select_spread(files, most)}
 
 
-def _select_spread(rows: list[tuple[Path, int]], most: int | None) -> list[tuple[Path, int]]:
+def _select_spread(rows: list[Row], most: int | None) -> list[Row]:
     """Select ``most`` evenly spread rows, as they may be sorted by class."""
     if most is None or len(rows) <= most:
         return rows
     return [rows[i * len(rows) // most] for i in range(most)]
+
+
+def _find_annotations(path: Path) -> Path | None:
+    """Return the COCO annotations of a folder; labels in a CSV come first."""
+    if any(table.is_file() for table in _list_label_files(path)):
+        return None
+    has_images = any(file.suffix.lower() in _IMAGES for file in path.iterdir())
+    return find_annotations(path, has_images=has_images)
+
+
+def _list_label_files(path: Path) -> tuple[Path, ...]:
+    return path / "labels.csv", path.with_name(f"{path.name}.csv")
 
 
 def compute_files_digest(files: list[Path]) -> str:
@@ -117,7 +223,7 @@ def save_array(target: Path, array: NDArray[Any]) -> None:
 
 
 def _iter_image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
-    for table in (path / "labels.csv", path.with_name(f"{path.name}.csv")):
+    for table in _list_label_files(path):
         if table.is_file():
             yield from _iter_listed_images(source, path, table)
             return
@@ -144,15 +250,21 @@ def _iter_listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[
 
 
 def _decode_images(
-    source: str, files: list[Path], target: Path, look: _DecodeSettings, tick: Tick
+    source: str,
+    files: Sequence[Path],
+    target: Path,
+    look: DecodeSettings,
+    tick: Tick,
+    use: Callable[[int, Pixels], None] | None = None,
 ) -> None:
-    """Write the images as uint8 NHWC, one at a time."""
+    """Write the images as uint8 NHWC, one at a time, and pass each one to ``use``."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shape: tuple[int, ...] | None = None
     with open_atomic(str(target)) as out:
         for number, file in enumerate(files):
             tick(f"decoding {source}", number, len(files))
-            image = _decode_image(file, look)
+            pixels = decode_image(file, look)
+            image = pixels.values
             if shape is None:
                 shape = image.shape
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)}
@@ -161,41 +273,8 @@ def _decode_images(
                 raise UserError(
                     f"{source}: {file.name} is {image.shape[1]}x{image.shape[0]}, the others are "
                     f"{shape[1]}x{shape[0]}",
-                    hint="set [data.preprocess] resize and crop",
+                    hint='set [data.preprocess] resize and crop, or resize_mode = "letterbox"',
                 )
+            if use:
+                use(number, pixels)
             out.write(image.tobytes())
-
-
-@contextmanager
-def _open_image(file: Path) -> Iterator[Any]:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise make_missing_extra_error("pillow", "images") from error
-    try:
-        with Image.open(file) as opened:
-            yield opened
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: not an image that can be read: {error}") from error
-
-
-def _read_image_size(file: Path) -> tuple[int, int]:
-    with _open_image(file) as image:
-        width, height = image.size
-    return width, height
-
-
-def _decode_image(file: Path, look: _DecodeSettings) -> NDArray[np.uint8]:
-    with _open_image(file) as opened:
-        image = opened.convert("L" if look.gray else "RGB")
-    if look.resize:
-        ratio = look.resize / min(image.size)
-        size = (round(image.width * ratio), round(image.height * ratio))
-        image = image.resize(size, _BICUBIC)
-    if crop := look.crop:
-        if min(image.size) < crop:
-            raise UserError(f"{file}: {image.width}x{image.height} is smaller than crop = {crop}")
-        left, top = (image.width - crop) // 2, (image.height - crop) // 2
-        image = image.crop((left, top, left + crop, top + crop))
-    pixels = np.asarray(image)
-    return pixels[:, :, np.newaxis] if look.gray else pixels

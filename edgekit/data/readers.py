@@ -47,6 +47,7 @@ def read_table(
     cache: Path,
     settings: PreprocessSettings | None = None,
     gray: bool = False,
+    size: tuple[int, int] | None = None,
     most: int | None = None,
     inputs: Sequence[TensorSpec] = (),
     tick: Tick = ignore_progress,
@@ -57,8 +58,9 @@ def read_table(
         source: The source, relative to ``folder``.
         folder: Base folder of files and modules.
         cache: Folder for unpacked columns.
-        settings: Resize and crop of images.
+        settings: Sizes and channel order of images.
         gray: Decode images to one channel instead of three.
+        size: Height and width of the model's input, for ``resize_mode``; ``None`` = free.
         most: Largest number of images to read from a folder; ``None`` = all.
         inputs: Inputs of the model that the samples feed, for sources without arrays.
         tick: Progress callback of image decoding.
@@ -69,7 +71,7 @@ def read_table(
     path = folder / source
     try:
         if path.is_dir():
-            images = ImageSettings(settings=settings, gray=gray, most=most)
+            images = ImageSettings(settings=settings, gray=gray, most=most, size=size)
             return _read_folder(source, path, cache, images, tick)
         if path.is_file() and path.suffix.lower() in _TABLES:
             return read_csv(source, path, cache, inputs)
@@ -148,8 +150,8 @@ def _read_folder(source: str, path: Path, cache: Path, how: ImageSettings, tick:
         found = (describe_array(a.stem, a, f"{source}/{a.name}") for a in arrays)
         return build_table(source, found, compute_files_digest(arrays))
     images = decode_folder(source, path, cache, how, tick)
-    arrays = [images.folder / "x.npy", images.folder / "label.npy"]
-    return build_table(source, (describe_array(a.stem, a, source) for a in arrays), images.digest)
+    found = (describe_array(array.stem, array, source) for array in images.arrays)
+    return build_table(source, found, images.digest)
 
 
 # ---------------------------------------------------------------- functions
