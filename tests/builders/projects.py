@@ -24,6 +24,7 @@ from edgekit.cli import main
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits"
 PROFILE = "tablet-x86"
+HANGS_S = 600  # a command that takes longer never ends; the machine may be busy
 
 _MODEL = """
 <ir_version: 10, opset_import: ["" : 17]>
@@ -72,7 +73,7 @@ def spawn(*arguments: object, **environment: object) -> Done:
         env=os.environ | {k: str(v) for k, v in environment.items()},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_S,
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr, measure_cpu_s() - started)
@@ -94,7 +95,7 @@ def interrupt(*arguments: object, stage: str) -> Done:
             if stage in line:
                 process.send_signal(signal.SIGINT)
                 break
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=HANGS_S)
     return Done(process.returncode, out, said + err, measure_cpu_s() - started)
 
 
