@@ -83,6 +83,12 @@ def own_cache(workplace, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CACHE", str(workplace / "cache"))
 
 
+@pytest.fixture(scope="module")
+def kept_cache(tmp_path_factory):
+    """A cache with the results of the passes that do not crash; a crash is never stored."""
+    return tmp_path_factory.mktemp("kept")
+
+
 CRASHES = [
     raises_what_nobody_expected,
     recurses,
@@ -93,7 +99,8 @@ CRASHES = [
 
 
 @pytest.mark.parametrize("crash", CRASHES)
-def test_a_crash_in_a_build_rejects_its_candidate_alone(tiny, monkeypatch, crash):
+def test_a_crash_in_a_build_rejects_its_candidate_alone(tiny, monkeypatch, crash, kept_cache):
+    monkeypatch.setenv("EDGEKIT_CACHE", str(kept_cache))
     instead_of(monkeypatch, "quantize-dynamic", crash)
     done = edgekit("build", "-C", tiny, "--json")
 
