@@ -97,6 +97,8 @@ def read_integers(values: NDArray[Any], name: str) -> NDArray[np.int64]:
     Raises:
         AgentError: ``bad_job``; other numbers are among them.
     """
-    if values.dtype.kind not in "iub" and not (np.floor(values) == values).all():
+    with np.errstate(invalid="ignore"):
+        integers = values.astype(np.int64)
+    if not np.array_equal(integers, values):
         raise AgentError("bad_job", f"{name} must have whole numbers only")
-    return values.astype(np.int64)
+    return integers
