@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgekit.argument_checks import AnyPath, check_arguments
+from edgekit.config.audio import AudioSettings
 from edgekit.config.profile import AnyRuntime, validate
 from edgekit.config.toml import read_toml
 from edgekit.errors import UserError, reason
@@ -136,6 +138,13 @@ class MetricOptionsTable(_Table):
         return MetricOptions(output=output, **self.model_dump())
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileSettings:
+    """Settings of files that are neither arrays nor images."""
+
+    audio: AudioSettings | None = None
+
+
 class DataTable(_Table):
     """``[data]``: splits and metric."""
 
@@ -148,7 +157,13 @@ class DataTable(_Table):
     output: str | None = None
     """Name of the output to score; the first one unless given."""
     preprocess: PreprocessSettings | None = None
+    audio: AudioSettings | None = None
     metric_options: MetricOptionsTable = MetricOptionsTable()
+
+    @property
+    def files(self) -> FileSettings:
+        """Return the settings of files that are neither arrays nor images."""
+        return FileSettings(audio=self.audio)
 
 
 class PostprocessTable(_Table):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.config.project import PreprocessSettings
+from edgekit.config.project import FileSettings, PreprocessSettings
 from edgekit.data.column_rows import check_finite, read_column
 from edgekit.data.groups import SEQUENCE, SLICE, SampleGroups, is_group_name, read_groups
 from edgekit.data.input_settings import WHOLE, Feeding, RecurrentState
@@ -78,6 +78,7 @@ def open_dataset(
     cache: Path,
     settings: PreprocessSettings | None = None,
     feeding: Feeding | None = None,
+    files: FileSettings | None = None,
     targets: TargetUse,
     most: int | None = None,
     tick: Tick = ignore_progress,
@@ -92,6 +93,7 @@ def open_dataset(
         settings: Preprocessing of float inputs.
         feeding: Input settings of edgekit.toml. A state without an array in the source is not read:
             whoever runs the samples feeds the model's own output back.
+        files: Settings of files that are neither arrays nor images.
         targets: Whether targets are required, may be missing, or are not read.
         most: Largest number of images to read, spread over the whole folder; ``None`` = all.
         tick: Progress callback of image decoding.
@@ -109,6 +111,7 @@ def open_dataset(
         gray=_is_gray(signature),
         size=_find_image_size(signature, settings),
         most=most,
+        files=files,
         inputs=[spec for spec in signature.inputs if spec.name not in fed],
         tick=tick,
     )

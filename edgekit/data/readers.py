@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
-from edgekit.config.project import PreprocessSettings
+from edgekit.config.project import FileSettings, PreprocessSettings
 from edgekit.data.csv_tables import read_csv
 from edgekit.data.images import ImageSettings, compute_files_digest, decode_folder, save_array
+from edgekit.data.listed_files import has_files
 from edgekit.data.table import Table, build_table, describe_array
+from edgekit.data.wav_folders import WAVES, read_wav_folder
 from edgekit.errors import UserError
 from edgekit.model import TensorSpec
 from edgekit.progress import Tick, ignore_progress
@@ -50,6 +52,7 @@ def read_table(
     size: tuple[int, int] | None = None,
     most: int | None = None,
     inputs: Sequence[TensorSpec] = (),
+    files: FileSettings | None = None,
     tick: Tick = ignore_progress,
 ) -> Table:
     """Read the columns of a file or a folder of any known kind, or of a ``module:function``.
@@ -62,14 +65,19 @@ def read_table(
         gray: Decode images to one channel instead of three.
         size: Height and width of the model's input, for ``resize_mode``; ``None`` = free.
         most: Largest number of images to read from a folder; ``None`` = all.
+        files: Settings of files that are neither arrays nor images.
         inputs: Inputs of the model that the samples feed, for sources without arrays.
         tick: Progress callback of image decoding.
 
     Raises:
         UserError: The source is missing, damaged, or of an unknown kind.
     """
-    path = folder / source
+    path, files = folder / source, files or FileSettings()
     try:
+        if path.is_dir() and not any(path.glob("*.npy")) and has_files(path, WAVES):
+            return read_wav_folder(
+                source, path, cache, settings=files.audio, inputs=inputs, most=most, tick=tick
+            )
         if path.is_dir():
             images = ImageSettings(settings=settings, gray=gray, most=most, size=size)
             return _read_folder(source, path, cache, images, tick)

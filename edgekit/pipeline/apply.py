@@ -107,7 +107,13 @@ def apply(
     _check_out(out, _iter_inputs(path, model, folder, source))
     feeding = read_feeding(folder, project, model)
     calibration = open_calibration(
-        source, model, feeding, folder=folder, settings=project.data.preprocess, tick=tick
+        source,
+        model,
+        feeding,
+        folder=folder,
+        settings=project.data.preprocess,
+        files=project.data.files,
+        tick=tick,
     )
     sizes = get_free_dims(model, feeding, calibration) | project.model.dims
     store = Store(get_default_root())

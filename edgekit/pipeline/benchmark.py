@@ -123,6 +123,7 @@ def open_subject(
         feeding=feeding,
         folder=folder,
         settings=project.data.preprocess,
+        files=project.data.files,
         labeled=True,
         tick=tick,
     )

@@ -15,7 +15,7 @@ from edgekit.bundle.manifest import BUILT_FILES, RESULTS, SUFFIX
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import Runtimes, choose_runtimes
 from edgekit.config.profile import AnyRuntime, DeviceProfile, choose_weight_bits, load_profile
-from edgekit.config.project import PreprocessSettings, Project, load_project
+from edgekit.config.project import FileSettings, PreprocessSettings, Project, load_project
 from edgekit.conversion.importers.source import is_entry
 from edgekit.conversion.importers.source_opener import open_model
 from edgekit.conversion.open_model import check_fed_sizes
@@ -140,6 +140,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         feeding=feeding,
         folder=request.folder,
         settings=project.data.preprocess,
+        files=project.data.files,
         tick=tick,
     )
     evaluation = opened(request.evaluation or project.data.evaluation, labeled=True)
@@ -153,6 +154,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         feeding,
         folder=request.folder,
         settings=project.data.preprocess,
+        files=project.data.files,
         tick=tick,
     )
     seed = project.build.seed if request.seed is None else request.seed
@@ -336,6 +338,7 @@ def open_split(
     folder: Path,
     feeding: Feeding,
     settings: PreprocessSettings | None,
+    files: FileSettings | None = None,
     labeled: bool,
     tick: Tick = ignore_progress,
 ) -> Dataset | None:
@@ -352,6 +355,7 @@ def open_split(
         folder=folder,
         cache=get_default_root(),
         settings=settings,
+        files=files,
         feeding=feeding,
         targets="required" if labeled else "none",
         tick=tick,
@@ -365,6 +369,7 @@ def open_calibration(
     *,
     folder: Path,
     settings: PreprocessSettings | None,
+    files: FileSettings | None = None,
     tick: Tick,
 ) -> Dataset | None:
     """Open the calibration samples; add recurrent states that the model computes along sequences.
@@ -378,6 +383,7 @@ def open_calibration(
         feeding=feeding,
         folder=folder,
         settings=settings,
+        files=files,
         labeled=False,
         tick=tick,
     )

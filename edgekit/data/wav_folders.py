@@ -1,0 +1,164 @@
+"""Folders of ``.wav`` files as samples: signals of one length, or spectrograms of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.config.audio import AudioSettings
+from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows
+from edgekit.data.images import compute_files_digest, save_array
+from edgekit.data.listed_files import FileListing, list_files
+from edgekit.data.spectrogram import compute_spectrogram, count_frames
+from edgekit.data.table import Table
+from edgekit.data.wav_files import read_wav, read_wav_format
+from edgekit.errors import UserError
+from edgekit.model import TensorSpec
+from edgekit.progress import Tick
+
+WAVES = (".wav", ".wave")
+_VERSION = 1
+
+
+def read_wav_folder(
+    source: str,
+    path: Path,
+    cache: Path,
+    *,
+    settings: AudioSettings | None,
+    inputs: Sequence[TensorSpec],
+    most: int | None,
+    tick: Tick,
+) -> Table:
+    """Read the ``.wav`` files of a folder as rows of the model's input.
+
+    Args:
+        source: Name of the folder, for messages.
+        path: The folder, with targets as for images.
+        cache: Folder for the arrays.
+        settings: Sampling rate, length and spectrogram.
+        inputs: Inputs of the model that the samples feed.
+        most: Largest number of files to read, spread over the folder; ``None`` = all.
+        tick: Progress callback.
+
+    Raises:
+        UserError: A file cannot be read, or has another sampling rate or length.
+    """
+    listing = list_files(source, path, WAVES).select_spread(most)
+    if not listing.files:
+        raise UserError(f"{source}: has no .wav files")
+    settings = settings or AudioSettings()
+    sizes = inputs[0].shape[1:] if len(inputs) == 1 else ()
+    rate = _check_rates(listing.files, settings)
+    length = _choose_length(source, listing.files, settings, rate, sizes)
+    shape = _choose_shape(source, length, settings, sizes)
+
+    def fill(locate: Locate) -> None:
+        with open_rows(locate("x"), "float32", shape) as append:
+            for number, file in enumerate(listing.files):
+                tick(f"reading {source}", number, len(listing.files))
+                row = _convert(_fit(read_wav(file, length), length), settings, rate)
+                append(row.reshape(1, *shape))
+        for name, values in listing.arrays.items():
+            save_array(locate(name), values)
+
+    facts = f"wav {_VERSION} {settings} {rate} {length} {shape} {_describe_listing(listing)}"
+    return build_cached_table(source, facts, ["x", *listing.arrays], fill, cache)
+
+
+def _describe_listing(listing: FileListing) -> str:
+    arrays = {name: values.tolist() for name, values in listing.arrays.items()}
+    return f"{compute_files_digest(list(listing.files))} {arrays}"
+
+
+def _check_rates(files: Sequence[Path], settings: AudioSettings) -> int:
+    """Return the sampling rate of all files."""
+    rate = settings.rate
+    for file in files:
+        found = read_wav_format(file).rate
+        if rate is not None and found != rate:
+            other = "[data.audio] rate" if settings.rate else f"the rate of {files[0].name}"
+            raise UserError(
+                f"{file}: has {found} values per second, but {other} is {rate}",
+                hint=f"resample it: ffmpeg -i FILE -ar {rate} OUT.wav",
+            )
+        rate = found
+    return rate or 0
+
+
+def _choose_length(
+    source: str,
+    files: Sequence[Path],
+    settings: AudioSettings,
+    rate: int,
+    sizes: Sequence[int | str | None],
+) -> int:
+    """Return the length of all samples: as set, as the model needs, or as all files have it."""
+    if settings.samples is not None:
+        return settings.samples
+    if settings.length_s is not None:
+        return max(1, round(settings.length_s * rate))
+    if needed := _find_needed_length(settings, sizes):
+        return needed
+    lengths = {file.name: read_wav_format(file).count for file in files}
+    first = next(iter(lengths))
+    other = next((name for name, n in lengths.items() if n != lengths[first]), None)
+    if other is not None:
+        raise UserError(
+            f"{source}: {other} has {lengths[other]} values, {first} {lengths[first]}",
+            hint="set [data.audio] length_s or samples; longer files are cut, shorter ones filled "
+            "with zeros",
+        )
+    if not lengths[first]:
+        raise UserError(f"{source}: {first} has no values")
+    return lengths[first]
+
+
+def _find_needed_length(settings: AudioSettings, sizes: Sequence[int | str | None]) -> int | None:
+    """Return the length that a model of fixed sizes needs; ``None`` if it leaves it free."""
+    wanted = [size for size in sizes if size != 1]
+    if settings.spectrogram is None:
+        only = wanted[0] if len(wanted) == 1 else None
+        return only if isinstance(only, int) else None
+    if len(wanted) != 2:
+        return None
+    frames = wanted[0 if settings.layout == "frames-bins" else 1]
+    if not isinstance(frames, int):
+        return None
+    padding = 2 * (settings.n_fft // 2) if settings.center else 0
+    return settings.n_fft + (frames - 1) * settings.hop - padding
+
+
+def _choose_shape(
+    source: str, length: int, settings: AudioSettings, sizes: Sequence[int | str | None]
+) -> tuple[int, ...]:
+    """Return the shape of rows, with the axes of size 1 that the model's input has."""
+    shape: tuple[int, ...] = (length,)
+    if settings.spectrogram is not None:
+        frames = count_frames(length, settings)
+        if not frames or (settings.center and length <= settings.n_fft // 2):
+            raise UserError(
+                f"{source}: {length} values are too few for a frame of n_fft = {settings.n_fft}"
+            )
+        bins = settings.n_fft // 2 + 1 if settings.spectrogram == "magnitude" else settings.mels
+        shape = (frames, bins) if settings.layout == "frames-bins" else (bins, frames)
+    kept = iter(shape)
+    if len(sizes) - sum(size == 1 for size in sizes) != len(shape):
+        return shape
+    return tuple(1 if size == 1 else next(kept) for size in sizes)
+
+
+def _fit(wave: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Fill a signal with zeros at its end."""
+    return np.pad(wave, (0, length - len(wave)))
+
+
+def _convert(wave: NDArray[np.float32], settings: AudioSettings, rate: int) -> NDArray[Any]:
+    if settings.spectrogram is None:
+        return wave
+    found = compute_spectrogram(wave, settings, rate)
+    return found if settings.layout == "frames-bins" else found.T
