@@ -50,7 +50,7 @@ def bench(
         metric: A metric of ``list_metrics``, or ``module:function``; by default that of the
             bundle or the project.
         device: Profile that gives threads and runtime versions for a model, and edgekit's folder.
-        home: edgekit's folder on the device.
+        home: edgekit's folder on the device; a relative one is below the user's home there.
         dims: Sizes of free dimensions of a model by name.
         trust_pickle: Whether the model file may run the code that it carries.
         folder: The project folder.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from edgekit.errors import UserError
+from edgekit.pipeline.output_folders import find_existing, find_fault
 
 # Errors of the folders that the user named for output, not of edgekit.
 _UNWRITABLE = {
@@ -30,10 +32,13 @@ def convert_failure(error: OSError | MemoryError) -> UserError | None:
             hint="use fewer samples (max_samples of a pass), a smaller model, or a machine with "
             "more memory",
         )
-    if error.errno not in _UNWRITABLE:
-        return None
     place = error.filename2 or error.filename or "the output"
-    return UserError(f"{place}: cannot be written: {error.strerror}")
+    if error.errno in _UNWRITABLE:
+        return UserError(f"{place}: cannot be written: {error.strerror}")
+    if error.errno == errno.ENOENT and isinstance(place, str):
+        fault = find_fault(find_existing(Path(place)))  # such as below /proc
+        return UserError(f"{place}: cannot be written: {fault}") if fault else None
+    return None
 
 
 @contextmanager

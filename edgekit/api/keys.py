@@ -49,7 +49,7 @@ def trust_key(
         profile: Name of the only device profile whose releases the device accepts; ``None`` = as
             before.
         replace: Replace a damaged file of keys by a new one.
-        home: edgekit's folder on the device.
+        home: edgekit's folder on the device; a relative one is below the user's home there.
         progress: Called with a stage, the amount done and the total (0 = unknown).
 
     Raises:

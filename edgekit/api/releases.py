@@ -75,7 +75,7 @@ def push(
         bundle: The folder that ``build`` wrote, a .edgekit file, or an opened bundle; a relative
             path is resolved from ``folder``.
         host: ``local``, an ssh alias, or ``user@host:port``.
-        home: edgekit's folder on the device.
+        home: edgekit's folder on the device; a relative one is below the user's home there.
         device: Profile that may name this folder; by default that of edgekit.toml.
         allow_downgrade: Allow a lower version; needs a key that the device trusts.
         watch: Seconds in which the release must be confirmed, else the device rolls back; by
@@ -134,7 +134,7 @@ def rollback(
 
     Args:
         host: ``local``, an ssh alias, or ``user@host:port``.
-        home: edgekit's folder on the device.
+        home: edgekit's folder on the device; a relative one is below the user's home there.
         device: Profile that may name this folder; by default that of edgekit.toml.
         folder: The project folder.
         progress: Called with a stage, the amount done and the total (0 = unknown).
@@ -173,7 +173,7 @@ def status(
     Args:
         host: ``local``, an ssh alias, or ``user@host:port``.
         log: Number of entries of the audit log to return.
-        home: edgekit's folder on the device.
+        home: edgekit's folder on the device; a relative one is below the user's home there.
         device: Profile that may name this folder; by default that of edgekit.toml.
         folder: The project folder.
         progress: Called with a stage, the amount done and the total (0 = unknown).
@@ -208,7 +208,7 @@ def probe(
 
     Args:
         host: ``local``, an ssh alias, or ``user@host:port``.
-        home: edgekit's folder on the device.
+        home: edgekit's folder on the device; a relative one is below the user's home there.
         device: Profile that may name this folder; by default that of edgekit.toml.
         folder: The project folder.
         progress: Called with a stage, the amount done and the total (0 = unknown).

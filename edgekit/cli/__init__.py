@@ -31,10 +31,10 @@ from edgekit.cli.options import (
     parse_dims,
 )
 from edgekit.cli.passes import apply_pass, list_passes
-from edgekit.cli.plugin_warnings import show_plugin_warnings
+from edgekit.cli.plugin_warnings import disable_pydantic_plugins, show_plugin_warnings
 from edgekit.cli.releases import roll_back, show_status
 from edgekit.cli.render.output import emit, note_old_names, run_on_hosts, say, show_progress
-from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
+from edgekit.cli.streams import check_command_line, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode
 from edgekit.progress import Ticker
 
@@ -57,20 +57,22 @@ _MODEL = (
 
 def main() -> None:
     """Run the command line; every expected failure ends in one message and its exit code."""
+    disable_pydantic_plugins()
     use_utf8()
     prepare_streams()
     prepare_completion()
     try:
-        check_arguments(sys.argv[1:])
+        check_command_line(sys.argv[1:])
         with contextlib.chdir("."), show_plugin_warnings():  # -C applies only to this run
-            result = app(prog_name="edgekit", standalone_mode=False)
+            result = _run_app()
         sys.stdout.flush()
     except EdgekitError as error:
         _fail(format_error(error), error.exit_code)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "edgekit"
-        _fail(f"{error.format_message()}\n  see '{command} --help'", ExitCode.BAD_REQUEST)
+        message = " ".join(error.format_message().replace("Value error, ", "").split())
+        _fail(f"{message}\n  see '{command} --help'", ExitCode.BAD_REQUEST)
     except (OSError, MemoryError) as error:
         converted = convert_failure(error)
         if converted is None:
@@ -82,6 +84,18 @@ def main() -> None:
     if result == ExitCode.INTERRUPTED:
         _fail("interrupted; run the same command again to resume", ExitCode.INTERRUPTED)
     sys.exit(result if isinstance(result, int) else ExitCode.DONE)
+
+
+def _run_app() -> object:
+    """Run the command; an error also names the folder that -C changed to."""
+    start = Path.cwd()
+    try:
+        return app(prog_name="edgekit", standalone_mode=False)
+    except EdgekitError as error:
+        message, folder = format_error(error), Path.cwd()
+        if folder != start and str(folder) not in message:
+            message += f"\n  in the folder {folder}"
+        _fail(message, error.exit_code)
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:

@@ -46,7 +46,12 @@ DeviceName = Annotated[
     ),
 ]
 HomeFolder = Annotated[
-    str | None, typer.Option("--home", metavar="DIR", help="edgekit's folder on the device.")
+    str | None,
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        help="edgekit's folder on the device; a relative one is below your home there.",
+    ),
 ]
 Evaluation = Annotated[
     str | None, typer.Option("--eval", metavar="EVAL", help="Labeled samples to score.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,15 @@ from typing import TextIO
 
 from edgekit.cli.render.output import say
 from edgekit.errors import PluginWarning
+
+
+def disable_pydantic_plugins() -> None:
+    """Let pydantic load no plugins, which edgekit does not use.
+
+    To find them, pydantic reads the metadata of every installed distribution, and fails if those of
+    a single one are damaged.
+    """
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 @contextmanager

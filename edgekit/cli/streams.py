@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -95,12 +97,14 @@ def use_utf8() -> None:
     os.execv(sys.executable, arguments)
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse names that are not UTF-8, as no model library could open them.
+def check_command_line(arguments: Sequence[str]) -> None:
+    """Refuse empty arguments, and names that are not UTF-8, as no model library could open them.
 
     Raises:
-        UserError: An argument or the current folder is not UTF-8, or the folder is gone.
+        UserError: An argument is empty, it or the current folder is not UTF-8, or the folder is
+            gone.
     """
+    _check_for_empty(arguments)
     try:
         here = str(Path.cwd())
     except OSError as error:
@@ -112,3 +116,16 @@ def check_arguments(arguments: Sequence[str]) -> None:
             raise UserError(
                 f"{argument}: this name is not valid UTF-8", hint="rename the file or folder"
             ) from error
+
+
+def _check_for_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument, which would stand for the current folder or for no value at all."""
+    for before, argument in pairwise(("", *arguments)):
+        option = argument.removesuffix("=")
+        if argument == "":
+            where = f" after {before}" if before else ""
+        elif option != argument and re.fullmatch(r"--[a-z-]+", option):
+            where = f" of {option}"
+        else:
+            continue
+        raise UserError(f"empty argument{where}", hint="is a variable of the shell not set?")

@@ -49,6 +49,9 @@ def load_plugins(group: str) -> tuple[Plugin, ...]:
             distribution=str(distribution.metadata["Name"]),
             version=str(distribution.metadata["Version"] or ""),
         )
+        if not entry.pattern.match(entry.value):
+            warn_of_plugin(plugin, f"{entry.value!r} in entry_points.txt is not module:object")
+            continue
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for the command's answer
                 loaded.append(replace(plugin, value=entry.load()))
@@ -72,8 +75,8 @@ def _iter_entry_points(group: str) -> Iterator[tuple[metadata.Distribution, meta
                 continue
             name = distribution.metadata["Name"]
             entries = sorted(distribution.entry_points.select(group=group))
-        except ValueError:  # not UTF-8
-            _warn_of_damage(distribution)
+        except Exception as error:  # noqa: BLE001 - any fault of foreign files
+            _warn_of_damage(distribution, error)
             continue
         if name:
             offering.setdefault(name.lower().replace("_", "-"), (distribution, entries))
@@ -82,11 +85,14 @@ def _iter_entry_points(group: str) -> Iterator[tuple[metadata.Distribution, meta
             yield distribution, entry
 
 
-def _warn_of_damage(distribution: metadata.Distribution) -> None:
+def _warn_of_damage(distribution: metadata.Distribution, error: Exception) -> None:
     """Warn that the files of an installed distribution cannot be read, so it is left out."""
     folder = getattr(distribution, "_path", distribution.locate_file(""))
-    text = f"plugins of {folder} are ignored: METADATA there is not UTF-8"
-    warnings.warn(f"{text}; install the distribution again", PluginWarning, stacklevel=2)
+    fault = "METADATA or entry_points.txt there is " + (
+        "not UTF-8" if isinstance(error, UnicodeDecodeError) else "damaged"
+    )
+    text = f"plugins of {folder} are ignored: {fault}; install the distribution again"
+    warnings.warn(" ".join(text.split()), PluginWarning, stacklevel=2)
 
 
 def iter_toml_files(value: object) -> Iterator[Traversable]:

@@ -116,7 +116,7 @@ class Connection(_Table):
     """Installation on the device."""
 
     home: str = ""
-    """Folder of edgekit on the device; empty: ``~/.local/share/edgekit``."""
+    """Folder on the device, absolute or below the home; empty: ``.local/share/edgekit``."""
 
 
 class DeviceProfile(_Table):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgekit.bundle.layer_report import LayerCost, read_layers
 from edgekit.cache.store import Store, get_default_root
+from edgekit.compression.all_passes import get_pass
 from edgekit.compression.checks.agreement import Agreement
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
 from edgekit.compression.pass_specs import Work
@@ -24,8 +25,9 @@ from edgekit.config.project import FILE_NAME, Project, load_project
 from edgekit.conversion.importers.source import detect_source, list_files
 from edgekit.conversion.model_facts import compute_cost
 from edgekit.errors import PassCrash, PassRefused, UserError
-from edgekit.model import Model
-from edgekit.pass_settings import LowRank, PruneChannels
+from edgekit.model import Format, Model
+from edgekit.pass_settings import LowRank, PruneChannels, ToOnnx, ToTflite
+from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.request import (
     embed_external_data,
     find_model,
@@ -105,6 +107,7 @@ def apply(
     step = _set_weight_bits(step, project)
     source = data or project.data.calibration
     _check_out(out, _iter_inputs(path, model, folder, source))
+    _check_suffix(out, _predict_format(step, model))
     feeding = read_feeding(folder, project, model)
     calibration = open_calibration(
         source,
@@ -129,6 +132,7 @@ def apply(
         tick(step.name, 0, 0)
         whole = embed_external_data(model, store)
         made = _run_pass(set_free_dims(step, model, feeding, sizes), whole, work, store)
+        _check_suffix(out, made.model.format)
         if made.model.beside:
             raise PassRefused("the result is larger than 2 GiB, the limit of one file")
         layers = read_layers(scratch)
@@ -157,6 +161,27 @@ def apply(
         seconds=seconds,
         notes=(*made.notes, *([slower] if slower else [])),
     )
+
+
+def _predict_format(step: Step, model: Model) -> Format | None:
+    """Return the format of the result; ``None`` if a plugin decides it or the pass will refuse."""
+    spec = get_pass(step.name)
+    if spec.plugin or model.format not in spec.formats:
+        return None
+    if isinstance(step.settings, ToTflite):
+        return "tflite"
+    return "onnx" if isinstance(step.settings, ToOnnx) else model.format
+
+
+def _check_suffix(out: Path, form: Format | None) -> None:
+    """Check that the suffix of the output fits the format of the result.
+
+    Raises:
+        UserError: It does not; says which one does.
+    """
+    if form is not None and out.suffix.lower() != f".{form}":
+        fitting = out.with_suffix(f".{form}").name
+        raise UserError(f"{out}: the result is a .{form} file", hint=f"name it {fitting}")
 
 
 def _run_pass(step: Step, model: Model, work: Work, store: Store) -> StepResult:
@@ -208,6 +233,7 @@ def _check_out(out: Path, inputs: Iterator[Path]) -> None:
     """
     if not out.parent.is_dir():
         raise UserError(f"{out}: no folder {out.parent}", hint="create the folder first")
+    check_writable(out.parent, hint="choose another folder")
     try:
         mode = out.lstat().st_mode
     except FileNotFoundError:

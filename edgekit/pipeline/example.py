@@ -16,6 +16,7 @@ from pathlib import Path
 from edgekit.config.project import FILE_NAME
 from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.errors import UserError, did_you_mean
+from edgekit.pipeline.output_folders import check_writable
 
 # Folders that a checkout may hold beside the files of an example.
 _OUTPUTS = {"build", "__pycache__"}
@@ -90,6 +91,7 @@ def _check_target(given: Path, target: Path) -> None:
         raise UserError(f"{given}: exists, and is not a folder", hint="choose a new folder")
     elif not target.parent.is_dir():
         raise UserError(f"{target.parent}: no such folder", hint="create it first")
+    check_writable(target.parent, hint="choose another folder")
 
 
 def _copy_files(source: Traversable, target: Path) -> Iterator[str]:

@@ -28,6 +28,7 @@ from edgekit.onnx_graph.io import is_large, load, load_structure, save
 from edgekit.pass_settings import ToOnnx, ToTflite
 from edgekit.pipeline.budget_checks import Limits
 from edgekit.pipeline.metric_choice import choose_margins, choose_scoring
+from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.tallies import Scoring
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, Step, set_weight_bits
@@ -123,7 +124,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
     profile = load_profile(_choose_device(request, project))
     signer = get_signer(project.release)
     store = Store(get_default_root())
-    _check_writable(store.root, hint="set EDGEKIT_CACHE to use another folder for the cache")
+    check_writable(store.root, hint="set EDGEKIT_CACHE to use another folder for the cache")
     model = find_model(
         request.folder, request.model, project, trusted=request.trust_pickle, tick=tick
     )
@@ -299,17 +300,9 @@ def _choose_device(request: Request, project: Project) -> str | DeviceProfile:
     return str(request.folder / device) if device.endswith(".toml") else device
 
 
-def _check_writable(folder: Path, *, hint: str) -> None:
-    standing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not standing.is_dir():
-        raise UserError(f"{folder}: cannot be written: {standing} is not a folder", hint=hint)
-    if not os.access(standing, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: cannot be written: no permission in {standing}", hint=hint)
-
-
 def _check_out(out: Path, model: Model, device: str) -> None:
     """Check that the build may write to ``out`` and replaces nothing but an older build."""
-    _check_writable(out, hint="choose another folder with --out")
+    check_writable(out, hint="choose another folder with --out")
     names = (*BUILT_FILES, f"{device}{SUFFIX}")
     held = [name for name in names if (out / name).exists()]
     taken = bool(held) and not (out / RESULTS).exists()

@@ -152,6 +152,38 @@ def test_an_output_folder_that_cannot_be_written_is_reported_before_any_work(tin
     refused_build(tiny, says="cannot be written")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_folder_that_takes_no_files_even_from_root_is_reported(tiny, monkeypatch):
+    model = tiny / "model.onnx"
+    refused_build(tiny, "--out", "/proc/a/b", says="no file can be created in /proc")
+    with assert_untouched(tiny):
+        assert_refused("apply", "clean", model, "-o", "/proc/a.onnx", says="created in /proc")
+        assert_refused("example", "digits", "/proc/a", says="no file can be created in /proc")
+        monkeypatch.setenv("EDGEKIT_CACHE", "/proc/a")
+        assert_refused("apply", "clean", model, "-o", tiny / "o.onnx", says="created in /proc")
+
+
+def test_an_error_in_the_folder_of_an_option_names_the_folder(tiny):
+    done = assert_refused("build", "-C", tiny, "none.onnx", says="none.onnx: cannot be read")
+    assert done.err.splitlines()[-1] == f"  in the folder {tiny}"
+    assert "in the folder" not in assert_refused("inspect", "none.onnx", says="none.onnx").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("build", "--out", ""), "empty argument after --out"),
+        (("build", "--device="), "empty argument of --device"),
+        (("inspect", ""), "empty argument after inspect"),
+        (("status", "local", "--home", ""), "empty argument after --home"),
+    ],
+)
+def test_an_empty_argument_is_refused(tiny, monkeypatch, arguments, says):
+    monkeypatch.chdir(tiny)
+    with assert_untouched(tiny):
+        assert_refused(*arguments, says=says)
+
+
 def test_a_cache_that_cannot_be_written_is_reported(tiny, monkeypatch):
     (tiny / "file").write_text("here already")
     monkeypatch.setenv("EDGEKIT_CACHE", str(tiny / "file" / "cache"))

@@ -105,7 +105,7 @@ LEFT_OUT = {
     "nothing": "it must be an edgekit.PassSpec, not int",
     "absent": "cannot be loaded: AttributeError",
     "strange": "settings: Strange needs types, and defaults of plain data",
-    "odd": "cannot be loaded: AttributeError",
+    "odd": "'no reference' in entry_points.txt is not module:object",
     "missing": "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'",
 }
 

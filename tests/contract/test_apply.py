@@ -234,3 +234,23 @@ def test_each_output_has_its_error_and_the_worst_comes_first(tmp_path):
     where = "10 held-out samples"
     at = lines.index(f"relative output error {errors['mask']:.3g} on {where}, largest first:")
     assert lines[at + 1 : at + 3] == [f"{n} {error:.3g}" for n, error in errors.items()]
+
+
+@pytest.mark.parametrize("name", [n for n in PASSES if n != "to-onnx"])
+def test_the_suffix_of_the_output_fits_the_format_of_the_result(tiny, name):
+    wrong, right = ("onnx", "tflite") if name == "to-tflite" else ("tflite", "onnx")
+    for given in (f"o.{wrong}", "o.bin", "o"):
+        with assert_untouched(tiny):
+            done = assert_refused(
+                "apply", name, tiny / "model.onnx", "-o", tiny / given,
+                says=f"{given}: the result is a .{right} file",
+            )  # fmt: skip
+        assert f"name it o.{right}" in done.err
+
+
+def test_the_suffix_fits_after_a_conversion_to_onnx(tiny):
+    lite = tiny / "m.tflite"
+    assert edgekit("apply", "to-tflite", tiny / "model.onnx", "-o", lite).code == 0
+    assert_refused("apply", "to-onnx", lite, "-o", tiny / "o.tflite", says="is a .onnx file")
+    assert edgekit("apply", "to-onnx", lite, "-o", tiny / "o.ONNX").code == 0
+    assert_refused("apply", "clean", lite, "-o", tiny / "o.onnx", says="processes onnx models")

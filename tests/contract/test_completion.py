@@ -72,3 +72,14 @@ def test_a_shell_that_is_unknown_is_a_bad_request():
     done = edgekit("completion", "tcsh")
     assert (done.code, done.out) == (2, "")
     assert "tcsh" in done.err
+
+
+def test_a_wrong_shell_is_one_line_that_lists_the_shells():
+    for arguments, says in (((), "Missing argument 'SHELL'"), (("tcsh",), "'tcsh' is not one of")):
+        done = edgekit("completion", *arguments)
+        first, *hint = done.err.splitlines()
+        assert (done.code, done.out) == (2, "")
+        assert first.startswith("edgekit: ")
+        assert says in first
+        assert all(shell in first for shell in ("bash", "zsh", "fish"))
+        assert hint == ["  see 'edgekit completion --help'"]

@@ -55,11 +55,19 @@ def test_passes_lists_those_of_plugins_and_warns_once_of_each_that_is_broken(run
         assert any(line.startswith(wanted) for line in warned), warned
 
 
-def test_a_distribution_with_damaged_metadata_costs_one_warning(run, tmp_path):
+@pytest.mark.parametrize(
+    ("metadata", "entries"),
+    [
+        (b"\xff\xfe", b"[edgekit.passes]\na = b:C\n"),
+        (b"Name: bad\n", b"\xff\xfe"),
+        (b"Name: bad\n", b"[edgekit.passes]\nno equals sign\n"),
+    ],
+)
+def test_a_distribution_with_damaged_metadata_costs_one_warning(run, tmp_path, metadata, entries):
     folder = tmp_path / "bad-1.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_bytes(b"\xff\xfe")
-    (folder / "entry_points.txt").write_text("[edgekit.passes]\na = b:C\n")
+    (folder / "METADATA").write_bytes(metadata)
+    (folder / "entry_points.txt").write_bytes(entries)
     done = run("passes", "--json", site=tmp_path)
     assert done.code == 0, done.err
     assert "clean" in [each["name"] for each in json.loads(done.out)]

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from edgekit.conversion.importers.model_types import ModelObject, convert_object, is_model
 from edgekit.conversion.importers.registry import EXTRAS, Conversion, Source
-from edgekit.errors import EdgekitError, UserError, first_line
+from edgekit.errors import EdgekitError, UserError, did_you_mean, first_line
 
 _EXAMPLE = "example_inputs"
 
@@ -77,20 +77,29 @@ def _import_module(source: Source) -> ModuleType:
 
 def _find_member(source: Source, module: ModuleType) -> object:
     value: object = module
+    where = module.__name__
     for part in source.name.partition(":")[2].split("."):
         try:
             value = getattr(value, part)
         except AttributeError as error:
-            names = [
-                name
-                for name, member in vars(module).items()
-                if inspect.isfunction(member) and member.__module__ == module.__name__
-            ]
+            names = _list_public_functions(module)
             raise UserError(
-                f"{source.display_name}: {module.__name__} has no {part!r}",
-                hint=f"its functions: {', '.join(names) or 'none'}",
+                f"{source.display_name}: {where} has no {part!r}{did_you_mean(part, names)}",
+                hint=f"functions of {module.__name__}: {', '.join(names) or 'none'}",
             ) from error
+        where += f".{part}"
     return value
+
+
+def _list_public_functions(module: ModuleType) -> list[str]:
+    """List the functions that a module defines itself and that are meant for others."""
+    return [
+        name
+        for name, member in vars(module).items()
+        if inspect.isfunction(member)
+        and member.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
 
 
 def _call_function(source: Source, value: object) -> object:

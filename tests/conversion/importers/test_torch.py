@@ -80,7 +80,7 @@ def test_the_same_module_gives_the_same_bytes(results):
             "returns an int, which is not a supported model",
             "return module, example_inputs",
         ),
-        ("absent", "torch_models has no 'absent'", "its functions: small"),
+        ("absent", "torch_models has no 'absent'", "functions of torch_models: small"),
         (
             "no_module",
             "no module 'no_such_module'",
