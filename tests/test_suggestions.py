@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from typing import get_args
 
 import pytest
 
 from edgekit.argument_checks import check_choice
 from edgekit.compression.recipe_parser import parse_settings, parse_step, read_recipe
 from edgekit.config.profile import load_profile, validate
-from edgekit.config.project import Metric, Project
+from edgekit.config.project import Project
 from edgekit.errors import UserError, did_you_mean
+from edgekit.metrics.registry import get_metric
 
 
 def read_error(call, *arguments):
@@ -43,9 +43,10 @@ def test_misspelled_steps_in_a_recipe_file_get_a_suggestion(tmp_path):
     assert read_error(read_recipe, path).endswith("unknown key; did you mean 'step'?")
 
 
-def test_misspelled_devices_and_metrics_get_a_suggestion():
+def test_misspelled_devices_runtimes_and_metrics_get_a_suggestion():
     assert read_error(load_profile, "raspberrypi4").endswith("?")
-    assert read_error(check_choice, "metric", "top_1", get_args(Metric)).endswith("'top1'?")
+    assert read_error(check_choice, "runtime", "lite-rt", ("litert", "auto")).endswith("'litert'?")
+    assert read_error(get_metric, "top_1").endswith("'top1'?")
 
 
 @pytest.mark.parametrize(

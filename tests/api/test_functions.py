@@ -300,7 +300,7 @@ def _make_step(name):
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        (lambda: edgekit.build(metric="f1"), "metric: unknown: 'f1'"),
+        (lambda: edgekit.build(metric="f1"), "metric: unknown metric 'f1'"),
         (lambda: edgekit.build(runtime="tensorrt"), "runtime: unknown: 'tensorrt'"),
         (
             lambda: edgekit.build(max_drop=float("nan")),
@@ -349,7 +349,7 @@ def _make_step(name):
         (lambda: edgekit.open_bundle("nowhere"), "nowhere: not a bundle"),
         (lambda: edgekit.push("nowhere", "local"), "nowhere: not a bundle"),
         (lambda: edgekit.bench("none.onnx", "local"), "none.onnx: cannot be read"),
-        (lambda: edgekit.bench("none.onnx", "local", metric="f1"), "metric: unknown: 'f1'"),
+        (lambda: edgekit.bench("none.onnx", "local", metric="f1"), "metric: unknown metric 'f1'"),
         (lambda: edgekit.status("local", home=" "), "home: ' ' is not a folder path"),
         (lambda: edgekit.status("-oProxyCommand=x"), "does not name a host"),
         (lambda: edgekit.probe("local", device="tablt"), "did you mean 'tablet"),
