@@ -170,13 +170,16 @@ def _place_boxes(
 
 
 def _save_boxes(target: Path, boxes: Sequence[NDArray[np.float64]]) -> None:
-    """Write the boxes of all images, each padded with zeros to the largest number of boxes."""
+    """Write the boxes of all images, padded to the largest number of boxes.
+
+    The padding is -1, which is not a class, so that it is never scored as boxes.
+    """
     most = max(1, *(len(each) for each in boxes)) if boxes else 1
     with open_atomic(str(target)) as out:
         header = {"descr": "<f8", "fortran_order": False, "shape": (len(boxes), most, BOX_NUMBERS)}
         np.lib.format.write_array_header_1_0(out, header)
         for each in boxes:
-            padded = np.zeros((most, BOX_NUMBERS))
+            padded = np.full((most, BOX_NUMBERS), -1.0)
             padded[: len(each)] = each
             out.write(padded.astype("<f8").tobytes())
 

@@ -86,6 +86,7 @@ def make_distances(layout="cells"):
 
 
 def make_boxes(form, unit=1.0):
+    """Two outputs, scores first."""
     boxes = BOXES / unit
     if form == "yxyx":
         boxes = boxes[:, [1, 0, 3, 2]]
@@ -119,6 +120,7 @@ CASES = {
         {"s": np.insert(make_boxes("xyxy")["scores"], 0, 0.99, axis=1), "b": BOXES},
         {"kind": "boxes", "background": 0, "outputs": ("b", "s")},
     ),
+    "named": (make_boxes("xyxy"), {"kind": "boxes", "outputs": ("scores", "boxes")}),
     "one output": (
         {"o": np.column_stack([BOXES, SCORES, LABELS])[np.newaxis]},
         {"kind": "boxes"},

@@ -89,7 +89,7 @@ def convert_boxes(outputs: Arrays, targets: Arrays, settings: Postprocess) -> Ar
     """Convert outputs that are boxes: boxes, scores, and optionally classes and a count.
 
     Scores are [A, C], or [A] with the classes [A]. A single output holds boxes, score and class in
-    six columns. Without names two outputs are told apart by their shapes.
+    six columns. Two outputs are told apart by their shapes, unless both have four columns.
     """
     if settings.box_format not in _BOX_FORMATS:
         raise AgentError(
@@ -256,7 +256,7 @@ def _order_box_parts(outputs: Arrays, settings: Postprocess) -> List[NDArray[Any
     """
     parts = list(outputs.values())
     unnamed = not settings.outputs
-    if len(parts) == 2 and unnamed and parts[0].shape[-1:] != (4,):
+    if len(parts) == 2 and parts[0].shape[-1:] != (4,):
         parts.reverse()
     alike = len(parts) <= 4 and parts[0].shape[-1:] == (6 if len(parts) == 1 else 4,)
     if len(parts) == 2:
