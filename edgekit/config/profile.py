@@ -27,7 +27,7 @@ from edgekit_agent.measure.cpu import read_name_and_isa
 M = TypeVar("M", bound=BaseModel)
 
 RuntimeName = Literal["onnxruntime", "litert"]
-AnyRuntime = RuntimeName | Literal["auto"]
+AnyRuntime = Literal[RuntimeName, "auto"]
 
 # File format of each runtime.
 FORMATS: dict[RuntimeName, Format] = {"onnxruntime": "onnx", "litert": "tflite"}

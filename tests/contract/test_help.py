@@ -98,7 +98,7 @@ def test_the_version_is_shown():
         (["build", "--max-drop", "inf"], "--max-drop"),
         (["build", "--seed", "1.5"], "--seed"),
         (["build", "--device"], "--device"),
-        (["build", "--metric", "f1"], "--metric: unknown: 'f1'"),
+        (["build", "--metric", "f1"], "--metric: unknown metric 'f1'"),
         (["build", "--runtime", "tensorrt"], "--runtime: unknown: 'tensorrt'"),
         (["build", "one.onnx", "two.onnx"], "two.onnx"),
         (["build", "--step", "no-such-pass"], "no pass named 'no-such-pass'"),
