@@ -31,6 +31,20 @@ def tango_interval(lost: int, won: int, n: int, *, z: float) -> tuple[float, flo
     )
 
 
+def _compute_variance(drop: float, share: float, delta: float) -> float:
+    """Compute the variance of the loss of one sample if the true loss is ``delta``.
+
+    Args:
+        drop: Observed loss.
+        share: Observed share of discordant pairs.
+        delta: True loss.
+    """
+    won = (share - drop) / 2
+    b = (2 - drop) * delta - share
+    q = (math.sqrt(max(b * b + 8 * won * delta * (1 - delta), 0.0)) - b) / 4
+    return 2 * q + delta * (1 - delta)
+
+
 def _bisect(past: Callable[[float], bool], low: float, high: float) -> float:
     """Find the point between ``low`` and ``high`` at which ``past`` turns from False to True."""
     for _ in range(60):
@@ -53,8 +67,10 @@ def estimate_needed_samples(lost: int, won: int, n: int, margin_points: float) -
         return None
     # Observing no discordant pair does not mean that there is none: count half a pair.
     share = max(lost + won, 0.5) / n
-    z = Z_ONE_SIDED_95 + Z_POWER_80
-    normal = z * z * (share - drop * drop) / (margin - drop) ** 2
+    # The score test uses the variance that the margin implies, the observed loss has its own.
+    spread = Z_ONE_SIDED_95 * math.sqrt(_compute_variance(drop, share, margin))
+    spread += Z_POWER_80 * math.sqrt(share - drop * drop)
+    normal = (spread / (margin - drop)) ** 2
     # Without a single discordant pair the score interval still needs this many (Tango 1998).
     least = Z_ONE_SIDED_95**2 * (1 - margin) / margin
     needed = math.ceil(max(normal, least))

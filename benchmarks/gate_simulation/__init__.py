@@ -1,0 +1,1 @@
+"""Simulation of the gate: how often it passes models whose true loss is known."""
