@@ -193,9 +193,9 @@ def _pair_columns(first: Floats | NDArray[np.bool_], second: Floats | NDArray[np
 
 
 PROCESSES = (
-    Process(metric="top1", samples=1000, pilot=600, most=20000, draw=draw_hits),
-    Process(metric="miou", samples=150, pilot=40, most=5000, draw=draw_masks),
-    Process(metric="mae", samples=300, pilot=120, most=10000, draw=draw_errors),
-    Process(metric="auc", samples=400, pilot=150, most=5000, draw=draw_scores),
+    Process(metric="top1", samples=1000, pilot=600, most=10000, draw=draw_hits),
+    Process(metric="miou", samples=150, pilot=40, most=3000, draw=draw_masks),
+    Process(metric="mae", samples=300, pilot=120, most=4000, draw=draw_errors),
+    Process(metric="auc", samples=400, pilot=150, most=3000, draw=draw_scores),
     Process(metric="map", samples=100, pilot=100, most=1000, draw=draw_boxes),
 )
