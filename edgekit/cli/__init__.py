@@ -87,13 +87,14 @@ def main() -> None:
 
 
 def _run_app() -> object:
-    """Run the command; an error also names the folder that -C changed to."""
+    """Run the command; errors of the input also name the folder that -C changed to."""
     start = Path.cwd()
     try:
         return app(prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
         message, folder = format_error(error), Path.cwd()
-        if folder != start and str(folder) not in message:
+        is_input = error.exit_code == ExitCode.BAD_REQUEST
+        if is_input and folder != start and str(folder) not in message:
             message += f"\n  in the folder {folder}"
         _fail(message, error.exit_code)
 

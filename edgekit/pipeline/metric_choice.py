@@ -46,6 +46,7 @@ def choose_scoring(
             hint="set its limit with [gate] max_drop",
         )
     options = data.metric_options.to_options(data.output)
+    _check_names(project, metric)
     jobs = tuple(MetricJob(get_metric(each).name, options) for each in (name, *project.gate.guards))
     size = _find_image_size(model.signature)
     return Scoring(metrics=jobs, postprocess=table.to_postprocess(folder, size) if table else None)
@@ -75,6 +76,22 @@ def choose_margins(
         replace(get_metric(name).margin, value=gate.guards[name]) for name in scoring.names[1:]
     )
     return (_replace_value(gated, wanted), *guards)
+
+
+def _check_names(project: Project, asked: str | None) -> None:
+    """Check the metrics that edgekit.toml names; a metric of the request replaces the first.
+
+    Raises:
+        UserError: There is no such metric; names the setting.
+    """
+    first = [("data.metric", project.data.metric)] if asked is None else []
+    guards = [(f"gate.guards.{name}", name) for name in project.gate.guards]
+    for setting, name in (*first, *guards):
+        try:
+            if name is not None:
+                get_metric(name)
+        except UserError as error:
+            raise UserError(f"edgekit.toml: {setting}: {error.message}", hint=error.hint) from error
 
 
 def _replace_value(metric: Metric, values: Iterable[float | None]) -> Margin:

@@ -25,7 +25,7 @@ def refused_build(project, *arguments, says):
         ("[model]\npath = 3\n", "model.path: "),
         ("[modle]\npath = 'model.onnx'\n", "modle: unknown key"),
         ("model = 'model.onnx'\n", "model: "),
-        ("[data]\nmetric = 'f1'\n", "data.metric: "),
+        ("[data]\nmetric = 1\n", "data.metric: "),
         ("[data.preprocess]\nlayout = 'CHWN'\n", "data.preprocess.layout: "),
         ("[data.preprocess]\nresize = 0\n", "data.preprocess.resize: "),
         ("[gate]\nmax_drop_points = -1.0\n", "gate.max_drop_points: "),
@@ -43,6 +43,17 @@ def test_a_wrong_project_file_is_refused(tiny, text, says):
     refused_build(tiny, tiny / "model.onnx", says=says)
 
 
+@pytest.mark.parametrize(
+    ("table", "setting"),
+    [("[data]\nmetric = 'f1'\n", "data.metric"), ("[gate.guards]\nf1 = 1\n", "gate.guards.f1")],
+)
+def test_an_unknown_metric_of_a_project_file_is_refused(tiny, table, setting):
+    file = tiny / "edgekit.toml"
+    text = file.read_text()
+    file.write_text(text.replace("[data]\n", table) if "[data]" in table else text + table)
+    refused_build(tiny, says=f"edgekit.toml: {setting}: unknown metric 'f1'")
+
+
 def test_a_project_file_that_is_not_text_is_refused(tiny):
     (tiny / "edgekit.toml").write_bytes(b"\xff\xfe[model]")
     refused_build(tiny, says="edgekit.toml: not TOML: ")
@@ -53,7 +64,7 @@ def test_a_project_file_that_is_not_text_is_refused(tiny):
 
 def test_all_errors_of_a_project_file_are_named_at_once(tiny):
     (tiny / "edgekit.toml").write_text(
-        "[model]\npath = 1\n[data]\nmetric = 'f1'\nsplits = 3\n[gate]\nmax_drop_points = -1.0\n"
+        "[model]\npath = 1\n[data]\nmetric = 1\nsplits = 3\n[gate]\nmax_drop_points = -1.0\n"
     )
     done = refused_build(tiny, says="edgekit.toml:\n")
     for path in ("model.path: ", "data.metric: ", "data.splits: unknown key", "gate.max_drop"):
