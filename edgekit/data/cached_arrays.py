@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.data.table import Table, build_table, describe_array
-from edgekit_agent.files import open_atomic
+from edgekit_agent.files import open_atomic, sha256_of
 
 # Returns the file of the array of a name.
 Locate = Callable[[str], Path]
@@ -42,6 +42,19 @@ def build_cached_table(
         seal_files(seal, arrays)
     found = (describe_array(name, file, f"{source}: {name}") for name, file in files.items())
     return build_table(source, found, digest)
+
+
+def compute_files_digest(files: Sequence[Path]) -> str:
+    """Compute one digest over the names and contents of files."""
+    lines = [f"{file.name} {sha256_of(str(file))}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def save_array(target: Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy``, completely or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open_atomic(str(target)) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 @contextmanager

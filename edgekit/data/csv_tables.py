@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows
+from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows, save_array
 from edgekit.data.csv_rows import (
     LARGEST_INTEGER,
     check_label,
@@ -24,7 +24,6 @@ from edgekit.data.csv_rows import (
     to_narrow_array,
 )
 from edgekit.data.groups import SEQUENCE, is_group_name
-from edgekit.data.images import save_array
 from edgekit.data.table import Table
 from edgekit.data.targets import LABELS, is_target_name
 from edgekit.errors import UserError

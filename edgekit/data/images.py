@@ -1,25 +1,29 @@
-"""Folders of images with labels or boxes, decoded once into arrays on disk."""
+"""Folders of images with labels, texts, masks or boxes, decoded once into arrays on disk."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.config.project import PreprocessSettings
+from edgekit.data.cached_arrays import (
+    Locate,
+    build_cached_table,
+    compute_files_digest,
+    save_array,
+)
 from edgekit.data.coco import (
     BOX_NUMBERS,
     check_boxes,
     find_annotations,
     read_annotations,
 )
+from edgekit.data.listed_files import list_files, list_label_files, select_spread
+from edgekit.data.masks import MaskedImage, MaskWriter, list_masked_images
 from edgekit.data.pixels import (
     DecodeSettings,
     Pixels,
@@ -27,25 +31,13 @@ from edgekit.data.pixels import (
     decode_image,
     read_image_size,
 )
+from edgekit.data.table import Table
 from edgekit.errors import UserError
 from edgekit.progress import Tick
-from edgekit_agent.files import open_atomic, sha256_of
+from edgekit_agent.files import open_atomic
 
-Row = TypeVar("Row")
-
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodedImages:
-    """Arrays of decoded images, one file for each; ``digest`` covers all.
-
-    There are ``x.npy`` (uint8 NHWC), and ``label.npy`` or the boxes: ``y.npy`` [N, M, 6] padded,
-    ``y_length.npy`` [N] and ``y_letterbox.npy`` [N, 5].
-    """
-
-    arrays: tuple[Path, ...]
-    digest: str
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,49 +57,63 @@ class ImageSettings:
     size: tuple[int, int] | None = None
 
 
-def decode_folder(
-    source: str, path: Path, cache: Path, how: ImageSettings, tick: Tick
-) -> DecodedImages:
+def read_images(source: str, path: Path, cache: Path, how: ImageSettings, tick: Tick) -> Table:
     """Decode the images of a folder, or reuse an earlier result.
 
     Args:
         source: The user's name of the folder, for messages.
-        path: The folder, with a ``labels.csv`` (``file,label``), a CSV of the folder's name beside
-            it, COCO annotations (``annotations.json``, or a JSON of the folder's name beside it),
-            or a subfolder per class, labeled 0, 1, ... in the order of their names.
+        path: The folder, with a ``labels.csv`` (``file`` and ``label`` or ``text``), a CSV of the
+            folder's name beside it, COCO annotations (``annotations.json``, or a JSON of the
+            folder's name beside it), the subfolders ``images`` and ``masks``, or a subfolder per
+            class, labeled 0, 1, ... in the order of their names.
         cache: Folder for the arrays.
         how: Sizes, channels, and number of images.
         tick: Progress callback.
 
+    Returns:
+        The images ``x`` (uint8 NHWC), and their targets: ``label``, texts or masks ``y``; or the
+        boxes ``y`` [N, M, 6] padded, ``y_length`` [N] and ``y_letterbox`` [N, 5].
+
     Raises:
-        UserError: There are no images, one is unreadable, their sizes differ, or annotations are
-            wrong.
+        UserError: There are no images, one is unreadable, their sizes differ, or targets are wrong.
     """
     look = build_decode_settings(how.settings, gray=how.gray, size=how.size, source=source)
     if annotations := _find_annotations(path):
-        return _decode_annotated_images(source, path, annotations, look, cache, how, tick)
-    rows = _select_spread(list(_iter_image_rows(source, path)), how.most)
-    if not rows:
+        return _read_annotated_images(source, path, annotations, look, cache, how, tick)
+    if masked := list_masked_images(source, path, IMAGES):
+        return _read_masked_images(source, select_spread(masked, how.most), look, cache, tick)
+    listing = list_files(source, path, IMAGES).select_spread(how.most)
+    if not listing.files:
         raise UserError(
             f"{source}: contains neither .npy files nor images",
-            hint="images need a labels.csv (file,label), COCO annotations (annotations.json), or "
-            "one subfolder per class",
+            hint="images need a labels.csv (file,label), COCO annotations (annotations.json), "
+            "subfolders images and masks, or one subfolder per class",
         )
-    files, labels = [file for file, _ in rows], [label for _, label in rows]
-    digest = hashlib.sha256(f"{look} {compute_files_digest(files)} {labels}".encode()).hexdigest()
-    folder = cache / "columns" / digest
-    arrays = (folder / "x.npy", folder / "label.npy")
-    seal = folder / "seal"
-    # Decoding is slow, so the arrays are cached; the seal shows whether they are unchanged.
-    if not are_files_sealed(seal, arrays):
-        seal.unlink(missing_ok=True)
-        _decode_images(source, files, arrays[0], look, tick)
-        save_array(arrays[1], np.asarray(labels, np.int64))
-        seal_files(seal, arrays)
-    return DecodedImages(arrays=arrays, digest=digest)
+
+    def fill(locate: Locate) -> None:
+        _decode_images(source, listing.files, locate("x"), look, tick)
+        for name, values in listing.arrays.items():
+            save_array(locate(name), values)
+
+    facts = f"images {_VERSION} {look} {listing.describe()}"
+    return build_cached_table(source, facts, ["x", *listing.arrays], fill, cache)
 
 
-def _decode_annotated_images(
+def _read_masked_images(
+    source: str, pairs: Sequence[MaskedImage], look: DecodeSettings, cache: Path, tick: Tick
+) -> Table:
+    """Decode images and the masks that are their targets."""
+    images, masks = [pair.image for pair in pairs], [pair.mask for pair in pairs]
+
+    def fill(locate: Locate) -> None:
+        with MaskWriter(locate("y"), masks, look) as writer:
+            _decode_images(source, images, locate("x"), look, tick, writer.add)
+
+    facts = f"masks {_VERSION} {look} {compute_files_digest([*images, *masks])}"
+    return build_cached_table(source, facts, ["x", "y"], fill, cache)
+
+
+def _read_annotated_images(
     source: str,
     path: Path,
     annotations: Path,
@@ -115,7 +121,7 @@ def _decode_annotated_images(
     cache: Path,
     how: ImageSettings,
     tick: Tick,
-) -> DecodedImages:
+) -> Table:
     """Decode the images that a COCO annotation file lists, and store their boxes beside them."""
     if look.mode is None:
         raise UserError(
@@ -124,32 +130,27 @@ def _decode_annotated_images(
             '"stretch"',
         )
     categories = how.settings.categories if how.settings else "id"
-    listed = read_annotations(annotations, path, categories)
-    images = _select_spread(listed, how.most)
+    images = select_spread(read_annotations(annotations, path, categories), how.most)
     files = [image.file for image in images]
-    facts = f"{look} {categories} {compute_files_digest([*files, annotations])} {how.most}"
-    digest = hashlib.sha256(facts.encode()).hexdigest()
-    folder = cache / "columns" / digest
+    places: list[tuple[float, ...]] = []
+    boxes: list[NDArray[np.float64]] = []
+
+    def add_boxes(number: int, pixels: Pixels) -> None:
+        check_boxes(images[number], pixels.width, pixels.height)
+        place, moved = _place_boxes(images[number].boxes, pixels, look)
+        places.append(place)
+        boxes.append(moved)
+
+    def fill(locate: Locate) -> None:
+        _decode_images(source, files, locate("x"), look, tick, add_boxes)
+        _save_boxes(locate("y"), boxes)
+        save_array(locate("y_length"), np.array([len(each) for each in boxes], np.int64))
+        save_array(locate("y_letterbox"), np.array(places, np.float64))
+
+    digest = compute_files_digest([*files, annotations])
+    facts = f"boxes {_VERSION} {look} {categories} {digest} {how.most}"
     names = ("x", "y", "y_length", "y_letterbox")
-    arrays = tuple(folder / f"{name}.npy" for name in names)
-    seal = folder / "seal"
-    if not are_files_sealed(seal, arrays):
-        seal.unlink(missing_ok=True)
-        places: list[tuple[float, ...]] = []
-        boxes: list[NDArray[np.float64]] = []
-
-        def add_boxes(number: int, pixels: Pixels) -> None:
-            check_boxes(images[number], pixels.width, pixels.height)
-            place, moved = _place_boxes(images[number].boxes, pixels, look)
-            places.append(place)
-            boxes.append(moved)
-
-        _decode_images(source, files, arrays[0], look, tick, add_boxes)
-        _save_boxes(arrays[1], boxes)
-        save_array(arrays[2], np.array([len(each) for each in boxes], np.int64))
-        save_array(arrays[3], np.array(places, np.float64))
-        seal_files(seal, arrays)
-    return DecodedImages(arrays=arrays, digest=digest)
+    return build_cached_table(source, facts, names, fill, cache)
 
 
 def _place_boxes(
@@ -188,68 +189,19 @@ def read_image_sizes(source: str, path: Path, most: int) -> set[tuple[int, int]]
     """Read widths and heights of up to ``most`` images from all over a folder, from the headers."""
     if annotations := _find_annotations(path):
         files = [image.file for image in read_annotations(annotations, path, "id")]
+    elif masked := list_masked_images(source, path, IMAGES):
+        files = [pair.image for pair in masked]
     else:
-        files = [file for file, _ in _iter_image_rows(source, path)]
-    return {read_image_size(file) for file in _select_spread(files, most)}
-
-
-def _select_spread(rows: list[Row], most: int | None) -> list[Row]:
-    """Select ``most`` evenly spread rows, as they may be sorted by class."""
-    if most is None or len(rows) <= most:
-        return rows
-    return [rows[i * len(rows) // most] for i in range(most)]
+        files = list(list_files(source, path, IMAGES).files)
+    return {read_image_size(file) for file in select_spread(files, most)}
 
 
 def _find_annotations(path: Path) -> Path | None:
     """Return the COCO annotations of a folder; labels in a CSV come first."""
-    if any(table.is_file() for table in _list_label_files(path)):
+    if any(table.is_file() for table in list_label_files(path)):
         return None
-    has_images = any(file.suffix.lower() in _IMAGES for file in path.iterdir())
+    has_images = any(file.suffix.lower() in IMAGES for file in path.iterdir())
     return find_annotations(path, has_images=has_images)
-
-
-def _list_label_files(path: Path) -> tuple[Path, ...]:
-    return path / "labels.csv", path.with_name(f"{path.name}.csv")
-
-
-def compute_files_digest(files: list[Path]) -> str:
-    """Compute one digest over the names and contents of files."""
-    lines = [f"{file.name} {sha256_of(str(file))}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def save_array(target: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy``, completely or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open_atomic(str(target)) as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
-
-
-def _iter_image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
-    for table in _list_label_files(path):
-        if table.is_file():
-            yield from _iter_listed_images(source, path, table)
-            return
-    classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    for label, folder in enumerate(classes):
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in _IMAGES:
-                yield file, label
-
-
-def _iter_listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path, int]]:
-    # Spreadsheets begin the file with a byte order mark.
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                image, label = path / row["file"], int(row["label"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{table}: line {line}: the columns file and label (an integer) are needed"
-                ) from error
-            if not image.is_file():
-                raise UserError(f"{table}: line {line}: no image {row['file']} in {source}")
-            yield image, label
 
 
 def _decode_images(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.data.cached_arrays import compute_files_digest
 from edgekit.data.csv_rows import (
     check_label,
     iter_csv_rows,
@@ -19,6 +20,8 @@ from edgekit.data.csv_rows import (
 )
 from edgekit.data.groups import GROUP, SLICE
 from edgekit.errors import UserError
+
+Row = TypeVar("Row")
 
 FILE, TEXT = "file", "text"
 _TARGETS = ("label", "y", "target")
@@ -37,14 +40,28 @@ class FileListing:
 
     def select_spread(self, most: int | None) -> FileListing:
         """Select ``most`` evenly spread files, as they may be sorted by class."""
-        count = len(self.files)
-        if most is None or count <= most:
-            return self
-        chosen = [i * count // most for i in range(most)]
+        chosen = select_spread(range(len(self.files)), most)
         return FileListing(
             files=tuple(self.files[i] for i in chosen),
             arrays={name: values[chosen] for name, values in self.arrays.items()},
         )
+
+    def describe(self) -> str:
+        """Return a text that changes with the contents of the files and their targets."""
+        arrays = {name: values.tolist() for name, values in self.arrays.items()}
+        return f"{compute_files_digest(self.files)} {arrays}"
+
+
+def select_spread(rows: Sequence[Row], most: int | None) -> list[Row]:
+    """Select ``most`` evenly spread rows, as they may be sorted by class."""
+    if most is None or len(rows) <= most:
+        return list(rows)
+    return [rows[i * len(rows) // most] for i in range(most)]
+
+
+def list_label_files(path: Path) -> tuple[Path, ...]:
+    """Return the places of the table of a folder's targets."""
+    return path / "labels.csv", path.with_name(f"{path.name}.csv")
 
 
 def list_files(source: str, path: Path, suffixes: Collection[str]) -> FileListing:
@@ -61,7 +78,7 @@ def list_files(source: str, path: Path, suffixes: Collection[str]) -> FileListin
     Raises:
         UserError: The CSV is wrong, or names a file that does not exist.
     """
-    for table in (path / "labels.csv", path.with_name(f"{path.name}.csv")):
+    for table in list_label_files(path):
         if table.is_file():
             return _read_listing(source, path, table)
     classes = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]

@@ -16,7 +16,12 @@ from edgekit.errors import UserError, make_missing_extra_error
 from edgekit_agent.postprocess.letterbox import compute_letterbox, scale_side
 
 # Pillow's constants of resampling; Pillow is imported only to read images.
-_BILINEAR, _BICUBIC = 2, 3
+_NEAREST, _BILINEAR, _BICUBIC = 0, 2, 3
+# Class of mask pixels that a letterbox adds, which metrics do not score with ignore = 255.
+IGNORED = 255
+# Modes of Pillow whose pixels are integers: bits, gray, palette, and up to 32 bits.
+_MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
+_BYTE_MODES = _MASK_MODES[:3]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +123,70 @@ def decode_image(file: Path, look: DecodeSettings) -> Pixels:
     width, height = image.size
     if look.mode == "letterbox" and look.size:
         return _add_letterbox(image, look, look.size)
+    image = _fit(image, look, file)
+    return Pixels(values=_to_array(image, look), width=width, height=height)
+
+
+def decode_mask(file: Path, look: DecodeSettings, like: Pixels) -> NDArray[Any]:
+    """Decode the mask of an image: the number of the class of each pixel.
+
+    It is resized, cropped or letterboxed like the image, each pixel being that of the nearest one.
+
+    Args:
+        file: The mask.
+        look: Settings of the image.
+        like: The image.
+
+    Raises:
+        UserError: The mask cannot be read, has colors, or another size than the image.
+    """
+    with _open_image(file) as opened:
+        if opened.mode not in _MASK_MODES:
+            raise UserError(
+                f"{file}: a mask needs a class number for each pixel, but this image has colors "
+                f"({opened.mode})",
+                hint="save class numbers in a gray PNG, or a palette in an indexed PNG",
+            )
+        mask = opened.copy() if opened.mode in _BYTE_MODES else opened.convert("I")
+    if mask.size != (like.width, like.height):
+        raise UserError(
+            f"{file}: {mask.width}x{mask.height}, but its image is {like.width}x{like.height}"
+        )
+    if look.mode != "letterbox" or look.size is None:
+        return _to_numbers(_fit(mask, look, file, is_mask=True))
+    size = (scale_side(like.width, like.scale), scale_side(like.height, like.scale))
+    numbers = _to_numbers(_resize(mask, size, _NEAREST))
+    values = np.full(look.size, IGNORED, numbers.dtype)
+    values[like.top : like.top + size[1], like.left : like.left + size[0]] = numbers
+    return values
+
+
+def has_byte_pixels(file: Path) -> bool:
+    """Return whether the class numbers of a mask fit into 8 bits, from its header."""
+    with _open_image(file) as opened:
+        return opened.mode in _BYTE_MODES
+
+
+def _to_numbers(mask: Any) -> NDArray[Any]:  # noqa: ANN401 - Pillow has no types
+    numbers = np.asarray(mask)
+    return numbers.astype(np.uint8) if numbers.dtype.kind == "b" else numbers
+
+
+def _fit(image: Any, look: DecodeSettings, file: Path, *, is_mask: bool = False) -> Any:  # noqa: ANN401 - as above
+    """Stretch, resize and crop an image; the pixels of a mask are not mixed."""
     if look.mode == "stretch" and look.size:
-        image = _resize(image, (look.size[1], look.size[0]), _BILINEAR)
+        size = (look.size[1], look.size[0])
+        image = _resize(image, size, _NEAREST if is_mask else _BILINEAR)
     if look.resize:
         ratio = look.resize / min(image.size)
-        image = image.resize((round(image.width * ratio), round(image.height * ratio)), _BICUBIC)
+        size = (round(image.width * ratio), round(image.height * ratio))
+        image = image.resize(size, _NEAREST if is_mask else _BICUBIC)
     if crop := look.crop:
         if min(image.size) < crop:
             raise UserError(f"{file}: {image.width}x{image.height} is smaller than crop = {crop}")
         left, top = (image.width - crop) // 2, (image.height - crop) // 2
         image = image.crop((left, top, left + crop, top + crop))
-    return Pixels(values=_to_array(image, look), width=width, height=height)
+    return image
 
 
 def _add_letterbox(image: Any, look: DecodeSettings, size: tuple[int, int]) -> Pixels:  # noqa: ANN401 - Pillow has no types

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.config.project import FileSettings, PreprocessSettings
+from edgekit.data.cached_arrays import compute_files_digest, save_array
 from edgekit.data.csv_tables import read_csv
-from edgekit.data.images import ImageSettings, compute_files_digest, decode_folder, save_array
+from edgekit.data.images import ImageSettings, read_images
 from edgekit.data.listed_files import has_files
 from edgekit.data.table import Table, build_table, describe_array
 from edgekit.data.wav_folders import WAVES, read_wav_folder
@@ -157,9 +158,7 @@ def _read_folder(source: str, path: Path, cache: Path, how: ImageSettings, tick:
     if arrays:
         found = (describe_array(a.stem, a, f"{source}/{a.name}") for a in arrays)
         return build_table(source, found, compute_files_digest(arrays))
-    images = decode_folder(source, path, cache, how, tick)
-    found = (describe_array(array.stem, array, source) for array in images.arrays)
-    return build_table(source, found, images.digest)
+    return read_images(source, path, cache, how, tick)
 
 
 # ---------------------------------------------------------------- functions

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.audio import AudioSettings
-from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows
-from edgekit.data.images import compute_files_digest, save_array
-from edgekit.data.listed_files import FileListing, list_files
+from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows, save_array
+from edgekit.data.listed_files import list_files
 from edgekit.data.spectrogram import compute_spectrogram, count_frames
 from edgekit.data.table import Table
 from edgekit.data.wav_files import read_wav, read_wav_format
@@ -66,13 +65,8 @@ def read_wav_folder(
         for name, values in listing.arrays.items():
             save_array(locate(name), values)
 
-    facts = f"wav {_VERSION} {settings} {rate} {length} {shape} {_describe_listing(listing)}"
+    facts = f"wav {_VERSION} {settings} {rate} {length} {shape} {listing.describe()}"
     return build_cached_table(source, facts, ["x", *listing.arrays], fill, cache)
-
-
-def _describe_listing(listing: FileListing) -> str:
-    arrays = {name: values.tolist() for name, values in listing.arrays.items()}
-    return f"{compute_files_digest(list(listing.files))} {arrays}"
 
 
 def _check_rates(files: Sequence[Path], settings: AudioSettings) -> int:

@@ -214,9 +214,15 @@ def test_a_damaged_image_is_named(tmp_path, opened, damage):
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        (b"name,label\na.png,1\n", "line 2: the columns"),
-        (b"file,label\na.png,cat\n", "line 2: the columns"),
-        (b"file,label\nb.png,1\n", r"line 2: no image b\.png"),
+        (b"name,label\na.png,1\n", "line 1: the columns file and one of label"),
+        (b"file,name\na.png,1\n", "line 1: the columns file and one of label"),
+        (b"file,label,text\na.png,1,one\n", "line 1: the columns file and one of label"),
+        (b"file,label\na.png,cat\n", "line 2: the columns file and label .a number. are needed"),
+        (b"file,label\na.png,\n", "line 2: the columns file and label"),
+        (b"file,label\na.png\n", "line 2: has 1 cells, the header 2"),
+        (b"file,label\nb.png,1\n", r"line 2: no file 'b\.png' in data"),
+        (b"file,label\n.,1\n", r"line 2: no file '\.' in data"),
+        (b"file,text\na.png," + b"x" * 10_001 + b"\n", "line 2: the text is longer than 10000"),
         (b"file,label\n\xff\xfe.png,1\n", "cannot be read"),
         (b"", "contains neither"),
     ],
