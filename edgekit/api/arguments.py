@@ -21,6 +21,7 @@ from edgekit.argument_checks import (
     format_value,
     make_error,
 )
+from edgekit.config.entry_points import is_entry
 from edgekit.config.profile import DeviceProfile, load_profile
 from edgekit.config.project import load_project
 from edgekit.errors import ArgumentError, UserError
@@ -59,6 +60,8 @@ def _check_step(name: str, value: object) -> None:
 
 def _check_metric(name: str, value: object) -> None:
     check_text(name, value, what="the name of a metric")
+    if is_entry(str(value)):
+        return  # imported from the folder of the project
     try:
         get_metric(str(value))
     except UserError as error:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit.metrics.bootstrap import RESAMPLES
-from edgekit.metrics.loss_limits import Limits, limit_by_bootstrap, limit_proportions
+from edgekit.metrics.loss_limits import (
+    Limits,
+    limit_by_bootstrap,
+    limit_by_jackknife,
+    limit_proportions,
+)
 from edgekit.metrics.metric import Margin, Metric, Table
 from edgekit.metrics.paired_tables import (
     PairedTables,
@@ -82,8 +87,9 @@ def compare(
 ) -> Comparison:
     """Compare two models on the same samples.
 
-    The interval is that of Tango for proportions of independent samples, else that of the paired
-    bootstrap of the groups. Samples with an empty row are not scored.
+    The interval is that of Tango for proportions of independent samples, that of the jackknife for
+    a metric that is known of blocks alone, else that of the paired bootstrap of the groups. Samples
+    with an empty row are not scored.
 
     Args:
         metric: Metric of both tables.
@@ -111,6 +117,8 @@ def compare(
     elif counts and pair.uses_tango:
         drop = 100 * (counts[0] - counts[1]) / pair.before.n
         found = limit_proportions(counts, pair.before.n, pair.margin.value)
+    elif metric.find_blocks:
+        found = limit_by_jackknife(pair)
     else:
         found = limit_by_bootstrap(pair, seed, resamples)
     proven = found.is_reliable and found.worst <= pair.margin.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def find_meaningless(
             "the targets vary, and that every class occurs"
         )
     if trivial is None:
-        return _explain_constant(metric, scored) if _is_constant(scored.rows) else ""
+        return _explain_constant(metric, scored) if _is_constant(metric, scored, options) else ""
     if not math.isfinite(trivial) or _is_better(metric, scored, options, value, trivial):
         return ""
     return _explain_trivial(metric, scored, value, trivial)
@@ -112,7 +113,17 @@ def _are_targets_constant(read: TargetReader) -> bool:
     return first is not None
 
 
-def _is_constant(rows: tuple[Floats, ...]) -> bool:
+def _is_constant(metric: Metric, table: Table, options: MetricOptions) -> bool:
+    """Return whether the value depends on no sample."""
+    if metric.find_blocks is None:
+        return _are_equal(table.rows)
+    blocks = metric.find_blocks(table)
+    weights = (blocks[None, :] != np.unique(blocks)[:, None]).astype(np.float64)
+    left_out = metric.prepare(table, options)(weights)
+    return bool((left_out == metric.compute_value(table, options)).all())
+
+
+def _are_equal(rows: Sequence[Floats]) -> bool:
     return all(np.array_equal(rows[0], row) for row in rows)
 
 
@@ -132,7 +143,7 @@ def _explain_trivial(metric: Metric, table: Table, value: float, trivial: float)
     checks = "that targets belong to samples, their order and the preprocessing"
     if metric.is_proportion and table.rows[0].size > 1:
         predicted = table.stack()[:, 1:]
-        if _is_constant(tuple(predicted)):
+        if _are_equal(list(predicted)):
             reason += f"; it always predicts class {predicted[0][0]:g}"
             checks += ", and the scored output"
     return f"{reason}: check {checks}, or use more samples"

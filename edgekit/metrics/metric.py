@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.metrics.user_code import UserCode
 from edgekit_agent.scoring import MetricOptions
 
 Floats = NDArray[np.float64]
@@ -77,6 +78,10 @@ class Metric:
             that the interval of paired proportions applies.
         margin: Default margin.
         compute_classes: Computes the value of each class, by its number.
+        find_blocks: Finds the number of the block of each sample, for a metric whose value is known
+            of all samples and without each block alone, so that the jackknife gives the interval.
+        code: Function or class of the user that computes the metric on this machine, from the
+            outputs of the samples.
     """
 
     name: str
@@ -88,6 +93,8 @@ class Metric:
     is_proportion: bool = False
     margin: Margin = Margin(value=1.0)
     compute_classes: Callable[[Table, MetricOptions], dict[int, float]] | None = None
+    find_blocks: Callable[[Table], NDArray[np.int64]] | None = None
+    code: UserCode | None = None
 
     def compute_value(self, table: Table, options: MetricOptions) -> float:
         """Compute the value of all samples."""

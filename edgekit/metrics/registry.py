@@ -1,13 +1,16 @@
-"""Metrics by name: the built-in ones and those of plugins (entry point ``edgekit.metrics``)."""
+"""Metrics by name: built-in, of plugins (entry point ``edgekit.metrics``), and of the user."""
 
 from __future__ import annotations
 
 import importlib
 from functools import cache
+from pathlib import Path
 
+from edgekit.config.entry_points import is_entry
 from edgekit.config.plugins import load_plugins, warn_of_plugin
 from edgekit.errors import UserError, did_you_mean
 from edgekit.metrics.metric import Metric
+from edgekit.metrics.user import load_user_metric
 
 # Modules with a tuple METRICS.
 _MODULES = (
@@ -42,12 +45,19 @@ def list_metrics() -> tuple[Metric, ...]:
     return tuple(found.values())
 
 
-def get_metric(name: str) -> Metric:
+def get_metric(name: str, folder: Path | None = None) -> Metric:
     """Return the metric of a name.
 
+    Args:
+        name: Name of a metric, or ``module:function`` of the user.
+        folder: Folder of the project, in which a module is searched; ``None`` = the metric as it
+            was loaded before, else from the current folder.
+
     Raises:
-        UserError: There is none.
+        UserError: There is none, or the code of the user cannot be used.
     """
+    if is_entry(name):
+        return load_user_metric(name, folder)
     known = {metric.name: metric for metric in list_metrics()}
     if name not in known:
         raise UserError(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.metrics.comparison import Comparison, compare
-from edgekit.metrics.metric import Margin
+from edgekit.metrics.metric import Margin, Metric
 from edgekit.metrics.registry import get_metric
 from edgekit.pipeline.tallies import Scoring, read_table
 from edgekit_agent.results import Tally
@@ -45,7 +45,7 @@ def compare_tallies(
     """
     key = None if groups is None else groups.tobytes()
     first, *guards = (
-        _compare(reference, candidate, job, margin, key, same_model, seed)
+        _compare(reference, candidate, get_metric(job.name), job, margin, key, same_model, seed)
         for job, margin in zip(scoring.metrics, margins, strict=True)
     )
     return replace(first, guards=tuple(guards))
@@ -55,6 +55,7 @@ def compare_tallies(
 def _compare(
     reference: Tally,
     candidate: Tally,
+    metric: Metric,
     job: MetricJob,
     margin: Margin,
     groups: bytes | None,
@@ -63,7 +64,7 @@ def _compare(
 ) -> Comparison:
     known = None if groups is None else np.frombuffer(groups, np.int64)
     return compare(
-        get_metric(job.name),
+        metric,
         read_table(reference, job.name, known),
         read_table(candidate, job.name, known),
         options=job.options,

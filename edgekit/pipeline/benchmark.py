@@ -181,6 +181,7 @@ def _find_mistake(subject: Subject, tick: Tick) -> DeviceError | None:
                     subject.evaluation.samples,
                     scoring=subject.scoring,
                     tick=tick,
+                    dataset=subject.evaluation,
                 )
     except DeviceError as error:
         return error if error.kind == "bad_job" else None
@@ -213,6 +214,7 @@ def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult
                 samples,
                 scoring=subject.scoring,
                 tick=tick,
+                dataset=subject.evaluation,
                 unfinished=Unfinished(store=store, key=_compute_tally_key(subject, place, ref)),
             )
     return BenchResult(
@@ -269,17 +271,26 @@ def _open_bundle_subject(
         if data
         else _read_golden_inputs(scratch, manifest.golden_samples),
         evaluation=data,
-        scoring=_choose_bundle_scoring(manifest, metric),
+        scoring=_choose_bundle_scoring(manifest, metric, folder if data else None),
         dims={},
     )
 
 
-def _choose_bundle_scoring(manifest: Manifest, metric: str | None) -> Scoring:
-    """Return the metrics of a bundle, or the requested one, with the options of the bundle."""
+def _choose_bundle_scoring(manifest: Manifest, metric: str | None, folder: Path | None) -> Scoring:
+    """Return the metrics of a bundle, or the requested one, with the options of the bundle.
+
+    Args:
+        manifest: Manifest of the bundle.
+        metric: The requested metric.
+        folder: Folder in which the code of the user's metrics is searched; ``None`` = nothing is
+            scored, so that no code is needed.
+    """
     options = manifest.metric_options.to_options(manifest.output)
     names = (metric,) if metric else (manifest.metric, *manifest.guards)
+    if folder is not None:
+        names = tuple(get_metric(name, folder).name for name in names)
     return Scoring(
-        metrics=tuple(MetricJob(get_metric(name).name, options) for name in names),
+        metrics=tuple(MetricJob(name, options) for name in names),
         postprocess=manifest.get_postprocess(),
     )
 

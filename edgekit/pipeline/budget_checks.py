@@ -110,7 +110,8 @@ def name_accuracy_check(comparison: Comparison) -> str:
     """Return the name of a check of accuracy, with the unit of the loss at its end."""
     if comparison.unit == "points" and comparison.lost is not None:
         return "accuracy_drop_points"
-    stem = f"{comparison.metric.replace('-', '_')}_loss"
+    name = comparison.metric.rpartition(":")[2]  # of the user's metrics, the function
+    stem = f"{name.replace('-', '_').replace('.', '_').lower()}_loss"
     return f"{stem}_{_UNITS[comparison.unit]}" if comparison.unit else stem
 
 

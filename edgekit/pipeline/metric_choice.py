@@ -46,8 +46,9 @@ def choose_scoring(
             hint="set its limit with [gate] max_drop",
         )
     options = data.metric_options.to_options(data.output)
-    _check_names(project, metric)
-    jobs = tuple(MetricJob(get_metric(each).name, options) for each in (name, *project.gate.guards))
+    _check_names(project, metric, folder)
+    names = (name, *project.gate.guards)
+    jobs = tuple(MetricJob(get_metric(each, folder).name, options) for each in names)
     size = _find_image_size(model.signature)
     return Scoring(metrics=jobs, postprocess=table.to_postprocess(folder, size) if table else None)
 
@@ -78,7 +79,7 @@ def choose_margins(
     return (_replace_value(gated, wanted), *guards)
 
 
-def _check_names(project: Project, asked: str | None) -> None:
+def _check_names(project: Project, asked: str | None, folder: Path) -> None:
     """Check the metrics that edgekit.toml names; a metric of the request replaces the first.
 
     Raises:
@@ -89,7 +90,7 @@ def _check_names(project: Project, asked: str | None) -> None:
     for setting, name in (*first, *guards):
         try:
             if name is not None:
-                get_metric(name)
+                get_metric(name, folder)
         except UserError as error:
             raise UserError(f"edgekit.toml: {setting}: {error.message}", hint=error.hint) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,15 +29,16 @@ from edgekit.progress import Tick
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import Batch, iter_batches
 from edgekit_agent.measure.scored_samples import iter_scored_samples
-from edgekit_agent.metrics import load_statistic
+from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.samples import Samples
-from edgekit_agent.scoring import MetricJob
+from edgekit_agent.scoring import MetricJob, MetricOptions
 
 # Number of samples for trying scalings.
 SAMPLES = 128
 # Significance level of the difference of two scalings; low, as several are tried for each model.
 _CHANCE = 1e-4
 _KIND = "scalings"
+_Statistic = Callable[[ScoredSample, MetricOptions], NDArray[np.float64]]
 _RESAMPLES = 2000
 
 
@@ -163,7 +164,7 @@ def refuse_unscaled(
     Raises:
         UserError: A scaling is better; the message shows its settings.
     """
-    if not is_unscaled_image(dataset, model):
+    if not is_unscaled_image(dataset, model) or _needs_all_samples(scoring):
         return
     facts = [model.digest, dataset.digest, scoring.digest]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -225,7 +226,7 @@ def _iter_rows(
                 yield batch.inputs
 
     try:
-        statistic = load_statistic(job.name)
+        statistic = _get_statistic(job)
         for made in iter_outputs(model, feeds()):
             batch = waiting.pop()
             if isinstance(made, str):
@@ -237,6 +238,22 @@ def _iter_rows(
                 yield statistic(sample, job.options)
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
+
+
+def _get_statistic(job: MetricJob) -> _Statistic:
+    """Return the function that computes the row of a sample, also for code of the user."""
+    code = get_metric(job.name).code
+    if code is None:
+        return load_statistic(job.name)
+    return lambda sample, _: code.compute_values(
+        [sample.outputs], [sample.targets], first=sample.number
+    )
+
+
+def _needs_all_samples(scoring: Scoring) -> bool:
+    """Return whether the first metric is a class of the user, which has no rows of samples."""
+    code = get_metric(scoring.names[0]).code
+    return code is not None and code.is_class
 
 
 def _scale(samples: Samples, scaling: Scaling) -> Samples:

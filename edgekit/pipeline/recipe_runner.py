@@ -211,6 +211,7 @@ class BuildRunner:
                 place.samples(self.inputs.evaluation.samples),
                 scoring=self.inputs.scoring,
                 tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
+                dataset=self.inputs.evaluation,
                 unfinished=Unfinished(store=self.inputs.store, key=question),
             )
             self.inputs.store.remember("tallies", question, encode(tally))

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from edgekit.bundle.manifest import BUILT_FILES, RESULTS, SUFFIX
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import Runtimes, choose_runtimes
+from edgekit.config.entry_points import is_entry
 from edgekit.config.profile import AnyRuntime, DeviceProfile, choose_weight_bits, load_profile
 from edgekit.config.project import FileSettings, PreprocessSettings, Project, load_project
-from edgekit.conversion.importers.source import is_entry
 from edgekit.conversion.importers.source_opener import open_model
 from edgekit.conversion.open_model import check_fed_sizes
 from edgekit.data.dataset import Dataset, open_dataset

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from edgekit.cache.store import Store
+from edgekit.data.dataset import Dataset
 from edgekit.errors import DeviceError
 from edgekit.pipeline.tallies import Scoring, join_tallies, upgrade_tally
 from edgekit.pipeline.timing import Agent
+from edgekit.pipeline.user_metrics import RowReducer, list_agent_metrics
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.jobs import ModelRef, ScoreJob
@@ -60,6 +62,7 @@ class _Progress:
     unfinished: Unfinished | None
     parts: list[Tally]
     total: int
+    reducer: RowReducer
     saved_at: float = field(default_factory=time.monotonic)
     is_saved: bool = True
 
@@ -73,7 +76,7 @@ class _Progress:
                 f"invalid answer of the agent: results of samples {begin} to {end} instead of "
                 f"{self.next_sample} to {self.total} at most"
             )
-        self.parts.append(said.part.tally)
+        self.parts.append(self.reducer.reduce(said.part.tally, begin))
         self.is_saved = False
         if time.monotonic() - self.saved_at >= _SAVE_EVERY_S:
             self.save()
@@ -99,6 +102,7 @@ def score(
     *,
     scoring: Scoring,
     tick: Tick,
+    dataset: Dataset | None = None,
     unfinished: Unfinished | None = None,
 ) -> Tally:
     """Compute the statistics of a model's answers on samples with targets.
@@ -109,36 +113,43 @@ def score(
         samples: The samples, by their paths on the agent's machine.
         scoring: Metrics and post-processing.
         tick: Progress callback.
+        dataset: The samples on this machine, with their targets, for metrics of the user.
         unfinished: Storage from which an earlier attempt is resumed, and to which this attempt is
             saved if it is interrupted.
 
     Raises:
         DeviceError: The agent failed, or its answer does not cover the samples.
+        UserError: The code of a metric of the user raises an error, or gives a wrong answer.
     """
+    reducer = RowReducer(scoring, dataset)
+    unfinished = unfinished if reducer.is_resumable else None
     total = (samples.label or samples.columns[0]).shape[0]
     known = unfinished.recall(scoring, total) if unfinished else None
-    progress = _Progress(unfinished=unfinished, parts=[known] if known else [], total=total)
-    first = scoring.metrics[0]
+    progress = _Progress(
+        unfinished=unfinished, parts=[known] if known else [], total=total, reducer=reducer
+    )
+    metrics = list_agent_metrics(scoring)
+    first = metrics[0]
     job = ScoreJob(
         model,
         samples,
         first.name,
         first.options.output,
         start=progress.next_sample,
-        metrics=scoring.metrics,
+        metrics=metrics,
         postprocess=scoring.postprocess,
     )
     try:
         rest = agent.ask(job, Tally, progress=_make_listener(progress, tick))
     finally:
         progress.save()
+    n = progress.next_sample + rest.n
+    if n != total:
+        raise DeviceError(f"invalid answer of the agent: results of {n} samples instead of {total}")
+    last = reducer.reduce(upgrade_tally(rest), progress.next_sample)
+    tally = reducer.finish(join_tallies([*progress.parts, last]))
     if unfinished:
         unfinished.forget()
-    tally = join_tallies([*progress.parts, upgrade_tally(rest)])
-    if tally.n != total:
-        raise DeviceError(
-            f"invalid answer of the agent: results of {tally.n} samples instead of {total}"
-        )
     return tally
 
 

@@ -37,7 +37,8 @@ class Scoring:
     @property
     def digest(self) -> str:
         """Return a digest of everything that decides the statistics."""
-        facts = [encode(m) for m in self.metrics]
+        facts: list[object] = [encode(m) for m in self.metrics]
+        facts += [code.digest for m in self.metrics if (code := get_metric(m.name).code)]
         shown = encode(self.postprocess) if self.postprocess else None
         return hashlib.sha256(json.dumps([facts, shown], sort_keys=True).encode()).hexdigest()
 
@@ -79,13 +80,13 @@ def compute_scores(
 ) -> tuple[Score, ...]:
     """Compute the value of each metric."""
     key = None if groups is None else groups.tobytes()
-    return tuple(_compute_score(tally, metric, key) for metric in scoring.metrics)
+    return tuple(_compute_score(tally, get_metric(m.name), m, key) for m in scoring.metrics)
 
 
 @lru_cache(maxsize=512)
-def _compute_score(tally: Tally, job: MetricJob, groups: bytes | None) -> Score:
+def _compute_score(tally: Tally, metric: Metric, job: MetricJob, groups: bytes | None) -> Score:
     known = None if groups is None else np.frombuffer(groups, np.int64)
-    return build_score(get_metric(job.name), read_table(tally, job.name, known), job)
+    return build_score(metric, read_table(tally, job.name, known), job)
 
 
 def build_score(metric: Metric, table: Table, job: MetricJob) -> Score:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.conversion.importers.entry_point import search_modules_in, split_model_and_example
+from edgekit.config.entry_points import search_modules_in
+from edgekit.conversion.importers.entry_point import split_model_and_example
 from edgekit.conversion.importers.model_types import ModelObject, convert_object
 from edgekit.conversion.importers.registry import EXTRAS, Conversion, Source
 from edgekit.conversion.importers.sklearn_estimators import load

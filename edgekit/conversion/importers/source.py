@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
+from edgekit.config.entry_points import is_entry
 from edgekit.conversion.importers.file_kind import detect_content
 from edgekit.conversion.importers.registry import SOURCES, Kind, Source
 from edgekit.errors import UserError
 from edgekit_agent.files import sha256_of
 
-_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _MARK = "saved_model.pb"
 
 SUFFIXES = tuple(suffix for row in SOURCES.values() for suffix in row.suffixes)
@@ -44,11 +43,6 @@ def _find_kind_by_suffix(path: Path) -> Kind | None:
     """Return the kind of a source with unrecognized content: compressed, damaged or missing."""
     suffix = path.suffix.lower()
     return next((kind for kind, row in SOURCES.items() if suffix in row.suffixes), None)
-
-
-def is_entry(text: str) -> bool:
-    """Return whether a text has the form ``module:function``."""
-    return _ENTRY.fullmatch(text) is not None
 
 
 def is_saved_model(path: Path) -> bool:

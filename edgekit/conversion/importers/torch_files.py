@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import torch
 
-from edgekit.conversion.importers.entry_point import search_modules_in, split_model_and_example
+from edgekit.config.entry_points import search_modules_in
+from edgekit.conversion.importers.entry_point import split_model_and_example
 from edgekit.conversion.importers.example_inputs import build_sampler
 from edgekit.conversion.importers.model_types import ModelObject, convert_object
 from edgekit.conversion.importers.postprocess import standardize_graph

@@ -16,7 +16,7 @@ from edgekit_agent.jobs import ScoreJob
 from edgekit_agent.measure.feeds import Batch, check_samples, find_batch_size, iter_runs
 from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.measure.scored_samples import iter_scored_samples, select_output
-from edgekit_agent.metrics import load_statistic
+from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.metrics.rows import encode_rows
 from edgekit_agent.results import Tally, TallyPart
 from edgekit_agent.scoring import MetricJob, MetricOptions
@@ -60,7 +60,10 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
             if file is not None:
                 values = select_output(outputs, job.output, batch)
                 _write_rows(file, values, n, is_first=batch.start == 0)
-            rows.add(batch, outputs)
+            for sample in rows.iter_samples(batch, outputs):
+                rows.add(sample)
+                if rows.is_full:
+                    progress("score", rows.next_sample, n, rows.take_part())
             progress("score", rows.next_sample, n, rows.take_part())
     return rows.take()
 
@@ -84,17 +87,25 @@ class _RowCollector:
         """Return the number of the next sample."""
         return self._first + len(self._rows[0])
 
-    def add(self, batch: Batch, outputs: Arrays) -> None:
-        """Compute the rows of one batch."""
-        for sample in iter_scored_samples(batch, outputs, self._outputs, self._job.postprocess):
-            for metric, statistic, rows in zip(self._metrics, self._statistics, self._rows):
-                row = np.asarray(statistic(sample, metric.options), np.float64)
-                if not np.isfinite(row).all():
-                    raise AgentError(
-                        "model_failed", f"{metric.name} of sample {sample.number} is not finite"
-                    )
-                rows.append(row)
-                self._values += row.size
+    @property
+    def is_full(self) -> bool:
+        """Return whether the rows are so many values that they should be sent at once."""
+        return bool(self._job.metrics) and self._values >= _PART_VALUES
+
+    def iter_samples(self, batch: Batch, outputs: Arrays) -> Iterator[ScoredSample]:
+        """Yield the samples of a batch as the metrics read them."""
+        return iter_scored_samples(batch, outputs, self._outputs, self._job.postprocess)
+
+    def add(self, sample: ScoredSample) -> None:
+        """Compute the rows of one sample."""
+        for metric, statistic, rows in zip(self._metrics, self._statistics, self._rows):
+            row = np.asarray(statistic(sample, metric.options), np.float64)
+            if not np.isfinite(row).all():
+                raise AgentError(
+                    "model_failed", f"{metric.name} of sample {sample.number} is not finite"
+                )
+            rows.append(row)
+            self._values += row.size
 
     def take_part(self) -> Optional[Dict[str, Any]]:
         """Return the rows since the last part as JSON values; ``None`` if that was just now.
@@ -102,7 +113,7 @@ class _RowCollector:
         A host of protocol 1.0 gets no parts: it expects all samples in the result.
         """
         is_due = time.monotonic() - self._sent_at >= _PART_EVERY_S
-        if not self._job.metrics or not (is_due or self._values >= _PART_VALUES):
+        if not self._job.metrics or not (is_due or self.is_full):
             return None
         part = TallyPart(self._first, self.take())
         self._first += part.tally.n

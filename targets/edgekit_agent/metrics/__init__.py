@@ -56,6 +56,7 @@ MODULES: Dict[str, str] = {
     "wer": "texts",
     "perplexity": "tokens",
     "token-accuracy": "tokens",
+    "outputs": "outputs",
 }
 
 

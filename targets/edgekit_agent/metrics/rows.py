@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def encode_rows(metric: str, rows: Sequence[NDArray[np.float64]]) -> Statistics:
     """Encode the rows of consecutive samples."""
     lengths = np.array([row.size for row in rows], "<u4")
-    values = np.concatenate(rows) if rows else np.zeros(0)
+    values = rows[0] if len(rows) == 1 else np.concatenate([np.zeros(0), *rows])
     equal = not rows or bool((lengths == lengths[0]).all() and lengths[0])
     return Statistics(
         metric,
@@ -47,7 +47,7 @@ def decode_rows(statistics: Statistics, n: int) -> List[NDArray[np.float64]]:
 
 
 def _to_text(array: NDArray[np.generic]) -> str:
-    return base64.b64encode(array.tobytes()).decode("ascii")
+    return base64.b64encode(array.data).decode("ascii")
 
 
 def _to_bytes(text: str, size: int) -> bytes:

@@ -1,0 +1,254 @@
+"""Metrics of the user: a function or a class of a module, and what its attributes tell."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.config.entry_points import find_member, import_module, search_modules_in
+from edgekit.errors import UserError
+from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table, TargetReader
+from edgekit.metrics.user_code import UserCode
+from edgekit_agent.scoring import MetricOptions
+
+# Default margin: points for shares, else percent of the value of the original.
+_POINTS = Margin(value=1.0)
+_PERCENT = Margin(value=1.0, relative=True)
+_loaded: dict[str, Metric] = {}
+# Digests of the files of modules when they were imported.
+_imported: dict[str, str] = {}
+
+
+def load_user_metric(name: str, folder: Path | None = None) -> Metric:
+    """Load the metric that a function or class of the user computes.
+
+    Higher values are better unless it has an attribute ``lower_is_better = True``. Further
+    attributes: ``title``; ``is_share``, whether values are from 0 to 1; ``margin``, the largest
+    loss that counts as none in the unit of the metric (points of a share), or ``relative_margin``,
+    in percent of the value of the original.
+
+    Args:
+        name: ``module:function`` or ``module:Class``.
+        folder: Folder of the project; ``None`` = the metric as it was loaded before, else from the
+            current folder.
+
+    Raises:
+        UserError: There is no such function or class, or it has a wrong attribute.
+    """
+    if folder is None and name in _loaded:
+        return _loaded[name]
+    base = (folder or Path()).resolve()
+    with search_modules_in(base):
+        module = _import_fresh(name, base)
+        value = find_member(name, module)
+    code = UserCode(
+        name=name, folder=base, value=_check_value(name, value), digest=_hash_files(module, value)
+    )
+    _loaded[name] = _build_metric(code)
+    return _loaded[name]
+
+
+def _import_fresh(name: str, folder: Path) -> ModuleType:
+    """Import a module, again if its file has changed or another folder has one of its name."""
+    module_name = name.partition(":")[0]
+    if module_name.endswith(".py"):
+        raise UserError(
+            f"{name}: a module is named without .py",
+            hint=f"give {name.replace('.py:', ':')}",
+        )
+    known = sys.modules.get(module_name)
+    if known is not None:
+        own = folder.joinpath(*module_name.split(".")).with_suffix(".py")
+        moved = own.exists() and not _is_file_of(known, own)
+        changed = _imported.get(module_name, _hash_files(known)) != _hash_files(known)
+        if moved or changed:
+            del sys.modules[module_name]
+    module = import_module(name, folder)
+    _imported[module_name] = _hash_files(module)
+    return module
+
+
+def _is_file_of(module: ModuleType, file: Path) -> bool:
+    return bool(module.__file__) and Path(str(module.__file__)).resolve() == file
+
+
+def _hash_files(module: ModuleType, value: object = None) -> str:
+    """Return a digest of the files of a module and of a function or class in it."""
+    files = {getattr(module, "__file__", None)}
+    with contextlib.suppress(TypeError):  # an instance, or written in C
+        files.add(inspect.getsourcefile(value))  # type: ignore[arg-type]
+    read = sorted(Path(file).read_bytes() for file in files if file and Path(file).is_file())
+    return hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in read)).hexdigest()
+
+
+def _check_value(name: str, value: object) -> Callable[..., Any]:
+    """Check that a value is a function of two arguments, or a class with the two methods."""
+    if inspect.isclass(value):
+        lacking = [each for each in ("update", "value") if not callable(getattr(value, each, None))]
+        if lacking:
+            raise UserError(
+                f"{name}: the class has no method {' and no method '.join(lacking)}",
+                hint="give it update(self, outputs, targets) and value(self)",
+            )
+        _check_arguments(name, value, (), wanted="no arguments")
+        _check_arguments(f"{name}.update", getattr(value, "update"), ({}, {}, {}))  # noqa: B009
+        return value
+    if not callable(value):
+        raise UserError(f"{name}: {type(value).__name__} is neither a function nor a class")
+    _check_arguments(name, value, ({}, {}))
+    return value
+
+
+def _check_arguments(
+    name: str,
+    function: Any,  # noqa: ANN401
+    args: tuple[Any, ...],
+    *,
+    wanted: str = "the arguments (outputs, targets)",
+) -> None:
+    try:
+        inspect.signature(function).bind(*args)
+    except TypeError as error:
+        raise UserError(
+            f"{name}: must take {wanted}: {error}",
+            hint="def function(outputs, targets), or a class with update(self, outputs, targets) "
+            "and value(self)",
+        ) from error
+    except ValueError:
+        return  # written in C: it states no arguments
+
+
+def _build_metric(code: UserCode) -> Metric:
+    attributes = _Attributes(code)
+    is_share = attributes.read_flag("is_share")
+    by_sample = not code.is_class
+    return Metric(
+        name=code.name,
+        title=attributes.read_title(),
+        prepare=_prepare_mean if by_sample else _prepare_known_values,
+        compute_trivial=_compute_no_trivial,
+        higher_is_better=attributes.read_direction(),
+        is_share=is_share,
+        margin=attributes.read_margin(_POINTS if is_share else _PERCENT),
+        find_blocks=None if by_sample else _find_blocks,
+        code=code,
+    )
+
+
+class _Attributes:
+    """Attributes of a function or class of the user that describe the metric."""
+
+    def __init__(self, code: UserCode) -> None:
+        self._code = code
+
+    def read_title(self) -> str:
+        """Return the title; by default the name in words."""
+        title = getattr(self._code.value, "title", None)
+        if title is None:
+            return self._code.name.rpartition(":")[2].rpartition(".")[2].replace("_", " ")
+        if not isinstance(title, str) or not title.strip():
+            raise self._make_error("title", title, "text")
+        return title
+
+    def read_flag(self, name: str, *, default: bool = False) -> bool:
+        """Return an attribute that is true or false."""
+        value = getattr(self._code.value, name, default)
+        if not isinstance(value, bool):
+            raise self._make_error(name, value, "True or False")
+        return value
+
+    def read_direction(self) -> bool:
+        """Return whether higher values are better."""
+        lower = self.read_flag("lower_is_better")
+        higher = self.read_flag("higher_is_better", default=not lower)
+        if lower and higher:
+            raise UserError(
+                f"{self._code.name}: lower_is_better and higher_is_better contradict each other"
+            )
+        return higher
+
+    def read_margin(self, default: Margin) -> Margin:
+        """Return the largest loss that counts as none."""
+        found = [name for name in ("margin", "relative_margin") if hasattr(self._code.value, name)]
+        if len(found) > 1:
+            raise UserError(
+                f"{self._code.name}: has both a margin and a relative_margin",
+                hint="margin is in the unit of the metric, relative_margin in percent of the value",
+            )
+        if not found:
+            return default
+        value = getattr(self._code.value, found[0])
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not (math.isfinite(value) and value >= 0):
+            raise self._make_error(found[0], value, "a number of at least 0")
+        return Margin(value=float(value), relative=found[0] == "relative_margin")
+
+    def _make_error(self, name: str, value: object, wanted: str) -> UserError:
+        return UserError(f"{self._code.name}: {name} is {value!r} instead of {wanted}")
+
+
+def _compute_no_trivial(read: TargetReader, options: MetricOptions) -> None:
+    """Return ``None``: nothing is known of the best constant answer."""
+
+
+def _prepare_mean(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the mean of the values of the samples."""
+    del options
+    values = table.stack()[:, 0]
+
+    def compute(weights: Floats) -> Floats:
+        means: Floats = weights @ values / weights.sum(axis=1)
+        return means
+
+    return compute
+
+
+# ---------------------------------------------------------------- values of all samples together
+
+# Rows of a class hold the block of the sample, the number of all samples, the value of all, and the
+# value without the block.
+
+
+def build_rows(blocks: NDArray[np.int64], value: float, left_out: Floats) -> list[Floats]:
+    """Return the rows of a metric whose value is known of all samples and without each block.
+
+    Args:
+        blocks: Number of the block of each sample.
+        value: Value of all samples.
+        left_out: Value without each block.
+    """
+    n = blocks.size
+    return [np.array([block, n, value, left_out[block]], np.float64) for block in blocks]
+
+
+def _find_blocks(table: Table) -> NDArray[np.int64]:
+    return table.stack()[:, 0].astype(np.int64)
+
+
+def _prepare_known_values(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the known values; nan for other weights than all ones, or ones without a block."""
+    del options
+    rows = table.stack()
+    blocks, complete = rows[:, 0].astype(np.int64), table.n == rows[0, 1]
+
+    def compute_one(weights: Floats) -> float:
+        if not complete or not np.isin(weights, (0.0, 1.0)).all():
+            return math.nan
+        absent = np.unique(blocks[weights == 0])
+        if not absent.size:
+            return float(rows[0, 2])
+        if absent.size > 1 or (weights[blocks == absent[0]] != 0).any():
+            return math.nan
+        return float(rows[blocks == absent[0]][0, 3])
+
+    return lambda weights: np.array([compute_one(each) for each in weights])
