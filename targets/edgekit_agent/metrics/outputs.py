@@ -37,6 +37,14 @@ def collect_outputs(sample: ScoredSample, options: MetricOptions) -> NDArray[np.
             outputs are too many values; ``model_failed`` for a value that is not finite.
     """
     del options
+    total = sum(np.asarray(value).size for value in sample.outputs.values())
+    if total > _MOST_VALUES:
+        raise AgentError(
+            "bad_job",
+            f"the outputs of sample {sample.number} have {total:,} values, and a metric of your "
+            f"own can get {_MOST_VALUES:,} for each sample",
+            hint="declare [postprocess], such as argmax, or use a smaller output",
+        )
     parts: List[NDArray[Any]] = [np.array([len(sample.outputs)], np.float64)]
     for name, value in sample.outputs.items():
         value = np.asarray(value)
@@ -45,13 +53,6 @@ def collect_outputs(sample: ScoredSample, options: MetricOptions) -> NDArray[np.
         head = [len(points), *points, _TYPES.index(value.dtype.name), value.ndim, *value.shape]
         parts += [np.array(head, np.float64), value.reshape(-1)]
     size = sum(part.size for part in parts)
-    if size > _MOST_VALUES:
-        raise AgentError(
-            "bad_job",
-            f"the outputs of sample {sample.number} have {size:,} values, and a metric of your "
-            f"own can get {_MOST_VALUES:,} for each sample",
-            hint="declare [postprocess], such as argmax, or use a smaller output",
-        )
     row = np.empty(size, np.float64)
     start = 0
     for part in parts:
