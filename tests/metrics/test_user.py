@@ -100,7 +100,9 @@ def test_a_metric_that_cannot_be_used_is_refused_by_name(load, line, told):
 
 
 def test_missing_modules_and_functions_are_named(load, tmp_path):
-    assert "its functions: error" in refuse(load, FUNCTION + "def _private(a): pass", "other")
+    said = refuse(load, FUNCTION + "def _private(a): pass", "eror")
+    assert "has no 'eror'; did you mean 'error'?" in said
+    assert said.endswith(": error")
     with pytest.raises(UserError, match="no module 'no_such_metrics'"):
         get_metric("no_such_metrics:error", tmp_path)
     with pytest.raises(UserError, match="give metrics:error"):
