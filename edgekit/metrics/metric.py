@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.metrics.user_code import UserCode
+from edgekit.metrics.user_code.calls import UserCode
 from edgekit_agent.scoring import MetricOptions
 
 Floats = NDArray[np.float64]

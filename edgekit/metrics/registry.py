@@ -10,7 +10,7 @@ from edgekit.config.entry_points import is_entry
 from edgekit.config.plugins import load_plugins, warn_of_plugin
 from edgekit.errors import UserError, did_you_mean
 from edgekit.metrics.metric import Metric
-from edgekit.metrics.user import load_user_metric
+from edgekit.metrics.user_code.loader import load_user_metric
 
 # Modules with a tuple METRICS.
 _MODULES = (

@@ -10,9 +10,9 @@ from functools import partial
 from edgekit.cache.store import Store
 from edgekit.data.dataset import Dataset
 from edgekit.errors import DeviceError
+from edgekit.metrics.user_code.row_reducer import RowReducer, list_agent_metrics
 from edgekit.pipeline.tallies import Scoring, join_tallies, upgrade_tally
 from edgekit.pipeline.timing import Agent
-from edgekit.pipeline.user_metrics import RowReducer, list_agent_metrics
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.jobs import ModelRef, ScoreJob
@@ -121,14 +121,14 @@ def score(
         DeviceError: The agent failed, or its answer does not cover the samples.
         UserError: The code of a metric of the user raises an error, or gives a wrong answer.
     """
-    reducer = RowReducer(scoring, dataset)
+    reducer = RowReducer(scoring.metrics, dataset)
     unfinished = unfinished if reducer.is_resumable else None
     total = (samples.label or samples.columns[0]).shape[0]
     known = unfinished.recall(scoring, total) if unfinished else None
     progress = _Progress(
         unfinished=unfinished, parts=[known] if known else [], total=total, reducer=reducer
     )
-    metrics = list_agent_metrics(scoring)
+    metrics = list_agent_metrics(scoring.metrics)
     first = metrics[0]
     job = ScoreJob(
         model,

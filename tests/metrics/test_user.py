@@ -15,7 +15,7 @@ from edgekit.metrics.metric import Margin, Table
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.slices import compare_slices
 from edgekit.metrics.student_t import compute_t_quantile
-from edgekit.metrics.user import build_rows
+from edgekit.metrics.user_code.loader import build_rows
 from edgekit_agent.scoring import MetricOptions
 
 OPTIONS = MetricOptions()

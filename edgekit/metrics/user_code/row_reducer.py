@@ -18,9 +18,8 @@ from edgekit.data.targets import iter_targets
 from edgekit.errors import DeviceError, EdgekitError
 from edgekit.metrics.metric import Floats
 from edgekit.metrics.registry import get_metric
-from edgekit.metrics.user import build_rows
-from edgekit.metrics.user_code import Sample, UserCode, stack_samples
-from edgekit.pipeline.tallies import Scoring
+from edgekit.metrics.user_code.calls import Sample, UserCode, stack_samples
+from edgekit.metrics.user_code.loader import build_rows
 from edgekit_agent.metrics.outputs import decode_outputs
 from edgekit_agent.metrics.rows import decode_rows, encode_rows
 from edgekit_agent.results import Tally
@@ -32,28 +31,24 @@ OUTPUTS = "outputs"
 MOST_BLOCKS = 40
 
 
-def list_agent_metrics(scoring: Scoring) -> tuple[MetricJob, ...]:
+def list_agent_metrics(jobs: Sequence[MetricJob]) -> tuple[MetricJob, ...]:
     """List the metrics for the agent: those of the user are replaced by the outputs, once."""
-    jobs = (replace(job, name=OUTPUTS) if _get_code(job) else job for job in scoring.metrics)
-    return tuple(dict.fromkeys(jobs))
-
-
-def _get_code(job: MetricJob) -> UserCode | None:
-    return get_metric(job.name).code
+    asked = (replace(job, name=OUTPUTS) if get_metric(job.name).code else job for job in jobs)
+    return tuple(dict.fromkeys(asked))
 
 
 class RowReducer:
     """Reducer of a model's outputs to the rows of the user's metrics, part by part.
 
     Args:
-        scoring: The metrics.
+        jobs: The metrics.
         dataset: The samples on this machine, with their targets; needed for metrics of the user.
     """
 
-    def __init__(self, scoring: Scoring, dataset: Dataset | None) -> None:
-        self._scoring = scoring
+    def __init__(self, jobs: Sequence[MetricJob], dataset: Dataset | None) -> None:
+        self._names = tuple(job.name for job in jobs)
         self._dataset = dataset
-        metrics = [get_metric(job.name) for job in scoring.metrics]
+        metrics = [get_metric(name) for name in self._names]
         self._codes = {metric.name: metric.code for metric in metrics if metric.code}
         if self._codes and dataset is None:
             raise EdgekitError("metrics of the user need the targets of the samples")
@@ -88,8 +83,8 @@ class RowReducer:
         for name, code in self._codes.items():
             rows = self._compute_rows(name, code, outputs, targets, start)
             statistics[name] = encode_rows(name, rows)
-        chosen = tuple(statistics[name] for name in self._scoring.names)
-        return replace(tally, metric=self._scoring.names[0], statistics=chosen)
+        chosen = tuple(statistics[name] for name in self._names)
+        return replace(tally, metric=self._names[0], statistics=chosen)
 
     def _decode(self, tally: Tally) -> list[Sample]:
         found = next(each for each in tally.statistics if each.metric == OUTPUTS)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgekit.config.entry_points import find_member, import_module, search_modules_in
 from edgekit.errors import UserError
 from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table, TargetReader
-from edgekit.metrics.user_code import UserCode
+from edgekit.metrics.user_code.calls import UserCode
 from edgekit_agent.scoring import MetricOptions
 
 # Default margin: points for shares, else percent of the value of the original.

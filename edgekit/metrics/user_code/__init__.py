@@ -1,0 +1,1 @@
+"""Metrics that code of the user computes: loading, calls, and rows of samples."""
