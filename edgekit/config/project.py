@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from edgekit.argument_checks import AnyPath, check_arguments
 from edgekit.config.audio import AudioSettings
 from edgekit.config.profile import AnyRuntime, validate
+from edgekit.config.text import TextSettings
 from edgekit.config.toml import read_toml
 from edgekit.errors import UserError, reason
 from edgekit_agent.samples import Preprocess
@@ -143,6 +144,7 @@ class FileSettings:
     """Settings of files that are neither arrays nor images."""
 
     audio: AudioSettings | None = None
+    text: TextSettings | None = None
 
 
 class DataTable(_Table):
@@ -158,12 +160,13 @@ class DataTable(_Table):
     """Name of the output to score; the first one unless given."""
     preprocess: PreprocessSettings | None = None
     audio: AudioSettings | None = None
+    text: TextSettings | None = None
     metric_options: MetricOptionsTable = MetricOptionsTable()
 
     @property
     def files(self) -> FileSettings:
         """Return the settings of files that are neither arrays nor images."""
-        return FileSettings(audio=self.audio)
+        return FileSettings(audio=self.audio, text=self.text)
 
 
 class PostprocessTable(_Table):

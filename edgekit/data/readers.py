@@ -22,6 +22,7 @@ from edgekit.data.csv_tables import read_csv
 from edgekit.data.images import ImageSettings, read_images
 from edgekit.data.listed_files import has_files
 from edgekit.data.table import Table, build_table, describe_array
+from edgekit.data.text_lines import LINES, read_text_lines
 from edgekit.data.wav_folders import WAVES, read_wav_folder
 from edgekit.errors import UserError
 from edgekit.model import TensorSpec
@@ -84,6 +85,10 @@ def read_table(
             return _read_folder(source, path, cache, images, tick)
         if path.is_file() and path.suffix.lower() in _TABLES:
             return read_csv(source, path, cache, inputs)
+        if path.is_file() and path.suffix.lower() in LINES:
+            return read_text_lines(
+                source, path, cache, folder=folder, settings=files.text, inputs=inputs, tick=tick
+            )
         if path.is_file():
             return _read_npz(source, path, cache)
         if ":" in source:

@@ -1,0 +1,286 @@
+"""JSON lines of text as samples: token numbers for the inputs of a language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bounded_reading import read_regular
+from edgekit.config.text import TextSettings
+from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows, save_array
+from edgekit.data.csv_rows import check_label, to_narrow_array
+from edgekit.data.groups import GROUP, SLICE
+from edgekit.data.table import Table
+from edgekit.errors import UserError, first_line, make_missing_extra_error
+from edgekit.model import TensorSpec
+from edgekit.progress import Tick
+from edgekit_agent import strictjson
+from edgekit_agent.files import open_regular, sha256_of
+
+LINES = (".jsonl", ".ndjson")
+_VERSION = 1
+_TOKENIZER = "tokenizer.json"
+_LABELS = ("label", "y")
+_LONGEST_LINE = 1 << 20
+_MOST_TOKENIZER_BYTES = 1 << 26
+_MOST_PADDED = 1 << 26
+_PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>")
+
+# Values of an input for the tokens of one text.
+_ROLES: dict[str, Callable[[Any], Sequence[int]]] = {
+    "input_ids": lambda tokens: tokens.ids,
+    "attention_mask": lambda tokens: [1] * len(tokens.ids),
+    "token_type_ids": lambda tokens: tokens.type_ids,
+    "position_ids": lambda tokens: range(len(tokens.ids)),
+}
+_OTHER_NAMES = {
+    "ids": "input_ids",
+    "tokens": "input_ids",
+    "input_mask": "attention_mask",
+    "segment_ids": "token_type_ids",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A sample: its text, a second one if any, and all fields."""
+
+    number: int
+    text: str
+    pair: str | None
+    fields: Mapping[str, Any]
+
+
+@dataclass(kw_only=True)
+class _Labels:
+    """Targets, groups and slices of all samples."""
+
+    targets: list[Any] = field(default_factory=list)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+
+def read_text_lines(
+    source: str,
+    path: Path,
+    cache: Path,
+    *,
+    folder: Path,
+    settings: TextSettings | None,
+    inputs: Sequence[TensorSpec],
+    tick: Tick,
+) -> Table:
+    """Read a file with a JSON object on each line: ``text``, ``label``, ``group``, ``slice_NAME``.
+
+    Args:
+        source: Name of the source, for messages.
+        path: The file.
+        cache: Folder for the arrays.
+        folder: Project folder.
+        settings: Tokenizer and length.
+        inputs: Inputs of the model that the samples feed.
+        tick: Progress callback.
+
+    Raises:
+        UserError: A line is wrong, the tokenizer cannot be read, or an input is no known one.
+    """
+    settings = settings or TextSettings()
+    place = _find_tokenizer(source, path, folder, settings)
+    tokenizer = _load_tokenizer(place)
+    pad_id = _choose_pad_id(tokenizer, settings)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    roles = {spec.name: _find_role(source, spec) for spec in inputs}
+    length = settings.length or _find_fixed_length(inputs)
+    first = next(_iter_lines(source, path), None)
+    if first is None:
+        raise UserError(f"{source}: has no samples")
+    names = _list_label_names(first)
+
+    def fill(locate: Locate) -> None:
+        size = length or _find_longest(tokenizer, _iter_lines(source, path))
+        if length:
+            tokenizer.enable_truncation(length)
+        labels = _Labels(texts={name: [] for name in names if name in first.fields})
+        with ExitStack() as stack:
+            append = {
+                spec.name: stack.enter_context(open_rows(locate(spec.name), spec.dtype, (size,)))
+                for spec in inputs
+            }
+            for line in _iter_lines(source, path):
+                tick(f"reading {source}", line.number, line.number)
+                tokens = _encode(tokenizer, line, source)
+                for name, role in roles.items():
+                    row = np.full((1, size), pad_id if role == "input_ids" else 0, np.int64)
+                    row[0, : len(tokens.ids)] = _ROLES[role](tokens)
+                    append[name](row)
+                _add_labels(labels, line, names, source)
+        _save_labels(source, labels, names, locate)
+
+    facts = json.dumps(
+        [_VERSION, sha256_of(str(path)), sha256_of(str(place)), repr(settings), length]
+        + [repr(spec) for spec in inputs]
+    )
+    return build_cached_table(source, f"text {facts}", [*roles, *names], fill, cache)
+
+
+def _find_tokenizer(source: str, path: Path, folder: Path, settings: TextSettings) -> Path:
+    if settings.tokenizer is not None:
+        places = [folder / settings.tokenizer]
+    else:
+        places = [path.with_name(_TOKENIZER), folder / _TOKENIZER]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"{source}: no tokenizer: {' and '.join(map(str, places))} do not exist",
+            hint="set [data.text] tokenizer to the tokenizer.json of the model",
+        )
+    return found
+
+
+def _load_tokenizer(place: Path) -> Any:  # noqa: ANN401 - the library has no types
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise make_missing_extra_error("tokenizers", "tokenizers") from error
+    try:
+        tokenizer = Tokenizer.from_str(read_regular(place, _MOST_TOKENIZER_BYTES).decode())
+    except Exception as error:
+        raise UserError(
+            f"{place}: not a tokenizer.json that can be read: {first_line(error)}"
+        ) from error
+    return tokenizer
+
+
+def _find_role(source: str, spec: TensorSpec) -> str:
+    """Return what an input takes, by its name."""
+    name = spec.name.rsplit("/", 1)[-1].split(":")[0].lower()
+    role = _OTHER_NAMES.get(name, name)
+    if role not in _ROLES or len(spec.shape) != 2:
+        raise UserError(
+            f"{source}: the input {spec} is not one of {', '.join(_ROLES)} [batch, tokens]",
+            hint="make other inputs constants in [model.inputs.NAME], or write an .npz",
+        )
+    return role
+
+
+def _find_fixed_length(inputs: Sequence[TensorSpec]) -> int | None:
+    sizes = {spec.shape[1] for spec in inputs if isinstance(spec.shape[1], int)}
+    found = min(sizes) if sizes else None
+    return found if isinstance(found, int) else None
+
+
+def _find_longest(tokenizer: Any, lines: Iterator[_Line]) -> int:  # noqa: ANN401 - no types
+    return max(1, max(len(_encode(tokenizer, line, "").ids) for line in lines))
+
+
+def _choose_pad_id(tokenizer: Any, settings: TextSettings) -> int:  # noqa: ANN401 - no types
+    if settings.pad_id is not None:
+        return settings.pad_id
+    if tokenizer.padding:
+        return int(tokenizer.padding["pad_id"])
+    found = (tokenizer.token_to_id(token) for token in _PAD_TOKENS)
+    return next((int(number) for number in found if number is not None), 0)
+
+
+def _encode(tokenizer: Any, line: _Line, source: str) -> Any:  # noqa: ANN401 - no types
+    try:
+        tokens = tokenizer.encode(line.text, line.pair)
+    except Exception as error:
+        raise UserError(f"{source}: line {line.number}: {first_line(error)}") from error
+    return tokens
+
+
+def _iter_lines(source: str, path: Path) -> Iterator[_Line]:
+    with open_regular(str(path)) as file:
+        number = 0
+        while data := file.readline(_LONGEST_LINE):
+            number += 1
+            where = f"{source}: line {number}"
+            if len(data) == _LONGEST_LINE:
+                raise UserError(f"{where}: is longer than {_LONGEST_LINE >> 20} MiB")
+            if data.strip():
+                yield _parse_line(data, number, where)
+
+
+def _parse_line(data: bytes, number: int, where: str) -> _Line:
+    try:
+        fields = strictjson.loads(data)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON: {first_line(error)}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{where}: not a JSON object", hint='{"text": "...", "label": 0}')
+    text, pair = fields.get("text"), fields.get("text_pair")
+    if not isinstance(text, str) or not isinstance(pair, str | None):
+        raise UserError(f"{where}: needs the field text, a string")
+    if any("\ud800" <= char <= "\udfff" for char in text + (pair or "")):
+        raise UserError(f"{where}: the text has half of a surrogate pair")
+    return _Line(number=number, text=text, pair=pair, fields=fields)
+
+
+def _list_label_names(first: _Line) -> list[str]:
+    """Return the names of arrays besides the inputs, as the first line has them."""
+    target = next((name for name in _LABELS if name in first.fields), None)
+    others = [n for n in first.fields if n == GROUP or n.startswith(SLICE)]
+    if target is None:
+        return others
+    is_list = isinstance(first.fields[target], list)
+    return ["y", *(["y_length"] if is_list else []), *others]
+
+
+def _add_labels(labels: _Labels, line: _Line, names: Sequence[str], source: str) -> None:
+    where = f"{source}: line {line.number}"
+    target = next((name for name in _LABELS if name in line.fields), None)
+    if (target is not None) != ("y" in names):
+        told = "has no label" if target is None else "has a label"
+        raise UserError(f"{where}: {told}, unlike the first line")
+    if target is not None:
+        labels.targets.append(_check_target(line.fields[target], f"{where}: {target}"))
+        if type(labels.targets[0]) is not type(labels.targets[-1]):
+            raise UserError(f"{where}: {target}: of another type than on the first line")
+    for name, texts in labels.texts.items():
+        value = line.fields.get(name)
+        if not isinstance(value, str | int):
+            raise UserError(f"{where}: {name}: must be a text or an integer")
+        texts.append(check_label(str(value), f"{where}: {name}"))
+
+
+def _check_target(value: object, where: str) -> float | str | list[int]:
+    if isinstance(value, bool | int | float):
+        return float(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(type(each) is int for each in value):
+        return value
+    raise UserError(f"{where}: must be a number, a text or a list of integers")
+
+
+def _save_labels(source: str, labels: _Labels, names: Sequence[str], locate: Locate) -> None:
+    for name, texts in labels.texts.items():
+        save_array(locate(name), np.array(texts, np.str_))
+    if "y" not in names:
+        return
+    if "y_length" not in names:
+        is_text = isinstance(labels.targets[0], str)
+        values: NDArray[Any] = (
+            np.array(labels.targets, np.str_) if is_text else to_narrow_array(labels.targets)
+        )
+        save_array(locate("y"), values)
+        return
+    lengths = np.array([len(each) for each in labels.targets])
+    if len(lengths) * int(lengths.max()) > _MOST_PADDED:
+        raise UserError(
+            f"{source}: {len(lengths)} lists of labels, padded to {lengths.max()} numbers, are too "
+            "many"
+        )
+    padded = np.zeros((len(lengths), max(1, int(lengths.max()))), np.int64)
+    for row, each in zip(padded, labels.targets, strict=True):
+        row[: len(each)] = each
+    save_array(locate("y"), padded)
+    save_array(locate("y_length"), lengths)
