@@ -24,6 +24,7 @@ _MODULES = (
     "ranking",
     "embeddings",
     "sequences",
+    "agreement",
 )
 _GROUP = "edgekit.metrics"
 

@@ -9,6 +9,7 @@ import numpy as np
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import Batch
 from edgekit_agent.metrics import ScoredSample
+from edgekit_agent.metrics.ragged import cut_ragged
 from edgekit_agent.scoring import Postprocess
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _select_row(value: NDArray[Any], number: int, filled: int) -> Optional[NDArr
 
 
 def _select_targets(batch: Batch, number: int) -> Dict[str, NDArray[Any]]:
-    return {} if batch.labels is None else {"y": np.asarray(batch.labels[number])}
+    return cut_ragged({name: np.asarray(rows[number]) for name, rows in batch.targets.items()})
 
 
 def _iter_input_rows(batch: Batch) -> Iterator[Any]:

@@ -57,6 +57,9 @@ MODULES: Dict[str, str] = {
     "perplexity": "tokens",
     "token-accuracy": "tokens",
     "outputs": "outputs",
+    "agreement": "agreement",
+    "output-cosine": "agreement",
+    "output-rms": "agreement",
 }
 
 

@@ -1,0 +1,128 @@
+"""Outputs of the original for each sample, stored as targets for samples without labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.cache.integrity import are_files_sealed, seal_files
+from edgekit.config.profile import get_runtime
+from edgekit.data.dataset import Dataset
+from edgekit.errors import UserError
+from edgekit.model import Model
+from edgekit.progress import Tick
+from edgekit_agent.codec import decode, encode
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import open_atomic, write_atomic
+from edgekit_agent.measure.feeds import Batch, find_batch_size, iter_runs, open_columns
+from edgekit_agent.measure.scored_samples import select_output
+from edgekit_agent.runtimes import import_runtime
+from edgekit_agent.samples import Column, Samples
+
+_THREADS = 2
+# Part of the cache key; raised when the same data gives other outputs.
+_VERSION = 1
+_INDEX, _SEAL = "samples.json", "seal"
+
+
+def add_original_outputs(dataset: Dataset, model: Model, *, cache: Path, tick: Tick) -> Dataset:
+    """Add the outputs of the original as targets, one column for each, under the output's name.
+
+    Outputs that are fed back as states, and those whose shape varies, are left out.
+
+    Args:
+        dataset: Samples; their own targets are replaced.
+        model: The original.
+        cache: Folder for the columns.
+        tick: Progress callback.
+
+    Raises:
+        UserError: The model fails on a sample, or no output has a row for each sample.
+    """
+    facts = [_VERSION, dataset.digest, model.digest, dataset.count]
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()
+    folder = cache / "outputs" / digest
+    columns = _load(folder)
+    if columns is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            columns = _write(dataset.samples, model, folder, dataset.count, tick)
+        except AgentError as error:
+            raise UserError(
+                f"the original fails on the data: {error.failure.message}",
+                hint=error.failure.hint,
+            ) from error
+        if not columns:
+            raise UserError(
+                f"{model.display_name}: no output has one row of the same shape for each sample",
+                hint="give labels (an array 'y') and a metric",
+            )
+        write_atomic(str(folder / _INDEX), json.dumps(encode(Samples(columns))).encode())
+        seal_files(folder / _SEAL, _list_files(folder, columns))
+    samples = replace(dataset.samples, label=None, targets=columns)
+    return replace(dataset, samples=samples, digest=digest)
+
+
+def _list_files(folder: Path, columns: tuple[Column, ...]) -> list[Path]:
+    return [folder / _INDEX, *(Path(column.path) for column in columns)]
+
+
+def _load(folder: Path) -> tuple[Column, ...] | None:
+    """Load the outputs of an earlier run, if they are complete."""
+    try:
+        columns = decode(Samples, json.loads((folder / _INDEX).read_bytes())).columns
+        with open_columns(columns):
+            sealed = are_files_sealed(folder / _SEAL, _list_files(folder, columns))
+            return columns if sealed else None
+    except (OSError, ValueError, AgentError):
+        return None  # missing or damaged: compute them again
+
+
+def _write(
+    samples: Samples, model: Model, folder: Path, count: int, tick: Tick
+) -> tuple[Column, ...]:
+    loaded = import_runtime(get_runtime(model))(str(model.path), _THREADS)
+    size = find_batch_size(samples, loaded.inputs) or 1
+    fed_back = {state.output for state in samples.states}
+    shapes: dict[str, tuple[int, ...] | None] = {
+        spec.name: None for spec in model.signature.outputs if spec.name not in fed_back
+    }
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context(open_atomic(str(folder / str(number))))
+            for number, name in enumerate(shapes)
+        }
+        numbers = {name: number for number, name in enumerate(shapes)}
+        for batch, outputs in iter_runs(samples, loaded, size):
+            tick("outputs of the original", batch.start, count)
+            for name in list(shapes):
+                rows = _select_rows(outputs, name, batch)
+                if rows is None or shapes[name] not in (None, rows.shape[1:]):
+                    del shapes[name]
+                    continue
+                shapes[name] = rows.shape[1:]
+                files[name].write(np.ascontiguousarray(rows, "<f4").tobytes())
+    return tuple(
+        Column(name, str((folder / str(numbers[name])).resolve()), 0, "float32", (count, *shape))
+        for name, shape in shapes.items()
+        if shape is not None
+    )
+
+
+def _select_rows(
+    outputs: Mapping[str, NDArray[Any]], name: str, batch: Batch
+) -> NDArray[Any] | None:
+    """Return the rows of an output; ``None`` if it has none for each sample, or is not finite."""
+    try:
+        rows = select_output(dict(outputs), name, batch)
+    except AgentError:
+        return None
+    return rows if rows.dtype.kind in "fiub" and rows.size else None
