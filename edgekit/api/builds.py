@@ -47,6 +47,7 @@ def build(
     trust_pickle: bool = False,
     allow_failing: bool = False,
     strict: bool = False,
+    allow_unmeasured: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
 ) -> BuildOutcome:
@@ -74,6 +75,8 @@ def build(
         trust_pickle: Whether the model file may run the code that it carries.
         allow_failing: Pack the nearest candidate if none passes.
         strict: Fail checks that are not measured or not proven.
+        allow_unmeasured: Accept a candidate whose accuracy was not measured, as there are no
+            evaluation samples.
         folder: The project folder.
         progress: Called with a stage, the amount done and the total (0 = unknown).
 
@@ -116,6 +119,7 @@ def build(
             recipe=chosen,
             trust_pickle=trust_pickle,
             strict=strict,
+            allow_unmeasured=allow_unmeasured,
             dims=dict(dims or {}),
         )
         outcome = run_build(request, progress, allow_failing=allow_failing)

@@ -160,11 +160,13 @@ class Verdict:
         checks: One check for each limit.
         reasons: Further reasons against the candidate.
         strict: Whether every check that does not hold fails, even if unmeasured or unproven.
+        needs_accuracy: Whether a check of accuracy fails if it is unmeasured.
     """
 
     checks: tuple[Check, ...]
     reasons: tuple[str, ...] = ()
     strict: bool = False
+    needs_accuracy: bool = False
 
     @property
     def passes(self) -> bool:
@@ -177,7 +179,9 @@ class Verdict:
         return tuple(
             c
             for c in self.checks
-            if c.outcome in ("fails", "meaningless") or (self.strict and c.outcome != "holds")
+            if c.outcome in ("fails", "meaningless")
+            or (self.strict and c.outcome != "holds")
+            or (self.needs_accuracy and c.metric and c.outcome == "unmeasured")
         )
 
     @property
@@ -210,6 +214,11 @@ class Candidate:
     layers: tuple[LayerCost, ...] = ()
     notes: tuple[str, ...] = ()
     golden: Path | None = None
+
+    @property
+    def tally(self) -> Tally | None:
+        """Return the statistics of the samples, of a device if there are any."""
+        return next((m.tally for m in reversed(self.measurements) if m.tally), None)
 
     def get_measurement(self, source: str) -> Measurement | None:
         """Return the measurement of a source (``host`` or ``device:NAME``)."""

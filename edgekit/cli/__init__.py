@@ -212,6 +212,10 @@ def build(
     strict: Annotated[
         bool, typer.Option("--strict", help="Treat unmeasured and unproven checks as failed.")
     ] = False,
+    allow_unmeasured: Annotated[
+        bool,
+        typer.Option("--allow-unmeasured", help="Accept a candidate without evaluation samples."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Compress a model for a device and verify its accuracy.
@@ -241,6 +245,7 @@ def build(
             trust_pickle=trust_pickle,
             allow_failing=allow_failing,
             strict=strict,
+            allow_unmeasured=allow_unmeasured,
             folder=folder,
             progress=tick,
         )

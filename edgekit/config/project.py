@@ -133,10 +133,12 @@ class MetricOptionsTable(_Table):
     """Difference of the largest and the smallest possible value, for PSNR and SSIM."""
     classes: Annotated[int, Field(ge=0)] = 0
     """Number of classes; 0: as many as the output has."""
+    logits: bool | None = None
+    """Whether the output holds logits, not probabilities; found from its values unless given."""
 
     def to_options(self, output: str | None) -> MetricOptions:
         """Return the options for the agent, with the name of the scored output."""
-        return MetricOptions(output=output, **self.model_dump())
+        return MetricOptions(output=output, **self.model_dump(exclude_none=True))
 
 
 @dataclass(frozen=True, kw_only=True)

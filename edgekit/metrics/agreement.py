@@ -117,6 +117,6 @@ METRICS = (
         prepare=prepare_rms,
         compute_trivial=compute_mean_rms,
         higher_is_better=False,
-        margin=Margin(value=15.0),
+        margin=Margin(value=10.0),
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +22,17 @@ from edgekit.metrics.paired_tables import (
     count_changes,
     pair_tables,
 )
+from edgekit.metrics.slices import SliceComparison
 from edgekit_agent.scoring import MetricOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassValues:
+    """Values of original and candidate on one class, in the unit of the metric."""
+
+    number: int
+    before: float
+    after: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +62,8 @@ class Comparison:
         flips: Samples whose predictions differ.
         meaningless: Why the value of the original says nothing; empty if it does.
         guards: Comparisons by further metrics.
+        slices: Comparisons on slices of the samples, by ``name=value``.
+        classes: Values of each class, the largest loss first, for metrics that have them.
     """
 
     metric: str
@@ -72,6 +84,8 @@ class Comparison:
     flips: int | None = None
     meaningless: str = ""
     guards: tuple[Comparison, ...] = ()
+    slices: dict[str, SliceComparison] = field(default_factory=dict)
+    classes: tuple[ClassValues, ...] = ()
 
 
 def compare(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgekit.metrics.comparison import Comparison, compare
+from edgekit.data.dataset import Dataset
+from edgekit.metrics.comparison import ClassValues, Comparison, compare
+from edgekit.metrics.meaningless import find_meaningless
 from edgekit.metrics.metric import Margin, Metric
 from edgekit.metrics.registry import get_metric
-from edgekit.pipeline.tallies import Scoring, read_table
+from edgekit.metrics.slices import compare_slices
+from edgekit.pipeline.tallies import Scoring, drop_unscored, read_table
 from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob
 
@@ -22,7 +22,7 @@ def compare_tallies(
     *,
     scoring: Scoring,
     margins: tuple[Margin, ...],
-    groups: NDArray[np.int64] | None = None,
+    evaluation: Dataset,
     same_model: bool = False,
     seed: int = 0,
 ) -> Comparison:
@@ -33,7 +33,7 @@ def compare_tallies(
         candidate: Tally of the candidate.
         scoring: The metrics.
         margins: Largest loss of each metric.
-        groups: Group of each sample; ``None`` = each is independent.
+        evaluation: The samples, with their targets and groups.
         same_model: Whether the candidate is the original.
         seed: Seed of the bootstrap.
 
@@ -43,9 +43,20 @@ def compare_tallies(
     Raises:
         EdgekitError: The tallies are of different samples or metrics.
     """
-    key = None if groups is None else groups.tobytes()
     first, *guards = (
-        _compare(reference, candidate, get_metric(job.name), job, margin, key, same_model, seed)
+        replace(
+            _compare(
+                reference,
+                candidate,
+                get_metric(job.name),
+                job,
+                margin,
+                evaluation,
+                same_model,
+                seed,
+            ),
+            meaningless=_find_meaningless(reference, get_metric(job.name), job, evaluation),
+        )
         for job, margin in zip(scoring.metrics, margins, strict=True)
     )
     return replace(first, guards=tuple(guards))
@@ -58,17 +69,65 @@ def _compare(
     metric: Metric,
     job: MetricJob,
     margin: Margin,
-    groups: bytes | None,
+    evaluation: Dataset,
     same_model: bool,
     seed: int,
 ) -> Comparison:
-    known = None if groups is None else np.frombuffer(groups, np.int64)
     return compare(
         metric,
-        read_table(reference, job.name, known),
-        read_table(candidate, job.name, known),
+        read_table(reference, job.name, evaluation.groups),
+        read_table(candidate, job.name, evaluation.groups),
         options=job.options,
         margin=margin,
         same_model=same_model,
         seed=seed,
     )
+
+
+@lru_cache(maxsize=64)
+def _find_meaningless(
+    reference: Tally, metric: Metric, job: MetricJob, evaluation: Dataset
+) -> str:
+    table = read_table(reference, job.name, evaluation.groups)
+    return find_meaningless(metric, table, evaluation.read_targets, job.options)
+
+
+def add_details(
+    compared: Comparison,
+    reference: Tally,
+    candidate: Tally,
+    *,
+    job: MetricJob,
+    margin: Margin,
+    evaluation: Dataset,
+) -> Comparison:
+    """Add the comparisons on slices and classes to a comparison.
+
+    Args:
+        compared: The comparison by the gated metric.
+        reference: Tally of the original.
+        candidate: Tally of the candidate.
+        job: The gated metric.
+        margin: Largest loss of it.
+        evaluation: The samples, with their groups and slices.
+    """
+    metric = get_metric(job.name)
+    before, after = (
+        read_table(tally, job.name, evaluation.groups) for tally in (reference, candidate)
+    )
+    slices = compare_slices(
+        metric, before, after, slices=evaluation.slices, options=job.options, margin=margin
+    )
+    if metric.compute_classes is None:
+        return replace(compared, slices=slices)
+    old, new = (
+        metric.compute_classes(drop_unscored(table), job.options) for table in (before, after)
+    )
+    sign = 1 if metric.higher_is_better else -1
+    values = [
+        ClassValues(number=number, before=value, after=new[number])
+        for number, value in old.items()
+        if number in new
+    ]
+    worst = sorted(values, key=lambda each: sign * (each.after - each.before))
+    return replace(compared, slices=slices, classes=tuple(worst))

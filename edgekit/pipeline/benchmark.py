@@ -124,7 +124,7 @@ def open_subject(
         folder=folder,
         settings=project.data.preprocess,
         files=project.data.files,
-        labeled=True,
+        targets="required",
         tick=tick,
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -261,7 +261,7 @@ def _open_bundle_subject(
         feeding=read_feeding(folder, load_project(folder), model) if evaluation else Feeding(),
         folder=folder,
         settings=manifest.preprocess,
-        labeled=True,
+        targets="required",
         tick=tick,
     )
     return Subject(

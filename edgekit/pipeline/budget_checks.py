@@ -1,11 +1,13 @@
 """The gate: checks of a candidate against the budgets of the device and the accuracy limit.
 
-Each check holds, fails, is unmeasured (no device measured the figure), or is unproven (the samples
-do not show that the accuracy drop is small enough).
+Each check holds, fails, is unmeasured (no device measured the figure, or there are no samples), is
+unproven (the samples do not show that the loss of accuracy is small enough), or is meaningless (the
+original is no better than a predictor that ignores its input).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgekit.bundle.results import MIB, Check, Measurement, Outcome, Verdict
@@ -14,6 +16,8 @@ from edgekit.metrics.comparison import Comparison
 from edgekit.metrics.metric import Margin
 from edgekit.metrics.paired_tables import Unit
 
+# Metric of the check of an accuracy that was not measured.
+_UNMEASURED = "accuracy"
 _UNITS: dict[Unit, str] = {"points": "points", "%": "percent"}
 
 
@@ -26,12 +30,14 @@ class Limits:
         margins: Largest loss of the gated metric, and of each guard.
         require_proof: Whether the samples must prove that the drop is no larger.
         strict: Whether unmeasured and unproven checks fail.
+        allow_unmeasured: Whether a candidate passes although its accuracy was not measured.
     """
 
     budget: Budget
     margins: tuple[Margin, ...]
     require_proof: bool = False
     strict: bool = False
+    allow_unmeasured: bool = False
 
 
 def judge(
@@ -39,7 +45,7 @@ def judge(
     *,
     host: Measurement,
     device: Measurement | None,
-    comparison: Comparison,
+    comparison: Comparison | None,
 ) -> Verdict:
     """Judge a candidate by the limits.
 
@@ -58,12 +64,30 @@ def judge(
         _check_budget(
             "latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None, doubts
         ),
-        *(
-            _check_accuracy(limits, each, on_device=bool(device and device.tally))
-            for each in (comparison, *comparison.guards)
-        ),
+        *_iter_accuracy_checks(limits, comparison, on_device=bool(device and device.tally)),
     ]
-    return Verdict(checks=tuple(line for line in lines if line), strict=limits.strict)
+    return Verdict(
+        checks=tuple(line for line in lines if line),
+        strict=limits.strict,
+        needs_accuracy=not limits.allow_unmeasured,
+    )
+
+
+def _iter_accuracy_checks(
+    limits: Limits, comparison: Comparison | None, *, on_device: bool
+) -> Iterator[Check]:
+    if comparison is None:
+        yield Check(
+            name="accuracy_drop_points",
+            limit=limits.budget.accuracy_drop_points,
+            measured=None,
+            outcome="unmeasured",
+            note="there are no samples to measure it on; give --eval, or pass --allow-unmeasured",
+            metric=_UNMEASURED,
+        )
+        return
+    for each in (comparison, *comparison.guards):
+        yield _check_accuracy(limits, each, on_device=on_device)
 
 
 def _check_budget(

@@ -15,14 +15,14 @@ from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.metrics.comparison import Comparison
 from edgekit.model import Model
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
-from edgekit.pipeline.accuracy_comparison import compare_tallies
+from edgekit.pipeline.accuracy_comparison import add_details, compare_tallies
 from edgekit.pipeline.budget_checks import judge
 from edgekit.pipeline.bundle_writer import estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.pixel_scaling import refuse_unscaled
 from edgekit.pipeline.recipe_runner import BuildRunner
 from edgekit.pipeline.request import BuildInputs, Request, read_build_inputs
-from edgekit.pipeline.results_writer import append_results
+from edgekit.pipeline.results_writer import Compared, append_results
 from edgekit.pipeline.search.policy import (
     Terms,
     choose_candidate,
@@ -33,6 +33,7 @@ from edgekit.pipeline.search.policy import (
 from edgekit.pipeline.timing import is_models_fault
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
+from edgekit_agent.results import Tally
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +43,15 @@ class BuildOutcome:
     Attributes:
         inputs: The checked inputs: model, data, device and limits.
         found: The candidates and the search's choice.
-        compared: Comparison with the original, by the candidate's key.
+        compared: Comparison with the original, by the candidate's key; ``None`` where the accuracy
+            was not measured.
         manifest: Manifest of the bundle; ``None`` if none was packed.
         notes: Caveats of the figures.
     """
 
     inputs: BuildInputs
     found: Build
-    compared: dict[str, Comparison]
+    compared: Compared
     manifest: Manifest | None
     notes: tuple[str, ...]
 
@@ -91,16 +93,17 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
         DeviceError: The device to measure on could not be reached, or failed.
     """
     inputs = read_build_inputs(request, tick)
-    refuse_unscaled(
-        inputs.model,
-        inputs.evaluation,
-        scoring=inputs.scoring,
-        settings=inputs.project.data.preprocess,
-        store=inputs.store,
-        tick=tick,
-    )
+    if inputs.scoring is not None:
+        refuse_unscaled(
+            inputs.model,
+            inputs.evaluation,
+            scoring=inputs.scoring,
+            settings=inputs.project.data.preprocess,
+            store=inputs.store,
+            tick=tick,
+        )
     found = explore(inputs, tick)
-    compared = {c.key: compare_with_original(inputs, c, found.baseline) for c in found.candidates}
+    compared = _compare_all(inputs, found)
     packed = found.chosen or (found.nearest if allow_failing else None)
     if packed and packed.model.beside:
         packed = None
@@ -113,6 +116,25 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
         manifest=manifest,
         notes=(*_iter_notes(inputs, found), *(() if manifest else _iter_stale_notes(inputs))),
     )
+
+
+def _compare_all(inputs: BuildInputs, found: Build) -> Compared:
+    """Compare every candidate with the original, and the shown one on slices and classes too."""
+    compared = {c.key: compare_with_original(inputs, c, found.baseline) for c in found.candidates}
+    shown = found.chosen or found.nearest
+    whole, tally = compared[shown.key], shown.tally
+    reference = _get_reference(found.baseline)
+    if whole is None or tally is None or reference is None or inputs.scoring is None:
+        return compared
+    detailed = add_details(
+        whole,
+        reference,
+        tally,
+        job=inputs.scoring.metrics[0],
+        margin=inputs.limits.margins[0],
+        evaluation=inputs.evaluation,
+    )
+    return {**compared, shown.key: detailed}
 
 
 def explore(inputs: BuildInputs, tick: Tick) -> Build:
@@ -142,6 +164,8 @@ def _try_recipes(
     """Extend the known results by recipes that the search proposes, or by the requested recipe."""
     inputs, tried = runner.inputs, list(known)
     baseline = next(t for t in tried if isinstance(t, Candidate))
+    if baseline.verdict and any(c.outcome == "meaningless" for c in baseline.verdict.checks):
+        return tried  # no candidate can be judged
     if inputs.recipe is not None:
         return tried if tried[1:] else [*tried, _make_requested(runner, inputs.recipe, baseline)]
     terms = _build_terms(inputs)
@@ -201,8 +225,8 @@ def _make_requested(runner: BuildRunner, recipe: Recipe, baseline: Candidate) ->
 
 def compare_with_original(
     inputs: BuildInputs, candidate: Candidate, baseline: Candidate
-) -> Comparison:
-    """Compare a candidate with the original on the same samples.
+) -> Comparison | None:
+    """Compare a candidate with the original on the same samples; ``None`` if none are scored.
 
     The original is scored on this machine, as the device may be too small for it; the candidate's
     answers are those of the device if it was scored there.
@@ -210,19 +234,26 @@ def compare_with_original(
     Raises:
         EdgekitError: One of them was not scored.
     """
-    tallies = [m.tally for m in candidate.measurements if m.tally]
-    reference = baseline.get_measurement(HOST)
-    if reference is None or reference.tally is None or not tallies:
+    if inputs.scoring is None:
+        return None
+    reference, tally = _get_reference(baseline), candidate.tally
+    if reference is None or tally is None:
         raise EdgekitError(f"no accuracy was measured for {candidate.recipe.name} or the original")
     return compare_tallies(
-        reference.tally,
-        tallies[-1],
+        reference,
+        tally,
         scoring=inputs.scoring,
         margins=inputs.limits.margins,
-        groups=inputs.groups,
+        evaluation=inputs.evaluation,
         same_model=candidate.model.digest == baseline.model.digest,
         seed=inputs.seed,
     )
+
+
+def _get_reference(baseline: Candidate) -> Tally | None:
+    """Return the statistics of the original on this machine."""
+    host = baseline.get_measurement(HOST)
+    return host.tally if host else None
 
 
 def _iter_stale_notes(inputs: BuildInputs) -> Iterator[str]:
@@ -239,11 +270,7 @@ def _iter_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
         yield from inputs.model.origin.notes
     splits = [s for s in (inputs.evaluation, inputs.calibration) if s is not None]
     yield from dict.fromkeys(note for split in splits for note in split.notes)
-    if len(splits) > len({split.digest for split in splits}):
-        yield (
-            "calibration and evaluation use the same samples, so the accuracy of quantized "
-            "candidates is too optimistic"
-        )
+    yield from inputs.notes
     if any(rejected.quantized for rejected in found.rejected):
         yield f"{QUANTIZED_ALREADY}; it was not compressed further"
     yield from _iter_litert_notes(inputs, found)
@@ -368,7 +395,9 @@ def _judge_candidate(inputs: BuildInputs, candidate: Candidate, baseline: Candid
     return replace(candidate, verdict=replace(verdict, reasons=reasons))
 
 
-def _compute_verdict(inputs: BuildInputs, candidate: Candidate, compared: Comparison) -> Verdict:
+def _compute_verdict(
+    inputs: BuildInputs, candidate: Candidate, compared: Comparison | None
+) -> Verdict:
     host = candidate.get_measurement(HOST)
     if host is None:
         raise EdgekitError(f"{candidate.recipe.name} was not measured")

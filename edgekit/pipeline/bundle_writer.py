@@ -107,7 +107,9 @@ def pack_bundle(
     return manifest
 
 
-def estimate_overhead_bytes(inputs: BuildInputs, candidate: Candidate, compared: Comparison) -> int:
+def estimate_overhead_bytes(
+    inputs: BuildInputs, candidate: Candidate, compared: Comparison | None
+) -> int:
     """Compute the bytes that an update sends besides the model: manifest, golden samples, commands.
 
     The manifest does not exist yet; it is estimated with figures and digests of the same length.
@@ -149,7 +151,7 @@ def _build_manifest(
     candidate: Candidate,
     *,
     files: tuple[BundledFile, ...],
-    compared: Comparison,
+    compared: Comparison | None,
     passes: bool,
     variants: tuple[StorageVariant, ...],
 ) -> Manifest:
@@ -164,8 +166,10 @@ def _build_manifest(
         metric=inputs.metric,
         output=inputs.output,
         metric_options=inputs.project.data.metric_options,
-        guards=inputs.scoring.names[1:],
-        postprocess=encode(inputs.scoring.postprocess) if inputs.scoring.postprocess else None,
+        guards=inputs.scoring.names[1:] if inputs.scoring else (),
+        postprocess=encode(inputs.scoring.postprocess)
+        if inputs.scoring and inputs.scoring.postprocess
+        else None,
         preprocess=inputs.project.data.preprocess,
         runtime=RuntimeUse(
             name=get_runtime(candidate.model),
@@ -177,7 +181,7 @@ def _build_manifest(
         recipe=_encode_recipe(candidate),
         provenance=_collect_provenance(inputs, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
-        verdict=_encode_verdict(candidate) | {"comparison": asdict(compared)},
+        verdict=_encode_verdict(candidate) | ({"comparison": asdict(compared)} if compared else {}),
         passes=passes,
         variants=variants,
     )

@@ -200,7 +200,16 @@ class BuildRunner:
     # ------------------------------------------------------------ measuring
 
     def score(self, candidate: Candidate, source: str) -> Candidate:
-        """Add the accuracy in a place to a candidate."""
+        """Add the accuracy in a place to a candidate, if it is measured, and its golden samples."""
+        scored = self._score(candidate, source)
+        if source != HOST:
+            return scored
+        return replace(scored, golden=self._get_golden_samples(candidate.model))
+
+    def _score(self, candidate: Candidate, source: str) -> Candidate:
+        scoring = self.inputs.scoring
+        if scoring is None:
+            return self._add_measurement(candidate, source, None, ())
         question = self._compute_measurement_key(source, [candidate], candidate.model.digest)
         tally = self.inputs.store.recall_as("tallies", question, partial(decode, Tally))
         if tally is None:
@@ -209,16 +218,13 @@ class BuildRunner:
                 place.agent,
                 place.model_ref(candidate.model),
                 place.samples(self.inputs.evaluation.samples),
-                scoring=self.inputs.scoring,
+                scoring=scoring,
                 tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
                 dataset=self.inputs.evaluation,
                 unfinished=Unfinished(store=self.inputs.store, key=question),
             )
             self.inputs.store.remember("tallies", question, encode(tally))
-        scored = self._add_measurement(candidate, source, tally, ())
-        if source != HOST:
-            return scored
-        return replace(scored, golden=self._get_golden_samples(candidate.model))
+        return self._add_measurement(candidate, source, tally, ())
 
     def _get_golden_samples(self, model: Model) -> Path | None:
         """Return the golden samples of a model; make them once."""
@@ -318,7 +324,8 @@ class BuildRunner:
         return replace(candidate, measurements=(*others, fresh))
 
     def _compute_scores(self, tally: Tally | None) -> tuple[Score, ...]:
-        return compute_scores(tally, self.inputs.scoring, self.inputs.groups) if tally else ()
+        scoring = self.inputs.scoring
+        return compute_scores(tally, scoring, self.inputs.groups) if tally and scoring else ()
 
     def _compute_measurement_key(
         self, source: str, candidates: Sequence[Candidate], *parts: str
@@ -328,7 +335,10 @@ class BuildRunner:
         facts = [
             source,
             [self._identify_machine(source, runtime) for runtime in runtimes],
-            *(self.inputs.evaluation.digest, self.inputs.scoring.digest),
+            *(
+                self.inputs.evaluation.digest,
+                self.inputs.scoring.digest if self.inputs.scoring else "",
+            ),
             self.inputs.profile.hardware.threads,
             *parts,
         ]

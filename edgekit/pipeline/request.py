@@ -22,13 +22,15 @@ from edgekit.conversion.open_model import check_fed_sizes
 from edgekit.data.dataset import Dataset, open_dataset
 from edgekit.data.input_settings import Feeding, build_feeding
 from edgekit.data.streaming_states import add_states
+from edgekit.data.targets import TargetUse
 from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
 from edgekit.onnx_graph.io import is_large, load, load_structure, save
 from edgekit.pass_settings import ToOnnx, ToTflite
 from edgekit.pipeline.budget_checks import Limits
-from edgekit.pipeline.metric_choice import choose_margins, choose_scoring
 from edgekit.pipeline.output_folders import check_writable
+from edgekit.pipeline.evaluation_split import check_overlap, prepare_evaluation
+from edgekit.pipeline.metric_choice import choose_margins
 from edgekit.pipeline.tallies import Scoring
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, Step, set_weight_bits
@@ -56,6 +58,7 @@ class Request:
     trust_pickle: bool = False
     dims: Mapping[str, int] = field(default_factory=dict)  # override those of edgekit.toml
     strict: bool = False
+    allow_unmeasured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ class BuildInputs:
     calibration: Dataset | None
     evaluation: Dataset
     feeding: Feeding
-    scoring: Scoring
+    scoring: Scoring | None  # None = the accuracy is not measured
     limits: Limits
     on: str | None
     out: Path
@@ -77,16 +80,17 @@ class BuildInputs:
     store: Store
     recipe: Recipe | None = None  # the only one to try
     signer: Signer | None = None  # None = the bundle is not signed
+    notes: tuple[str, ...] = ()  # on the samples and the metric
 
     @property
     def metric(self) -> str:
-        """Return the name of the gated metric."""
-        return self.scoring.metrics[0].name
+        """Return the name of the gated metric; empty if the accuracy is not measured."""
+        return self.scoring.metrics[0].name if self.scoring else ""
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
         """Return the group of each evaluation sample; ``None`` = each is independent."""
-        return None
+        return self.evaluation.groups
 
     @property
     def output(self) -> str | None:
@@ -144,37 +148,47 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         files=project.data.files,
         tick=tick,
     )
-    evaluation = opened(request.evaluation or project.data.evaluation, labeled=True)
-    if evaluation is None:
+    split = opened(request.evaluation or project.data.evaluation, targets="optional")
+    source = request.data or project.data.calibration
+    if split is None and source is not None:
         raise UserError(
-            "no evaluation data", hint="give --eval EVAL, or [data] evaluation in edgekit.toml"
+            "no evaluation data",
+            hint="give --eval EVAL, or [data] evaluation in edgekit.toml; labels are optional",
         )
-    calibration = open_calibration(
-        request.data or project.data.calibration,
+    unfed = opened(source, targets="none")
+    shared = check_overlap(unfed, split) if split else ()
+    calibration = add_carried_states(unfed, model, feeding, tick)
+    evaluation = prepare_evaluation(
+        split,
         model,
-        feeding,
+        project,
         folder=request.folder,
-        settings=project.data.preprocess,
-        files=project.data.files,
+        metric=request.metric,
+        feeding=feeding,
+        store=store,
         tick=tick,
     )
     seed = project.build.seed if request.seed is None else request.seed
-    scoring = choose_scoring(project, model, folder=request.folder, metric=request.metric)
-    dims = get_free_dims(model, feeding, evaluation) | project.model.dims
+    scoring, samples = evaluation.scoring, evaluation.dataset
+    dims = get_free_dims(model, feeding, samples) | project.model.dims
     return BuildInputs(
         project=project,
         profile=profile,
         model=embed_external_data(model, store),
         runtimes=usable,
         calibration=calibration,
-        evaluation=evaluation,
+        evaluation=samples,
+        notes=(*shared, *evaluation.notes),
         feeding=feeding,
         scoring=scoring,
         limits=Limits(
             budget=profile.budget,
-            margins=choose_margins(scoring, request.max_drop_points, project.gate, profile.budget),
+            margins=choose_margins(scoring, request.max_drop_points, project.gate, profile.budget)
+            if scoring
+            else (),
             require_proof=project.gate.require_proof,
             strict=request.strict,
+            allow_unmeasured=request.allow_unmeasured,
         ),
         on=request.on,
         out=out,
@@ -332,7 +346,7 @@ def open_split(
     feeding: Feeding,
     settings: PreprocessSettings | None,
     files: FileSettings | None = None,
-    labeled: bool,
+    targets: TargetUse,
     tick: Tick = ignore_progress,
 ) -> Dataset | None:
     """Open a split and bind it to a model's inputs; ``None`` if no source is named.
@@ -350,7 +364,7 @@ def open_split(
         settings=settings,
         files=files,
         feeding=feeding,
-        targets="required" if labeled else "none",
+        targets=targets,
         tick=tick,
     )
 
@@ -377,9 +391,20 @@ def open_calibration(
         folder=folder,
         settings=settings,
         files=files,
-        labeled=False,
+        targets="none",
         tick=tick,
     )
+    return add_carried_states(found, model, feeding, tick)
+
+
+def add_carried_states(
+    found: Dataset | None, model: Model, feeding: Feeding, tick: Tick
+) -> Dataset | None:
+    """Return calibration samples with the recurrent states that the model computes along them.
+
+    Raises:
+        UserError: The model fails on a step.
+    """
     if found is None or not found.samples.states:
         return found
     return add_states(found, model, dims=feeding.dims, cache=get_default_root(), tick=tick)

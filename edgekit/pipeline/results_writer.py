@@ -19,7 +19,7 @@ from edgekit.pipeline.results_log import (
 )
 from edgekit.pipeline.search.recipe_names import format_method
 
-Compared = Mapping[str, Comparison]
+Compared = Mapping[str, Comparison | None]
 
 
 def append_results(
@@ -59,7 +59,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def _make_candidate_line(
-    candidate: Candidate, found: Build, compared: Comparison, *, is_packed: bool
+    candidate: Candidate, found: Build, compared: Comparison | None, *, is_packed: bool
 ) -> CandidateLine:
     model = candidate.model
     return CandidateLine(

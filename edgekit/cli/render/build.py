@@ -16,6 +16,8 @@ from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.search.recipe_names import format_method
 from edgekit.reporting.text_tables import format_size, format_table
 
+# Number of classes and slices to list.
+_WORST = 5
 _ENCODED = {"packed": "to download (packed)", "raw": "to download"}
 
 
@@ -27,7 +29,8 @@ def format_build(outcome: BuildOutcome) -> str:
     lines += _iter_rejection_lines([r for r in found.rejected if not r.quantized])
     shown = found.chosen or found.nearest
     if found.chosen:
-        lines += ["", f"{inputs.profile.name}: {shown.recipe.name} chosen"]
+        unmeasured = "" if inputs.scoring else "; accuracy: unmeasured"
+        lines += ["", f"{inputs.profile.name}: {shown.recipe.name} chosen{unmeasured}"]
     else:
         lines += ["", f"{inputs.profile.name}: {_format_failure(outcome)}"]
     if shown.verdict:
@@ -37,6 +40,7 @@ def format_build(outcome: BuildOutcome) -> str:
             for check in shown.verdict.checks
         ]
         lines += [f"  {reason}" for reason in shown.verdict.reasons]
+    lines += _iter_detail_lines(outcome.compared[shown.key])
     lines += [f"note: {note}" for note in _list_notes(outcome)]
     if outcome.manifest:
         lines += [
@@ -48,9 +52,29 @@ def format_build(outcome: BuildOutcome) -> str:
     return "\n".join(lines)
 
 
+def _iter_detail_lines(compared: Comparison | None) -> Iterator[str]:
+    """Yield the classes and the slices with the largest losses."""
+    if compared is None:
+        return
+    scale = 100 if compared.unit == "points" else 1
+    worst = [c for c in compared.classes if c.before != c.after][:_WORST]
+    if worst:
+        shown = (f"{c.number}: {scale * c.before:.2f} -> {scale * c.after:.2f}" for c in worst)
+        yield f"  {compared.metric} of the classes that changed most: {', '.join(shown)}"
+    found = [(name, each) for name, each in compared.slices.items() if each.drop is not None]
+    for name, each in sorted(found, key=lambda item: -(item[1].drop or 0.0))[:_WORST]:
+        between = f" [{each.interval[0]:.2f}, {each.interval[1]:.2f}]" if each.interval else ""
+        yield f"  {name}: {each.n} samples, drop {each.drop:+.2f}{between}"
+
+
 def _format_failure(outcome: BuildOutcome) -> str:
     """Format which checks no candidate passes, and which candidate is nearest to the limits."""
     found = outcome.found
+    if outcome.inputs.scoring is None:
+        return (
+            "accuracy: unmeasured, as there are no evaluation samples; nearest is "
+            f"{found.nearest.recipe.name} (--allow-unmeasured accepts it)"
+        )
     failing = [
         {check.name for check in c.verdict.failing_checks} for c in found.candidates if c.verdict
     ]
@@ -142,7 +166,8 @@ def _encode_candidate(outcome: BuildOutcome, candidate: Candidate) -> dict[str, 
 
 
 def _format_candidates(outcome: BuildOutcome) -> str:
-    metrics = [get_metric(name) for name in outcome.inputs.scoring.names]
+    scoring = outcome.inputs.scoring
+    metrics = [get_metric(name) for name in scoring.names] if scoring else []
     titles = [_get_heading(metric, alone=len(metrics) == 1) for metric in metrics]
     drops = [_get_drop_heading(c) for c in _iter_comparisons(outcome)]
     head = ["candidate", "file", "download", *titles, *drops, "p50 ms", "p95 ms", "peak RSS"]
@@ -157,7 +182,7 @@ def _format_candidates(outcome: BuildOutcome) -> str:
 def _iter_comparisons(outcome: BuildOutcome) -> tuple[Comparison, ...]:
     """Return the comparisons of the original with itself: one for each metric."""
     first = outcome.compared[outcome.found.baseline.key]
-    return (first, *first.guards)
+    return (first, *first.guards) if first else ()
 
 
 def _get_heading(metric: Metric, *, alone: bool) -> str:
@@ -166,6 +191,12 @@ def _get_heading(metric: Metric, *, alone: bool) -> str:
 
 def _get_drop_heading(compared: Comparison) -> str:
     return {"points": "drop", "%": "worse by %", "": "worse by"}[compared.unit]
+
+
+def _format_scores(outcome: BuildOutcome, measured: Measurement) -> list[str]:
+    """Format the value of each metric; a place that scored nothing has dashes."""
+    count = len(outcome.inputs.scoring.names) if outcome.inputs.scoring else 0
+    return [str(each) for each in measured.scores] or ["-"] * count
 
 
 def _format_drops(compared: Comparison) -> list[str]:
@@ -194,11 +225,12 @@ def _format_pairs(outcome: BuildOutcome) -> list[str]:
 
 def _make_side(outcome: BuildOutcome, candidate: Candidate) -> PairSide:
     timed = [m.times for m in candidate.measurements if m.times]
+    compared = outcome.compared[candidate.key]
     return PairSide(
         method=format_method(candidate.recipe.steps),
         format=candidate.model.format,
         p50_ms=timed[-1].quiet_p50_ms if timed else None,
-        drop=outcome.compared[candidate.key].drop,
+        drop=compared.drop if compared else None,
     )
 
 
@@ -211,7 +243,7 @@ def _format_side(side: PairSide) -> list[str]:
 
 
 def _format_candidate(
-    outcome: BuildOutcome, candidate: Candidate, measured: Measurement, compared: Comparison
+    outcome: BuildOutcome, candidate: Candidate, measured: Measurement, compared: Comparison | None
 ) -> list[str]:
     times = measured.times
     mark = "chosen" if candidate is outcome.found.chosen else ""
@@ -223,8 +255,8 @@ def _format_candidate(
         f"{candidate.recipe.name} ({measured.source})",
         format_size(measured.model_bytes),
         format_size(measured.update_bytes),
-        *(str(each) for each in measured.scores),
-        *_format_drops(compared),
+        *(_format_scores(outcome, measured)),
+        *(_format_drops(compared) if compared else ()),
         f"{times.quiet_p50_ms:.3g}" if times else "-",
         f"{times.p95_ms:.3g}" if times else "-",
         format_size(measured.peak_rss_bytes),

@@ -1,0 +1,143 @@
+"""Evaluation samples of a build with their metrics: by targets, by the original, or unmeasured."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.cache.store import Store
+from edgekit.compression.checks.contract_inputs import write_made_up_samples
+from edgekit.config.project import Project
+from edgekit.data.dataset import Dataset
+from edgekit.data.duplicates import count_shared
+from edgekit.data.input_settings import Feeding
+from edgekit.data.original_outputs import add_original_outputs
+from edgekit.errors import UserError
+from edgekit.metrics.registry import get_metric
+from edgekit.model import Model
+from edgekit.pipeline.metric_choice import choose_scoring
+from edgekit.pipeline.output_kind import has_class_scores, resolve_logits
+from edgekit.pipeline.tallies import Scoring
+from edgekit.progress import Tick
+from edgekit_agent.scoring import MetricJob
+
+# Metrics whose targets are the outputs of the original.
+_WITHOUT_LABELS = ("agreement", "output-cosine", "output-rms")
+# Largest share of evaluation samples that may be calibration samples too.
+_MOST_SHARED = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Samples to evaluate on, and their metrics; without metrics the accuracy is unmeasured."""
+
+    dataset: Dataset
+    scoring: Scoring | None
+    notes: tuple[str, ...] = ()
+
+
+def prepare_evaluation(
+    dataset: Dataset | None,
+    model: Model,
+    project: Project,
+    *,
+    folder: Path,
+    metric: str | None,
+    feeding: Feeding,
+    store: Store,
+    tick: Tick,
+) -> Evaluation:
+    """Choose how candidates are evaluated.
+
+    Samples with targets are scored by the metric that was asked for, or that of the model. Without
+    targets, candidates are compared with the outputs of the original. Without samples, one made-up
+    sample serves to run candidates, and their accuracy is unmeasured.
+
+    Args:
+        dataset: The evaluation samples; ``None`` = there are none.
+        model: The original.
+        project: Settings of edgekit.toml.
+        folder: Base of paths in edgekit.toml.
+        metric: Metric of the request.
+        feeding: How the inputs are fed.
+        store: Cache.
+        tick: Progress callback.
+
+    Raises:
+        UserError: The metric does not fit the samples, or the model fails on them.
+    """
+    if dataset is None:
+        return Evaluation(dataset=_make_up(model, feeding, store), scoring=None)
+    asked = metric or project.data.metric
+    if asked in _WITHOUT_LABELS or not dataset.samples.get_targets():
+        return _compare_with_outputs(dataset, model, project, asked, store, tick)
+    scoring = choose_scoring(project, model, folder=folder, metric=metric)
+    return Evaluation(
+        dataset=dataset, scoring=resolve_logits(scoring, project, model, dataset, tick)
+    )
+
+
+def _compare_with_outputs(
+    dataset: Dataset, model: Model, project: Project, asked: str | None, store: Store, tick: Tick
+) -> Evaluation:
+    """Return the samples with the outputs of the original as targets."""
+    if asked is not None and asked not in _WITHOUT_LABELS:
+        get_metric(asked)
+        raise UserError(
+            f"{dataset.source}: metric {asked} needs targets, and there is no array 'y'",
+            hint="add an array 'y' with the target of each sample, or use metric agreement, which "
+            "compares with the original",
+        )
+    found = add_original_outputs(dataset, model, cache=store.root, tick=tick)
+    options = project.data.metric_options.to_options(project.data.output)
+    name = project.data.output or model.signature.outputs[0].name
+    column = next((c for c in found.samples.targets if c.name == name), None)
+    names = [asked] if asked else ["output-cosine", "output-rms"]
+    if column is not None and asked in (None, "agreement") and has_class_scores(column):
+        names = ["agreement"]
+    elif asked == "agreement":
+        names = ["output-cosine", "output-rms"]
+    guards = [g for g in project.gate.guards if g not in names]
+    for guard in guards:
+        if guard not in _WITHOUT_LABELS:
+            raise UserError(
+                f"edgekit.toml: gate.guards: {guard} needs targets, and {dataset.source} has none",
+                hint="add an array 'y' with the target of each sample",
+            )
+    jobs = tuple(MetricJob(each, options) for each in (*names, *guards))
+    what = " and ".join(get_metric(each).title for each in names)
+    note = f"{dataset.source} is used without labels: candidates are judged by their {what}"
+    return Evaluation(dataset=found, scoring=Scoring(metrics=jobs), notes=(note,))
+
+
+def _make_up(model: Model, feeding: Feeding, store: Store) -> Dataset:
+    """Return one made-up sample that the model accepts, stored in the cache."""
+    digest = hashlib.sha256(f"made up {model.digest} {feeding.digest}".encode()).hexdigest()
+    folder = store.root / "made-up" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = write_made_up_samples(model, feeding, folder)
+    return Dataset(source="random inputs", samples=samples, count=1, digest=digest)
+
+
+def check_overlap(calibration: Dataset | None, evaluation: Dataset) -> tuple[str, ...]:
+    """Return a note if samples are both for calibration and for evaluation.
+
+    Raises:
+        UserError: They are more than 1 % of the evaluation samples.
+    """
+    if calibration is None:
+        return ()
+    shared = count_shared(calibration, evaluation)
+    if not shared:
+        return ()
+    text = (
+        f"{shared} of {evaluation.count} samples of {evaluation.source} are in "
+        f"{calibration.source} too"
+    )
+    if shared > _MOST_SHARED * evaluation.count:
+        raise UserError(
+            f"{text}: the accuracy of quantized candidates would be too optimistic",
+            hint="evaluate on other samples than those for calibration",
+        )
+    return (f"{text}, so the accuracy of quantized candidates is slightly too optimistic",)

@@ -1,0 +1,86 @@
+"""Kind of the scored output, from the original's own values: class scores, logits, embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.config.profile import get_runtime
+from edgekit.config.project import Project
+from edgekit.data.dataset import Dataset
+from edgekit.errors import UserError
+from edgekit.model import Model
+from edgekit.pipeline.tallies import Scoring
+from edgekit.progress import Tick
+from edgekit_agent.failures import AgentError
+from edgekit_agent.measure.feeds import find_batch_size, iter_runs, open_columns
+from edgekit_agent.measure.scored_samples import select_output
+from edgekit_agent.runtimes import import_runtime
+from edgekit_agent.samples import Column
+
+# Metrics that need to know whether an output holds logits or probabilities.
+_BY_PROBABILITY = ("log-loss", "ece", "multilabel-f1", "multilabel-map", "macro-f1", "auc", "eer")
+_SAMPLES = 32
+_TOLERANCE = 1e-3
+_FEWEST_CLASSES = 2
+
+
+def has_class_scores(column: Column) -> bool:
+    """Return whether rows of outputs look like the scores of classes.
+
+    Single values, images and rows of length one (embeddings) do not.
+    """
+    sizes = [size for size in column.shape[1:] if size != 1]
+    if len(sizes) != 1 or sizes[0] < _FEWEST_CLASSES:
+        return False
+    with open_columns([column]) as opened:
+        rows = opened[column.name].read(0, min(_SAMPLES, column.shape[0])).astype(np.float64)
+    lengths = np.sqrt(np.sum(rows.reshape(len(rows), -1) ** 2, axis=1))
+    return not bool(np.allclose(lengths, 1, atol=_TOLERANCE) and (rows < 0).any())
+
+
+def resolve_logits(
+    scoring: Scoring, project: Project, model: Model, dataset: Dataset, tick: Tick
+) -> Scoring:
+    """Return the metrics with the option that tells logits from probabilities.
+
+    Unless edgekit.toml sets it, it is found from the values of the original on some samples.
+
+    Raises:
+        UserError: The model fails on the samples.
+    """
+    if project.data.metric_options.logits is not None or scoring.postprocess is not None:
+        return scoring
+    if not set(scoring.names) & set(_BY_PROBABILITY):
+        return scoring
+    tick("looking at the outputs", 0, 0)
+    logits = not _are_probabilities(_read_rows(model, dataset, project.data.output))
+    metrics = tuple(
+        replace(job, options=replace(job.options, logits=logits)) for job in scoring.metrics
+    )
+    return replace(scoring, metrics=metrics)
+
+
+def _read_rows(model: Model, dataset: Dataset, output: str | None) -> NDArray[np.float64]:
+    """Return the scored output of the first samples, one row for each."""
+    samples = dataset.first(_SAMPLES).samples
+    try:
+        loaded = import_runtime(get_runtime(model))(str(model.path), 1)
+        size = find_batch_size(samples, loaded.inputs) or 1
+        rows = [
+            np.asarray(select_output(outputs, output, batch), np.float64).reshape(batch.rows, -1)
+            for batch, outputs in iter_runs(samples, loaded, size)
+        ]
+    except AgentError as error:
+        raise UserError(
+            f"the original fails on the data: {error.failure.message}", hint=error.failure.hint
+        ) from error
+    width = min(row.shape[1] for row in rows)
+    return np.concatenate([row[:, :width] for row in rows])
+
+
+def _are_probabilities(rows: NDArray[np.float64]) -> bool:
+    """Return whether all values are from 0 to 1."""
+    return bool((rows >= -_TOLERANCE).all() and (rows <= 1 + _TOLERANCE).all())
