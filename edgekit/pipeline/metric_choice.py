@@ -74,7 +74,8 @@ def choose_margins(
         points,
     )
     guards = (
-        replace(get_metric(name).margin, value=gate.guards[name]) for name in scoring.names[1:]
+        _replace_value(get_metric(name), (gate.guards.get(name), budget.max_drop.get(name)))
+        for name in scoring.names[1:]
     )
     return (_replace_value(gated, wanted), *guards)
 
