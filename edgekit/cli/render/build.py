@@ -169,7 +169,10 @@ def _format_candidates(outcome: BuildOutcome) -> str:
     scoring = outcome.inputs.scoring
     metrics = [get_metric(name) for name in scoring.names] if scoring else []
     titles = [_get_heading(metric, alone=len(metrics) == 1) for metric in metrics]
-    drops = [_get_drop_heading(c) for c in _iter_comparisons(outcome)]
+    drops = [
+        _get_drop_heading(c) if len(metrics) == 1 else f"{c.metric} {_get_drop_heading(c)}"
+        for c in _iter_comparisons(outcome)
+    ]
     head = ["candidate", "file", "download", *titles, *drops, "p50 ms", "p95 ms", "peak RSS"]
     rows = [[*head, ""]]
     for candidate in outcome.found.candidates:
