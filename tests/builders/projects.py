@@ -152,7 +152,7 @@ def write_tiny(folder: Path, *, samples: int = 40) -> Path:
     text = _MODEL.format(weights=", ".join(f"{float(w):.6f}" for w in weights.ravel()))
     onnx.save(onnx.parser.parse_model(text), folder / "model.onnx")
     x = rng.normal(size=(samples, 4)).astype(np.float32)
-    np.savez(folder / "calib.npz", x=x)
+    np.savez(folder / "calib.npz", x=rng.normal(size=(samples, 4)).astype(np.float32))
     np.savez(folder / "eval.npz", x=x, label=(x @ weights).argmax(1))
     (folder / "edgekit.toml").write_text(
         '[model]\npath = "model.onnx"\n'

@@ -223,7 +223,7 @@ def write_hostile(project, limit):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     onnx.save(model, project / "model.onnx")
     np.savez(project / "calib.npz", x=x[:40])
-    np.savez(project / "eval.npz", x=x, label=(x @ weights).argmax(1))
+    np.savez(project / "eval.npz", x=x[40:], label=(x[40:] @ weights).argmax(1))
     return write_tight_profile(project, model_mib=limit)
 
 

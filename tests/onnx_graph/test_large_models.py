@@ -97,7 +97,7 @@ def test_cleaning_leaves_it_in_two_files(large, tmp_path):
 def test_the_original_is_measured_and_its_int8_candidate_is_packed(large, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
     x = uniform(40, 64)
-    np.savez(tmp_path / "calib.npz", x=x)
+    np.savez(tmp_path / "calib.npz", x=uniform(40, 64, seed=9))
     np.savez(tmp_path / "eval.npz", x=x, label=run(large, x=x)[0].argmax(1))
     request = Request(
         folder=tmp_path,

@@ -9,26 +9,22 @@ import pytest
 
 from edgekit.bundle.results import Measurement, Verdict
 from edgekit.config.profile import Budget
-from edgekit.metrics.metric import Margin
-from edgekit.pipeline.accuracy_comparison import compare_tallies
+from edgekit.metrics.comparison import compare
+from edgekit.metrics.metric import Margin, Table
+from edgekit.metrics.registry import get_metric
 from edgekit.pipeline.budget_checks import MIB, Limits, judge
-from edgekit.pipeline.tallies import Scoring
-from edgekit_agent.metrics.rows import encode_rows
 from edgekit_agent.results import Latency, Tally
-from edgekit_agent.scoring import MetricJob
-
-TOP1 = Scoring(metrics=(MetricJob("top1"),))
+from edgekit_agent.scoring import MetricOptions
 
 
-def tally(right, n=1000):
-    rows = [np.array([number < right, 1.0]) for number in range(n)]
-    return Tally("top1", n, statistics=(encode_rows("top1", rows),))
+def table(right, n=1000):
+    return Table(rows=tuple(np.array([float(number < right), 1.0]) for number in range(n)))
 
 
 def make_measurement(source="host", *, mib=1.0, p95=None, rss_mib=None, scored=True):
     return Measurement(
         source=source,
-        tally=tally(900) if scored else None,
+        tally=Tally("top1", 1000) if scored else None,
         model_bytes=int(mib * MIB),
         transfer_bytes=int(mib * MIB * 0.5),
         latency=(Latency((p95,) * 20, 1, 1, 1.0),) if p95 else (),
@@ -39,7 +35,9 @@ def make_measurement(source="host", *, mib=1.0, p95=None, rss_mib=None, scored=T
 def verdict(budget, *, host=None, device=None, right=900, drop=1.0, proof=False, strict=False):
     margins = (Margin(value=drop),)
     limits = Limits(budget=budget, margins=margins, require_proof=proof, strict=strict)
-    comparison = compare_tallies(tally(900), tally(right), scoring=TOP1, margins=margins)
+    comparison = compare(
+        get_metric("top1"), table(900), table(right), options=MetricOptions(), margin=margins[0]
+    )
     return judge(limits, host=host or make_measurement(), device=device, comparison=comparison)
 
 
