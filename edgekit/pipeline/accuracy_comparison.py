@@ -85,9 +85,7 @@ def _compare(
 
 
 @lru_cache(maxsize=64)
-def _find_meaningless(
-    reference: Tally, metric: Metric, job: MetricJob, evaluation: Dataset
-) -> str:
+def _find_meaningless(reference: Tally, metric: Metric, job: MetricJob, evaluation: Dataset) -> str:
     table = read_table(reference, job.name, evaluation.groups)
     return find_meaningless(metric, table, evaluation.read_targets, job.options)
 
