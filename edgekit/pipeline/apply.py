@@ -32,12 +32,12 @@ from edgekit.pipeline.request import (
     embed_external_data,
     find_model,
     get_free_dims,
-    open_calibration,
     read_feeding,
     set_free_dims,
     with_dims,
 )
 from edgekit.pipeline.slowdown import describe_slowdown
+from edgekit.pipeline.splits import open_calibration
 from edgekit.pipeline.transfer_size import get_transfer_bytes
 from edgekit.progress import Tick
 from edgekit.recipe import Step, set_weight_bits

@@ -15,7 +15,7 @@ from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.metrics.comparison import Comparison
 from edgekit.model import Model
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
-from edgekit.pipeline.accuracy_comparison import add_details, compare_tallies
+from edgekit.pipeline.baseline_comparison import compare_all, compare_with_original
 from edgekit.pipeline.budget_checks import judge
 from edgekit.pipeline.bundle_writer import estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.measure_targets import HOST
@@ -33,7 +33,6 @@ from edgekit.pipeline.search.policy import (
 from edgekit.pipeline.timing import is_models_fault
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
-from edgekit_agent.results import Tally
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
             tick=tick,
         )
     found = explore(inputs, tick)
-    compared = _compare_all(inputs, found)
+    compared = compare_all(inputs, found)
     packed = found.chosen or (found.nearest if allow_failing else None)
     if packed and packed.model.beside:
         packed = None
@@ -116,25 +115,6 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
         manifest=manifest,
         notes=(*_iter_notes(inputs, found), *(() if manifest else _iter_stale_notes(inputs))),
     )
-
-
-def _compare_all(inputs: BuildInputs, found: Build) -> Compared:
-    """Compare every candidate with the original, and the shown one on slices and classes too."""
-    compared = {c.key: compare_with_original(inputs, c, found.baseline) for c in found.candidates}
-    shown = found.chosen or found.nearest
-    whole, tally = compared[shown.key], shown.tally
-    reference = _get_reference(found.baseline)
-    if whole is None or tally is None or reference is None or inputs.scoring is None:
-        return compared
-    detailed = add_details(
-        whole,
-        reference,
-        tally,
-        job=inputs.scoring.metrics[0],
-        margin=inputs.limits.margins[0],
-        evaluation=inputs.evaluation,
-    )
-    return {**compared, shown.key: detailed}
 
 
 def explore(inputs: BuildInputs, tick: Tick) -> Build:
@@ -221,39 +201,6 @@ def _make_requested(runner: BuildRunner, recipe: Recipe, baseline: Candidate) ->
     if made.broken:
         raise PassError(f"{recipe.name}: {made.reason}", hint=made.hint)
     raise UserError(f"{recipe.name}: {made.reason}")
-
-
-def compare_with_original(
-    inputs: BuildInputs, candidate: Candidate, baseline: Candidate
-) -> Comparison | None:
-    """Compare a candidate with the original on the same samples; ``None`` if none are scored.
-
-    The original is scored on this machine, as the device may be too small for it; the candidate's
-    answers are those of the device if it was scored there.
-
-    Raises:
-        EdgekitError: One of them was not scored.
-    """
-    if inputs.scoring is None:
-        return None
-    reference, tally = _get_reference(baseline), candidate.tally
-    if reference is None or tally is None:
-        raise EdgekitError(f"no accuracy was measured for {candidate.recipe.name} or the original")
-    return compare_tallies(
-        reference,
-        tally,
-        scoring=inputs.scoring,
-        margins=inputs.limits.margins,
-        evaluation=inputs.evaluation,
-        same_model=candidate.model.digest == baseline.model.digest,
-        seed=inputs.seed,
-    )
-
-
-def _get_reference(baseline: Candidate) -> Tally | None:
-    """Return the statistics of the original on this machine."""
-    host = baseline.get_measurement(HOST)
-    return host.tally if host else None
 
 
 def _iter_stale_notes(inputs: BuildInputs) -> Iterator[str]:

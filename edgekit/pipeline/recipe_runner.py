@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from edgekit.bundle.golden_samples import make_golden_samples
 from edgekit.bundle.layer_report import (
     LayerCost,
     decode_layers,
@@ -26,8 +25,6 @@ from edgekit.compression.pass_specs import Work
 from edgekit.compression.step_runner import run_checked
 from edgekit.config.profile import RuntimeName, get_runtime
 from edgekit.conversion.open_model import read_model
-from edgekit.data.dataset import Dataset
-from edgekit.data.streaming_states import add_states
 from edgekit.errors import (
     DeviceError,
     EdgekitError,
@@ -36,11 +33,11 @@ from edgekit.errors import (
     PassRefused,
 )
 from edgekit.model import Model
+from edgekit.pipeline.golden_samples import get_golden_samples
 from edgekit.pipeline.measure_targets import (
     HOST,
     Place,
     compute_host_identity,
-    get_host_threads,
     open_device_place,
     open_host_place,
 )
@@ -204,7 +201,7 @@ class BuildRunner:
         scored = self._score(candidate, source)
         if source != HOST:
             return scored
-        return replace(scored, golden=self._get_golden_samples(candidate.model))
+        return replace(scored, golden=get_golden_samples(self.inputs, candidate.model, self.tick))
 
     def _score(self, candidate: Candidate, source: str) -> Candidate:
         scoring = self.inputs.scoring
@@ -225,40 +222,6 @@ class BuildRunner:
             )
             self.inputs.store.remember("tallies", question, encode(tally))
         return self._add_measurement(candidate, source, tally, ())
-
-    def _get_golden_samples(self, model: Model) -> Path | None:
-        """Return the golden samples of a model; make them once."""
-        if model.beside:
-            return None  # over 2 GiB: not sent
-        split = self.inputs.calibration or self._complete_evaluation()
-        runtime, threads = get_runtime(model), get_host_threads(self.inputs.profile)
-        facts = [model.digest, split.digest, compute_host_identity(runtime), threads]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        known = self.inputs.store.recall_as("golden", key, lambda f: str(f["digest"]))
-        path = self.inputs.store.get(known) if known else None
-        if path is None:
-            self.tick("golden samples", 0, 0)
-            made = make_golden_samples(
-                model.path, runtime, threads, split=split, model_bytes=model.bytes
-            )
-            with self.inputs.store.scratch() as scratch:
-                (scratch / "golden.npz").write_bytes(made)
-                path = self.inputs.store.put(scratch / "golden.npz")
-            self.inputs.store.remember("golden", key, {"digest": path.name})
-        return path
-
-    def _complete_evaluation(self) -> Dataset:
-        """Return the evaluation samples with the recurrent states that the original computes."""
-        inputs = self.inputs
-        if not inputs.evaluation.samples.states:
-            return inputs.evaluation
-        return add_states(
-            inputs.evaluation,
-            inputs.model,
-            dims=inputs.feeding.dims,
-            cache=inputs.store.root,
-            tick=self.tick,
-        )
 
     def time(self, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
         """Add latencies and peak memory of one place to the candidates, timed in turn.

@@ -16,13 +16,11 @@ from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import Runtimes, choose_runtimes
 from edgekit.config.entry_points import is_entry
 from edgekit.config.profile import AnyRuntime, DeviceProfile, choose_weight_bits, load_profile
-from edgekit.config.project import FileSettings, PreprocessSettings, Project, load_project
+from edgekit.config.project import Project, load_project
 from edgekit.conversion.importers.source_opener import open_model
 from edgekit.conversion.open_model import check_fed_sizes
-from edgekit.data.dataset import Dataset, open_dataset
+from edgekit.data.dataset import Dataset
 from edgekit.data.input_settings import Feeding, build_feeding
-from edgekit.data.streaming_states import add_states
-from edgekit.data.targets import TargetUse
 from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
 from edgekit.onnx_graph.io import is_large, load, load_structure, save
@@ -31,6 +29,7 @@ from edgekit.pipeline.budget_checks import Limits
 from edgekit.pipeline.evaluation_split import check_overlap, prepare_evaluation
 from edgekit.pipeline.metric_choice import choose_margins
 from edgekit.pipeline.output_folders import check_writable
+from edgekit.pipeline.splits import add_carried_states, open_split
 from edgekit.pipeline.tallies import Scoring
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, Step, set_weight_bits
@@ -336,75 +335,3 @@ def check_output(project: Project, model: Model) -> None:
             f"{did_you_mean(project.data.output, names)}",
             hint=f"its outputs: {', '.join(names)}",
         )
-
-
-def open_split(
-    source: str | None,
-    model: Model,
-    *,
-    folder: Path,
-    feeding: Feeding,
-    settings: PreprocessSettings | None,
-    files: FileSettings | None = None,
-    targets: TargetUse,
-    tick: Tick = ignore_progress,
-) -> Dataset | None:
-    """Open a split and bind it to a model's inputs; ``None`` if no source is named.
-
-    Raises:
-        UserError: The source cannot be read, or does not fit the model.
-    """
-    if source is None:
-        return None
-    return open_dataset(
-        source,
-        model.signature,
-        folder=folder,
-        cache=get_default_root(),
-        settings=settings,
-        files=files,
-        feeding=feeding,
-        targets=targets,
-        tick=tick,
-    )
-
-
-def open_calibration(
-    source: str | None,
-    model: Model,
-    feeding: Feeding,
-    *,
-    folder: Path,
-    settings: PreprocessSettings | None,
-    files: FileSettings | None = None,
-    tick: Tick,
-) -> Dataset | None:
-    """Open the calibration samples; add recurrent states that the model computes along sequences.
-
-    Raises:
-        UserError: As ``open_split``, or the model fails on a step.
-    """
-    found = open_split(
-        source,
-        model,
-        feeding=feeding,
-        folder=folder,
-        settings=settings,
-        files=files,
-        targets="none",
-        tick=tick,
-    )
-    return add_carried_states(found, model, feeding, tick)
-
-
-def add_carried_states(
-    found: Dataset | None, model: Model, feeding: Feeding, tick: Tick
-) -> Dataset | None:
-    """Return calibration samples with the recurrent states that the model computes along them.
-
-    Raises:
-        UserError: The model fails on a step.
-    """
-    if found is None or not found.samples.states:
-        return found
-    return add_states(found, model, dims=feeding.dims, cache=get_default_root(), tick=tick)

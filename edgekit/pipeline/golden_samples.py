@@ -1,0 +1,61 @@
+"""Golden samples of a candidate, made once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from edgekit.bundle.golden_samples import make_golden_samples
+from edgekit.config.profile import get_runtime
+from edgekit.data.dataset import Dataset
+from edgekit.data.streaming_states import add_states
+from edgekit.model import Model
+from edgekit.pipeline.measure_targets import compute_host_identity, get_host_threads
+from edgekit.pipeline.request import BuildInputs
+from edgekit.progress import Tick
+
+
+def get_golden_samples(inputs: BuildInputs, model: Model, tick: Tick) -> Path | None:
+    """Return the golden samples of a model; make them once.
+
+    Args:
+        inputs: The inputs of the build.
+        model: The original or a candidate.
+        tick: Progress callback.
+
+    Returns:
+        The file, or ``None`` if the model is larger than 2 GiB and cannot be sent.
+    """
+    if model.beside:
+        return None
+    store = inputs.store
+    split = inputs.calibration or _complete_evaluation(inputs, tick)
+    runtime, threads = get_runtime(model), get_host_threads(inputs.profile)
+    facts = [model.digest, split.digest, compute_host_identity(runtime), threads]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    known = store.recall_as("golden", key, lambda f: str(f["digest"]))
+    path = store.get(known) if known else None
+    if path is None:
+        tick("golden samples", 0, 0)
+        made = make_golden_samples(
+            model.path, runtime, threads, split=split, model_bytes=model.bytes
+        )
+        with store.scratch() as scratch:
+            (scratch / "golden.npz").write_bytes(made)
+            path = store.put(scratch / "golden.npz")
+        store.remember("golden", key, {"digest": path.name})
+    return path
+
+
+def _complete_evaluation(inputs: BuildInputs, tick: Tick) -> Dataset:
+    """Return the evaluation samples with the recurrent states that the original computes."""
+    if not inputs.evaluation.samples.states:
+        return inputs.evaluation
+    return add_states(
+        inputs.evaluation,
+        inputs.model,
+        dims=inputs.feeding.dims,
+        cache=inputs.store.root,
+        tick=tick,
+    )
