@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.metrics.tango import tango_interval
+from edgekit.metrics.intervals.tango import tango_interval
 
 Array = NDArray[Any]
 LOWER_IS_BETTER = {"cer", "eer", "mae", "ppl"}

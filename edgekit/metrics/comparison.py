@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgekit.metrics.bootstrap import RESAMPLES
-from edgekit.metrics.loss_limits import (
+from edgekit.metrics.intervals.bootstrap import RESAMPLES
+from edgekit.metrics.intervals.loss_limits import (
     Limits,
     limit_by_bootstrap,
     limit_by_jackknife,
     limit_proportions,
 )
-from edgekit.metrics.metric import Margin, Metric, Table
-from edgekit.metrics.paired_tables import (
+from edgekit.metrics.intervals.paired_tables import (
     PairedTables,
     Unit,
     are_identical,
     count_changes,
     pair_tables,
 )
+from edgekit.metrics.metric import Margin, Metric, Table
 from edgekit.metrics.slices import SliceComparison
 from edgekit_agent.scoring import MetricOptions
 

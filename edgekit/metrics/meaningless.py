@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgekit.metrics.bootstrap import resample_losses
+from edgekit.metrics.intervals.bootstrap import resample_losses
 from edgekit.metrics.metric import Floats, Metric, Table, TargetReader
 from edgekit_agent.scoring import MetricOptions
 

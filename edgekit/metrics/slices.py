@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError
-from edgekit.metrics.loss_limits import limit_by_bootstrap, limit_proportions
+from edgekit.metrics.intervals.loss_limits import limit_by_bootstrap, limit_proportions
+from edgekit.metrics.intervals.paired_tables import Unit, count_changes, pair_tables
 from edgekit.metrics.metric import Margin, Metric, Table
-from edgekit.metrics.paired_tables import Unit, count_changes, pair_tables
 from edgekit_agent.scoring import MetricOptions
 
 _RESAMPLES = 1000

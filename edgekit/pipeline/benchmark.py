@@ -27,12 +27,12 @@ from edgekit.data.readers import read_table
 from edgekit.errors import DeviceError, UserError
 from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
+from edgekit.pipeline.accuracy.metric_choice import choose_scoring
+from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
+from edgekit.pipeline.accuracy.tallies import Scoring, compute_scores
 from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
-from edgekit.pipeline.metric_choice import choose_scoring
 from edgekit.pipeline.request import check_output, find_model, read_feeding, with_dims
-from edgekit.pipeline.resumable_scoring import Unfinished, score
 from edgekit.pipeline.splits import open_split
-from edgekit.pipeline.tallies import Scoring, compute_scores
 from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import DEFAULT, Home

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from edgekit.bundle.results import MIB, Check, Measurement, Outcome, Verdict
 from edgekit.config.profile import Budget
 from edgekit.metrics.comparison import Comparison
+from edgekit.metrics.intervals.paired_tables import Unit
 from edgekit.metrics.metric import Margin
-from edgekit.metrics.paired_tables import Unit
 
 # Metric of the check of an accuracy that was not measured.
 _UNMEASURED = "accuracy"

@@ -15,7 +15,7 @@ from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.metrics.comparison import Comparison
 from edgekit.model import Model
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
-from edgekit.pipeline.baseline_comparison import compare_all, compare_with_original
+from edgekit.pipeline.accuracy.baseline_comparison import compare_all, compare_with_original
 from edgekit.pipeline.budget_checks import judge
 from edgekit.pipeline.bundle_writer import estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.measure_targets import HOST

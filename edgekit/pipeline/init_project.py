@@ -20,7 +20,8 @@ from edgekit.data.table import Table
 from edgekit.data.targets import LABELS
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
-from edgekit.pipeline.metric_choice import choose_default_metric
+from edgekit.pipeline.accuracy.metric_choice import choose_default_metric
+from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.pixel_scaling import (
     SAMPLES,
     find_clearly_best,
@@ -30,7 +31,6 @@ from edgekit.pipeline.pixel_scaling import (
     try_scalings,
 )
 from edgekit.pipeline.request import find_model
-from edgekit.pipeline.tallies import Scoring
 from edgekit.progress import Tick, ignore_progress
 from edgekit_agent.files import write_atomic
 from edgekit_agent.scoring import MetricJob

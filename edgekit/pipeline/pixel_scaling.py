@@ -24,7 +24,7 @@ from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
 from edgekit.onnx_graph.runs.activations import get_batch_size, to_agent_tensor
 from edgekit.onnx_graph.runs.model_outputs import Arrays, iter_outputs
-from edgekit.pipeline.tallies import Scoring, build_score, drop_unscored
+from edgekit.pipeline.accuracy.tallies import Scoring, build_score, drop_unscored
 from edgekit.progress import Tick
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import Batch, iter_batches

@@ -33,6 +33,8 @@ from edgekit.errors import (
     PassRefused,
 )
 from edgekit.model import Model
+from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
+from edgekit.pipeline.accuracy.tallies import compute_scores
 from edgekit.pipeline.golden_samples import get_golden_samples
 from edgekit.pipeline.measure_targets import (
     HOST,
@@ -43,8 +45,6 @@ from edgekit.pipeline.measure_targets import (
 )
 from edgekit.pipeline.refusals import decode_refusal, encode_refusal, make_rejection
 from edgekit.pipeline.request import BuildInputs
-from edgekit.pipeline.resumable_scoring import Unfinished, score
-from edgekit.pipeline.tallies import compute_scores
 from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.pipeline.tool_versions import get_tool_version
 from edgekit.pipeline.transfer_size import get_transfer_bytes

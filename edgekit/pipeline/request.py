@@ -25,12 +25,12 @@ from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
 from edgekit.onnx_graph.io import is_large, load, load_structure, save
 from edgekit.pass_settings import ToOnnx, ToTflite
+from edgekit.pipeline.accuracy.evaluation_split import check_overlap, prepare_evaluation
+from edgekit.pipeline.accuracy.metric_choice import choose_margins
+from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.budget_checks import Limits
-from edgekit.pipeline.evaluation_split import check_overlap, prepare_evaluation
-from edgekit.pipeline.metric_choice import choose_margins
 from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.splits import add_carried_states, open_split
-from edgekit.pipeline.tallies import Scoring
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, Step, set_weight_bits
 from edgekit.signing.releases import Signer, get_signer

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edgekit.metrics.bootstrap import resample_losses
-from edgekit.metrics.student_t import compute_t_quantile
+from edgekit.metrics.intervals.bootstrap import resample_losses
+from edgekit.metrics.intervals.student_t import compute_t_quantile
 
 
 def make_mean(values):

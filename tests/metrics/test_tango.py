@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.metrics.tango import tango_interval
+from edgekit.metrics.intervals.tango import tango_interval
 
 Z = 1.959964
 

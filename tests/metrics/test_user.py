@@ -10,11 +10,11 @@ import pytest
 
 from edgekit.errors import UserError
 from edgekit.metrics.comparison import compare
+from edgekit.metrics.intervals.student_t import compute_t_quantile
 from edgekit.metrics.meaningless import find_meaningless
 from edgekit.metrics.metric import Margin, Table
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.slices import compare_slices
-from edgekit.metrics.student_t import compute_t_quantile
 from edgekit.metrics.user_code.loader import build_rows
 from edgekit_agent.scoring import MetricOptions
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.metrics.bootstrap import compute_influences, resample_losses
-from edgekit.metrics.metric import Aggregate, Floats
-from edgekit.metrics.paired_tables import PairedTables
-from edgekit.metrics.student_t import compute_t_quantile
-from edgekit.metrics.tango import (
+from edgekit.metrics.intervals.bootstrap import compute_influences, resample_losses
+from edgekit.metrics.intervals.paired_tables import PairedTables
+from edgekit.metrics.intervals.student_t import compute_t_quantile
+from edgekit.metrics.intervals.tango import (
     Z_ONE_SIDED_95,
     Z_POWER_80,
     Z_TWO_SIDED_95,
     estimate_needed_samples,
     tango_interval,
 )
+from edgekit.metrics.metric import Aggregate, Floats
 
 # Groups that are left out one by one to find the most different ones; more are left out in blocks.
 _MOST_GROUPS = 4000

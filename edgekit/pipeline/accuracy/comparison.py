@@ -11,7 +11,7 @@ from edgekit.metrics.meaningless import find_meaningless
 from edgekit.metrics.metric import Margin, Metric
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.slices import compare_slices
-from edgekit.pipeline.tallies import Scoring, drop_unscored, read_table
+from edgekit.pipeline.accuracy.tallies import Scoring, drop_unscored, read_table
 from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob
 

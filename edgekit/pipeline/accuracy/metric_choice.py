@@ -12,7 +12,7 @@ from edgekit.errors import UserError
 from edgekit.metrics.metric import Margin, Metric
 from edgekit.metrics.registry import get_metric
 from edgekit.model import Model, Signature
-from edgekit.pipeline.tallies import Scoring
+from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit_agent.scoring import MetricJob
 
 

@@ -11,7 +11,7 @@ from edgekit.cache.store import Store
 from edgekit.data.dataset import Dataset
 from edgekit.errors import DeviceError
 from edgekit.metrics.user_code.row_reducer import RowReducer, list_agent_metrics
-from edgekit.pipeline.tallies import Scoring, join_tallies, upgrade_tally
+from edgekit.pipeline.accuracy.tallies import Scoring, join_tallies, upgrade_tally
 from edgekit.pipeline.timing import Agent
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode

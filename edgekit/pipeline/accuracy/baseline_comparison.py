@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.bundle.results import Build, Candidate
 from edgekit.errors import EdgekitError
 from edgekit.metrics.comparison import Comparison
-from edgekit.pipeline.accuracy_comparison import add_details, compare_tallies
+from edgekit.pipeline.accuracy.comparison import add_details, compare_tallies
 from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.results_writer import Compared

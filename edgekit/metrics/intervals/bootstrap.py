@@ -19,8 +19,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.metrics.intervals.student_t import compute_t_quantile
 from edgekit.metrics.metric import Floats
-from edgekit.metrics.student_t import compute_t_quantile
 
 RESAMPLES = 10_000
 # Above this share of undefined resamples, the defined ones prove nothing.

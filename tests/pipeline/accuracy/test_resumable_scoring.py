@@ -7,8 +7,8 @@ import pytest
 
 from edgekit.cache.store import Store
 from edgekit.errors import DeviceError
-from edgekit.pipeline.resumable_scoring import Unfinished, score
-from edgekit.pipeline.tallies import Scoring, join_tallies, read_table
+from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
+from edgekit.pipeline.accuracy.tallies import Scoring, join_tallies, read_table
 from edgekit.remote.session import LOCAL, open_session
 from edgekit_agent.codec import encode
 from edgekit_agent.jobs import ModelRef

@@ -16,9 +16,9 @@ from edgekit.data.original_outputs import add_original_outputs
 from edgekit.errors import UserError
 from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
-from edgekit.pipeline.metric_choice import choose_scoring
-from edgekit.pipeline.output_kind import has_class_scores, resolve_logits
-from edgekit.pipeline.tallies import Scoring
+from edgekit.pipeline.accuracy.metric_choice import choose_scoring
+from edgekit.pipeline.accuracy.output_kind import has_class_scores, resolve_logits
+from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.progress import Tick
 from edgekit_agent.scoring import MetricJob
 

@@ -12,7 +12,7 @@ from edgekit.config.project import Project
 from edgekit.data.dataset import Dataset
 from edgekit.errors import UserError
 from edgekit.model import Model
-from edgekit.pipeline.tallies import Scoring
+from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.progress import Tick
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import find_batch_size, iter_runs, open_columns

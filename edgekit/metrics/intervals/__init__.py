@@ -1,0 +1,1 @@
+"""Confidence intervals of the loss of a candidate against the original."""

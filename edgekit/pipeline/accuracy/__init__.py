@@ -1,0 +1,1 @@
+"""Scoring of candidates and comparison of their accuracy with that of the original."""
