@@ -16,7 +16,7 @@ class TextSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     tokenizer: str | None = None
-    """Path of ``tokenizer.json``; the one next to the data or in the project folder unless given."""
+    """Path of ``tokenizer.json``; the one near the data or in the project folder unless given."""
     length: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
     """Tokens of each sample; that of the model's input, or of the longest text, unless given."""
     pad_id: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
