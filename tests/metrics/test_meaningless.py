@@ -11,6 +11,7 @@ from edgekit.metrics.meaningless import compute_binomial_tail, find_meaningless
 from edgekit.metrics.metric import Metric, Table, aggregate_sums
 from edgekit.metrics.registry import get_metric
 from edgekit_agent.scoring import MetricOptions
+from tests.metrics.tables import make_table
 
 OPTIONS = MetricOptions()
 TOP1 = get_metric("top1")
@@ -142,3 +143,68 @@ def test_the_binomial_tail_is_the_sum_of_its_terms(k, n, p):
     exact = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
 
     assert compute_binomial_tail(k, n, p) == pytest.approx(exact, rel=1e-9)
+
+
+def make_noise(*shape):
+    return np.random.default_rng(7).normal(0, 1, shape)
+
+
+LABELS = np.arange(60) % 3
+BINARY = np.arange(60) % 2
+MASKS = np.random.default_rng(8).integers(0, 2, (30, 8, 8))
+TEXTS = [np.array([97 + i % 20, 98 + i % 3, 99], np.int32) for i in range(30)]
+IMAGES = np.random.default_rng(9).random((20, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "targets"),
+    [
+        ("top1", make_noise(60, 3), LABELS),
+        ("top1", np.ones((60, 3)), LABELS),
+        ("macro-f1", np.ones((60, 3)), LABELS),
+        ("log-loss", np.full((60, 3), 1 / 3), LABELS),
+        ("auc", make_noise(60, 1), BINARY),
+        ("auc", -10.0 * BINARY[:, None], BINARY),
+        ("auc", make_noise(60, 1), np.zeros(60, int)),
+        ("eer", np.ones((60, 1)), BINARY),
+        ("spearman", make_noise(60, 1), np.arange(60.0)),
+        ("spearman", np.ones((60, 1)), np.arange(60.0)),
+        ("r2", make_noise(60, 1), np.full((60, 1), 5.0)),
+        ("r2", make_noise(60, 1), np.arange(60.0)[:, None]),
+        ("mae", np.zeros((60, 1)), np.arange(60.0)[:, None]),
+        ("rmse", np.full((60, 1), 29.5), np.arange(60.0)[:, None]),
+        ("psnr", np.zeros((20, 6, 6)), IMAGES),
+        ("psnr", IMAGES, np.zeros((20, 6, 6))),
+        ("miou", np.zeros((30, 8, 8), int), MASKS),
+        ("dice", np.ones((30, 8, 8), int), np.zeros((30, 8, 8), int)),
+        ("cer", [np.array([97], np.int32)] * 30, TEXTS),
+        ("cer", TEXTS[1:] + TEXTS[:1], TEXTS),
+    ],
+)
+def test_outputs_that_ignore_the_targets_say_nothing(name, outputs, targets):
+    assert "check" in judge_outputs(name, outputs, targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "targets"),
+    [
+        ("top1", np.eye(3)[LABELS][:6], LABELS[:6]),
+        ("macro-f1", np.eye(3)[LABELS] + 0.3 * make_noise(60, 3), LABELS),
+        ("auc", BINARY[:10, None] + 0.0, BINARY[:10]),
+        ("eer", BINARY[:, None] + 0.5 * make_noise(60, 1), BINARY),
+        ("spearman", np.arange(12.0)[:, None] + make_noise(12, 1), np.arange(12.0)),
+        ("r2", np.arange(12.0)[:, None] + make_noise(12, 1), np.arange(12.0)[:, None]),
+        ("mae", np.arange(12.0)[:, None] + make_noise(12, 1), np.arange(12.0)[:, None]),
+        ("psnr", IMAGES + 0.1 * make_noise(20, 6, 6), IMAGES),
+        ("miou", np.where(make_noise(30, 8, 8) > 1, 0, MASKS), MASKS),
+        ("dice", MASKS[:5], MASKS[:5]),
+        ("cer", TEXTS[:10], TEXTS[:10]),
+    ],
+)
+def test_small_sets_of_models_that_work_say_something(name, outputs, targets):
+    assert judge_outputs(name, outputs, targets) == ""
+
+
+def judge_outputs(name, outputs, targets):
+    table = make_table(name, outputs, targets)
+    return find_meaningless(get_metric(name), table, make_reader(targets), OPTIONS)
