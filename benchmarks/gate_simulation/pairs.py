@@ -197,5 +197,5 @@ PROCESSES = (
     Process(metric="miou", samples=150, pilot=40, most=3000, draw=draw_masks),
     Process(metric="mae", samples=300, pilot=120, most=4000, draw=draw_errors),
     Process(metric="auc", samples=400, pilot=150, most=3000, draw=draw_scores),
-    Process(metric="map", samples=100, pilot=100, most=1000, draw=draw_boxes),
+    Process(metric="map", samples=100, pilot=200, most=2500, draw=draw_boxes),
 )
