@@ -30,7 +30,7 @@ from edgekit.progress import Tick, ignore_progress
 from edgekit_agent.files import open_atomic, sha256_of
 
 _CHUNK = 1 << 20
-_TABLES = (".csv", ".tsv")
+TABLES = (".csv", ".tsv")
 # Exceptions of reading a damaged, encrypted or mislabeled file.
 _DAMAGE = (
     OSError,
@@ -83,7 +83,7 @@ def read_table(
         if path.is_dir():
             images = ImageSettings(settings=settings, gray=gray, most=most, size=size)
             return _read_folder(source, path, cache, images, tick)
-        if path.is_file() and path.suffix.lower() in _TABLES:
+        if path.is_file() and path.suffix.lower() in TABLES:
             return read_csv(source, path, cache, inputs)
         if path.is_file() and path.suffix.lower() in LINES:
             return read_text_lines(

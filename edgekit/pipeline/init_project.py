@@ -13,11 +13,14 @@ from edgekit.config.profile import validate
 from edgekit.config.project import FILE_NAME, ModelTable, PreprocessSettings, Project
 from edgekit.conversion.importers.source import SUFFIXES, detect_source, is_saved_model
 from edgekit.data.dataset import is_scaled, open_dataset
-from edgekit.data.images import read_image_sizes
+from edgekit.data.images import IMAGES, read_image_sizes
 from edgekit.data.input_settings import find_states
-from edgekit.data.readers import read_table
+from edgekit.data.listed_files import has_files
+from edgekit.data.readers import TABLES, read_table
 from edgekit.data.table import Table
 from edgekit.data.targets import LABELS
+from edgekit.data.text_lines import LINES
+from edgekit.data.wav_folders import WAVES
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
 from edgekit.pipeline.accuracy.metric_choice import choose_default_metric
@@ -122,13 +125,20 @@ def _make_relative(path: Path, folder: Path) -> str:
 
 def _list_data_sources(folder: Path) -> list[str]:
     entries = sorted(folder.iterdir())
-    return [p.name for p in entries if p.suffix == ".npz" or (p.is_dir() and _holds_samples(p))]
+    folders = {p.name for p in entries if p.is_dir() and _holds_samples(p)}
+    # A table with the name of a folder has the labels of its files.
+    return [
+        p.name
+        for p in entries
+        if p.name in folders
+        or (p.suffix.lower() in (".npz", *TABLES, *LINES) and p.stem not in folders)
+    ]
 
 
 def _holds_samples(folder: Path) -> bool:
     # Files in the folder itself, or in one folder per class.
     suffixes = {p.suffix.lower() for pattern in ("*", "*/*") for p in folder.glob(pattern)}
-    return bool(suffixes & {".npy", ".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+    return bool(suffixes & {".npy", *IMAGES, *WAVES})
 
 
 def _find_by_name(sources: Sequence[str], stems: Sequence[str]) -> str | None:
@@ -184,7 +194,7 @@ def _guess_preprocessing(
     layout = _detect_layout(folder, model, source)
     settings = PreprocessSettings(layout="NCHW") if layout else None
     path = folder / (source or "")
-    if source is None or len(model.signature.inputs) != 1:
+    if source is None or len(model.signature.inputs) != 1 or not _may_hold_pixels(path):
         return _PreprocessGuess(settings=settings)
     try:
         if path.is_dir() and not any(path.glob("*.npy")):
@@ -210,6 +220,13 @@ def _guess_preprocessing(
         settings=set_scaling(best.scaling, settings) if best else settings,
         tried=(f"Tried on {tried[0].table.n} samples of {source}:", *map(str, tried)),
     )
+
+
+def _may_hold_pixels(path: Path) -> bool:
+    """Return whether a source holds arrays or images, not tables, texts or audio."""
+    if path.is_dir():
+        return not has_files(path, WAVES)
+    return path.suffix.lower() not in (*TABLES, *LINES)
 
 
 def _choose_image_settings(source: str, path: Path, spec: TensorSpec) -> PreprocessSettings | None:

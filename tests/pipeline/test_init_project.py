@@ -79,6 +79,22 @@ def test_image_folders_with_one_folder_per_class_are_found(tmp_path):
     assert (data.calibration, data.evaluation) == ("train", "val")
 
 
+def test_tables_texts_and_audio_are_found(tmp_path):
+    dense(tmp_path)
+    (tmp_path / "train" / "yes").mkdir(parents=True)
+    (tmp_path / "train" / "yes" / "1.wav").write_bytes(b"RIFF")
+    (tmp_path / "train.csv").write_text("file,label\nyes/1.wav,1\n")  # labels, no table of its own
+    for name in ("val.csv", "val.jsonl"):
+        (tmp_path / name).write_text("")
+        started = init_project(tmp_path, None)
+
+        data = load_project(tmp_path).data
+        assert (data.calibration, data.evaluation) == ("train", name)
+        assert started.open_points == ()
+        (tmp_path / name).unlink()
+        (tmp_path / "edgekit.toml").unlink()
+
+
 @pytest.mark.parametrize(
     ("inputs", "data", "layout"),
     [
