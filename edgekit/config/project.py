@@ -206,7 +206,7 @@ class PostprocessTable(_Table):
     first_class: int = 0
     """Number of the first class in the targets."""
     background: int = -1
-    """Class of the scores that is no object; -1: there is none."""
+    """Class of the scores that stands for the background; -1: all classes are objects."""
     threshold: float = 0.5
     """Score from which a value is 1, for ``threshold``."""
     charset: str | None = None
@@ -214,7 +214,7 @@ class PostprocessTable(_Table):
     space: bool = False
     """Whether the last class of ``ctc``, which the file lacks, is a space."""
     blank: Annotated[int, Field(ge=0)] = 0
-    """Class of ``ctc`` that is no character."""
+    """Class of ``ctc`` that stands for the blank between characters."""
 
     def to_postprocess(self, folder: Path, size: tuple[int, ...]) -> Postprocess:
         """Return the settings for the agent.
