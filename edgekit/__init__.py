@@ -15,6 +15,7 @@ from edgekit.version import __version__
 if TYPE_CHECKING:
     from edgekit.api.benchmark import bench
     from edgekit.api.builds import build, report
+    from edgekit.api.metrics import list_metrics
     from edgekit.api.models import apply, inspect
     from edgekit.api.passes import list_passes
     from edgekit.api.profiles import list_devices
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         UserError,
     )
     from edgekit.inspection.summary import Inspection
+    from edgekit.metrics.registry import MetricFacts
     from edgekit.model import Model
     from edgekit.pipeline.apply import ApplyResult
     from edgekit.pipeline.benchmark import BenchResult
@@ -62,6 +64,7 @@ __all__ = [
     "ExampleProject",
     "InitResult",
     "Inspection",
+    "MetricFacts",
     "Model",
     "PassCrash",
     "PassError",
@@ -86,6 +89,7 @@ __all__ = [
     "init",
     "inspect",
     "list_devices",
+    "list_metrics",
     "list_passes",
     "open_bundle",
     "probe",
@@ -105,6 +109,7 @@ _MODULES = {
     "init": "edgekit.api.projects",
     "inspect": "edgekit.api.models",
     "list_devices": "edgekit.api.profiles",
+    "list_metrics": "edgekit.api.metrics",
     "list_passes": "edgekit.api.passes",
     "open_bundle": "edgekit.api.releases",
     "probe": "edgekit.api.releases",
@@ -123,6 +128,7 @@ _MODULES = {
     "ExampleProject": "edgekit.pipeline.example",
     "InitResult": "edgekit.pipeline.init_project",
     "Inspection": "edgekit.inspection.summary",
+    "MetricFacts": "edgekit.metrics.registry",
     "Model": "edgekit.model",
     "PassFacts": "edgekit.compression.recipe_parser",
     "PassSpec": "edgekit.compression.pass_specs",

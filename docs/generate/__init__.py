@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generate import command_line, devices, layers, passes, settings
+from docs.generate import command_line, devices, layers, metrics, passes, settings
 
 DOCS = Path(__file__).parents[1]
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": command_line.render,
     "reference/passes.md": passes.render,
+    "reference/metrics.md": metrics.render,
     "reference/devices.md": devices.render,
     "reference/edgekit-toml.md": settings.render_project,
     "reference/device-profile.md": settings.render_profile,

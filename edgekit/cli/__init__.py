@@ -16,6 +16,7 @@ from edgekit.cli.completion import complete_pass, prepare_completion, print_comp
 from edgekit.cli.devices import devices_app
 from edgekit.cli.folders import start_example, start_project, write_page
 from edgekit.cli.keys import keys_app
+from edgekit.cli.metrics import list_metrics
 from edgekit.cli.option_names import format_error
 from edgekit.cli.options import (
     Data,
@@ -257,6 +258,7 @@ def build(
 
 app.command("apply")(apply_pass)
 app.command("passes")(list_passes)
+app.command("metrics")(list_metrics)
 
 
 @app.command()

@@ -101,6 +101,7 @@ METRICS = (
     Metric(
         name="agreement",
         title="agreement with the original",
+        target="none: the outputs of the original are the targets",
         prepare=prepare_hits,
         compute_trivial=compute_most_common_place,
         is_proportion=True,
@@ -108,12 +109,14 @@ METRICS = (
     Metric(
         name="output-cosine",
         title="cosine with the original's outputs",
+        target="none: the outputs of the original are the targets",
         prepare=prepare_cosine,
         compute_trivial=compute_mean_cosine,
     ),
     Metric(
         name="output-rms",
         title="error relative to the original's outputs",
+        target="none: the outputs of the original are the targets",
         prepare=prepare_rms,
         compute_trivial=compute_mean_rms,
         higher_is_better=False,

@@ -95,6 +95,7 @@ METRICS = (
     Metric(
         name="top1",
         title="accuracy",
+        target="the class, one integer",
         prepare=prepare_hits,
         compute_trivial=compute_largest_share,
         is_proportion=True,
@@ -102,6 +103,7 @@ METRICS = (
     Metric(
         name="top5",
         title="top-5 accuracy",
+        target="the class, one integer",
         prepare=prepare_hits,
         compute_trivial=compute_five_largest_shares,
         is_proportion=True,
@@ -109,6 +111,7 @@ METRICS = (
     Metric(
         name="binary",
         title="accuracy",
+        target="0 or 1",
         prepare=prepare_hits,
         compute_trivial=compute_largest_share,
         is_proportion=True,
@@ -116,6 +119,7 @@ METRICS = (
     Metric(
         name="macro-f1",
         title="macro F1",
+        target="the class: one integer, or one for each frame or pixel",
         prepare=prepare_macro_f1,
         compute_trivial=compute_trivial_macro_f1,
         compute_classes=compute_class_f1,

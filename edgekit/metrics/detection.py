@@ -284,6 +284,7 @@ METRICS = (
     Metric(
         name="map",
         title="mAP 50-95",
+        target="rows of x1, y1, x2, y2 in pixels, class and, if there are any, crowd (0 or 1)",
         prepare=prepare_precision(len(THRESHOLDS)),
         compute_trivial=compute_constant_boxes(len(THRESHOLDS)),
         compute_classes=compute_class_precisions(len(THRESHOLDS)),
@@ -291,6 +292,7 @@ METRICS = (
     Metric(
         name="map50",
         title="mAP 50",
+        target="rows of x1, y1, x2, y2 in pixels, class and, if there are any, crowd (0 or 1)",
         prepare=prepare_precision(1),
         compute_trivial=compute_constant_boxes(1),
         compute_classes=compute_class_precisions(1),

@@ -163,12 +163,14 @@ METRICS = (
     Metric(
         name="pairs-auc",
         title="AUC of pairs",
+        target="the identity, one integer",
         prepare=prepare_pairs(prepare_auc),
         compute_trivial=compute_half,
     ),
     Metric(
         name="pairs-eer",
         title="equal error rate of pairs",
+        target="the identity, one integer",
         prepare=prepare_pairs(prepare_eer),
         compute_trivial=compute_half,
         higher_is_better=False,
@@ -176,6 +178,7 @@ METRICS = (
     Metric(
         name="recall",
         title="recall@k",
+        target="the identity, one integer",
         prepare=prepare_recall,
         compute_trivial=compute_random_recall,
     ),

@@ -69,6 +69,7 @@ class Metric:
     Attributes:
         name: Name of the metric and of the agent's statistic.
         title: Name in reports.
+        target: What the target ``y`` of a sample must be, in words.
         prepare: Sorts or stacks the rows once, and returns the function that aggregates them.
         compute_trivial: Computes the value of the best predictor that ignores its input; ``None``
             if there is none to compare with.
@@ -92,6 +93,7 @@ class Metric:
     is_share: bool = True
     is_proportion: bool = False
     margin: Margin = Margin(value=1.0)
+    target: str = ""
     compute_classes: Callable[[Table, MetricOptions], dict[int, float]] | None = None
     find_blocks: Callable[[Table], NDArray[np.int64]] | None = None
     code: UserCode | None = None

@@ -108,6 +108,7 @@ METRICS = (
     Metric(
         name="multilabel-map",
         title="mean average precision",
+        target="0 or 1 for each class",
         prepare=_average(prepare_average_precision),
         compute_trivial=compute_prevalence,
         compute_classes=_list_classes(prepare_average_precision),
@@ -115,6 +116,7 @@ METRICS = (
     Metric(
         name="multilabel-f1",
         title="macro F1",
+        target="0 or 1 for each class",
         prepare=_average(prepare_f1),
         compute_trivial=compute_constant_f1,
         compute_classes=_list_classes(prepare_f1),

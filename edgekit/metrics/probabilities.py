@@ -38,6 +38,7 @@ METRICS = (
     Metric(
         name="log-loss",
         title="log loss",
+        target="the class: one integer, or one for each frame or pixel",
         prepare=aggregate_sums(compute_mean_loss),
         compute_trivial=compute_entropy,
         higher_is_better=False,
@@ -47,6 +48,7 @@ METRICS = (
     Metric(
         name="ece",
         title="expected calibration error",
+        target="the class: one integer, or one for each frame or pixel",
         prepare=aggregate_sums(compute_calibration_error),
         compute_trivial=compute_no_calibration,
         higher_is_better=False,

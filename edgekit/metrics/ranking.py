@@ -81,10 +81,17 @@ def compute_zero(read: TargetReader, options: MetricOptions) -> float | None:
 
 
 METRICS = (
-    Metric(name="auc", title="AUC", prepare=prepare_frame_auc, compute_trivial=compute_half),
+    Metric(
+        name="auc",
+        title="AUC",
+        target="0 or 1, or one of them for each frame",
+        prepare=prepare_frame_auc,
+        compute_trivial=compute_half,
+    ),
     Metric(
         name="eer",
         title="equal error rate",
+        target="0 or 1, or one of them for each frame",
         prepare=prepare_frame_eer,
         compute_trivial=compute_half,
         higher_is_better=False,
@@ -92,12 +99,14 @@ METRICS = (
     Metric(
         name="spearman",
         title="rank correlation",
+        target="numbers in the shape of the output",
         prepare=prepare_spearman,
         compute_trivial=compute_zero,
     ),
     Metric(
         name="reconstruction-auc",
         title="AUC of the reconstruction error",
+        target="0 for a normal sample, 1 for an anomaly",
         prepare=prepare_frame_auc,
         compute_trivial=compute_half,
     ),

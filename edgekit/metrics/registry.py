@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from edgekit.config.entry_points import is_entry
 from edgekit.config.plugins import load_plugins, warn_of_plugin
 from edgekit.errors import UserError, did_you_mean
+from edgekit.metrics.intervals.paired_tables import Unit, get_unit
 from edgekit.metrics.metric import Metric
 from edgekit.metrics.user_code.loader import load_user_metric
 
@@ -27,6 +29,43 @@ _MODULES = (
     "agreement",
 )
 _GROUP = "edgekit.metrics"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricFacts:
+    """Description of a metric.
+
+    Attributes:
+        name: Its name, for ``--metric`` and edgekit.toml.
+        title: Its name in reports.
+        higher_is_better: Whether higher values are better.
+        is_share: Whether values are shares from 0 to 1, shown in percent.
+        margin: Largest loss that counts as none, unless the project or the device sets it.
+        unit: Unit of the margin: ``points`` of a share, ``%`` of the value of the original, or that
+            of the metric (empty).
+        target: What the target ``y`` of a sample must be.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool
+    is_share: bool
+    margin: float
+    unit: Unit
+    target: str
+
+
+def describe_metric(metric: Metric) -> MetricFacts:
+    """Describe a metric."""
+    return MetricFacts(
+        name=metric.name,
+        title=metric.title,
+        higher_is_better=metric.higher_is_better,
+        is_share=metric.is_share,
+        margin=metric.margin.value,
+        unit=get_unit(metric, metric.margin),
+        target=metric.target,
+    )
 
 
 @cache

@@ -113,6 +113,7 @@ METRICS = (
     Metric(
         name="mae",
         title="mean absolute error",
+        target="numbers in the shape of the output",
         prepare=prepare_mean,
         compute_trivial=compute_median_error,
         higher_is_better=False,
@@ -122,6 +123,7 @@ METRICS = (
     Metric(
         name="rmse",
         title="RMSE",
+        target="numbers in the shape of the output",
         prepare=prepare_root_mean,
         compute_trivial=compute_deviation,
         higher_is_better=False,
@@ -131,12 +133,14 @@ METRICS = (
     Metric(
         name="r2",
         title="R²",
+        target="numbers in the shape of the output",
         prepare=prepare_r2,
         compute_trivial=return_zero,
     ),
     Metric(
         name="relative-rms",
         title="relative RMS error",
+        target="numbers in the shape of the output",
         prepare=prepare_root_mean,
         compute_trivial=compute_relative_deviation,
         higher_is_better=False,
@@ -146,6 +150,7 @@ METRICS = (
     Metric(
         name="cosine",
         title="cosine similarity",
+        target="numbers in the shape of the output",
         prepare=prepare_first_mean,
         compute_trivial=compute_mean_direction,
     ),

@@ -46,6 +46,7 @@ METRICS = (
     Metric(
         name="psnr",
         title="PSNR",
+        target="the image, in the shape of the output",
         prepare=prepare_psnr,
         compute_trivial=compute_constant_psnr,
         is_share=False,
@@ -54,6 +55,7 @@ METRICS = (
     Metric(
         name="ssim",
         title="SSIM",
+        target="the image, in the shape of the output",
         prepare=prepare_first_mean,
         compute_trivial=compute_constant_ssim,
     ),

@@ -164,6 +164,7 @@ METRICS = (
     Metric(
         name="miou",
         title="mean IoU",
+        target="the mask: the class of each pixel, integers",
         prepare=prepare_miou,
         compute_trivial=compute_constant_miou,
         compute_classes=compute_class_iou,
@@ -171,6 +172,7 @@ METRICS = (
     Metric(
         name="dice",
         title="Dice",
+        target="the mask: the class of each pixel, integers",
         prepare=prepare_dice,
         compute_trivial=compute_constant_dice,
         compute_classes=compute_class_dice,

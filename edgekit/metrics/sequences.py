@@ -91,6 +91,7 @@ METRICS = (
     Metric(
         name="cer",
         title="character error rate",
+        target="the text",
         prepare=prepare_mean,
         compute_trivial=evaluate_constant_text("cer"),
         higher_is_better=False,
@@ -98,6 +99,7 @@ METRICS = (
     Metric(
         name="wer",
         title="word error rate",
+        target="the text",
         prepare=prepare_mean,
         compute_trivial=evaluate_constant_text("wer"),
         higher_is_better=False,
@@ -105,6 +107,7 @@ METRICS = (
     Metric(
         name="perplexity",
         title="perplexity",
+        target="the next token of each position, integers",
         prepare=prepare_perplexity,
         compute_trivial=compute_unigram_perplexity,
         higher_is_better=False,
@@ -114,6 +117,7 @@ METRICS = (
     Metric(
         name="token-accuracy",
         title="token accuracy",
+        target="the token of each position, integers",
         prepare=prepare_mean,
         compute_trivial=compute_largest_token_share,
     ),

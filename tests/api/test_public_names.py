@@ -28,7 +28,7 @@ HEAVY = {
 FUNCTIONS = [n for n in edgekit.__all__ if n[0].islower()]
 TYPES = [n for n in edgekit.__all__ if n[0].isupper()]
 SECTIONS = ("Args:", "Returns:", "Raises:", "Examples:")
-WITHOUT_ARGUMENTS = {"list_devices", "list_passes"}
+WITHOUT_ARGUMENTS = {"list_devices", "list_metrics", "list_passes"}
 
 
 def modules_after(code: str) -> set[str]:

@@ -29,6 +29,7 @@ RUN = [
     *(ROOT / "README.md", ROOT / "docs/quickstart.md"),
     *sorted((ROOT / "docs/tutorials").glob("*.md")),
     ROOT / "docs/reference/api.md",
+    ROOT / "docs/reference/metrics.md",
 ]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(

@@ -11,7 +11,15 @@ from edgekit.errors import EdgekitError
 from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table
 from edgekit_agent.scoring import MetricOptions
 
+# Unit of losses: points of a share, percent of the value of the original, or that of the metric.
 Unit = Literal["points", "%", ""]
+
+
+def get_unit(metric: Metric, margin: Margin) -> Unit:
+    """Return the unit of the losses by a metric with a margin."""
+    if margin.relative:
+        return "%"
+    return "points" if metric.is_share else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +36,7 @@ class PairedTables:
     @property
     def unit(self) -> Unit:
         """Return the unit of the losses."""
-        if self.margin.relative:
-            return "%"
-        return "points" if self.metric.is_share else ""
+        return get_unit(self.metric, self.margin)
 
     @property
     def groups(self) -> int:
