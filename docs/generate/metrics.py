@@ -25,9 +25,11 @@ and the metric is their mean.
 ```python title="examples/digits/own_metrics.py"
 import numpy as np
 
+
 def rank(outputs, targets):
     own = np.take_along_axis(outputs["logits"], targets["y"][:, None], axis=1)
     return 1 + (outputs["logits"] > own).sum(axis=1)
+
 
 rank.lower_is_better = True
 rank.title = "rank of the right class"
@@ -66,6 +68,7 @@ A metric of all samples together, such as a correlation, is a class:
 ```python title="examples/digits/own_metrics_of_all.py"
 import numpy as np
 
+
 class Agreement:  # Cohen's kappa
     def __init__(self):
         self.counts = np.zeros((10, 10))
@@ -77,6 +80,7 @@ class Agreement:  # Cohen's kappa
         shares = self.counts / self.counts.sum()
         chance = (shares.sum(axis=0) * shares.sum(axis=1)).sum()
         return (np.trace(shares) - chance) / (1 - chance)
+
 
 Agreement.is_share = True
 ```
