@@ -58,7 +58,7 @@ def arrays(samples):
 
 
 def make(name, path, folder, data, **settings):
-    out = folder / f"{name}-{data}.out"
+    out = folder / f"{name}-{data}.{'tflite' if name == 'to-tflite' else 'onnx'}"
     chosen = build_step(PASSES[name].settings(**settings))
     apply(chosen, path, out, data=data, folder=folder, tick=ignore_progress)
     return out
@@ -267,8 +267,9 @@ def test_growing_states_are_carried_while_scoring(tmp_path):
 def test_build_push_and_bench_carry_states(tmp_path, monkeypatch):
     path = step_model(tmp_path)
     step_data(tmp_path, path)
+    np.savez(tmp_path / "calib.npz", x=normal(40, 8, seed=9), sequence=SEQUENCE)
     (tmp_path / "edgekit.toml").write_text(
-        STEP_TOML + '[data]\ncalibration = "steps.npz"\nevaluation = "steps.npz"\n'
+        STEP_TOML + '[data]\ncalibration = "calib.npz"\nevaluation = "steps.npz"\n'
         'metric = "binary"\n'
     )
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
