@@ -88,7 +88,8 @@ class PreprocessSettings(_Table):
     pad_position: Literal["center", "corner"] = "center"
     """Place of the image in ``letterbox``: in the center, or in the top left corner."""
     order: Literal["RGB", "BGR"] = "RGB"
-    """Order of the channels of images, also of the values of ``mean`` and ``std``."""
+    """Order of the channels that the model takes, also of the values of ``mean`` and ``std``; files
+    and arrays of images (uint8) are RGB."""
     categories: Literal["id", "position"] = "id"
     """Class of a box with COCO annotations: the id of its category, or the position of this id
     among all, counted from 0."""

@@ -1,10 +1,11 @@
-"""Arrays computed from files of other kinds, kept in the cache and written row by row."""
+"""Arrays computed from other files or arrays, kept in the cache and written row by row."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
+from edgekit.data.column_rows import iter_chunks
 from edgekit.data.table import Table, build_table, describe_array
+from edgekit.data.targets import is_target_name
 from edgekit_agent.files import open_atomic, sha256_of
+from edgekit_agent.samples import Column
 
 # Returns the file of the array of a name.
 Locate = Callable[[str], Path]
+
+_COLORS, _IMAGE_AXES = 3, 4
 
 
 def build_cached_table(
@@ -79,3 +85,46 @@ def open_rows(
         # numpy pads headers, so that one with another number of rows has the same size.
         file.seek(0)
         write_header()
+
+
+def is_color_images(column: Column) -> bool:
+    """Return whether a column holds bytes of images [N, height, width, 3]."""
+    shape = column.shape
+    return column.dtype == "uint8" and len(shape) == _IMAGE_AXES and shape[-1] == _COLORS
+
+
+def reverse_channels(table: Table, cache: Path) -> Table:
+    """Return a table whose color images have their channels in reverse order; targets stay."""
+    columns = [c for c in table.columns if is_color_images(c) and not is_target_name(c.name)]
+    if not columns:
+        return table
+    reversed_columns = reverse_columns(columns, f"{table.source} {table.digest}", cache)
+    by_name = {column.name: column for column in reversed_columns}
+    return replace(
+        table,
+        columns=tuple(by_name.get(column.name, column) for column in table.columns),
+        digest=f"{table.digest} reversed channels",
+    )
+
+
+def reverse_columns(columns: Sequence[Column], facts: str, cache: Path) -> tuple[Column, ...]:
+    """Return columns of color images with their channels in reverse order.
+
+    Args:
+        columns: The columns, with different names.
+        facts: Description of what they hold, by which an earlier result is found.
+        cache: Folder for the arrays.
+    """
+
+    def fill(locate: Locate) -> None:
+        for column in columns:
+            with open_rows(locate(column.name), column.dtype, column.shape[1:]) as append:
+                for _, chunk in iter_chunks([column]):
+                    append(chunk[column.name][..., ::-1])
+
+    places = [(c.name, c.path, c.offset, c.shape) for c in columns]
+    names = [column.name for column in columns]
+    table = build_cached_table("", f"reversed channels 1 {facts} {places}", names, fill, cache)
+    return tuple(
+        replace(made, axis=column.axis) for made, column in zip(table.columns, columns, strict=True)
+    )

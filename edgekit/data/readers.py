@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.config.project import FileSettings, PreprocessSettings
-from edgekit.data.cached_arrays import compute_files_digest, save_array
+from edgekit.data.cached_arrays import compute_files_digest, reverse_channels, save_array
 from edgekit.data.csv_tables import read_csv
 from edgekit.data.images import ImageSettings, read_images
 from edgekit.data.listed_files import has_files
@@ -90,12 +90,18 @@ def read_table(
                 source, path, cache, folder=folder, settings=files.text, inputs=inputs, tick=tick
             )
         if path.is_file():
-            return _read_npz(source, path, cache)
+            return _order_channels(_read_npz(source, path, cache), settings, cache)
         if ":" in source:
-            return _read_function(source, folder, cache)
+            return _order_channels(_read_function(source, folder, cache), settings, cache)
     except _DAMAGE as error:
         raise UserError(f"{source}: cannot be read: {error}") from error
     raise UserError(f"{source}: no such file or folder", hint=f"looked in {folder.resolve()}")
+
+
+def _order_channels(table: Table, settings: PreprocessSettings | None, cache: Path) -> Table:
+    """Return the images of a table, which are RGB, in the order that the model takes."""
+    is_reversed = settings is not None and settings.order == "BGR"
+    return reverse_channels(table, cache) if is_reversed else table
 
 
 # ---------------------------------------------------------------- npz and npy
@@ -162,7 +168,8 @@ def _read_folder(source: str, path: Path, cache: Path, how: ImageSettings, tick:
     arrays = sorted(path.glob("*.npy"))
     if arrays:
         found = (describe_array(a.stem, a, f"{source}/{a.name}") for a in arrays)
-        return build_table(source, found, compute_files_digest(arrays))
+        table = build_table(source, found, compute_files_digest(arrays))
+        return _order_channels(table, how.settings, cache)
     return read_images(source, path, cache, how, tick)
 
 

@@ -12,8 +12,8 @@ from edgekit.cache.store import get_default_root
 from edgekit.config.profile import validate
 from edgekit.config.project import FILE_NAME, ModelTable, PreprocessSettings, Project
 from edgekit.conversion.importers.source import SUFFIXES, detect_source, is_saved_model
-from edgekit.data.dataset import is_scaled, open_dataset
-from edgekit.data.images import IMAGES, read_image_sizes
+from edgekit.data.dataset import is_scaled
+from edgekit.data.images import IMAGES
 from edgekit.data.input_settings import find_states
 from edgekit.data.listed_files import has_files
 from edgekit.data.readers import TABLES, read_table
@@ -23,25 +23,17 @@ from edgekit.data.text_lines import LINES
 from edgekit.data.wav_folders import WAVES
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
-from edgekit.pipeline.accuracy.metric_choice import choose_default_metric
-from edgekit.pipeline.accuracy.tallies import Scoring
-from edgekit.pipeline.pixel_scaling import (
-    SAMPLES,
-    find_clearly_best,
-    format_toml,
-    is_unscaled_image,
-    set_scaling,
-    try_scalings,
-)
+from edgekit.pipeline.pixel_scaling import format_toml
+from edgekit.pipeline.proposals.project_proposal import ProjectProposal, propose_project
+from edgekit.pipeline.proposals.task_proposal import choose_by_signature
+from edgekit.pipeline.proposals.task_settings import format_metric, format_postprocessing
 from edgekit.pipeline.request import find_model
 from edgekit.progress import Tick, ignore_progress
 from edgekit_agent.files import write_atomic
-from edgekit_agent.scoring import MetricJob
 
 _CALIBRATION = ("calib", "cal", "train", "repr")
 _EVALUATION = ("eval", "test", "val", "holdout")
 _MODELS = (".onnx", ".tflite")
-_CHANNELS = (1, 3)
 _BY_HAND = "# mean = 0.0\n# std = 1.0\n"
 
 
@@ -80,10 +72,10 @@ def init_project(
         _find_by_name(sources, _CALIBRATION),
         _find_by_name(sources, _EVALUATION),
     )
-    guess = _guess_preprocessing(folder, model, evaluation or calibration, tick)
+    proposal = _propose(folder, model, evaluation or calibration, tick)
     table = ModelTable(path=_make_relative(path, folder), trust_pickle=trusted)
     pairs, scalars = find_states(model.signature), _list_scalar_inputs(model)
-    text = _format_project(table, model, calibration, evaluation, guess) + _format_inputs(
+    text = _format_project(table, model, calibration, evaluation, proposal) + _format_inputs(
         pairs, scalars
     )
     validate(Project, tomllib.loads(text), where=str(target))
@@ -91,7 +83,8 @@ def init_project(
     points = [f"{key}: no data file was found" for key, found in missing.items() if not found]
     if evaluation and not _has_labels(folder, evaluation):
         points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
-    points += [f"[data.preprocess]: {guess.trouble}"] if guess.trouble else []
+    if proposal.trouble and Path(evaluation or "").suffix.lower() not in TABLES:
+        points.append(f"[data.preprocess]: {proposal.trouble}")
     points += [f"[model.inputs] {name}: its constant value" for name in scalars]
     write_atomic(str(target), text.encode())
     return InitResult(path=target, text=text, open_points=tuple(points))
@@ -174,72 +167,20 @@ def _detect_layout(folder: Path, model: Model, source: str | None) -> str | None
     return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _PreprocessGuess:
-    """Preprocessing of float inputs as far as it could be determined, with the trials behind it.
-
-    ``settings`` is ``None`` if everything is default; ``trouble`` is the reason why scalings of the
-    pixels could not be tried.
-    """
-
-    settings: PreprocessSettings | None
-    tried: tuple[str, ...] = ()
-    trouble: str = ""
-
-
-def _guess_preprocessing(
-    folder: Path, model: Model, source: str | None, tick: Tick
-) -> _PreprocessGuess:
-    """Determine sizes and layout from the files, and the scaling by the accuracy on samples."""
+def _propose(folder: Path, model: Model, source: str | None, tick: Tick) -> ProjectProposal:
+    """Propose settings by the evaluation samples, else by the model alone."""
+    if source is None or _needs_settings(folder / source):
+        return ProjectProposal(task=choose_by_signature(model.signature, None))
     layout = _detect_layout(folder, model, source)
     settings = PreprocessSettings(layout="NCHW") if layout else None
-    path = folder / (source or "")
-    if source is None or len(model.signature.inputs) != 1 or not _may_hold_pixels(path):
-        return _PreprocessGuess(settings=settings)
-    try:
-        if path.is_dir() and not any(path.glob("*.npy")):
-            settings = _choose_image_settings(source, path, model.signature.inputs[0])
-        dataset = open_dataset(
-            source,
-            model.signature,
-            folder=folder,
-            cache=get_default_root(),
-            settings=settings,
-            targets="optional",
-            most=SAMPLES,
-            tick=tick,
-        )
-        if not is_unscaled_image(dataset, model):
-            return _PreprocessGuess(settings=settings)
-        scoring = Scoring(metrics=(MetricJob(choose_default_metric(model.signature, None)),))
-        tried = try_scalings(model, dataset, scoring=scoring, tick=tick)
-    except UserError as error:
-        return _PreprocessGuess(settings=settings, trouble=error.message)
-    best = find_clearly_best(tried)
-    return _PreprocessGuess(
-        settings=set_scaling(best.scaling, settings) if best else settings,
-        tried=(f"Tried on {tried[0].table.n} samples of {source}:", *map(str, tried)),
-    )
+    return propose_project(folder, model, source, layout=settings, tick=tick)
 
 
-def _may_hold_pixels(path: Path) -> bool:
-    """Return whether a source holds arrays or images, not tables, texts or audio."""
+def _needs_settings(path: Path) -> bool:
+    """Return whether a source holds texts or audio, which need settings of their own."""
     if path.is_dir():
-        return not has_files(path, WAVES)
-    return path.suffix.lower() not in (*TABLES, *LINES)
-
-
-def _choose_image_settings(source: str, path: Path, spec: TensorSpec) -> PreprocessSettings | None:
-    """Choose resize, crop and layout of images for an input."""
-    if len(spec.shape) != 4:
-        return None
-    first = spec.shape[3] not in _CHANNELS and spec.shape[1] in _CHANNELS
-    height, width = spec.shape[2:] if first else spec.shape[1:3]
-    settings = PreprocessSettings(layout="NCHW" if first else "NHWC")
-    fits = read_image_sizes(source, path, SAMPLES) == {(width, height)}
-    if not fits and isinstance(height, int) and height == width:
-        settings = settings.model_copy(update={"resize": height, "crop": height})
-    return settings
+        return has_files(path, WAVES)
+    return path.suffix.lower() in LINES
 
 
 def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
@@ -252,7 +193,7 @@ def _format_project(
     model: Model,
     calibration: str | None,
     evaluation: str | None,
-    guess: _PreprocessGuess,
+    proposal: ProjectProposal,
 ) -> str:
     inputs = "".join(_format_comment(spec) for spec in model.signature.inputs)
     outputs = "".join(_format_comment(spec) for spec in model.signature.outputs)
@@ -266,10 +207,11 @@ def _format_project(
         "\n[data]\n",
         _format_setting("calibration", calibration, "unlabeled samples; a few hundred are enough"),
         _format_setting("evaluation", evaluation, "labeled samples that were not used in training"),
-        f'metric = "{choose_default_metric(model.signature, None)}"  # top1, top5 or binary\n',
+        format_metric(proposal.task),
         "\n# Preprocessing of float inputs: (x * scale - mean) / std, then the layout of the "
         "model.\n",
-        _format_preprocessing(guess),
+        _format_preprocessing(proposal),
+        format_postprocessing(proposal.head),
         '\n[build]\n# device = "tablet"  # edgekit devices lists them\n',
     ]
     return "".join(lines)
@@ -314,9 +256,10 @@ def _format_setting(key: str, value: str | None, what: str) -> str:
     return f"{key} = {_quote(value)}\n" if value else f'# {key} = ""  # {what}\n'
 
 
-def _format_preprocessing(guess: _PreprocessGuess) -> str:
-    said = "".join(f"# {_replace_unprintable(line)}\n" for line in guess.tried)
-    rest = "" if guess.settings and is_scaled(guess.settings.to_preprocess()) else _BY_HAND
-    if guess.settings in (None, PreprocessSettings()):
+def _format_preprocessing(proposal: ProjectProposal) -> str:
+    said = "".join(f"# {_replace_unprintable(line)}\n" for line in proposal.tried)
+    settings = proposal.settings
+    rest = "" if settings and is_scaled(settings.to_preprocess()) else _BY_HAND
+    if settings in (None, PreprocessSettings()):
         return f"{said}# [data.preprocess]\n{rest}"
-    return f"{said}{format_toml(guess.settings)}\n{rest}"
+    return f"{said}{format_toml(settings)}\n{rest}"

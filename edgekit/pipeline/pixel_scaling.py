@@ -5,40 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekit.bundle.results import Score
 from edgekit.cache.store import Store
 from edgekit.config.project import PreprocessSettings
 from edgekit.data.dataset import Dataset, is_scaled
 from edgekit.data.subsets import select_spread
-from edgekit.data.targets import has_class_labels
 from edgekit.errors import UserError
 from edgekit.metrics.comparison import compare
-from edgekit.metrics.metric import Metric, Table
 from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
-from edgekit.onnx_graph.runs.activations import get_batch_size, to_agent_tensor
-from edgekit.onnx_graph.runs.model_outputs import Arrays, iter_outputs
-from edgekit.pipeline.accuracy.tallies import Scoring, build_score, drop_unscored
+from edgekit.pipeline.accuracy.tallies import Scoring
+from edgekit.pipeline.proposals.sample_rows import Head
+from edgekit.pipeline.proposals.trials import (
+    Candidate,
+    Trial,
+    choose_best,
+    scale_parts,
+    try_candidates,
+)
 from edgekit.progress import Tick
-from edgekit_agent.failures import AgentError
-from edgekit_agent.measure.feeds import Batch, iter_batches
-from edgekit_agent.measure.scored_samples import iter_scored_samples
-from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.samples import Samples
-from edgekit_agent.scoring import MetricJob, MetricOptions
 
 # Number of samples for trying scalings.
 SAMPLES = 128
 # Significance level of the difference of two scalings; low, as several are tried for each model.
 _CHANCE = 1e-4
 _KIND = "scalings"
-_Statistic = Callable[[ScoredSample, MetricOptions], NDArray[np.float64]]
 _RESAMPLES = 2000
 
 
@@ -66,78 +62,58 @@ SCALINGS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A scaling, and the value of the metric with it."""
-
-    scaling: Scaling
-    metric: Metric
-    job: MetricJob
-    table: Table
-
-    @property
-    def score(self) -> Score:
-        """Return the value of the metric on the samples."""
-        return build_score(self.metric, self.table, self.job)
-
-    def __str__(self) -> str:
-        return f"{self.scaling.name}: {_format_score(self.score)}"
-
-
-def _format_score(score: Score) -> str:
-    if score.correct is not None:
-        return f"{score.correct} of {score.n} correct"
-    return f"{score.title} {score}"
-
-
 def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
-    """Return whether labeled bytes are fed to a float input without scaling."""
+    """Return whether bytes with targets are fed to a float input without scaling."""
     samples = dataset.samples
     column, *others = samples.columns
-    if others or samples.states or not has_class_labels(samples) or is_scaled(samples.preprocess):
+    if others or samples.states or samples.label is None or is_scaled(samples.preprocess):
         return False
     spec = next(spec for spec in model.signature.inputs if spec.name == column.name)
     return column.dtype == "uint8" and np.dtype(spec.dtype).kind == "f"
 
 
-def try_scalings(model: Model, dataset: Dataset, *, scoring: Scoring, tick: Tick) -> list[Trial]:
+def list_scalings(samples: Samples) -> tuple[Scaling, ...]:
+    """Return the common scalings that fit the channels of the samples, unscaled bytes first."""
+    channels = samples.columns[0].shape[-1]
+    return tuple(scaling for scaling in SCALINGS if len(scaling.mean) in (1, channels))
+
+
+def try_scalings(
+    model: Model,
+    dataset: Dataset,
+    *,
+    scoring: Scoring,
+    settings: PreprocessSettings | None,
+    tick: Tick,
+) -> list[Trial]:
     """Score the model with each common scaling on the same few samples, unscaled bytes first.
 
     Args:
         model: A model with a float input.
         dataset: Samples of one column of bytes, with targets.
         scoring: Metrics, of which the first is computed, and post-processing.
+        settings: Preprocessing of the samples.
         tick: Progress callback.
 
     Raises:
         UserError: The model fails on the samples, or samples, output and metric do not fit.
     """
-    channels = dataset.samples.columns[0].shape[-1]
-    fitting = [s for s in SCALINGS if len(s.mean) in (1, channels)]
+    head = Head(table=None, scoring=replace(scoring, metrics=scoring.metrics[:1]))
     parts = select_spread(dataset.samples, SAMPLES)
-    total = sum(part.columns[0].shape[0] for part in parts) * len(fitting)
-    tried: list[Trial] = []
-    job = scoring.metrics[0]
-    for scaling in fitting:
-        rows: list[NDArray[np.float64]] = []
-        before = len(tried) * (total // len(fitting))
-        for found in _iter_rows(model, [_scale(part, scaling) for part in parts], scoring):
-            rows.append(found)
-            tick("trying pixel scalings", before + len(rows), total)
-        table = drop_unscored(Table(rows=tuple(rows)))
-        if not table.n:
-            raise UserError(f"{dataset.source}: no sample is scored by {job.name}")
-        metric = get_metric(job.name)
-        tried.append(Trial(scaling=scaling, metric=metric, job=job, table=table))
-    return tried
+    candidates = [
+        Candidate(name=scaling.name, settings=scaled, parts=scale_parts(parts, scaled))
+        for scaling in list_scalings(dataset.samples)
+        if (scaled := set_scaling(scaling, settings))
+    ]
+    return try_candidates(model, candidates, [head], tick=tick)
 
 
 def find_clearly_best(tried: Sequence[Trial]) -> Trial | None:
     """Find the best scaling, if it is significantly better than unscaled bytes."""
-    raw = tried[0]
-    sign = 1 if raw.metric.higher_is_better else -1
-    best = max(tried, key=lambda each: sign * each.score.value)
-    return best if best is not raw and _is_significant(best, raw) else None
+    raw, best = tried[0], choose_best(tried)
+    if best is raw or not _is_significant(best, raw):
+        return None
+    return best
 
 
 def refuse_unscaled(
@@ -170,7 +146,7 @@ def refuse_unscaled(
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if store.recall(_KIND, key) is not None:
         return
-    tried = try_scalings(model, dataset, scoring=scoring, tick=tick)
+    tried = try_scalings(model, dataset, scoring=scoring, settings=settings, tick=tick)
     best = find_clearly_best(tried)
     if best is None:
         store.remember(_KIND, key, {"unscaled": True})
@@ -178,9 +154,9 @@ def refuse_unscaled(
     raw, name = tried[0], dataset.samples.columns[0].name
     raise UserError(
         f"{dataset.source}: bytes (uint8) are fed to the float input {name} without scaling; the "
-        f"model then reaches {_format_score(raw.score)}, and with scaling ({best.scaling.name}) "
-        f"{_format_score(best.score)}",
-        hint="add to edgekit.toml:\n\n" + format_toml(set_scaling(best.scaling, settings)),
+        f"model then reaches {raw.value_text}, and with scaling ({best.candidate.name}) "
+        f"{best.value_text}",
+        hint="add to edgekit.toml:\n\n" + format_toml(best.candidate.settings),
     )
 
 
@@ -211,55 +187,10 @@ def format_toml(settings: PreprocessSettings) -> str:
     return "\n".join(lines)
 
 
-def _iter_rows(
-    model: Model, parts: Sequence[Samples], scoring: Scoring
-) -> Iterator[NDArray[np.float64]]:
-    """Yield the statistic of each sample by the first metric."""
-    tensors = tuple(map(to_agent_tensor, model.signature.inputs))
-    size = get_batch_size(parts[0], model.signature)
-    job, waiting = scoring.metrics[0], list[Batch]()
-
-    def feeds() -> Iterator[Arrays]:
-        for part in parts:
-            for batch in iter_batches(part, tensors, size):
-                waiting.append(batch)
-                yield batch.inputs
-
-    try:
-        statistic = _get_statistic(job)
-        for made in iter_outputs(model, feeds()):
-            batch = waiting.pop()
-            if isinstance(made, str):
-                raise UserError(f"{model.display_name}: the model fails on the samples: {made}")
-            outputs = {spec.name: made[spec.name] for spec in model.signature.outputs}
-            for sample in iter_scored_samples(
-                batch, outputs, (job.options.output,), scoring.postprocess
-            ):
-                yield statistic(sample, job.options)
-    except AgentError as error:
-        raise UserError(error.failure.message, hint=error.failure.hint) from error
-
-
-def _get_statistic(job: MetricJob) -> _Statistic:
-    """Return the function that computes the row of a sample, also for code of the user."""
-    code = get_metric(job.name).code
-    if code is None:
-        return load_statistic(job.name)
-    return lambda sample, _: code.compute_values(
-        [sample.outputs], [sample.targets], first=sample.number
-    )
-
-
 def _needs_all_samples(scoring: Scoring) -> bool:
     """Return whether the first metric is a class of the user, which has no rows of samples."""
     code = get_metric(scoring.names[0]).code
     return code is not None and code.is_class
-
-
-def _scale(samples: Samples, scaling: Scaling) -> Samples:
-    how = samples.preprocess or PreprocessSettings().to_preprocess()
-    scaled = replace(how, scale=scaling.scale, mean=scaling.mean, std=scaling.std)
-    return replace(samples, preprocess=scaled)
 
 
 def _is_significant(best: Trial, raw: Trial) -> bool:
@@ -268,12 +199,13 @@ def _is_significant(best: Trial, raw: Trial) -> bool:
     Source for proportions: McNemar 1947, one-sided: if both are equally good, each is right on half
     of the samples on which they differ. Other metrics: paired bootstrap.
     """
+    if raw.trouble:
+        return True
+    before, after = raw.table, best.table
     if not best.metric.is_proportion:
-        found = compare(
-            best.metric, best.table, raw.table, options=best.job.options, resamples=_RESAMPLES
-        )
+        found = compare(best.metric, after, before, options=best.job.options, resamples=_RESAMPLES)
         return found.interval[0] > 0
-    one, other = (trial.table.stack()[:, 0] > 0 for trial in (best, raw))
+    one, other = (table.stack()[:, 0] > 0 for table in (after, before))
     better, worse = int((one & ~other).sum()), int((~one & other).sum())
     differing = better + worse
     chance = sum(math.comb(differing, k) for k in range(better, differing + 1)) / 2**differing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from edgekit.config.profile import validate
 from edgekit.config.project import PreprocessSettings, Project, load_project
 from edgekit.data.dataset import open_dataset
 from edgekit.errors import UserError
+from edgekit.metrics.metric import Table
 from edgekit.onnx_graph.io import read_onnx
+from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.init_project import init_project
 from edgekit.pipeline.pixel_scaling import (
     SCALINGS,
@@ -23,10 +26,12 @@ from edgekit.pipeline.pixel_scaling import (
     set_scaling,
     try_scalings,
 )
+from edgekit_agent.scoring import MetricJob
 from tests.builders.projects import PROFILE, assert_refused
 from tests.builders.tiny import model
 
 SIZE, CLASSES, COUNT = 6, 3, 90
+TOP1 = Scoring(metrics=(MetricJob("top1"),))
 BY_NAME = {scaling.name: scaling for scaling in SCALINGS}
 
 
@@ -80,7 +85,7 @@ def test_init_writes_the_scaling_and_the_layout_of_an_image_folder(tmp_path, nam
     assert found.layout == ("NCHW" if first else "NHWC")
     assert (found.resize, found.crop) == (None, None)
     assert found == set_scaling(BY_NAME[name], found)
-    assert f"# {name}: {COUNT} of {COUNT} correct" in started.text
+    assert f"# {name}, RGB: 50 of 50 correct, the best\n" in started.text
     assert not any("preprocess" in point for point in started.open_points)
 
 
@@ -102,7 +107,7 @@ def test_init_sets_no_scaling_for_a_model_of_raw_bytes(tmp_path):
     text = init_project(tmp_path, None).text
 
     assert load_project(tmp_path).data.preprocess is None
-    assert f"no scaling: {COUNT} of {COUNT} correct" in text
+    assert "no scaling, RGB: 50 of 50 correct, the best\n" in text
 
 
 def test_init_reports_why_scaling_was_not_tried(tmp_path):
@@ -129,8 +134,7 @@ def check(folder, source, opened, settings=None, told=lambda *_: None):
     refuse_unscaled(
         source,
         opened,
-        metric="top1",
-        output=None,
+        scoring=TOP1,
         settings=settings,
         store=Store(folder / "store"),
         tick=told,
@@ -141,7 +145,7 @@ def check(folder, source, opened, settings=None, told=lambda *_: None):
 def test_bytes_for_a_model_that_is_clearly_better_with_scaled_ones_are_refused(tmp_path, name):
     source, opened = dataset(tmp_path, BY_NAME[name])
 
-    with pytest.raises(UserError, match=f"predicts {COUNT // 3} of {COUNT} samples") as caught:
+    with pytest.raises(UserError, match=f"reaches {COUNT // 3} of {COUNT} correct") as caught:
         check(tmp_path, source, opened)
 
     pasted = caught.value.hint.partition("\n\n")[2]
@@ -183,13 +187,13 @@ def test_scaled_bytes_are_not_checked(tmp_path):
 
 def test_a_few_samples_more_are_no_proof(tmp_path):
     source, opened = dataset(tmp_path, BY_NAME["0 to 1"])
-    tried = try_scalings(source, opened, metric="top1", output=None, tick=lambda *_: None)
+    tried = try_scalings(source, opened, scoring=TOP1, settings=None, tick=lambda *_: None)
     raw, scaled = tried[:2]
-    mostly = raw.hits.copy()
-    mostly[np.flatnonzero(~mostly)[:8]] = True
+    rows = raw.table.stack().copy()
+    rows[np.flatnonzero(rows[:, 0] == 0)[:8], 0] = 1
 
     assert find_clearly_best([raw, scaled]) is scaled
-    assert find_clearly_best([raw, type(raw)(scaling=scaled.scaling, hits=mostly)]) is None
+    assert find_clearly_best([raw, replace(scaled, table=Table(rows=tuple(rows)))]) is None
 
 
 @pytest.mark.parametrize("name", SCALED)
@@ -207,7 +211,7 @@ def test_a_build_with_unscaled_bytes_ends_with_the_table_to_paste(tmp_path):
     np.savez(tmp_path / "eval.npz", x=x, label=labels)
 
     asked = ("build", path, "--device", PROFILE, "-C", tmp_path, "--eval", "eval.npz")
-    done = assert_refused(*asked, says="without scaling; the model then predicts")
+    done = assert_refused(*asked, says="without scaling; the model then reaches")
 
     assert "[data.preprocess]\nmean = 127.5\nstd = 127.5" in done.err
     assert not (tmp_path / "build").exists()

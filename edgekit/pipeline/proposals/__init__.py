@@ -1,0 +1,1 @@
+"""Proposal of metric, post-processing and preprocessing from a model and its samples."""
