@@ -1,5 +1,6 @@
 """A bare emulated arm64 device: push installs everything, and its outputs agree."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import pytest
 
 from edgekit.config.profile import read_profile_text
 from tests.builders.devices import boot, edgekit, home, script, skip_without
+from tests.builders.task_projects import PROJECTS
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-aarch64", "qemu-img", "mmdebstrap", "zstd")
@@ -94,3 +96,24 @@ def test_candidates_are_measured_on_the_device_that_is_named(device, tmp_path):
     assert checks["latency_p95_ms"]["outcome"] == "holds"
     assert checks["peak_rss_mib"]["measured"] > 20
     assert "on the device" in checks["accuracy_drop_points"]["note"]
+
+
+@pytest.mark.parametrize("task", PROJECTS)
+def test_the_same_outputs_have_the_same_value_on_the_device_bit_for_bit(device, tmp_path, task):
+    """The models add and copy, so that their outputs have the same bits on every processor."""
+    PROJECTS[task](tmp_path)
+    edgekit(
+        "build", "-C", str(tmp_path), "--device", "raspberry-pi-zero-2w",
+        "--on", device, "--step", "clean",
+    )  # fmt: skip
+    text = (tmp_path / "build/raspberry-pi-zero-2w/results.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    candidates = [line for line in lines if line["kind"] == "candidate"]
+    assert candidates
+    for candidate in candidates:
+        host, there = (m["tally"]["statistics"] for m in candidate["measurements"])
+        assert host == there
+        assert host[0]["values"]
+    compared = candidates[-1]["comparison"]
+    assert compared["before"] == compared["after"]
+    assert compared["interval"][0] <= 0 <= compared["interval"][1]
