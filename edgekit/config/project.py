@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -140,6 +141,12 @@ class MetricOptionsTable(_Table):
     def to_options(self, output: str | None) -> MetricOptions:
         """Return the options for the agent, with the name of the scored output."""
         return MetricOptions(output=output, **self.model_dump(exclude_none=True))
+
+    @classmethod
+    def from_options(cls, options: MetricOptions) -> MetricOptionsTable:
+        """Return the table of options that were used."""
+        values = dataclasses.asdict(options)
+        return cls(**{name: values[name] for name in cls.model_fields})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.bundle.bundle_file import Bundle, open_bundle
 from edgekit.bundle.golden_samples import check_golden_samples
 from edgekit.bundle.latency_stats import LatencySummary, summarize
@@ -18,7 +21,7 @@ from edgekit.bundle.results import Score
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compression.checks.contract_inputs import write_made_up_samples
 from edgekit.config.profile import DeviceProfile, get_runtime, load_profile
-from edgekit.config.project import load_project
+from edgekit.config.project import Project, load_project
 from edgekit.conversion.importers.source import is_saved_model
 from edgekit.conversion.open_model import read_model
 from edgekit.data.dataset import Dataset
@@ -27,7 +30,9 @@ from edgekit.data.readers import read_table
 from edgekit.errors import DeviceError, UserError
 from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
+from edgekit.pipeline.accuracy.evaluation_split import WITHOUT_LABELS
 from edgekit.pipeline.accuracy.metric_choice import choose_scoring
+from edgekit.pipeline.accuracy.output_kind import resolve_logits
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, compute_scores
 from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
@@ -135,7 +140,7 @@ def open_subject(
             profile=load_profile(device) if device else None,
             inputs=data.first(32).samples if data else made_up,
             evaluation=data,
-            scoring=choose_scoring(project, model, folder=folder, metric=metric),
+            scoring=_choose_model_scoring(project, model, folder, metric, data, tick),
             dims=project.model.dims,
         )
 
@@ -226,10 +231,14 @@ def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult
         times=summarize([r.latency for r in reports]),
         peak_rss_bytes=max(r.peak_rss_bytes for r in reports),
         load_ms=min(r.latency.load_ms for r in reports),
-        scores=compute_scores(tally, subject.scoring) if tally else (),
+        scores=compute_scores(tally, subject.scoring, _get_groups(subject)) if tally else (),
         reports=tuple(reports),
         notes=tuple(_iter_notes(subject, place.facts)),
     )
+
+
+def _get_groups(subject: Subject) -> NDArray[np.int64] | None:
+    return subject.evaluation.groups if subject.evaluation else None
 
 
 def _compute_tally_key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
@@ -277,6 +286,18 @@ def _open_bundle_subject(
     )
 
 
+def _choose_model_scoring(
+    project: Project,
+    model: Model,
+    folder: Path,
+    metric: str | None,
+    data: Dataset | None,
+    tick: Tick,
+) -> Scoring:
+    scoring = choose_scoring(project, model, folder=folder, metric=metric)
+    return resolve_logits(scoring, project, model, data, tick) if data else scoring
+
+
 def _choose_bundle_scoring(manifest: Manifest, metric: str | None, folder: Path | None) -> Scoring:
     """Return the metrics of a bundle, or the requested one, with the options of the bundle.
 
@@ -289,6 +310,12 @@ def _choose_bundle_scoring(manifest: Manifest, metric: str | None, folder: Path 
     options = manifest.metric_options.to_options(manifest.output)
     names = (metric,) if metric else (manifest.metric, *manifest.guards)
     if folder is not None:
+        if names[0] in ("", *WITHOUT_LABELS):
+            measured = f"its candidates were judged by {names[0]}" if names[0] else "it has none"
+            raise UserError(
+                f"--eval: the bundle has no metric of labeled samples: {measured}",
+                hint="name one with --metric",
+            )
         names = tuple(get_metric(name, folder).name for name in names)
     return Scoring(
         metrics=tuple(MetricJob(name, options) for name in names),

@@ -35,6 +35,7 @@ from edgekit.bundle.packing import TransferData, encode_for_transfer
 from edgekit.bundle.results import Build, Candidate
 from edgekit.compression.all_passes import get_tools
 from edgekit.config.profile import get_runtime
+from edgekit.config.project import MetricOptionsTable
 from edgekit.errors import EdgekitError
 from edgekit.metrics.comparison import Comparison
 from edgekit.model import TensorSpec
@@ -165,7 +166,7 @@ def _build_manifest(
         outputs=tuple(_to_tensor(t) for t in candidate.model.signature.outputs),
         metric=inputs.metric,
         output=inputs.output,
-        metric_options=inputs.project.data.metric_options,
+        metric_options=_get_metric_options(inputs),
         guards=inputs.scoring.names[1:] if inputs.scoring else (),
         postprocess=encode(inputs.scoring.postprocess)
         if inputs.scoring and inputs.scoring.postprocess
@@ -185,6 +186,13 @@ def _build_manifest(
         passes=passes,
         variants=variants,
     )
+
+
+def _get_metric_options(inputs: BuildInputs) -> MetricOptionsTable:
+    """Return the options of the gated metric as they were used, with what was found by itself."""
+    if inputs.scoring is None:
+        return inputs.project.data.metric_options
+    return MetricOptionsTable.from_options(inputs.scoring.metrics[0].options)
 
 
 def _iter_same_weights(found: Build, candidate: Candidate) -> Iterator[Candidate]:

@@ -23,7 +23,7 @@ from edgekit.progress import Tick
 from edgekit_agent.scoring import MetricJob
 
 # Metrics whose targets are the outputs of the original.
-_WITHOUT_LABELS = ("agreement", "output-cosine", "output-rms")
+WITHOUT_LABELS = ("agreement", "output-cosine", "output-rms")
 # Largest share of evaluation samples that may be calibration samples too.
 _MOST_SHARED = 0.01
 
@@ -70,7 +70,7 @@ def prepare_evaluation(
     if dataset is None:
         return Evaluation(dataset=_make_up(model, feeding, store), scoring=None)
     asked = metric or project.data.metric
-    if asked in _WITHOUT_LABELS or not dataset.samples.get_targets():
+    if asked in WITHOUT_LABELS or not dataset.samples.get_targets():
         return _compare_with_outputs(dataset, model, project, asked, store, tick)
     scoring = choose_scoring(project, model, folder=folder, metric=metric)
     return Evaluation(
@@ -82,7 +82,7 @@ def _compare_with_outputs(
     dataset: Dataset, model: Model, project: Project, asked: str | None, store: Store, tick: Tick
 ) -> Evaluation:
     """Return the samples with the outputs of the original as targets."""
-    if asked is not None and asked not in _WITHOUT_LABELS:
+    if asked is not None and asked not in WITHOUT_LABELS:
         get_metric(asked)
         raise UserError(
             f"{dataset.source}: metric {asked} needs targets, and there is no array 'y'",
@@ -100,7 +100,7 @@ def _compare_with_outputs(
         names = ["output-cosine", "output-rms"]
     guards = [g for g in project.gate.guards if g not in names]
     for guard in guards:
-        if guard not in _WITHOUT_LABELS:
+        if guard not in WITHOUT_LABELS:
             raise UserError(
                 f"edgekit.toml: gate.guards: {guard} needs targets, and {dataset.source} has none",
                 hint="add an array 'y' with the target of each sample",
