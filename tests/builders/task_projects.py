@@ -34,7 +34,11 @@ def write_detector(folder: Path, *, samples: int = 24) -> Path:
         if rng.random() < 0.3:
             head[rng.integers(64, cells), 4:] = 0.5  # a box of nothing
     shape = f"1, {cells}, {5 + _CLASSES}"
-    text = f"g (float[{shape}] head) => (float[{shape}] boxes) {{ boxes = Identity(head) }}"
+    ones = ", ".join(["1"] * (5 + _CLASSES))
+    text = (
+        f"g (float[{shape}] head) => (float[{shape}] boxes) "
+        f"<float[{5 + _CLASSES}] ones = {{{ones}}}> {{ boxes = Mul(head, ones) }}"
+    )
     settings = f'kind = "yolox"\nsize = [{_SIDE}, {_SIDE}]\n'
     _write(folder, text, {"head": heads, "y": boxes}, metric="map50", postprocess=settings)
     return folder
@@ -50,7 +54,10 @@ def write_recognizer(folder: Path, *, samples: int = 60) -> Path:
         kept = [c for i, c in enumerate(classes) if c and (i == 0 or c != classes[i - 1])]
         text = "".join(_ALPHABET[c - 1] for c in kept)
         texts.append(text[: -1 - int(rng.integers(2))] or "a")
-    text = "g (float[N, 12, 5] x) => (float[N, 12, 5] scores) { scores = Identity(x) }"
+    text = (
+        "g (float[N, 12, 5] x) => (float[N, 12, 5] scores) "
+        "<float[5] ones = {1, 1, 1, 1, 1}> { scores = Mul(x, ones) }"
+    )
     (folder / "charset.txt").write_text("\n".join(_ALPHABET) + "\n", encoding="utf-8")
     settings = 'kind = "ctc"\ncharset = "charset.txt"\n'
     _write(folder, text, {"x": scores, "y": np.array(texts)}, metric="cer", postprocess=settings)
