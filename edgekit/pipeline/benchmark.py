@@ -271,6 +271,7 @@ def _open_bundle_subject(
         feeding=read_feeding(folder, load_project(folder), model) if evaluation else Feeding(),
         folder=folder,
         settings=manifest.preprocess,
+        files=load_project(folder).data.files,
         targets="required",
         tick=tick,
     )

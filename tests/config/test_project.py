@@ -56,7 +56,7 @@ def test_everything_that_can_be_set_is_read(read):
 
 def test_all_mistakes_are_reported_at_once_with_their_paths(read):
     with pytest.raises(UserError) as refused:
-        read('[model]\npaht = "x"\n[data]\nmetric = "f1"\n[gate]\nmax_drop_points = -1\n')
+        read('[model]\npaht = "x"\n[data]\nmetric = 1\n[gate]\nmax_drop_points = -1\n')
 
     for path in ("model.paht: unknown key", "data.metric", "gate.max_drop_points"):
         assert path in str(refused.value)
