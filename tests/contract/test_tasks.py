@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from tests.builders.metrics.projects import PROJECTS
 from tests.builders.projects import PROFILE, edgekit
-from tests.builders.task_projects import PROJECTS
 
 
 def test_classes_and_slices_are_shown_in_the_terminal_and_in_the_report(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.config.profile import read_profile_text
 from tests.builders.devices import boot, edgekit, home, script, skip_without
-from tests.builders.task_projects import PROJECTS
+from tests.builders.metrics.projects import PROJECTS
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-aarch64", "qemu-img", "mmdebstrap", "zstd")
