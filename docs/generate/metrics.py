@@ -55,6 +55,7 @@ Higher is better unless an attribute of the function says otherwise:
 | `is_share` | values are from 0 to 1, shown in percent; losses are in points | `False` |
 | `margin` | margin in points of a share, or in the unit of the metric | 1 point of a share |
 | `relative_margin` | margin in percent of the value of the original | 1 %, unless a share |
+| `uses_targets` | `False`: the values depend on the outputs alone | `True` |
 
 The function runs on this machine, also for a device, which returns the outputs (after
 `[postprocess]`, if there is one). It is called with a few samples at a time, so each number must
@@ -62,6 +63,9 @@ depend on its own sample alone. Where the arrays of these samples differ in shap
 targets with `y_length`), there is a list of arrays instead of one. Texts are arrays of code points.
 Values are computed again when the file of the function has changed, but not when another module has
 that it imports.
+
+The original must be significantly better than the same outputs with the targets of other samples,
+for which the function is called once more; else the value is meaningless and no candidate passes.
 
 A metric of all samples together, such as a correlation, is a class:
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekit.metrics.intervals.bootstrap import resample_losses
-from edgekit.metrics.metric import Floats, Metric, Table, TargetReader
+from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
 from edgekit_agent.scoring import MetricOptions
 
 _LEVEL = 0.05
@@ -23,7 +23,8 @@ def find_meaningless(
     The original must be significantly better (one-sided, 95 %) than the best predictor that ignores
     its input: by the exact binomial test for proportions of independent samples, else by the
     bootstrap of the groups. A perfect value passes if the targets vary. A metric without such a
-    predictor is judged by whether its statistic varies.
+    predictor is judged by its value with the targets of other samples, else by whether its
+    statistic varies.
 
     Args:
         metric: Metric of the table.
@@ -50,6 +51,12 @@ def find_meaningless(
             f"{metric.name} of the original is undefined on these {scored.n} samples: check that "
             "the targets vary, and that every class occurs"
         )
+    mismatched = metric.prepare_mismatched(scored) if metric.prepare_mismatched else None
+    if mismatched is not None:
+        other = float(mismatched(np.ones((1, scored.n)))[0])
+        if _is_better(metric, scored, options, value, other, mismatched):
+            return ""
+        return _explain_mismatched(metric, scored, value, other)
     if trivial is None:
         return _explain_constant(metric, scored) if _is_constant(metric, scored, options) else ""
     if not math.isfinite(trivial) or _is_better(metric, scored, options, value, trivial):
@@ -76,12 +83,22 @@ def compute_binomial_tail(successes: int, n: int, share: float) -> float:
 
 
 def _is_better(
-    metric: Metric, table: Table, options: MetricOptions, value: float, trivial: float
+    metric: Metric,
+    table: Table,
+    options: MetricOptions,
+    value: float,
+    trivial: float,
+    compute_trivial: Aggregate | None = None,
 ) -> bool:
-    """Return whether the original is significantly better than the trivial predictor."""
+    """Return whether the original is significantly better than the trivial predictor.
+
+    A value that is known of all samples together alone is only compared.
+    """
     sign = 1 if metric.higher_is_better else -1
     if sign * (value - trivial) <= 1e-12 * abs(trivial):
         return False
+    if metric.find_blocks is not None:
+        return True
     groups = table.groups
     if groups is not None and np.unique(groups).size in (1, table.n):
         groups = None
@@ -92,7 +109,8 @@ def _is_better(
 
     def compute_gains(weights: Floats) -> Floats:
         with np.errstate(all="ignore"):
-            gains: Floats = sign * (prepared(weights) - trivial)
+            other = trivial if compute_trivial is None else compute_trivial(weights)
+            gains: Floats = sign * (prepared(weights) - other)
             return gains
 
     found = resample_losses(compute_gains, table.n, groups, seed=0, resamples=_RESAMPLES)
@@ -147,6 +165,16 @@ def _explain_trivial(metric: Metric, table: Table, value: float, trivial: float)
             reason += f"; it always predicts class {predicted[0][0]:g}"
             checks += ", and the scored output"
     return f"{reason}: check {checks}, or use more samples"
+
+
+def _explain_mismatched(metric: Metric, table: Table, value: float, other: float) -> str:
+    shown, mixed = (_format_value(metric, each) for each in (value, other))
+    return (
+        f"{metric.name} of the original is {shown} on {table.n} samples, not significantly better "
+        f"than {mixed}, its value with the targets of other samples: check that the targets are "
+        "real and belong to the samples, and whether lower is better; use more samples, or set "
+        "uses_targets = False on a function that reads the outputs alone"
+    )
 
 
 def _format_value(metric: Metric, value: float) -> str:

@@ -81,6 +81,8 @@ class Metric:
         compute_classes: Computes the value of each class, by its number.
         find_blocks: Finds the number of the block of each sample, for a metric whose value is known
             of all samples and without each block alone, so that the jackknife gives the interval.
+        prepare_mismatched: Returns the function that aggregates the values of outputs with the
+            targets of other samples, ``None`` where they are unknown; the original must be better.
         code: Function or class of the user that computes the metric on this machine, from the
             outputs of the samples.
     """
@@ -96,6 +98,7 @@ class Metric:
     target: str = ""
     compute_classes: Callable[[Table, MetricOptions], dict[int, float]] | None = None
     find_blocks: Callable[[Table], NDArray[np.int64]] | None = None
+    prepare_mismatched: Callable[[Table], Aggregate | None] | None = None
     code: UserCode | None = None
 
     def compute_value(self, table: Table, options: MetricOptions) -> float:

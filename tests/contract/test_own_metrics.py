@@ -123,6 +123,16 @@ def test_a_bundle_is_measured_by_the_metric_of_the_user(project, host, request, 
     assert spawn("bench", bundle, "local", "-C", elsewhere, *other).code == 0
 
 
+@pytest.mark.parametrize("name", ["brier", "Accuracy"])
+def test_labels_that_say_nothing_are_never_proof(project, name):
+    arrays = dict(np.load(project / "eval.npz"))
+    np.savez(project / "eval.npz", **arrays | {"label": np.zeros_like(arrays["label"])})
+    options = ("--metric", f"scores:{name}", "--step", "clean")
+    done = edgekit("build", "-C", project, *options)
+    assert done.code == 3, done
+    assert "its value with the targets of other samples" in done.out
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -243,6 +243,33 @@ def test_slices_of_joint_values_are_undefined(load):
     assert [(each.before, each.interval) for each in found.values()] == [(None, None)] * 2
 
 
+def describe(load, values, mismatched, lines=""):
+    metric = load(FUNCTION + lines)
+    rows = tuple(np.array(pair) for pair in zip(values, mismatched, strict=True))
+    return find_meaningless(metric, Table(rows=rows), lambda: iter([]), OPTIONS)
+
+
+def test_the_original_must_be_better_than_with_the_targets_of_other_samples(load):
+    rng = np.random.default_rng(5)
+    values, other = rng.uniform(0.5, 1, 200), rng.uniform(0, 0.5, 200)
+    assert describe(load, values, other) == ""
+    assert describe(load, other, values, "error.lower_is_better = True") == ""
+    said = describe(load, other, values)
+    assert "not significantly better than" in said
+    assert "whether lower is better" in said
+    assert describe(load, values, rng.permutation(values))
+    assert describe(load, values, values)
+    assert describe(load, np.ones(200), other) == "", "a perfect value may be constant"
+
+
+def test_a_joint_value_must_be_better_than_with_the_targets_of_other_samples(load):
+    metric = load(CLASS, "Mean")
+    for other, is_fine in ((0.5, True), (1.0, False), (1.5, False)):
+        rows = build_rows(np.arange(20), 1.0, np.linspace(0.9, 1.1, 20), other)
+        said = find_meaningless(metric, Table(rows=tuple(rows)), lambda: iter([]), OPTIONS)
+        assert (not said) == is_fine
+
+
 @pytest.mark.parametrize("kind", ["function", "class"])
 def test_a_constant_metric_is_meaningless(load, kind):
     def read():

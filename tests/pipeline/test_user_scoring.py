@@ -94,7 +94,7 @@ def test_an_interrupted_scoring_continues_with_the_values_of_the_first_samples(a
     with pytest.raises(KeyboardInterrupt):
         ask("error", unfinished=unfinished, tick=stop)
     calls = get_metric("user_scoring:error").code.value.__globals__["calls"]
-    before = sum(calls)
+    before = sum(calls) / 2  # once with the targets of other samples
     tally = ask("error", unfinished=unfinished)
 
     assert before == 20

@@ -29,12 +29,14 @@ class UserCode:
         folder: Folder of the project.
         value: The function or class.
         digest: Digest of the files that define it.
+        uses_targets: Whether its values depend on the targets.
     """
 
     name: str
     folder: Path
     value: Callable[..., Any]
     digest: str
+    uses_targets: bool = True
 
     @property
     def is_class(self) -> bool:

@@ -35,7 +35,8 @@ def load_user_metric(name: str, folder: Path | None = None) -> Metric:
     Higher values are better unless it has an attribute ``lower_is_better = True``. Further
     attributes: ``title``; ``is_share``, whether values are from 0 to 1; ``margin``, the largest
     loss that counts as none in the unit of the metric (points of a share), or ``relative_margin``,
-    in percent of the value of the original.
+    in percent of the value of the original; ``uses_targets = False`` for values that depend on the
+    outputs alone.
 
     Args:
         name: ``module:function`` or ``module:Class``.
@@ -52,7 +53,11 @@ def load_user_metric(name: str, folder: Path | None = None) -> Metric:
         module = _import_fresh(name, base)
         value = find_member(name, module)
     code = UserCode(
-        name=name, folder=base, value=_check_value(name, value), digest=_hash_files(module, value)
+        name=name,
+        folder=base,
+        value=_check_value(name, value),
+        digest=_hash_files(module, value),
+        uses_targets=getattr(value, "uses_targets", True) is not False,
     )
     _loaded[name] = _build_metric(code)
     return _loaded[name]
@@ -141,6 +146,7 @@ def _build_metric(code: UserCode) -> Metric:
         is_share=is_share,
         margin=attributes.read_margin(_POINTS if is_share else _PERCENT),
         find_blocks=None if by_sample else _find_blocks,
+        prepare_mismatched=_prepare_mismatched_mean if by_sample else _prepare_mismatched_value,
         code=code,
     )
 
@@ -204,8 +210,17 @@ def _compute_no_trivial(read: TargetReader, options: MetricOptions) -> None:
 def _prepare_mean(table: Table, options: MetricOptions) -> Aggregate:
     """Return the mean of the values of the samples."""
     del options
-    values = table.stack()[:, 0]
+    return _aggregate_mean(np.array([row[0] for row in table.rows]))
 
+
+def _prepare_mismatched_mean(table: Table) -> Aggregate | None:
+    """Return the mean of the values with the targets of other samples, if all are known."""
+    if any(row.size < 2 for row in table.rows):
+        return None
+    return _aggregate_mean(table.stack()[:, 1])
+
+
+def _aggregate_mean(values: Floats) -> Aggregate:
     def compute(weights: Floats) -> Floats:
         means: Floats = weights @ values / weights.sum(axis=1)
         return means
@@ -215,20 +230,34 @@ def _prepare_mean(table: Table, options: MetricOptions) -> Aggregate:
 
 # ---------------------------------------------------------------- values of all samples together
 
-# Rows of a class hold the block of the sample, the number of all samples, the value of all, and the
-# value without the block.
+# Rows of a class hold the block of the sample, the number of all samples, the value of all, that
+# without the block and, if it is known, that with the targets of other samples.
 
 
-def build_rows(blocks: NDArray[np.int64], value: float, left_out: Floats) -> list[Floats]:
+def build_rows(
+    blocks: NDArray[np.int64], value: float, left_out: Floats, mismatched: float | None = None
+) -> list[Floats]:
     """Return the rows of a metric whose value is known of all samples and without each block.
 
     Args:
         blocks: Number of the block of each sample.
         value: Value of all samples.
         left_out: Value without each block.
+        mismatched: Value with the targets of other samples, if it is known.
     """
-    n = blocks.size
-    return [np.array([block, n, value, left_out[block]], np.float64) for block in blocks]
+    last = [] if mismatched is None else [mismatched]
+    return [
+        np.array([block, blocks.size, value, left_out[block], *last], np.float64)
+        for block in blocks
+    ]
+
+
+def _prepare_mismatched_value(table: Table) -> Aggregate | None:
+    """Return the value with the targets of other samples, if it is known."""
+    rows = table.stack()
+    if rows.shape[1] < 5:
+        return None
+    return lambda weights: np.full(len(weights), rows[0, 4])
 
 
 def _find_blocks(table: Table) -> NDArray[np.int64]:

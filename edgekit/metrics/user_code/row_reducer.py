@@ -5,6 +5,7 @@ The outputs of each part are reduced as soon as it arrives, so that only one par
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from edgekit.data.dataset import Dataset
 from edgekit.data.subsets import select_rows
 from edgekit.data.targets import iter_targets
-from edgekit.errors import DeviceError, EdgekitError
+from edgekit.errors import DeviceError, EdgekitError, UserError
 from edgekit.metrics.metric import Floats
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.user_code.calls import Sample, UserCode, stack_samples
@@ -27,6 +28,9 @@ from edgekit_agent.scoring import MetricJob
 
 # Metric of the agent whose rows hold all outputs.
 OUTPUTS = "outputs"
+# Memory for the targets of other samples.
+_OTHER_BYTES = 16 << 20
+_FEWEST_OTHERS = 8
 # Most blocks of the jackknife: each has an instance of the class, which gets all other samples.
 MOST_BLOCKS = 40
 
@@ -52,6 +56,10 @@ class RowReducer:
         self._codes = {metric.name: metric.code for metric in metrics if metric.code}
         if self._codes and dataset is None:
             raise EdgekitError("metrics of the user need the targets of the samples")
+        others = _OtherTargets(dataset) if dataset else None
+        self._others = {
+            name: others for name, code in self._codes.items() if code.uses_targets and others
+        }
         self._joint = {
             metric.name: _JointValue.create(metric.code, dataset)
             for metric in metrics
@@ -104,10 +112,17 @@ class RowReducer:
         if not outputs:
             return []
         if name in self._joint:
-            self._joint[name].update(outputs, targets, start)
+            others = self._others[name].get(start, len(outputs)) if name in self._others else None
+            self._joint[name].update(outputs, targets, others, start)
             return [np.zeros(0)] * len(outputs)  # known after the last part
-        values = code.compute_values(outputs, targets, first=start)
-        return [values[place : place + 1] for place in range(values.size)]
+        columns = [code.compute_values(outputs, targets, first=start)]
+        if name in self._others:
+            try:
+                others = self._others[name].get(start, len(outputs))
+                columns.append(code.compute_values(outputs, others, first=start))
+            except UserError:  # outputs and targets of different samples do not fit in shape
+                del self._others[name]
+        return list(np.stack(columns, axis=1))
 
     def finish(self, tally: Tally) -> Tally:
         """Return the complete tally with the rows that are known after the last sample alone."""
@@ -120,14 +135,46 @@ class RowReducer:
         return replace(tally, statistics=tuple(done))
 
 
+class _OtherTargets:
+    """Targets of other samples: all in another order, or some of them if they are large."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._found: list[Sample] = []
+
+    def get(self, start: int, count: int) -> list[Sample]:
+        """Return a target of another sample for each sample from ``start`` on."""
+        if not self._found:
+            self._found = self._read()
+        return [self._found[(start + place) % len(self._found)] for place in range(count)]
+
+    def _read(self) -> list[Sample]:
+        columns = self._dataset.samples.get_targets().values()
+        sizes = (np.dtype(c.dtype).itemsize * math.prod(c.shape[1:]) for c in columns)
+        count = max(_FEWEST_OTHERS, _OTHER_BYTES // max(1, sum(sizes)))
+        chosen = np.random.default_rng(0).permutation(self._dataset.count)[:count].tolist()
+        wanted = set(chosen)
+        found = {
+            number: targets
+            for number, targets in enumerate(self._dataset.read_targets())
+            if number in wanted
+        }
+        return [found[number] for number in chosen]
+
+
 @dataclass(kw_only=True)
 class _JointValue:
-    """Instances of a class of the user: one gets all samples, each other one all but a block."""
+    """Instances of a class of the user.
+
+    One gets all samples, each of ``partial`` all but a block, and ``mismatched`` each sample with
+    the target of another one.
+    """
 
     code: UserCode
     blocks: NDArray[np.int64]
     whole: Any
-    others: list[Any] = field(default_factory=list)
+    partial: list[Any] = field(default_factory=list)
+    mismatched: Any = None
 
     @staticmethod
     def create(code: UserCode, dataset: Dataset) -> _JointValue:
@@ -141,14 +188,33 @@ class _JointValue:
             code=code,
             blocks=block_of_group[inverse],
             whole=code.call(code.value),
-            others=[code.call(code.value) for _ in range(blocks)],
+            partial=[code.call(code.value) for _ in range(blocks)],
+            mismatched=code.call(code.value) if code.uses_targets else None,
         )
 
-    def update(self, outputs: Sequence[Sample], targets: Sequence[Sample], start: int) -> None:
-        """Give consecutive samples to all instances that they are not left out of."""
+    def update(
+        self,
+        outputs: Sequence[Sample],
+        targets: Sequence[Sample],
+        others: Sequence[Sample] | None,
+        start: int,
+    ) -> None:
+        """Give consecutive samples to all instances that they are not left out of.
+
+        Args:
+            outputs: Outputs of the samples.
+            targets: Their targets.
+            others: Targets of other samples, if they are known.
+            start: Number of the first sample.
+        """
+        if self.mismatched is not None and others is not None:
+            try:
+                self._update_one(self.mismatched, outputs, others)
+            except UserError:  # outputs and targets of different samples do not fit in shape
+                self.mismatched = None
         blocks = self.blocks[start : start + len(outputs)]
         self._update_one(self.whole, outputs, targets)
-        for number, instance in enumerate(self.others):
+        for number, instance in enumerate(self.partial):
             kept = np.flatnonzero(blocks != number).tolist()
             self._update_one(instance, [outputs[i] for i in kept], [targets[i] for i in kept])
 
@@ -164,5 +230,9 @@ class _JointValue:
     def build_rows(self) -> list[Floats]:
         """Return the rows of all samples."""
         value = self.code.read_value(self.whole)
-        left_out = np.array([self.code.read_value(each) for each in self.others])
-        return build_rows(self.blocks, value, left_out)
+        left_out = np.array([self.code.read_value(each) for each in self.partial])
+        try:
+            other = None if self.mismatched is None else self.code.read_value(self.mismatched)
+        except UserError:  # undefined for targets of other samples
+            other = None
+        return build_rows(self.blocks, value, left_out, other)
