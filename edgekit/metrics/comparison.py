@@ -117,7 +117,8 @@ def compare(
         resamples: Number of resamples.
 
     Raises:
-        EdgekitError: The tables are of different samples, or no sample is scored.
+        EdgekitError: The tables are of different samples.
+        UserError: No sample is scored.
     """
     pair = pair_tables(metric, before, after, options, margin or metric.margin)
     ones = np.ones((1, pair.before.n))

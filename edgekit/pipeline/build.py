@@ -144,7 +144,7 @@ def _try_recipes(
     """Extend the known results by recipes that the search proposes, or by the requested recipe."""
     inputs, tried = runner.inputs, list(known)
     baseline = next(t for t in tried if isinstance(t, Candidate))
-    if baseline.verdict and any(c.outcome == "meaningless" for c in baseline.verdict.checks):
+    if _is_meaningless(baseline):
         return tried  # no candidate can be judged
     if inputs.recipe is not None:
         return tried if tried[1:] else [*tried, _make_requested(runner, inputs.recipe, baseline)]
@@ -157,11 +157,23 @@ def _try_recipes(
 def _measure_candidates(
     runner: BuildRunner, tried: Sequence[Candidate | Rejection], source: str
 ) -> list[Candidate]:
-    """Time and judge the candidates, each file once; the original comes first."""
-    candidates = runner.time(_drop_duplicates([t for t in tried if isinstance(t, Candidate)]), HOST)
+    """Time and judge the candidates, each file once; the original comes first.
+
+    Nothing is timed if the metric says nothing, as no candidate can be chosen.
+    """
+    candidates = _drop_duplicates([t for t in tried if isinstance(t, Candidate)])
+    if _is_meaningless(candidates[0]):
+        return candidates
+    candidates = runner.time(candidates, HOST)
     if source != HOST:
         candidates = _measure_on_device(runner, candidates, source)
     return [_judge_candidate(runner.inputs, c, candidates[0]) for c in candidates]
+
+
+def _is_meaningless(baseline: Candidate) -> bool:
+    """Return whether the value of the original by one of the metrics says nothing."""
+    checks = baseline.verdict.checks if baseline.verdict else ()
+    return any(check.outcome == "meaningless" for check in checks)
 
 
 def _update_verdicts(

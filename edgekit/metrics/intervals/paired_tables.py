@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UserError
 from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table
 from edgekit_agent.scoring import MetricOptions
 
@@ -69,13 +69,17 @@ def pair_tables(
     """Leave out the samples that are not scored, and prepare the aggregates.
 
     Raises:
-        EdgekitError: The tables are of different samples, or no sample is scored.
+        EdgekitError: The tables are of different samples.
+        UserError: No sample is scored.
     """
     scored = [row.size > 0 for row in before.rows]
     if scored != [row.size > 0 for row in after.rows] or not _have_same_groups(before, after):
         raise EdgekitError("only tables of the same samples and metric can be compared")
     if not any(scored):
-        raise EdgekitError(f"no sample is scored by metric {metric.name}")
+        raise UserError(
+            f"no sample is scored by metric {metric.name}: every target is ignored",
+            hint="check the targets, and ignore in [data.metric_options]",
+        )
     chosen = np.array(scored)
     before, after = before.select(chosen), after.select(chosen)
     return PairedTables(
