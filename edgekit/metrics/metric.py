@@ -27,7 +27,7 @@ class Table:
     Attributes:
         rows: One row for each sample.
         groups: Number of the group (patient, stream, image) of each sample; ``None`` = each sample
-            is one.
+            is one. The samples of a group always have the same weight.
     """
 
     rows: tuple[Floats, ...]

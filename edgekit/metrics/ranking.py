@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
-from edgekit.metrics.roc import prepare_auc, prepare_eer
+from edgekit.metrics.roc import prepare_auc, prepare_eer, prepare_group_auc
 from edgekit.metrics.rows import (
     Indices,
     accumulate,
@@ -16,11 +16,18 @@ from edgekit.metrics.rows import (
 )
 from edgekit_agent.scoring import MetricOptions
 
+# Up to this many groups, their pairs are counted once.
+_MOST_GROUPS = 500
+
 
 def prepare_frame_auc(table: Table, options: MetricOptions) -> Aggregate:
     """Return the area under the ROC curve of all frames."""
     del options
     rows = split_rows(table)
+    if table.groups is not None and rows.owners.size:
+        _, groups = np.unique(table.groups[rows.owners], return_inverse=True)
+        if groups.max() < _MOST_GROUPS:
+            return prepare_group_auc(rows.first == 1, rows.second, groups, rows.owners)
     return prepare_auc(rows.first == 1, rows.second, (rows.owners,))
 
 

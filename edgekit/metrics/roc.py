@@ -51,6 +51,45 @@ def prepare_auc(positive: NDArray[np.bool_], scores: Floats, owners: Owners) -> 
     return compute_in_chunks(compute, scores.size)
 
 
+def prepare_group_auc(
+    positive: NDArray[np.bool_], scores: Floats, groups: NDArray[np.int64], samples: Indices
+) -> Aggregate:
+    """Return the area under the ROC curve as ``prepare_auc`` does, where groups have one weight.
+
+    The wins of each group's positives over each group's negatives are counted once, so that a set
+    of weights costs the square of the number of groups.
+
+    Args:
+        positive: Whether each element is of the positive class.
+        scores: Score of each element.
+        groups: Group of each element, numbered from 0.
+        samples: Sample of each element; those of a group have the same weight.
+    """
+    count = int(groups.max()) + 1
+    order = np.argsort(scores, kind="stable")
+    positives, negatives = order[positive[order]], order[~positive[order]]
+    lower = np.searchsorted(scores[negatives], scores[positives], side="left")
+    upper = np.searchsorted(scores[negatives], scores[positives], side="right")
+    wins = np.zeros((count, count))
+    for group in range(count):
+        below = np.append(0, np.cumsum(groups[negatives] == group))
+        halves = (below[lower] + below[upper]).astype(np.float64)
+        wins[:, group] = np.bincount(groups[positives], halves, minlength=count)
+    sizes = [
+        np.bincount(groups[kind], minlength=count).astype(np.float64)
+        for kind in (positives, negatives)
+    ]
+    first = np.zeros(count, np.int64)
+    first[groups[::-1]] = samples[::-1]
+
+    def compute(weights: Floats) -> Floats:
+        mine = weights[:, first]
+        found = ((mine @ wins) * mine).sum(axis=1)
+        return divide(found, 2 * (mine @ sizes[0]) * (mine @ sizes[1]))
+
+    return compute
+
+
 def prepare_eer(positive: NDArray[np.bool_], scores: Floats, owners: Owners) -> Aggregate:
     """Return the equal error rate: where misses and false alarms are equally frequent.
 

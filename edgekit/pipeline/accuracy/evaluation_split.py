@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from edgekit.cache.store import Store
 from edgekit.compression.checks.contract_inputs import write_made_up_samples
@@ -69,12 +71,22 @@ def prepare_evaluation(
     """
     if dataset is None:
         return Evaluation(dataset=_make_up(model, feeding, store), scoring=None)
+    notes: tuple[str, ...] = ()
+    if dataset.samples.states and dataset.groups is None:
+        dataset = replace(dataset, groups=np.zeros(dataset.count, np.int64))
+        notes = (
+            f"all rows of {dataset.source} are steps of one sequence, and nothing can be proven by "
+            "one: give several, numbered by an array 'sequence'",
+        )
     asked = metric or project.data.metric
     if asked in WITHOUT_LABELS or not dataset.samples.get_targets():
-        return _compare_with_outputs(dataset, model, project, asked, store, tick)
+        found = _compare_with_outputs(dataset, model, project, asked, store, tick)
+        return replace(found, notes=(*notes, *found.notes))
     scoring = choose_scoring(project, model, folder=folder, metric=metric)
     return Evaluation(
-        dataset=dataset, scoring=resolve_logits(scoring, project, model, dataset, tick)
+        dataset=dataset,
+        scoring=resolve_logits(scoring, project, model, dataset, tick),
+        notes=notes,
     )
 
 
