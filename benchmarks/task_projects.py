@@ -130,9 +130,9 @@ def _list_postprocessing(facts: Mapping[str, Any], source: Path, folder: Path) -
 def _write_boxes(facts: Mapping[str, Any], source: Path, folder: Path, split: str) -> str:
     """Copy a folder of images with the COCO annotations beside it."""
     del facts
-    shutil.copytree(source / split, folder / split, dirs_exist_ok=True)
-    for image in (folder / split).iterdir():
-        image.chmod(0o644)
+    (folder / split).mkdir(exist_ok=True)
+    for image in sorted((source / split).iterdir()):
+        shutil.copyfile(image, folder / split / image.name)
     shutil.copyfile(source / f"{split}.json", folder / f"{split}.json")
     return split
 
