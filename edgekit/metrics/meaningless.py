@@ -1,4 +1,4 @@
-"""Detection of originals whose value of a metric says nothing, so that no gate may pass."""
+"""Detection of originals that are no better than a constant by their metric, so that no gate may pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RESAMPLES = 1000
 def find_meaningless(
     metric: Metric, table: Table, read_targets: TargetReader, options: MetricOptions
 ) -> str:
-    """Return why the value of the original says nothing, and what to check; empty if it does.
+    """Return why the value of the original is meaningless, and what to check; empty if it is not.
 
     The original must be significantly better (one-sided, 95 %) than the best predictor that ignores
     its input: by the exact binomial test for proportions of independent samples, else by the

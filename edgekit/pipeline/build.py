@@ -159,7 +159,7 @@ def _measure_candidates(
 ) -> list[Candidate]:
     """Time and judge the candidates, each file once; the original comes first.
 
-    Nothing is timed if the metric says nothing, as no candidate can be chosen.
+    Nothing is timed if the metric is meaningless, as no candidate can be chosen.
     """
     candidates = _drop_duplicates([t for t in tried if isinstance(t, Candidate)])
     if _is_meaningless(candidates[0]):
@@ -171,7 +171,7 @@ def _measure_candidates(
 
 
 def _is_meaningless(baseline: Candidate) -> bool:
-    """Return whether the value of the original by one of the metrics says nothing."""
+    """Return whether the value of the original is meaningless by one of the metrics."""
     checks = baseline.verdict.checks if baseline.verdict else ()
     return any(check.outcome == "meaningless" for check in checks)
 
