@@ -1,4 +1,4 @@
-"""Detection of originals that are no better than a constant by their metric, so that no gate may pass."""
+"""Detection of originals that do not beat a constant by their metric, so that no gate may pass."""
 
 from __future__ import annotations
 
