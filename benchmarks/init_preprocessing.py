@@ -115,7 +115,7 @@ class Outcome:
     """What ``init`` found for a case."""
 
     right: bool
-    told: str
+    found: str
     text: str
     seconds: float
 
@@ -131,7 +131,7 @@ def run_case(name: str, homes: dict[str, Path], project: Path) -> Outcome:
     found = load_project(project)
     return Outcome(
         right=describe(found) == describe_expected(case),
-        told=describe(found),
+        found=describe(found),
         text=(project / "edgekit.toml").read_text(encoding="utf-8"),
         seconds=seconds,
     )
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             done = run_case(name, {"zoo": asked.zoo, "tasks": asked.tasks}, Path(folder))
         verdict = "right" if done.right else f"WRONG, not {describe_expected(CASES[name])}"
-        print(f"{name}: {done.told}: {verdict} ({done.seconds:.0f} s)", flush=True)
+        print(f"{name}: {done.found}: {verdict} ({done.seconds:.0f} s)", flush=True)
         wrong += not done.right
         if asked.verbose:
             print(done.text, flush=True)

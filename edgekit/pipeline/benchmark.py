@@ -36,6 +36,7 @@ from edgekit.pipeline.accuracy.output_kind import resolve_logits
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, compute_scores
 from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
+from edgekit.pipeline.proposals.missing_settings import complete_project
 from edgekit.pipeline.request import check_output, find_model, read_feeding, with_dims
 from edgekit.pipeline.splits import open_split
 from edgekit.pipeline.timing import Timing, time_interleaved
@@ -133,6 +134,10 @@ def open_subject(
         targets="required",
         tick=tick,
     )
+    if data is not None:
+        project = complete_project(
+            project, model, data, folder=folder, metric=metric, tick=tick
+        ).project
     with tempfile.TemporaryDirectory() as scratch:
         made_up = write_made_up_samples(model, feeding, Path(scratch)) if feeding.digest else None
         yield Subject(

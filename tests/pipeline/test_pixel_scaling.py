@@ -12,6 +12,7 @@ from PIL import Image
 from edgekit.cache.store import Store
 from edgekit.config.profile import validate
 from edgekit.config.project import PreprocessSettings, Project, load_project
+from edgekit.data.column_rows import read_column
 from edgekit.data.dataset import open_dataset
 from edgekit.errors import UserError
 from edgekit.metrics.metric import Table
@@ -26,7 +27,7 @@ from edgekit.pipeline.pixel_scaling import (
     set_scaling,
     try_scalings,
 )
-from edgekit_agent.scoring import MetricJob
+from edgekit_agent.scoring import MetricJob, Postprocess
 from tests.builders.projects import PROFILE, assert_refused
 from tests.builders.tiny import model
 
@@ -130,11 +131,21 @@ def dataset(folder, scaling, **how):
     return source, opened
 
 
-def check(folder, source, opened, settings=None, told=lambda *_: None):
+def by(metric):
+    return Scoring(metrics=(MetricJob(metric),))
+
+
+def open_required(folder, source):
+    return open_dataset(
+        "eval.npz", source.signature, folder=folder, cache=folder / "c", targets="required"
+    )
+
+
+def check(folder, source, opened, settings=None, told=lambda *_: None, scoring=None):
     refuse_unscaled(
         source,
         opened,
-        scoring=TOP1,
+        scoring=scoring or TOP1,
         settings=settings,
         store=Store(folder / "store"),
         tick=told,
@@ -215,3 +226,87 @@ def test_a_build_with_unscaled_bytes_ends_with_the_table_to_paste(tmp_path):
 
     assert "[data.preprocess]\nmean = 127.5\nstd = 127.5" in done.err
     assert not (tmp_path / "build").exists()
+
+
+def colors():
+    """Bytes whose color tells the class: red, green or blue."""
+    labels = np.arange(COUNT) % CLASSES
+    x = np.random.default_rng(0).integers(0, 60, (COUNT, SIZE, SIZE, CLASSES))
+    x[np.arange(COUNT), :, :, labels] += 120
+    return x.astype(np.uint8), labels
+
+
+def blue_first_classifier(folder):
+    text = (
+        f"g (float[N,{SIZE},{SIZE},3] x) => (float[N,3] y) {{ m = ReduceMean<keepdims = 0, "
+        "axes = [1,2]>(x) y = Gather<axis = 1>(m, order) }"
+    )
+    made = model(folder, text, weights={"order": np.array([2, 1, 0])})
+    return made.path.rename(folder / "net.onnx")
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_init_finds_the_order_of_channels(tmp_path, is_folder):
+    path = blue_first_classifier(tmp_path)
+    x, labels = colors()
+    if is_folder:
+        for i, (picture, label) in enumerate(zip(x, labels, strict=True)):
+            place = tmp_path / "val" / f"class{label}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(place / f"{i}.png")
+    else:
+        np.savez(tmp_path / "val.npz", x=x, y=labels)
+
+    text = init_project(tmp_path, None).text
+
+    settings = load_project(tmp_path).data.preprocess
+    assert settings == PreprocessSettings(order="BGR")
+    assert "# no scaling, BGR: 50 of 50 correct, the best\n" in text
+    source = "val" if is_folder else "val.npz"
+    opened = open_dataset(
+        source,
+        read_onnx(path).signature,
+        folder=tmp_path,
+        cache=tmp_path / "c",
+        settings=settings,
+        targets="required",
+    )
+    first = read_column(opened.samples.columns[0])
+    by_name = sorted(range(COUNT), key=lambda i: (labels[i], f"{i}.png"))
+    np.testing.assert_array_equal(first, x[by_name if is_folder else range(COUNT)][..., ::-1])
+
+
+def test_a_segmenter_that_is_better_with_scaled_bytes_is_refused_unscaled(tmp_path):
+    text = (
+        f"g (float[N,{SIZE},{SIZE},1] x) => (float[N,{SIZE},{SIZE},2] y) {{ d = Sub(x, half) "
+        "n = Neg(d) y = Concat<axis = 3>(n, d) }"
+    )
+    source = model(tmp_path, text, weights={"half": np.array([0.5], np.float32)})
+    x = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 1)).astype(np.uint8)
+    np.savez(tmp_path / "eval.npz", x=x, y=(x[..., 0] > 127).astype(np.uint8))
+
+    with pytest.raises(
+        UserError, match="reaches mean IoU .* with scaling \\(0 to 1\\) mean IoU 100"
+    ):
+        check(tmp_path, source, open_required(tmp_path, source), scoring=by("miou"))
+
+
+def test_a_detector_that_is_better_with_scaled_bytes_is_refused_unscaled(tmp_path):
+    """The box moves with the brightness."""
+    text = (
+        f"g (float[N,{SIZE},{SIZE},1] x) => (float[N,1,6] y) {{ m = ReduceMean<keepdims = 0, "
+        "axes = [1]>(x) s = ReduceMean<keepdims = 1, axes = [1]>(m) p = Mul(s, step) "
+        "y = Add(p, start) }"
+    )
+    step = np.array([[[20, 20, 20, 20, 0, 0]]], np.float32)
+    start = np.array([[[0, 0, 10, 10, 1, 0]]], np.float32)
+    source = model(tmp_path, text, weights={"step": step, "start": start})
+    level = np.random.default_rng(0).integers(0, 256, (COUNT, 1, 1, 1))
+    x = np.broadcast_to(level, (COUNT, SIZE, SIZE, 1)).astype(np.uint8)
+    boxes = np.ascontiguousarray((level.reshape(-1, 1, 1) / 255 * step + start)[..., :5])
+    boxes[..., 4] = 0
+    np.savez(tmp_path / "eval.npz", x=x, y=boxes, y_length=np.ones(COUNT, np.int64))
+    scoring = replace(by("map"), postprocess=Postprocess(kind="boxes"))
+
+    with pytest.raises(UserError, match=r"with scaling \(0 to 1\) mAP 50-95 100"):
+        check(tmp_path, source, open_required(tmp_path, source), scoring=scoring)

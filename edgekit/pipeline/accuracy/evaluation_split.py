@@ -21,6 +21,7 @@ from edgekit.model import Model
 from edgekit.pipeline.accuracy.metric_choice import choose_scoring
 from edgekit.pipeline.accuracy.output_kind import has_class_scores, resolve_logits
 from edgekit.pipeline.accuracy.tallies import Scoring
+from edgekit.pipeline.proposals.missing_settings import complete_project
 from edgekit.progress import Tick
 from edgekit_agent.scoring import MetricJob
 
@@ -52,9 +53,9 @@ def prepare_evaluation(
 ) -> Evaluation:
     """Choose how candidates are evaluated.
 
-    Samples with targets are scored by the metric that was asked for, or that of the model. Without
-    targets, candidates are compared with the outputs of the original. Without samples, one made-up
-    sample serves to run candidates, and their accuracy is unmeasured.
+    Samples with targets are scored by the metric that was asked for, or the one that fits them.
+    Without targets, candidates are compared with the outputs of the original. Without samples, one
+    made-up sample serves to run candidates, and their accuracy is unmeasured.
 
     Args:
         dataset: The evaluation samples; ``None`` = there are none.
@@ -82,11 +83,12 @@ def prepare_evaluation(
     if asked in WITHOUT_LABELS or not dataset.samples.get_targets():
         found = _compare_with_outputs(dataset, model, project, asked, store, tick)
         return replace(found, notes=(*notes, *found.notes))
-    scoring = choose_scoring(project, model, folder=folder, metric=metric)
+    completed = complete_project(project, model, dataset, folder=folder, metric=metric, tick=tick)
+    scoring = choose_scoring(completed.project, model, folder=folder, metric=metric)
     return Evaluation(
         dataset=dataset,
-        scoring=resolve_logits(scoring, project, model, dataset, tick),
-        notes=notes,
+        scoring=resolve_logits(scoring, completed.project, model, dataset, tick),
+        notes=(*notes, *completed.notes),
     )
 
 

@@ -56,23 +56,23 @@ def _iter_single_heads(
     first, last = shape
     if last == _BOX_COLUMNS:
         yield from _iter_formats((), output.high)
-    boxes, unit = max(first or 0, last or 0), _choose_unit(output.high)
+    unit = _choose_unit(output.high)
     for strides in _STRIDES:
         cells = count_cells(size, strides) if size else 0
-        if boxes not in (cells, _ANCHORS * cells):
-            continue
-        if boxes == cells and first == boxes:
+        if cells and first == cells:
             yield PostprocessTable(kind="yolox", strides=strides)
             yield PostprocessTable(kind="yolov5", box_unit=unit)
             yield PostprocessTable(kind="distances", strides=strides)
-        if boxes == cells:
             yield PostprocessTable(kind="yolov8", box_unit=unit)
-        if boxes == cells and last == boxes:
+        elif cells and last == cells:
+            yield PostprocessTable(kind="yolov8", box_unit=unit)
             yield PostprocessTable(kind="yolox", strides=strides)
-        if boxes == _ANCHORS * cells:
+        elif cells and _ANCHORS * cells in shape:
             yield PostprocessTable(kind="yolov5", box_unit=unit)
+        else:
+            continue
         return
-    if boxes > _BOX_COLUMNS and not size:
+    if not size and last != _BOX_COLUMNS:
         yield PostprocessTable(kind="yolov8", box_unit=unit)
         yield PostprocessTable(kind="yolov5", box_unit=unit)
 
@@ -81,21 +81,22 @@ def _iter_level_heads(
     outputs: Sequence[OutputFacts], size: tuple[int, int] | None
 ) -> Iterator[PostprocessTable]:
     """Yield distances of two outputs for each level, or for all levels."""
+    if size is None:
+        return
     for strides in _STRIDES:
-        levels = [count_cells(size, [stride]) for stride in strides] if size else []
-        found = sorted(_count_positions(each, levels) for each in outputs)
-        if found and found == sorted([*levels, *levels]):
+        grids = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
+        levels = [rows * columns for rows, columns in grids]
+        if sorted(_count_positions(each, grids) for each in outputs) == sorted([*levels, *levels]):
             yield PostprocessTable(kind="distances", strides=strides)
-        total = sum(levels)
-        if len(outputs) == 2 and total and all(total in each.sizes for each in outputs):
+        if len(outputs) == 2 and all(sum(levels) in each.sizes for each in outputs):
             yield PostprocessTable(kind="distances", strides=strides)
 
 
-def _count_positions(output: OutputFacts, levels: Sequence[int]) -> int:
+def _count_positions(output: OutputFacts, grids: Sequence[tuple[int, int]]) -> int:
     """Return the number of cells of an output of one level, as one axis or as two."""
-    shape = [size or 0 for size in output.sizes]
-    sizes = [*shape, *(a * b for a, b in pairwise(shape))]
-    return next((level for level in levels if level in sizes), 0)
+    pairs = list(pairwise(output.sizes))
+    fitting = (r * c for r, c in grids if (r, c) in pairs or r * c in output.sizes)
+    return next(fitting, 0)
 
 
 def _iter_box_heads(outputs: Sequence[OutputFacts]) -> Iterator[PostprocessTable]:
