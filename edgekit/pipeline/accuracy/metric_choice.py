@@ -65,7 +65,12 @@ def choose_margins(
         budget: Budget of the device.
     """
     gated = get_metric(scoring.names[0])
-    points = budget.accuracy_drop_points if gated.is_share else None
+    # The limit of the device is one of accuracy; a metric of another scale keeps its own.
+    points = (
+        budget.accuracy_drop_points
+        if gated.is_share and gated.margin == Margin(value=1.0)
+        else None
+    )
     wanted = (
         asked,
         gate.max_drop,
