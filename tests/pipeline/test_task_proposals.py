@@ -257,3 +257,31 @@ def test_nothing_is_chosen_where_a_metric_is_set(tmp_path, settings):
 
     assert found.notes == ()
     assert found.project.data.metric == ("dice" if settings else None)
+
+
+@pytest.mark.parametrize(("name", "heads"), [("y", [("boxes", "xyxy")]), ("boxes", [])])
+def test_a_detector_gets_its_post_processing_unless_its_outputs_have_final_names(
+    tmp_path, name, heads
+):
+    text = (
+        f"g (float[N,8] x) => (float[N,2,4] {name}, float[N,2,1] scores) {{ "
+        f"{name} = Reshape(x, rows) s = ReduceMax<keepdims = 1, axes = [2]>({name}) "
+        "scores = Sigmoid(s) }"
+    )
+    weights = {"rows": np.array([-1, 2, 4])}
+    source = read_onnx(model(tmp_path, text, weights=weights).path.rename(tmp_path / "net.onnx"))
+    boxes = np.sort(RNG.random((N, 2, 5)) * 50, axis=2)
+    boxes[..., 4] = 0
+    x = boxes[..., :4].reshape(N, 8).astype(np.float32)
+    np.savez(tmp_path / "eval.npz", x=x, y=boxes, y_length=np.full(N, 2))
+    opened = open_dataset(
+        "eval.npz", source.signature, folder=tmp_path, cache=tmp_path / "c", targets="required"
+    )
+
+    found = complete_project(
+        load_project(tmp_path), source, opened, folder=tmp_path, metric="map", tick=lambda *_: None
+    )
+
+    head = found.project.postprocess
+    assert ([(head.kind, head.box_format)] if head else []) == heads
+    assert len(found.notes) == len(heads)

@@ -53,7 +53,8 @@ def complete_project(
     """
     data = project.data
     asked = metric or data.metric
-    needs_head = project.postprocess is None and (asked is None or asked in _NEED_HEADS)
+    may_lack_head = asked is None or (asked in _NEED_HEADS and not _has_final_outputs(model))
+    needs_head = project.postprocess is None and may_lack_head
     if asked is not None and not needs_head:
         return CompletedProject(project=project)
     task = propose_task(
@@ -73,6 +74,12 @@ def complete_project(
         project=project.model_copy(update=update),
         notes=tuple(_iter_notes(task, head, is_chosen=asked is None)),
     )
+
+
+def _has_final_outputs(model: Model) -> bool:
+    """Return whether the outputs have the names of those that metrics read without a head."""
+    names = {spec.name for spec in model.signature.outputs}
+    return {"boxes", "scores"} <= names or "text" in names
 
 
 def _iter_notes(
