@@ -13,6 +13,7 @@ from edgekit.metrics.metric import (
     Table,
     TargetReader,
 )
+from edgekit.metrics.row_checks import ANY, FLAG, LABEL, POSITIVE, check_columns
 from edgekit_agent.scoring import MetricOptions
 
 
@@ -105,6 +106,7 @@ METRICS = (
         prepare=prepare_hits,
         compute_trivial=compute_most_common_place,
         is_proportion=True,
+        check_rows=check_columns(FLAG, LABEL),
     ),
     Metric(
         name="output-cosine",
@@ -112,6 +114,7 @@ METRICS = (
         target="none: the outputs of the original are the targets",
         prepare=prepare_cosine,
         compute_trivial=compute_mean_cosine,
+        check_rows=check_columns(POSITIVE, POSITIVE, ANY, layout="rows", have_equal_sizes=True),
     ),
     Metric(
         name="output-rms",
@@ -121,5 +124,6 @@ METRICS = (
         compute_trivial=compute_mean_rms,
         higher_is_better=False,
         margin=Margin(value=10.0),
+        check_rows=check_columns(POSITIVE, POSITIVE, layout="rows", have_equal_sizes=True),
     ),
 )

@@ -13,6 +13,7 @@ from edgekit.metrics.metric import (
     Table,
     TargetReader,
 )
+from edgekit.metrics.row_checks import CLASS, FLAG, LABEL, check_columns
 from edgekit.metrics.rows import (
     average_defined,
     compute_in_chunks,
@@ -57,7 +58,9 @@ def prepare_macro_f1(table: Table, options: MetricOptions) -> Aggregate:
     del options
     compute = _prepare_class_f1(table)
     frames = sum(row.size for row in table.rows)
-    return compute_in_chunks(lambda weights: average_defined(compute(weights)), frames)
+    classes = int(max((row.max(initial=0) for row in table.rows), default=0))
+    elements = max(frames, classes)
+    return compute_in_chunks(lambda weights: average_defined(compute(weights)), elements)
 
 
 def compute_class_f1(table: Table, options: MetricOptions) -> dict[int, float]:
@@ -99,6 +102,7 @@ METRICS = (
         prepare=prepare_hits,
         compute_trivial=compute_largest_share,
         is_proportion=True,
+        check_rows=check_columns(FLAG, LABEL),
     ),
     Metric(
         name="top5",
@@ -107,6 +111,7 @@ METRICS = (
         prepare=prepare_hits,
         compute_trivial=compute_five_largest_shares,
         is_proportion=True,
+        check_rows=check_columns(FLAG, LABEL),
     ),
     Metric(
         name="binary",
@@ -115,6 +120,7 @@ METRICS = (
         prepare=prepare_hits,
         compute_trivial=compute_largest_share,
         is_proportion=True,
+        check_rows=check_columns(FLAG, FLAG),
     ),
     Metric(
         name="macro-f1",
@@ -123,5 +129,6 @@ METRICS = (
         prepare=prepare_macro_f1,
         compute_trivial=compute_trivial_macro_f1,
         compute_classes=compute_class_f1,
+        check_rows=check_columns(CLASS, CLASS, layout="columns", may_be_empty=True),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,8 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.row_checks import (
+    COUNT,
+    COUNT_FROM_1,
+    LABEL,
+    MOST_LABEL,
+    Range,
+    check_dense_size,
+)
 from edgekit_agent.metrics.detection import (
     DETECTION_NUMBERS,
+    MOST_DETECTIONS,
     THRESHOLDS,
     compute_overlaps,
     parse_targets,
@@ -280,6 +289,61 @@ def _compute_constant_area(
     return float((hits / len(guesses) * reached / _RECALLS.size).mean())
 
 
+_BITS = Range(low=0, high=2 ** len(THRESHOLDS) - 1, is_whole=True)
+_LABELS = Range(low=-MOST_LABEL, high=MOST_LABEL, is_whole=True)
+
+
+def _check_boxes(rows: Sequence[Floats], options: MetricOptions) -> None:
+    """Check rows of ``compute_detections``.
+
+    Raises:
+        ValueError: A row has another layout, or a number in it is out of range.
+    """
+    del options
+    labels: set[float] = set()
+    for row in rows:
+        if not row.size or not COUNT.accepts(row[:1]):
+            raise ValueError("a row does not begin with the number of its classes")
+        end = 1 + 2 * int(row[0])
+        if end > row.size or (row.size - end) % DETECTION_NUMBERS:
+            raise ValueError(f"a row has {row.size} values")
+        pairs = row[1:end].reshape(-1, 2)
+        found = row[end:].reshape(-1, DETECTION_NUMBERS)
+        ranges = ((LABEL, pairs[:, 0]), (COUNT_FROM_1, pairs[:, 1]), (_LABELS, found[:, 0]))
+        if not all(each.accepts(values) for each, values in ranges):
+            raise ValueError("a class or its number of targets is out of range")
+        if np.unique(pairs[:, 0]).size != len(pairs):
+            raise ValueError("a class occurs twice in a row")
+        hits, ignored = found[:, 2], found[:, 3]
+        if not (_BITS.accepts(hits) and _BITS.accepts(ignored)):
+            raise ValueError("the matches of a detection are out of range")
+        if (hits.astype(np.int64) & ignored.astype(np.int64)).any():
+            raise ValueError("a detection is both a match and ignored")
+        _check_matches(pairs, found)
+        labels.update(pairs[:, 0].tolist())
+    check_dense_size(len(rows), len(labels))
+
+
+def _check_matches(pairs: Floats, found: Floats) -> None:
+    """Refuse more matches of a class at a threshold than it has targets, and too many detections.
+
+    Raises:
+        ValueError: There are more.
+    """
+    order = np.argsort(found[:, 0], kind="stable")
+    classes, starts, counts = np.unique(found[order, 0], return_index=True, return_counts=True)
+    if counts.size == 0:
+        return
+    if counts.max() > MOST_DETECTIONS:
+        raise ValueError(f"a class has {counts.max()} detections")
+    bits = 1 << np.arange(len(THRESHOLDS))
+    hits = (found[order, 2:3].astype(np.int64) & bits) > 0
+    matched = np.add.reduceat(hits.astype(np.int64), starts, axis=0).max(axis=1)
+    targets = dict(pairs.tolist())
+    if any(count > targets.get(label, 0) for label, count in zip(classes, matched, strict=True)):
+        raise ValueError("a class has more matches than targets")
+
+
 METRICS = (
     Metric(
         name="map",
@@ -288,6 +352,7 @@ METRICS = (
         prepare=prepare_precision(len(THRESHOLDS)),
         compute_trivial=compute_constant_boxes(len(THRESHOLDS)),
         compute_classes=compute_class_precisions(len(THRESHOLDS)),
+        check_rows=_check_boxes,
     ),
     Metric(
         name="map50",
@@ -296,5 +361,6 @@ METRICS = (
         prepare=prepare_precision(1),
         compute_trivial=compute_constant_boxes(1),
         compute_classes=compute_class_precisions(1),
+        check_rows=_check_boxes,
     ),
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
 from edgekit.metrics.ranking import compute_half
 from edgekit.metrics.roc import Owners, prepare_auc, prepare_eer
+from edgekit.metrics.row_checks import check_embeddings
 from edgekit.metrics.rows import Indices, divide, read_labels
 from edgekit_agent.scoring import MetricOptions
 
@@ -166,6 +167,7 @@ METRICS = (
         target="the identity, one integer",
         prepare=prepare_pairs(prepare_auc),
         compute_trivial=compute_half,
+        check_rows=check_embeddings,
     ),
     Metric(
         name="pairs-eer",
@@ -174,6 +176,7 @@ METRICS = (
         prepare=prepare_pairs(prepare_eer),
         compute_trivial=compute_half,
         higher_is_better=False,
+        check_rows=check_embeddings,
     ),
     Metric(
         name="recall",
@@ -181,5 +184,6 @@ METRICS = (
         target="the identity, one integer",
         prepare=prepare_recall,
         compute_trivial=compute_random_recall,
+        check_rows=check_embeddings,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ Targets = Mapping[str, NDArray[Any]]
 TargetReader = Callable[[], Iterator[Targets]]
 # Values [b] of the metric for b sets of weights [b, n] of the samples.
 Aggregate = Callable[[Floats], Floats]
+# Raises ValueError unless the rows of all samples can be those of the statistic.
+CheckRows = Callable[[Sequence[Floats], MetricOptions], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +87,7 @@ class Metric:
             targets of other samples, ``None`` where they are unknown; the original must be better.
         code: Function or class of the user that computes the metric on this machine, from the
             outputs of the samples.
+        check_rows: Checks the rows of a device; ``None`` = every row is taken.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Metric:
     find_blocks: Callable[[Table], NDArray[np.int64]] | None = None
     prepare_mismatched: Callable[[Table], Aggregate | None] | None = None
     code: UserCode | None = None
+    check_rows: CheckRows | None = None
 
     def compute_value(self, table: Table, options: MetricOptions) -> float:
         """Compute the value of all samples."""

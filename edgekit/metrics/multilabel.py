@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.row_checks import ANY, FLAG, Range, check_columns
 from edgekit.metrics.rows import (
     accumulate,
     average_defined,
@@ -104,6 +105,9 @@ def _list_classes(
     return compute_classes
 
 
+# 1, 0, or -1 where it is not known.
+_PRESENCE = Range(low=-1, high=1, is_whole=True)
+
 METRICS = (
     Metric(
         name="multilabel-map",
@@ -112,6 +116,7 @@ METRICS = (
         prepare=_average(prepare_average_precision),
         compute_trivial=compute_prevalence,
         compute_classes=_list_classes(prepare_average_precision),
+        check_rows=check_columns(_PRESENCE, ANY, layout="columns", have_equal_sizes=True),
     ),
     Metric(
         name="multilabel-f1",
@@ -120,5 +125,6 @@ METRICS = (
         prepare=_average(prepare_f1),
         compute_trivial=compute_constant_f1,
         compute_classes=_list_classes(prepare_f1),
+        check_rows=check_columns(_PRESENCE, FLAG, layout="columns", have_equal_sizes=True),
     ),
 )

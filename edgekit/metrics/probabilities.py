@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.metrics.metric import Floats, Margin, Metric, TargetReader, aggregate_sums
+from edgekit.metrics.row_checks import ANY, COUNT_FROM_1, NOT_NEGATIVE, check_columns
 from edgekit.metrics.rows import divide, read_labels
+from edgekit_agent.metrics.probabilities import BINS
 from edgekit_agent.scoring import MetricOptions
 
 
@@ -34,6 +37,11 @@ def compute_no_calibration(read: TargetReader, options: MetricOptions) -> float 
     return None
 
 
+def _are_gaps_possible(rows: Floats) -> NDArray[np.bool_]:
+    """Return whether the gaps of each row are those of as many frames as it counts."""
+    return np.asarray(np.abs(rows[:, 1:]).sum(axis=1) <= rows[:, 0] * (1 + 1e-9))
+
+
 METRICS = (
     Metric(
         name="log-loss",
@@ -44,6 +52,7 @@ METRICS = (
         higher_is_better=False,
         is_share=False,
         margin=Margin(value=1.0, relative=True),
+        check_rows=check_columns(NOT_NEGATIVE, COUNT_FROM_1, may_be_empty=True),
     ),
     Metric(
         name="ece",
@@ -52,5 +61,8 @@ METRICS = (
         prepare=aggregate_sums(compute_calibration_error),
         compute_trivial=compute_no_calibration,
         higher_is_better=False,
+        check_rows=check_columns(
+            COUNT_FROM_1, *[ANY] * BINS, may_be_empty=True, relation=_are_gaps_possible
+        ),
     ),
 )

@@ -6,6 +6,7 @@ import numpy as np
 
 from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
 from edgekit.metrics.roc import prepare_auc, prepare_eer, prepare_group_auc
+from edgekit.metrics.row_checks import ANY, FLAG, POSITIVE, check_columns
 from edgekit.metrics.rows import (
     Indices,
     accumulate,
@@ -94,6 +95,7 @@ METRICS = (
         target="0 or 1, or one of them for each frame",
         prepare=prepare_frame_auc,
         compute_trivial=compute_half,
+        check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
     ),
     Metric(
         name="eer",
@@ -102,6 +104,7 @@ METRICS = (
         prepare=prepare_frame_eer,
         compute_trivial=compute_half,
         higher_is_better=False,
+        check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
     ),
     Metric(
         name="spearman",
@@ -109,6 +112,7 @@ METRICS = (
         target="numbers in the shape of the output",
         prepare=prepare_spearman,
         compute_trivial=compute_zero,
+        check_rows=check_columns(ANY, ANY, layout="columns", may_be_empty=True),
     ),
     Metric(
         name="reconstruction-auc",
@@ -116,5 +120,6 @@ METRICS = (
         target="0 for a normal sample, 1 for an anomaly",
         prepare=prepare_frame_auc,
         compute_trivial=compute_half,
+        check_rows=check_columns(FLAG, POSITIVE, may_be_empty=True),
     ),
 )

@@ -21,6 +21,7 @@ from edgekit.metrics.metric import (
     TargetReader,
     aggregate_sums,
 )
+from edgekit.metrics.row_checks import ANY, COSINE, COUNT_FROM_1, POSITIVE, check_columns
 from edgekit.metrics.rows import divide
 from edgekit_agent.scoring import MetricOptions
 
@@ -119,6 +120,7 @@ METRICS = (
         higher_is_better=False,
         is_share=False,
         margin=Margin(value=1.0, relative=True),
+        check_rows=check_columns(POSITIVE, COUNT_FROM_1),
     ),
     Metric(
         name="rmse",
@@ -129,6 +131,7 @@ METRICS = (
         higher_is_better=False,
         is_share=False,
         margin=Margin(value=1.0, relative=True),
+        check_rows=check_columns(POSITIVE, COUNT_FROM_1),
     ),
     Metric(
         name="r2",
@@ -136,6 +139,7 @@ METRICS = (
         target="numbers in the shape of the output",
         prepare=prepare_r2,
         compute_trivial=return_zero,
+        check_rows=check_columns(POSITIVE, ANY, layout="columns", have_equal_sizes=True),
     ),
     Metric(
         name="relative-rms",
@@ -146,6 +150,7 @@ METRICS = (
         higher_is_better=False,
         is_share=False,
         margin=Margin(value=1.0, relative=True),
+        check_rows=check_columns(POSITIVE, POSITIVE),
     ),
     Metric(
         name="cosine",
@@ -153,5 +158,6 @@ METRICS = (
         target="numbers in the shape of the output",
         prepare=prepare_first_mean,
         compute_trivial=compute_mean_direction,
+        check_rows=check_columns(COSINE),
     ),
 )

@@ -7,6 +7,7 @@ import numpy as np
 from edgekit.metrics.constant_predictors import broadcast_to_target, evaluate_predictor, fit_mean
 from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table, TargetReader
 from edgekit.metrics.regression import prepare_first_mean
+from edgekit.metrics.row_checks import COSINE, POSITIVE, check_columns
 from edgekit_agent.scoring import MetricOptions
 
 # PSNR of identical images, and the largest that counts, in dB.
@@ -51,6 +52,7 @@ METRICS = (
         compute_trivial=compute_constant_psnr,
         is_share=False,
         margin=Margin(value=0.1),
+        check_rows=check_columns(POSITIVE),
     ),
     Metric(
         name="ssim",
@@ -58,5 +60,6 @@ METRICS = (
         target="the image, in the shape of the output",
         prepare=prepare_first_mean,
         compute_trivial=compute_constant_ssim,
+        check_rows=check_columns(COSINE),
     ),
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.row_checks import COUNT, check_columns, check_dense_size
 from edgekit.metrics.rows import average_defined, divide
 from edgekit_agent.metrics.segmentation import MOST_CLASSES
 from edgekit_agent.scoring import MetricOptions
@@ -160,6 +161,21 @@ def _count_mask(counts: NDArray[np.int64], mask: NDArray[np.int64]) -> Floats:
     return np.stack([both, counts.sum(axis=0), output]).astype(np.float64)[:, None]
 
 
+_check_columns = check_columns(
+    COUNT,
+    COUNT,
+    COUNT,
+    layout="rows",
+    may_be_empty=True,
+    relation=lambda rows: (rows[:, 0] <= rows[:, 1]) & (rows[:, 0] <= rows[:, 2]),
+)
+
+
+def _check_counts(rows: Sequence[Floats], options: MetricOptions) -> None:
+    check_dense_size(len(rows), max((row.size for row in rows), default=0))
+    _check_columns(rows, options)
+
+
 METRICS = (
     Metric(
         name="miou",
@@ -168,6 +184,7 @@ METRICS = (
         prepare=prepare_miou,
         compute_trivial=compute_constant_miou,
         compute_classes=compute_class_iou,
+        check_rows=_check_counts,
     ),
     Metric(
         name="dice",
@@ -176,5 +193,6 @@ METRICS = (
         prepare=prepare_dice,
         compute_trivial=compute_constant_dice,
         compute_classes=compute_class_dice,
+        check_rows=_check_counts,
     ),
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgekit.metrics.constant_predictors import evaluate_predictor
 from edgekit.metrics.metric import Floats, Margin, Metric, TargetReader, Targets, aggregate_sums
 from edgekit.metrics.regression import prepare_mean
+from edgekit.metrics.row_checks import COUNT, COUNT_FROM_1, FLAG, NOT_NEGATIVE, check_columns
 from edgekit.metrics.rows import divide
 from edgekit_agent.metrics.texts import read_text
 from edgekit_agent.scoring import MetricOptions
@@ -87,6 +88,11 @@ def _compute_token_shares(read: TargetReader, options: MetricOptions) -> NDArray
     return np.asarray(numbers / max(numbers.sum(), 1))
 
 
+def _are_edits_possible(rows: Floats) -> NDArray[np.bool_]:
+    """Return whether exactly the texts without edits are said to be equal."""
+    return np.asarray((rows[:, 0] == 0) == (rows[:, 2] == 1))
+
+
 METRICS = (
     Metric(
         name="cer",
@@ -95,6 +101,7 @@ METRICS = (
         prepare=prepare_mean,
         compute_trivial=evaluate_constant_text("cer"),
         higher_is_better=False,
+        check_rows=check_columns(COUNT, COUNT, FLAG, relation=_are_edits_possible),
     ),
     Metric(
         name="wer",
@@ -103,6 +110,7 @@ METRICS = (
         prepare=prepare_mean,
         compute_trivial=evaluate_constant_text("wer"),
         higher_is_better=False,
+        check_rows=check_columns(COUNT, COUNT, FLAG, relation=_are_edits_possible),
     ),
     Metric(
         name="perplexity",
@@ -113,6 +121,7 @@ METRICS = (
         higher_is_better=False,
         is_share=False,
         margin=Margin(value=2.0, relative=True),
+        check_rows=check_columns(NOT_NEGATIVE, COUNT_FROM_1, may_be_empty=True),
     ),
     Metric(
         name="token-accuracy",
@@ -120,5 +129,8 @@ METRICS = (
         target="the token of each position, integers",
         prepare=prepare_mean,
         compute_trivial=compute_largest_token_share,
+        check_rows=check_columns(
+            COUNT, COUNT_FROM_1, may_be_empty=True, relation=lambda rows: rows[:, 0] <= rows[:, 1]
+        ),
     ),
 )

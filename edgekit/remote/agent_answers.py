@@ -12,12 +12,13 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from edgekit.printable import escape_text
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import BenchJob, ForgetJob, PlanJob, ProbeJob, ReceiveJob, ScoreJob
+from edgekit_agent.measure.accuracy import OLD_METRICS
 from edgekit_agent.metrics.rows import decode_rows
 from edgekit_agent.protocol import PROTOCOL, Version
 from edgekit_agent.results import (
@@ -29,7 +30,9 @@ from edgekit_agent.results import (
     Report,
     StageProgress,
     Tally,
+    TallyPart,
 )
+from edgekit_agent.scoring import MetricJob, MetricOptions
 
 R = TypeVar("R")
 
@@ -69,10 +72,11 @@ class LimitTracker:
 
     Attributes:
         bounds: the limits of the job.
+        job: the job; ``None`` for the start of the agent.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
+    def __init__(self, bounds: Bounds, job: object = None) -> None:
+        self.bounds, self.job = bounds, job
         self._started = time.monotonic()
         self._lines = 0
 
@@ -173,16 +177,18 @@ def find_greeting(line: bytes) -> Greeting | None:
     return greeting
 
 
-def read_progress(value: object, *, peer: Version = PROTOCOL) -> StageProgress:
+def read_progress(value: object, job: object, *, peer: Version = PROTOCOL) -> StageProgress:
     """Read a progress report of an agent that speaks a version of the protocol.
 
     Raises:
-        ValueError: a field is missing, unknown, of another type or out of range.
+        ValueError: a field is missing, unknown, of another type or out of range, or a part of the
+            result does not fit the job.
     """
     said = decode(StageProgress, value, peer=peer)
     _check(said.done >= 0 and said.total >= 0, "progress: the count is negative")
     if said.part is not None:
-        _check(said.part.start >= 0, "progress: the sample count is negative")
+        _check(isinstance(job, ScoreJob), "progress: the job has no parts")
+        _check_part(said.part, cast(ScoreJob, job))
         _check_record(said.part.tally)
     return replace(said, stage=said.stage[:_LONGEST_STAGE])
 
@@ -201,8 +207,8 @@ def read_result(cls: type[R], value: object, job: object, *, peer: Version = PRO
             does not fit the job.
     """
     record = decode(cls, value, peer=peer)
-    _check_record(record)
     _check_fits(record, job)
+    _check_record(record)
     return record
 
 
@@ -293,13 +299,32 @@ def _check_plan(plan: Plan, job: PlanJob) -> None:
 def _check_tally(tally: Tally, job: ScoreJob) -> None:
     _check(tally.metric == job.metric, f"the metric is {tally.metric}")
     if not tally.statistics:  # an agent of protocol 1.0
-        _check(len(job.metrics) <= 1, "it has one metric alone")
+        _check(
+            _is_known_to_first(job),
+            "it has no statistics; an agent of protocol 1.0 knows top1, top5 and binary alone, "
+            "without options and post-processing",
+        )
         _check(tally.n == _count_samples(job), f"the result covers {tally.n} samples")
         return
     names = tuple(each.metric for each in tally.statistics)
     _check(names == tuple(m.name for m in job.metrics), f"the metrics are {', '.join(names)}")
     # Samples of earlier parts are not in the result.
-    _check(tally.n <= _count_samples(job), f"the result covers {tally.n} samples")
+    _check(0 <= tally.n <= _count_samples(job), f"the result covers {tally.n} samples")
+
+
+def _check_part(part: TallyPart, job: ScoreJob) -> None:
+    end = part.start + part.tally.n
+    covered = 0 <= part.start <= end <= job.start + _count_samples(job)
+    _check(covered, f"a part of the result has samples {part.start} to {end}")
+    _check(bool(part.tally.statistics), "a part of the result has no statistics")
+    _check_tally(part.tally, job)
+
+
+def _is_known_to_first(job: ScoreJob) -> bool:
+    """Return whether an agent of protocol 1.0 knows all that the job asks for."""
+    plain = MetricJob(job.metric, MetricOptions(output=job.output))
+    asked = job.metrics or (plain,)
+    return job.metric in OLD_METRICS and asked == (plain,) and job.postprocess is None
 
 
 def _check_report(report: Report, job: BenchJob) -> None:

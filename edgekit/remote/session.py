@@ -145,7 +145,7 @@ class Session:
         self.delivered = False
         stream = self._stream or self.start()
         bounds = bounds_of(job)
-        watch = LimitTracker(replace(bounds, total_s=min(bounds.total_s, total_s)))
+        watch = LimitTracker(replace(bounds, total_s=min(bounds.total_s, total_s)), job)
         try:
             known = self._agent
             answer = self._exchange(stream, job, payload, watch, silence_s, progress)
@@ -327,7 +327,7 @@ class Session:
             check_agent_version(self.name, self._agent)
             if "progress" not in value:
                 return value
-            said = read_progress(value["progress"], peer=self._agent or PROTOCOL)
+            said = read_progress(value["progress"], watch.job, peer=self._agent or PROTOCOL)
         except ValueError as error:
             raise self._make_wrong_answer_error(error) from error
         if progress is not None:

@@ -67,9 +67,9 @@ def test_outputs_that_a_row_cannot_hold_are_refused(value, kind, told):
 
 @pytest.mark.parametrize("cut", [0, 1, 4, -1])
 def test_a_damaged_row_is_an_error(cut):
-    with pytest.raises(ValueError, match=r"end early|not a count"):
+    with pytest.raises(ValueError, match=r"end early|not a whole number"):
         decode_outputs(to_row(a=np.ones(3))[:cut])
-    with pytest.raises(ValueError, match="not a count"):
+    with pytest.raises(ValueError, match="not a whole number"):
         decode_outputs(np.array([1, 1, 97, 11, -1.0]))
 
 

@@ -24,6 +24,9 @@ def make_table(name, outputs, targets, options=None, groups=None):
         statistic(make_sample(output, y, number), options or MetricOptions())
         for number, (output, y) in enumerate(zip(outputs, targets, strict=True))
     ]
+    check = get_metric(name).check_rows
+    assert check is not None
+    check(rows, options or MetricOptions())
     return Table(
         rows=tuple(row for row in rows if row.size),
         groups=None if groups is None else np.asarray(groups, np.int64),

@@ -38,7 +38,8 @@ def draw_images(seed, *, images=12, classes=4, most=8, found=15, distinct=False)
         near = np.repeat(boxes, 2, axis=0) + chance.integers(-3, 4, (2 * len(boxes), 4))
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         other = draw_boxes(chance.integers(0, found))
-        scores = chance.random(len(near) + len(other)).round(4 if distinct else 1)
+        count = len(near) + len(other)
+        scores = chance.permutation(count) / count if distinct else chance.random(count).round(1)
         drawn.append(
             (
                 np.column_stack([boxes, labels, crowds]),
@@ -56,12 +57,12 @@ def draw_images(seed, *, images=12, classes=4, most=8, found=15, distinct=False)
 
 def build_table(drawn, options=OPTIONS):
     compute = load_statistic("map")
-    return Table(
-        rows=tuple(
-            compute(ScoredSample(number, found, {"y": targets}, {}), options)
-            for number, (targets, found) in enumerate(drawn)
-        )
+    rows = tuple(
+        compute(ScoredSample(number, found, {"y": targets}, {}), options)
+        for number, (targets, found) in enumerate(drawn)
     )
+    get_metric("map").check_rows(rows, options)
+    return Table(rows=rows)
 
 
 def score_by_pycocotools(drawn):

@@ -52,6 +52,7 @@ class RowReducer:
     def __init__(self, jobs: Sequence[MetricJob], dataset: Dataset | None) -> None:
         self._names = tuple(job.name for job in jobs)
         self._dataset = dataset
+        self._outputs: tuple[str, ...] = ()
         metrics = [get_metric(name) for name in self._names]
         self._codes = {metric.name: metric.code for metric in metrics if metric.code}
         if self._codes and dataset is None:
@@ -95,11 +96,21 @@ class RowReducer:
         return replace(tally, metric=self._names[0], statistics=chosen)
 
     def _decode(self, tally: Tally) -> list[Sample]:
+        """Decode the outputs of all samples, which all must have the same ones.
+
+        Raises:
+            DeviceError: They cannot be decoded.
+        """
         found = next(each for each in tally.statistics if each.metric == OUTPUTS)
         try:
-            return [decode_outputs(row) for row in decode_rows(found, tally.n)]
+            samples: list[Sample] = [decode_outputs(row) for row in decode_rows(found, tally.n)]
+            for sample in samples:
+                self._outputs = self._outputs or tuple(sample)
+                if tuple(sample) != self._outputs:
+                    raise ValueError("samples have different outputs")
         except ValueError as error:
             raise DeviceError(f"invalid answer of the agent: {error}") from error
+        return samples
 
     def _compute_rows(
         self,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from edgekit.data.dataset import Dataset
+from edgekit.errors import DeviceError
 from edgekit.metrics.comparison import ClassValues, Comparison, compare
 from edgekit.metrics.meaningless import find_meaningless
 from edgekit.metrics.metric import Margin, Metric
@@ -42,7 +43,9 @@ def compare_tallies(
 
     Raises:
         EdgekitError: The tallies are of different samples or metrics.
+        DeviceError: The candidate was scored on other samples than the original.
     """
+    _check_same_samples(reference, candidate, scoring)
     first, *guards = (
         replace(
             _compare(
@@ -60,6 +63,19 @@ def compare_tallies(
         for job, margin in zip(scoring.metrics, margins, strict=True)
     )
     return replace(first, guards=tuple(guards))
+
+
+def _check_same_samples(reference: Tally, candidate: Tally, scoring: Scoring) -> None:
+    """Check that a device left out the same samples as this machine, which the targets decide."""
+    for name in scoring.names:
+        before, after = (
+            [row.size > 0 for row in read_table(each, name).rows] for each in (reference, candidate)
+        )
+        if before != after:
+            raise DeviceError(
+                f"invalid answer of the agent: {name}: {sum(after)} samples have a statistic, "
+                f"{sum(before)} have one on this machine, or they are others"
+            )
 
 
 @lru_cache(maxsize=512)

@@ -11,7 +11,12 @@ from edgekit.cache.store import Store
 from edgekit.data.dataset import Dataset
 from edgekit.errors import DeviceError
 from edgekit.metrics.user_code.row_reducer import RowReducer, list_agent_metrics
-from edgekit.pipeline.accuracy.tallies import Scoring, join_tallies, upgrade_tally
+from edgekit.pipeline.accuracy.tallies import (
+    Scoring,
+    check_statistics,
+    join_tallies,
+    upgrade_tally,
+)
 from edgekit.pipeline.timing import Agent
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
@@ -21,6 +26,8 @@ from edgekit_agent.results import StageProgress, Tally
 from edgekit_agent.samples import Samples
 
 _KIND = "unfinished-tallies"
+# Most characters of encoded rows that an agent may send for one scoring.
+_MOST_TEXT = 1 << 30
 # Most scoring time that is lost when the process is killed.
 _SAVE_EVERY_S = 5.0
 
@@ -63,11 +70,16 @@ class _Progress:
     parts: list[Tally]
     total: int
     reducer: RowReducer
+    text: int = 0
     saved_at: float = field(default_factory=time.monotonic)
     is_saved: bool = True
 
     def receive(self, said: StageProgress) -> None:
-        """Add the part of the tally in a progress report, if any."""
+        """Add the part of the tally in a progress report, if any.
+
+        Raises:
+            DeviceError: It is not of the next samples, or all parts together are too large.
+        """
         if said.part is None or not said.part.tally.statistics:
             return
         begin, end = said.part.start, said.part.start + said.part.tally.n
@@ -76,7 +88,15 @@ class _Progress:
                 f"invalid answer of the agent: results of samples {begin} to {end} instead of "
                 f"{self.next_sample} to {self.total} at most"
             )
-        self.parts.append(self.reducer.reduce(said.part.tally, begin))
+        reduced = self.reducer.reduce(said.part.tally, begin)
+        self.text += sum(len(each.values) + len(each.lengths) for each in reduced.statistics)
+        if self.text > _MOST_TEXT:
+            raise DeviceError(
+                f"the statistics of {end} samples are larger than {_MOST_TEXT >> 20} MiB",
+                hint="use fewer samples, or a metric that needs less of each",
+                kind="bad_job",
+            )
+        self.parts.append(reduced)
         self.is_saved = False
         if time.monotonic() - self.saved_at >= _SAVE_EVERY_S:
             self.save()
@@ -147,10 +167,11 @@ def score(
     if n != total:
         raise DeviceError(f"invalid answer of the agent: results of {n} samples instead of {total}")
     last = reducer.reduce(upgrade_tally(rest), progress.next_sample)
-    tally = reducer.finish(join_tallies([*progress.parts, last]))
     if unfinished:
         unfinished.forget()
-    return tally
+    joined = join_tallies([*progress.parts, last])
+    check_statistics(joined, scoring)
+    return reducer.finish(joined)
 
 
 def _make_listener(progress: _Progress, tick: Tick) -> Callable[[StageProgress], None]:

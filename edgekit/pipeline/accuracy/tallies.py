@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.results import Score
-from edgekit.errors import EdgekitError
+from edgekit.errors import DeviceError, EdgekitError
 from edgekit.metrics.metric import Metric, Table
 from edgekit.metrics.registry import get_metric
+from edgekit.metrics.row_checks import UnequalRowsError
 from edgekit_agent.codec import encode
 from edgekit_agent.measure.accuracy import hits_from_hex
 from edgekit_agent.metrics.rows import decode_rows, encode_rows
@@ -61,6 +62,28 @@ def join_tallies(parts: Sequence[Tally]) -> Tally:
         rows = [row for part in parts for row in decode_rows(part.statistics[number], part.n)]
         joined.append(encode_rows(first.metric, rows))
     return replace(parts[0], n=sum(part.n for part in parts), statistics=tuple(joined))
+
+
+def check_statistics(tally: Tally, scoring: Scoring) -> None:
+    """Check that the rows of each metric can be those of its statistic.
+
+    Raises:
+        DeviceError: They cannot; or samples differ in size, which the metric does not take.
+    """
+    for job, statistics in zip(scoring.metrics, tally.statistics, strict=True):
+        check = get_metric(job.name).check_rows
+        if check is None:
+            continue
+        try:
+            check(decode_rows(statistics, tally.n), job.options)
+        except UnequalRowsError as error:
+            raise DeviceError(
+                f"metric {job.name}: {error}",
+                hint="use outputs and targets of one size for all samples, or another metric",
+                kind="bad_job",
+            ) from error
+        except ValueError as error:
+            raise DeviceError(f"invalid answer of the agent: {job.name}: {error}") from error
 
 
 def read_table(tally: Tally, metric: str, groups: NDArray[np.int64] | None = None) -> Table:

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from edgekit_agent.runtimes import Arrays
 
 # The metrics of protocol 1.0.
-_OLD_METRICS = ("top1", "top5", "binary")
+OLD_METRICS = ("top1", "top5", "binary")
 # Seconds between two parts of the result: if the link breaks, only the last part is lost.
 _PART_EVERY_S = 2.0
+# More values of one sample would not fit into one message to the host.
+_MOST_VALUES = 6_000_000
 # With this many values a part is sent earlier, so that rows do not fill the memory.
 _PART_VALUES = 1 << 16
 
@@ -45,8 +47,8 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
         AgentError: ``bad_job`` if targets, metric and output don't belong together;
             ``model_failed`` for an output that is not finite, with the number of the sample.
     """
-    if not job.metrics and job.metric not in _OLD_METRICS:
-        known = ", ".join(_OLD_METRICS)
+    if not job.metrics and job.metric not in OLD_METRICS:
+        known = ", ".join(OLD_METRICS)
         raise AgentError("bad_job", f"unknown metric {job.metric!r}; known: {known}")
     progress("load", 0, 0)
     model = load_model(job.model).model
@@ -106,6 +108,16 @@ class _RowCollector:
                 )
             rows.append(row)
             self._values += row.size
+        size = sum(rows[-1].size for rows in self._rows)
+        if size > _MOST_VALUES:
+            names = " and ".join(metric.name for metric in self._metrics)
+            raise AgentError(
+                "bad_job",
+                f"{names} of sample {sample.number} need {size:,} numbers, and a sample can have "
+                f"{_MOST_VALUES:,}",
+                hint="use a metric that needs less of each sample, such as miou instead of "
+                "macro-f1 for masks, or smaller outputs",
+            )
 
     def take_part(self) -> Optional[Dict[str, Any]]:
         """Return the rows since the last part as JSON values; ``None`` if that was just now.

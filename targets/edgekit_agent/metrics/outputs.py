@@ -25,6 +25,7 @@ _TYPES = (
 )  # fmt: skip
 # Larger integers are not exact as float64.
 _MOST_INTEGER = 1 << 53
+_MOST_AXES = 32
 # More would not fit into one message to the host.
 _MOST_VALUES = 6_000_000
 
@@ -70,11 +71,28 @@ def decode_outputs(row: NDArray[np.float64]) -> Dict[str, NDArray[Any]]:
     found: Dict[str, NDArray[Any]] = {}
     reader = _RowReader(row)
     for _ in range(reader.read_count()):
-        name = "".join(chr(reader.read_count()) for _ in range(reader.read_count()))
-        dtype = np.dtype(_TYPES[min(reader.read_count(), len(_TYPES) - 1)])
-        shape = tuple(reader.read_count() for _ in range(reader.read_count()))
-        found[name] = reader.read_values(shape).astype(dtype).reshape(shape)
+        points = [reader.read_count(0x10FFFF) for _ in range(reader.read_count())]
+        name = "".join(map(chr, points))
+        dtype = np.dtype(_TYPES[reader.read_count(len(_TYPES) - 1)])
+        shape = tuple(reader.read_count() for _ in range(reader.read_count(_MOST_AXES)))
+        if name in found:
+            raise ValueError("an output occurs twice")
+        found[name] = _cast(reader.read_values(shape), dtype).reshape(shape)
+    reader.check_end()
     return found
+
+
+def _cast(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Convert values to the type of their output.
+
+    Raises:
+        ValueError: the type cannot hold them.
+    """
+    with np.errstate(all="ignore"):
+        cast = values.astype(dtype)
+    if not np.array_equal(cast.astype(np.float64), values):
+        raise ValueError(f"values of an output are not of its type, {dtype}")
+    return cast
 
 
 class _RowReader:
@@ -83,12 +101,17 @@ class _RowReader:
     def __init__(self, row: NDArray[np.float64]) -> None:
         self._row, self._next = row, 0
 
-    def read_count(self) -> int:
-        """Read a whole number of at least 0."""
+    def read_count(self, most: int = _MOST_INTEGER) -> int:
+        """Read a whole number from 0 to ``most``."""
         value = float(self.read_values(())[0])
-        if not (value >= 0 and value.is_integer()):
-            raise ValueError(f"{value} is not a count")
+        if not (0 <= value <= most and value.is_integer()):
+            raise ValueError(f"{value} is not a whole number from 0 to {most}")
         return int(value)
+
+    def check_end(self) -> None:
+        """Refuse a row that goes on."""
+        if self._next != self._row.size:
+            raise ValueError("numbers follow the outputs")
 
     def read_values(self, shape: Tuple[int, ...]) -> NDArray[np.float64]:
         """Read as many values as an array of a shape has."""

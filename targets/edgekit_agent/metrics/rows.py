@@ -37,13 +37,13 @@ def decode_rows(statistics: Statistics, n: int) -> List[NDArray[np.float64]]:
         raise ValueError("a value is not finite")
     if statistics.lengths:
         lengths = np.frombuffer(_to_bytes(statistics.lengths, 4), "<u4").astype(np.int64)
-    else:
-        if values.size % n if n else values.size:
-            raise ValueError(f"{values.size} values are not equal rows of {n} samples")
-        lengths = np.full(n, values.size // max(n, 1))
-    if lengths.size != n or int(lengths.sum()) != values.size:
-        raise ValueError(f"{lengths.size} rows of {int(lengths.sum())} values, not {n} samples")
-    return np.split(values, np.cumsum(lengths)[:-1]) if n else []
+        if lengths.size != n or int(lengths.sum()) != values.size:
+            raise ValueError(f"{lengths.size} rows of {int(lengths.sum())} values, not {n} samples")
+        return np.split(values, np.cumsum(lengths)[:-1]) if n else []
+    # Equal rows have a value at least, so that n is no larger than the text.
+    if values.size % n or values.size < n if n > 0 else n or values.size:
+        raise ValueError(f"{values.size} values are not equal rows of {n} samples")
+    return list(values.reshape(n, -1)) if n else []
 
 
 def _to_text(array: NDArray[np.generic]) -> str:
