@@ -8,14 +8,10 @@ from edgekit.bundle.results import Candidate
 
 # Latencies within this factor count as equal; then the smaller download wins.
 _TIE = 1.03
-# Latencies up to this count as equal as well: no application notices a difference.
-_NEGLIGIBLE_MS = 0.1
 
 
 def choose_candidate(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
     """Choose the fastest passing candidate; among equally fast ones, the smallest download.
-
-    Equally fast are those within 3 % of the fastest, and those of at most 0.1 ms.
 
     Args:
         candidates: all with verdicts, the original among them.
@@ -28,8 +24,7 @@ def choose_candidate(candidates: Sequence[Candidate], *, source: str) -> Candida
     if not passing:
         return None
     fastest = min(_get_latency_ms(c, source) for c in passing)
-    limit = max(_TIE * fastest, _NEGLIGIBLE_MS)
-    contenders = [c for c in passing if _get_latency_ms(c, source) <= limit]
+    contenders = [c for c in passing if _get_latency_ms(c, source) <= _TIE * fastest]
     return min(contenders, key=lambda c: (_get_transfer_bytes(c, source), c.recipe.name))
 
 
