@@ -16,7 +16,7 @@ from edgekit.signing.keys import find_signing_key, make_key
 from edgekit.signing.releases import Signer, permit_downgrade, sign_statement
 from edgekit_agent.trust.signatures import check_release, read_statement
 from edgekit_agent.trust.statements import Signature, Statement
-from tests.attacks.test_hostile_devices import HostileTransport
+from tests.attacks.devices.test_hostile_devices import HostileTransport
 from tests.builders.projects import edgekit
 from tests.builders.servers import make_bundle
 from tests.builders.signed import make_signed, now_s
