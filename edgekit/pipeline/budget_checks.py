@@ -7,6 +7,7 @@ original is no better than a predictor that ignores its input).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -143,7 +144,11 @@ def _describe_evidence(comparison: Comparison, *, on_device: bool) -> str:
     low, high = comparison.interval
     where = "device" if on_device else "host"
     apart = f" in {comparison.groups} groups" if comparison.groups < comparison.n else ""
-    text = f"{comparison.n} samples{apart} on the {where}, 95 % interval {low:.2f} to {high:.2f}"
+    samples = f"{comparison.n} samples{apart} on the {where}"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        why = comparison.method.partition(": ")[2] or comparison.method
+        return f"{samples}, no interval: {why}; non-inferiority not proven"
+    text = f"{samples}, 95 % interval {low:.2f} to {high:.2f}"
     if comparison.proven:
         return f"{text}; non-inferiority proven (at worst {comparison.worst:.2f})"
     text = f"{text}; non-inferiority not proven (at worst {comparison.worst:.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,8 +78,19 @@ def emit(
         return
     from pydantic_core import to_jsonable_python
 
-    plain = to_jsonable_python(facts(value) if facts else value, by_alias=True)
-    print(json.dumps([*plain, *failures] if failures else plain, indent=1))
+    plain = _drop_infinite(to_jsonable_python(facts(value) if facts else value, by_alias=True))
+    print(json.dumps([*plain, *failures] if failures else plain, indent=1, allow_nan=False))
+
+
+def _drop_infinite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Replace infinite and undefined numbers, which JSON does not have, by ``None``."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_drop_infinite(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _drop_infinite(each) for key, each in value.items()}
+    return value
 
 
 def run_on_hosts(
