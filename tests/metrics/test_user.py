@@ -283,3 +283,34 @@ def test_a_constant_metric_is_meaningless(load, kind):
             metric, table = load(CLASS, "Mean"), make_mean_table(values, np.arange(20) % 10)
         said = find_meaningless(metric, table, read, OPTIONS)
         assert (told in said) if told else not said
+
+
+@pytest.mark.parametrize(
+    ("line", "helper"),
+    [
+        ("import {helper}", "{helper}.py"),
+        ("from {helper} import scale", "{helper}.py"),
+        ("from {helper}.inner import scale", "{helper}/inner.py"),
+        ("import {helper}.inner", "{helper}/inner.py"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_changed_helper_changes_the_metric(load, tmp_path, line, helper, inside):
+    name = f"own_helper_{next(_numbers)}"
+    file = tmp_path / helper.format(helper=name)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("scale = lambda: 1.0\n")
+    imported = line.format(helper=name)
+    used = "scale" if imported.startswith("from") else f"{imported.removeprefix('import ')}.scale"
+    module = f"own_metrics_{next(_numbers)}"
+    head, body = ("", f"    {imported}\n") if inside else (f"{imported}\n", "")
+    (tmp_path / f"{module}.py").write_text(
+        f"{head}def error(outputs, targets):\n{body}    return {used}() * outputs['a']\n"
+    )
+    first = get_metric(f"{module}:error", tmp_path)
+    assert first.code.compute_values([{"a": np.array(1.0)}], [{}]).tolist() == [1]
+    file.write_text("scale = lambda: 20.0\n")
+    second = get_metric(f"{module}:error", tmp_path)
+
+    assert first.code.digest != second.code.digest
+    assert second.code.compute_values([{"a": np.array(1.0)}], [{}]).tolist() == [20]

@@ -19,6 +19,7 @@ from edgekit.config.entry_points import find_member, import_module, search_modul
 from edgekit.errors import UserError
 from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table, TargetReader
 from edgekit.metrics.user_code.calls import UserCode
+from edgekit.metrics.user_code.sources import find_sources
 from edgekit_agent.scoring import MetricOptions
 
 # Default margin: points for shares, else percent of the value of the original.
@@ -56,7 +57,7 @@ def load_user_metric(name: str, folder: Path | None = None) -> Metric:
         name=name,
         folder=base,
         value=_check_value(name, value),
-        digest=_hash_files(module, value),
+        digest=_hash_files(module, base, value),
         uses_targets=getattr(value, "uses_targets", True) is not False,
     )
     _loaded[name] = _build_metric(code)
@@ -75,24 +76,39 @@ def _import_fresh(name: str, folder: Path) -> ModuleType:
     if known is not None:
         own = folder.joinpath(*module_name.split(".")).with_suffix(".py")
         moved = own.exists() and not _is_file_of(known, own)
-        changed = _imported.get(module_name, _hash_files(known)) != _hash_files(known)
-        if moved or changed:
-            del sys.modules[module_name]
+        digest = _hash_files(known, folder)
+        if moved or _imported.get(module_name, digest) != digest:
+            _forget_modules(known, folder)
     module = import_module(name, folder)
-    _imported[module_name] = _hash_files(module)
+    _imported[module_name] = _hash_files(module, folder)
     return module
+
+
+def _forget_modules(module: ModuleType, folder: Path) -> None:
+    """Remove a module, and those of the folder that it imports, from the imported modules."""
+    files = {str(file) for file in _find_files(module, folder)}
+    for name, each in list(sys.modules.items()):
+        own = getattr(each, "__file__", None)
+        if each is module or (own and str(Path(own).resolve()) in files):
+            del sys.modules[name]
 
 
 def _is_file_of(module: ModuleType, file: Path) -> bool:
     return bool(module.__file__) and Path(str(module.__file__)).resolve() == file
 
 
-def _hash_files(module: ModuleType, value: object = None) -> str:
-    """Return a digest of the files of a module and of a function or class in it."""
+def _find_files(module: ModuleType, folder: Path, value: object = None) -> tuple[Path, ...]:
+    """Find the files of a module, of a function or class in it, and of what they import."""
     files = {getattr(module, "__file__", None)}
     with contextlib.suppress(TypeError):  # an instance, or written in C
         files.add(inspect.getsourcefile(value))  # type: ignore[arg-type]
-    read = sorted(Path(file).read_bytes() for file in files if file and Path(file).is_file())
+    known = (Path(file) for file in files if file and Path(file).is_file())
+    return tuple(sorted({each for file in known for each in find_sources(file, folder)}))
+
+
+def _hash_files(module: ModuleType, folder: Path, value: object = None) -> str:
+    """Return a digest of the files that define a function or class."""
+    read = (file.read_bytes() for file in _find_files(module, folder, value))
     return hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in read)).hexdigest()
 
 
