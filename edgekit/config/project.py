@@ -232,8 +232,13 @@ class PostprocessTable(_Table):
             size: Height and width of the model's input, if they are not set.
 
         Raises:
-            UserError: The character set cannot be read.
+            UserError: The character set is missing or cannot be read.
         """
+        if self.kind == "ctc" and not self.charset:
+            raise UserError(
+                "edgekit.toml: postprocess.charset: missing, and kind ctc needs it",
+                hint="name a text file in UTF-8 with one character per line",
+            )
         values = self.model_dump(exclude={"charset", "space"})
         charset = _read_charset(folder / self.charset) if self.charset else ()
         if self.space:

@@ -57,7 +57,7 @@ def add_original_outputs(dataset: Dataset, model: Model, *, cache: Path, tick: T
             columns = _write(dataset.samples, model, folder, dataset.count, tick)
         except AgentError as error:
             raise UserError(
-                f"the original fails on the data: {error.failure.message}",
+                f"the original fails on {dataset.source}: {error.failure.message}",
                 hint=error.failure.hint,
             ) from error
         if not columns:

@@ -256,7 +256,9 @@ def _make_baseline(runner: BuildRunner) -> Candidate:
             raise
         # The original fails on this machine, so no device is at fault.
         message = error.message.removeprefix("local: ")
-        raise UserError(f"the original fails on the data: {message}", hint=error.hint) from error
+        raise UserError(
+            f"the original fails on {runner.inputs.evaluation.source}: {message}", hint=error.hint
+        ) from error
 
 
 def _make_candidate(

@@ -51,8 +51,8 @@ def refused_build(project, *arguments, says):
         ({"x": X, "label": LABEL + 0.5}, "labels must be integers"),
         ({"x": X, "label": np.eye(3, dtype=int)[LABEL]}, "one label per sample is needed"),
         ({"x": X, "label": np.where(LABEL == 2, np.nan, LABEL)}, "label: sample"),
-        ({"x": X, "label": LABEL + 1}, "must be less than 3, the number of classes"),
-        ({"x": X, "label": LABEL - 5}, "must be less than 3, the number of classes"),
+        ({"x": X, "label": LABEL + 1}, "eval.npz: label 3 of sample"),
+        ({"x": X, "label": LABEL - 5}, "must be from 0 to 2, as there are 3 classes"),
         ({"x": X, "label": LABEL, "slice_a": LABEL[:5]}, "slice_a 5"),
         ({"x": np.asfortranarray(X), "label": LABEL}, "x: stored in Fortran order"),
         ({"x": X.astype(">f4"), "label": LABEL}, "x: stored big-endian"),
@@ -245,3 +245,23 @@ def test_bad_data_end_a_real_process_with_2_and_no_traceback(tiny):
     assert (
         "edgekit: eval.npz: x: sample 7 has NaN or infinite values\n  remove or fix these samples\n"
     ) in done.err
+
+
+@pytest.mark.parametrize(
+    ("tables", "metric", "says"),
+    [
+        (
+            "[gate.guards]\nlog-loss = 2\n",
+            "agreement",
+            "log-loss compares with targets, but agreement with the outputs of the original",
+        ),
+        ('[postprocess]\nkind = "ctc"\n', "cer", "edgekit.toml: postprocess.charset: missing"),
+        ("", "miou", "eval.npz: the target of sample 0 must have whole numbers only"),
+    ],
+    ids=["guard", "charset", "whole numbers"],
+)
+def test_metric_that_does_not_fit_is_refused_with_file_and_advice(tiny, tables, metric, says):
+    with (tiny / "edgekit.toml").open("a") as file:
+        file.write(tables)
+    np.savez(tiny / "eval.npz", x=X, label=LABEL + 0.5)
+    refused_build(tiny, "--metric", metric, says=says)

@@ -73,7 +73,7 @@ def test_a_refusal_by_the_device_only_is_not_a_user_error(hostile, sshd, tmp_pat
     np.savez(tmp_path / "eval.npz", x=np.zeros((2, 64), np.float32), label=np.array([1, 9]))
     done = edgekit("bench", bundle.path, "good", "--eval", tmp_path / "eval.npz")
     assert done.returncode == ExitCode.BAD_REQUEST
-    assert "edgekit: good: label 9 of sample 1 must be less than 8" in done.stderr
+    assert "edgekit: good: label 9 of sample 1 must be from 0 to 7" in done.stderr
 
 
 def run_hosts(capsys, **ends):

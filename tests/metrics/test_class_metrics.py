@@ -181,7 +181,7 @@ def test_trivial_values_are_those_of_the_best_constant_prediction(seed):
 @pytest.mark.parametrize(
     ("name", "output", "y", "message"),
     [
-        ("macro-f1", [0.1, 0.9], [2], "label 2 of sample 0 must be less than 2"),
+        ("macro-f1", [0.1, 0.9], [2], "label 2 of sample 0 must be from 0 to 1"),
         ("macro-f1", [0.1, 0.9], [-1], "label -1"),
         ("log-loss", [0.1, 0.9], [0.5], "whole numbers"),
         ("ece", [0.1, 0.9], [0, 1, 1], r"shape \(3,\), but its scored output \(2,\)"),

@@ -125,7 +125,7 @@ def test_reconstruction_auc_scores_the_squared_error_of_the_input_of_the_same_sh
     ("name", "output", "y", "message"),
     [
         ("auc", [0.1, 0.2, 0.7], [1], "the output has 3"),
-        ("auc", [0.1], [2], "must be less than 2"),
+        ("auc", [0.1], [2], "must be from 0 to 1"),
         ("eer", [0.1, 0.2], [0, 1, 1], "its scored output"),
         ("spearman", [0.1, 0.2], [1.0], "2 output values"),
         ("spearman", [0.1], [np.nan], "not a finite number"),

@@ -75,7 +75,8 @@ def _read_rows(model: Model, dataset: Dataset, output: str | None) -> NDArray[np
         ]
     except AgentError as error:
         raise UserError(
-            f"the original fails on the data: {error.failure.message}", hint=error.failure.hint
+            f"the original fails on {dataset.source}: {error.failure.message}",
+            hint=error.failure.hint,
         ) from error
     width = min(row.shape[1] for row in rows)
     return np.concatenate([row[:, :width] for row in rows])

@@ -40,8 +40,8 @@ def read_label(sample: ScoredSample, classes: int) -> int:
     if not 0 <= label < classes:
         raise AgentError(
             "bad_job",
-            f"label {label} of sample {sample.number} must be less than {classes}, "
-            "the number of classes",
+            f"label {label} of sample {sample.number} must be from 0 to "
+            f"{classes - 1}, as there are {classes} classes",
         )
     return label
 

@@ -46,8 +46,8 @@ def read_frames(sample: ScoredSample, options: MetricOptions) -> Frames:
     for label in frames.labels[(frames.labels < 0) | (frames.labels >= classes)]:
         raise AgentError(
             "bad_job",
-            f"label {label} of sample {sample.number} must be less than {classes}, "
-            "the number of classes",
+            f"label {label} of sample {sample.number} must be from 0 to "
+            f"{classes - 1}, as there are {classes} classes",
         )
     return frames
 

@@ -100,5 +100,9 @@ def read_integers(values: NDArray[Any], name: str) -> NDArray[np.int64]:
     with np.errstate(invalid="ignore"):
         integers = values.astype(np.int64)
     if not np.array_equal(integers, values):
-        raise AgentError("bad_job", f"{name} must have whole numbers only")
+        raise AgentError(
+            "bad_job",
+            f"{name} must have whole numbers only",
+            hint="use a metric of numbers, such as mae, if other numbers are meant",
+        )
     return integers
