@@ -116,9 +116,9 @@ def _compare_with_outputs(
     for guard in guards:
         if guard not in WITHOUT_LABELS:
             raise UserError(
-                f"edgekit.toml: gate.guards: {guard} compares with targets, but {' and '.join(names)} "
-                "with the outputs of the original",
-                hint="give a [data] metric that needs targets, and remove the guard if there are none",
+                f"edgekit.toml: gate.guards: {guard} compares with targets, but {names[0]} with "
+                "the outputs of the original",
+                hint="give a [data] metric that needs targets; without targets, remove the guard",
             )
     jobs = tuple(MetricJob(each, options) for each in (*names, *guards))
     what = " and ".join(get_metric(each).title for each in names)
