@@ -194,10 +194,13 @@ import importlib, pkgutil, sys
 import edgekit_agent
 sys.path[:] = [p for p in sys.path if "site-packages" not in p]
 for module in pkgutil.walk_packages(edgekit_agent.__path__, "edgekit_agent."):
-    if module.name.rsplit(".")[-1] not in sys.argv[1:]:
+    if not set(module.name.split(".")[1:]) & set(sys.argv[1:]):
         importlib.import_module(module.name)
 """
-NEED_NUMPY = ["feeds", "benchmark", "accuracy", "health", "relative_error", "ort", "litert"]
+NEED_NUMPY = [
+    *("feeds", "benchmark", "accuracy", "health", "relative_error", "ort", "litert"),
+    *("scored_samples", "metrics", "postprocess"),
+]
 
 
 def interpreters():
