@@ -300,47 +300,70 @@ def _check_boxes(rows: Sequence[Floats], options: MetricOptions) -> None:
         ValueError: A row has another layout, or a number in it is out of range.
     """
     del options
-    labels: set[float] = set()
-    for row in rows:
-        if not row.size or not COUNT.accepts(row[:1]):
-            raise ValueError("a row does not begin with the number of its classes")
-        end = 1 + 2 * int(row[0])
-        if end > row.size or (row.size - end) % DETECTION_NUMBERS:
-            raise ValueError(f"a row has {row.size} values")
-        pairs = row[1:end].reshape(-1, 2)
-        found = row[end:].reshape(-1, DETECTION_NUMBERS)
-        ranges = ((LABEL, pairs[:, 0]), (COUNT_FROM_1, pairs[:, 1]), (_LABELS, found[:, 0]))
-        if not all(each.accepts(values) for each, values in ranges):
-            raise ValueError("a class or its number of targets is out of range")
-        if np.unique(pairs[:, 0]).size != len(pairs):
-            raise ValueError("a class occurs twice in a row")
-        hits, ignored = found[:, 2], found[:, 3]
-        if not (_BITS.accepts(hits) and _BITS.accepts(ignored)):
-            raise ValueError("the matches of a detection are out of range")
-        if (hits.astype(np.int64) & ignored.astype(np.int64)).any():
-            raise ValueError("a detection is both a match and ignored")
-        _check_matches(pairs, found)
-        labels.update(pairs[:, 0].tolist())
-    check_dense_size(len(rows), len(labels))
+    counts = np.array([row[0] if row.size else -1 for row in rows], np.float64)
+    if not COUNT.accepts(counts):
+        raise ValueError("a row does not begin with the number of its classes")
+    ends = 1 + 2 * counts
+    rest = np.array([row.size for row in rows]) - ends
+    if (rest < 0).any() or (rest % DETECTION_NUMBERS).any():
+        raise ValueError("a row has another number of values than its classes and detections")
+    pieces = [np.split(row, [1, int(end)]) for row, end in zip(rows, ends, strict=True)]
+    pairs = np.concatenate([np.zeros(0), *(piece[1] for piece in pieces)]).reshape(-1, 2)
+    found = np.concatenate([np.zeros(0), *(piece[2] for piece in pieces)])
+    found = found.reshape(-1, DETECTION_NUMBERS)
+    ranges = (
+        *((LABEL, pairs[:, 0]), (COUNT_FROM_1, pairs[:, 1]), (_LABELS, found[:, 0])),
+        *((_BITS, found[:, 2]), (_BITS, found[:, 3])),
+    )
+    if not all(each.accepts(values) for each, values in ranges):
+        raise ValueError("a class, its number of targets or a match is out of range")
+    check_dense_size(len(rows), np.unique(pairs[:, 0]).size)
+    images = np.arange(len(rows))
+    _check_matches(
+        _number_classes(np.repeat(images, counts.astype(np.int64)), pairs[:, 0]),
+        pairs[:, 1],
+        _number_classes(np.repeat(images, rest.astype(np.int64) // DETECTION_NUMBERS), found[:, 0]),
+        found[:, 2:].astype(np.int64),
+    )
 
 
-def _check_matches(pairs: Floats, found: Floats) -> None:
-    """Refuse more matches of a class at a threshold than it has targets, and too many detections.
+def _number_classes(images: Integers, classes: Floats) -> Integers:
+    """Return one number for each class of each image."""
+    return np.asarray(images * (1 << 33) + classes.astype(np.int64) + (1 << 32), np.int64)
+
+
+def _check_matches(labels: Integers, targets: Floats, classes: Integers, bits: Integers) -> None:
+    """Check that targets and matches of each class of each image fit together.
+
+    Args:
+        labels: Class and image of each count of targets.
+        targets: The counts.
+        classes: Class and image of each detection.
+        bits: Thresholds [detections, 2] at which it is a match, and is ignored.
 
     Raises:
-        ValueError: There are more.
+        ValueError: A class occurs twice, has more matches than targets or too many detections, or a
+            detection is both a match and ignored.
     """
-    order = np.argsort(found[:, 0], kind="stable")
-    classes, starts, counts = np.unique(found[order, 0], return_index=True, return_counts=True)
-    if counts.size == 0:
+    order = np.argsort(labels, kind="stable")
+    labels, targets = labels[order], targets[order]
+    if (np.diff(labels) == 0).any():
+        raise ValueError("a class occurs twice in a row")
+    if (bits[:, 0] & bits[:, 1]).any():
+        raise ValueError("a detection is both a match and ignored")
+    order = np.argsort(classes, kind="stable")
+    known, starts, counts = np.unique(classes[order], return_index=True, return_counts=True)
+    if not counts.size:
         return
     if counts.max() > MOST_DETECTIONS:
         raise ValueError(f"a class has {counts.max()} detections")
-    bits = 1 << np.arange(len(THRESHOLDS))
-    hits = (found[order, 2:3].astype(np.int64) & bits) > 0
-    matched = np.add.reduceat(hits.astype(np.int64), starts, axis=0).max(axis=1)
-    targets = dict(pairs.tolist())
-    if any(count > targets.get(label, 0) for label, count in zip(classes, matched, strict=True)):
+    hits = (bits[order, :1] >> np.arange(len(THRESHOLDS))) & 1
+    matched = np.add.reduceat(hits, starts, axis=0).max(axis=1)
+    places = np.searchsorted(labels, known)
+    there = np.isin(known, labels)
+    most = np.zeros(known.size)
+    most[there] = targets[places[there]]
+    if (matched > most).any():
         raise ValueError("a class has more matches than targets")
 
 
