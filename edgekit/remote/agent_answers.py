@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
+from edgekit.errors import DeviceError
 from edgekit.printable import escape_text
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
@@ -318,6 +319,20 @@ def _check_part(part: TallyPart, job: ScoreJob) -> None:
     _check(covered, f"a part of the result has samples {part.start} to {end}")
     _check(bool(part.tally.statistics), "a part of the result has no statistics")
     _check_tally(part.tally, job)
+
+
+def check_known_to_first(name: str, job: object) -> None:
+    """Check that an agent of protocol 1.0 knows all that a job asks for.
+
+    Raises:
+        DeviceError: it does not.
+    """
+    if isinstance(job, ScoreJob) and not _is_known_to_first(job):
+        raise DeviceError(
+            f"{name}: its agent of protocol 1.0 cannot score {job.metric} so",
+            hint="it knows top1, top5 and binary alone, without options and post-processing; "
+            "upgrade edgekit on the device",
+        )
 
 
 def _is_known_to_first(job: ScoreJob) -> bool:

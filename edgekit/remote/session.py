@@ -18,6 +18,7 @@ from edgekit.remote.agent_answers import (
     Bounds,
     LimitTracker,
     bounds_of,
+    check_known_to_first,
     find_greeting,
     parse_line,
     read_progress,
@@ -148,8 +149,11 @@ class Session:
         watch = LimitTracker(replace(bounds, total_s=min(bounds.total_s, total_s)), job)
         try:
             known = self._agent
+            if not self._agent_states_version:
+                check_known_to_first(self.name, job)
             answer = self._exchange(stream, job, payload, watch, silence_s, progress)
             if known is None and not self._agent_states_version and is_bad_job(answer):
+                check_known_to_first(self.name, job)
                 try:
                     answer = self._exchange(stream, job, payload, watch, silence_s, progress)
                 except DeviceError:

@@ -15,7 +15,7 @@ import pytest
 
 from edgekit.remote.agent_file import MAIN, AgentFile
 from edgekit_agent.protocol import PROTOCOL
-from tests.builders.projects import edgekit
+from tests.builders.projects import edgekit, write_tiny
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests" / "old"
@@ -107,6 +107,18 @@ def test_the_agent_of_version_0_1_gets_what_it_understands(brings):
     (facts,) = json.loads(edgekit("status", "local", "--json").out)
     assert facts["current"]["golden_samples"] == "canaries.npz"
     assert edgekit("bench", BUNDLE, "local").code in (0, 2)
+
+
+def test_the_agent_of_version_0_1_scores_top1_and_refuses_other_metrics(brings, tmp_path):
+    (agent,) = (OLD / "home" / "agent").glob("*.pyz")
+    brings(agent.read_bytes())
+    folder = write_tiny(tmp_path / "tiny", samples=40)
+    data = ("-C", folder, "--eval", folder / "eval.npz", "--json")
+    known = edgekit("bench", folder / "model.onnx", "local", *data, "--metric", "top1")
+    other = edgekit("bench", folder / "model.onnx", "local", *data, "--metric", "log-loss")
+    assert known.code == 0, known.err
+    assert other.code == 4, other.err
+    assert "agent of protocol 1.0 cannot score log-loss" in other.err
 
 
 @pytest.mark.parametrize(
