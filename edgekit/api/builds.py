@@ -63,7 +63,8 @@ def build(
         eval: Labeled samples on which every candidate is scored against the original.
         metric: A metric of ``list_metrics``, or ``module:function``.
         runtime: ``onnxruntime``, ``litert``, or ``auto`` for both.
-        max_drop: Largest accuracy drop allowed, in percentage points.
+        max_drop: Largest loss of the metric: percentage points of a share, percent of an error
+            of the original, else a number in its unit.
         recipe: A recipe, or its TOML file, instead of the search.
         steps: Passes to run in this order instead of the search, each a step or a text
             ``NAME[:KEY=VALUE,...]``.

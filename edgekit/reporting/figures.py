@@ -52,6 +52,8 @@ def format_size(count: int | None) -> str:
 
 def format_label(check: Check) -> str:
     """Return the name of a check in words."""
+    if check.metric and check.name not in LABELS:
+        return f"Loss of {check.metric}"
     stem, _, tail = check.name.rpartition("_")
     plain = stem if tail in _UNITS and stem else check.name
     return LABELS.get(check.name, plain.replace("_", " ").capitalize())

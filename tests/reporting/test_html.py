@@ -171,3 +171,15 @@ def test_every_timed_candidate_is_in_every_plot(tmp_path):
     assert text.count('class="rug"') == 4
     assert text.count('class="solid"') == 4
     assert not re.search(r'(cx|cy|x|y|width|d)="[^"]*(nan|inf)', text)
+
+
+def test_a_check_of_accuracy_is_called_by_the_name_of_its_metric(tmp_path):
+    lines = usual_lines()
+    checked = dataclasses.asdict(verdict(0.5, 0.04, 13_377))
+    for check in checked["checks"]:
+        if check["name"] == "accuracy_drop_points":
+            check.update(name="cer_loss_points", metric="cer")
+    lines[3]["verdict"] = checked
+    words, _, _ = page(build_folder(tmp_path, lines))
+
+    assert "Loss of cer points 1 0.5000" in words[: words.index("Candidates")]
