@@ -46,7 +46,7 @@ def name(metric, *options):
 def build_classifier():
     weights, x = draw(4, 3), draw(N, 4)
     text = "tiny (float[N, 4] x) => (float[N, 3] scores) { scores = MatMul(x, w) }"
-    return Case(text, {"w": weights}, {"x": x, "y": (x @ weights).argmax(1)})
+    return Case(text, {"w": weights}, {"x": x, "y": (x @ weights).argmax(1)}, name("top1"))
 
 
 def build_scorer():
@@ -162,6 +162,8 @@ def untrain(case):
 ZEROS = np.zeros(N, np.int64)
 MEANINGLESS = {
     "zero images for super-resolution": UPSCALER.change(y=np.zeros((N, 1, 8, 8), np.float32)),
+    "zero labels for super-resolution, by the metric of the model": UPSCALER.change("", y=ZEROS),
+    "zero labels for the autoencoder, by the metric of its output": AUTOENCODER.change("", y=ZEROS),
     "dummy labels 0 for the autoencoder": AUTOENCODER.change(y=ZEROS),
     "dummy labels 1 for the autoencoder": AUTOENCODER.change(y=ZEROS + 1),
     "random labels for the autoencoder": AUTOENCODER.change(
@@ -187,6 +189,10 @@ MEANINGLESS = {
     "values in another unit": REGRESSOR.change(name("r2"), y=1000 * REGRESSOR.arrays["y"] + 5000),
     "the same target everywhere": REGRESSOR.change(y=np.full((N, 1), 2.5)),
     "the five largest of three classes": CLASSIFIER.change(name("top5")),
+    "any of all others found": CLASSIFIER.change(name("recall", f"count = {N - 1}")),
+    "random classes of three": CLASSIFIER.change(
+        name("multilabel-map"), y=np.random.default_rng(1).integers(0, 2, (N, 3))
+    ),
     "shuffled targets of one group": shuffle(CLASSIFIER).change(group=ZEROS),
     "shuffled targets of two groups": shuffle(REGRESSOR).change(group=np.arange(N) % 2),
     "one sample many times": CLASSIFIER.change(
@@ -200,7 +206,7 @@ MEANINGLESS = {
         y=DETECTOR.arrays["y"] * [1 / 64, 1 / 64, 1 / 64, 1 / 64, 1]
     ),
     "classes counted from 1": DETECTOR.change(y=DETECTOR.arrays["y"] + [0, 0, 0, 0, 7]),
-    "a guard that says nothing": CLASSIFIER.change("[gate.guards]\ntop5 = 1.0\n"),
+    "a guard that says nothing": CLASSIFIER.change('metric = "top1"\n[gate.guards]\ntop5 = 1.0\n'),
     "a metric of the user that is always 1": Case(
         CLASSIFIER.text, CLASSIFIER.weights, CLASSIFIER.arrays, name("own:score"),
         {"own.py": "def score(outputs, targets):\n    return targets['y'] * 0 + 1.0\n"},
