@@ -180,7 +180,12 @@ def build(
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option("--max-drop", metavar="POINTS", min=0, help="Largest accuracy drop allowed."),
+        typer.Option(
+            "--max-drop",
+            metavar="LOSS",
+            min=0,
+            help="Largest loss of accuracy: points, or percent for errors.",
+        ),
     ] = None,
     recipe: Annotated[
         Path | None,

@@ -25,6 +25,9 @@ from edgekit.metrics.metric import Margin, Metric, Table
 from edgekit.metrics.slices import SliceComparison
 from edgekit_agent.scoring import MetricOptions
 
+# With more values than this in all rows, fewer resamples are drawn, but no less than so many.
+_MOST_VALUES, _FEWEST_RESAMPLES = 1_000_000, 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassValues:
@@ -135,7 +138,7 @@ def compare(
     elif metric.find_blocks:
         found = limit_by_jackknife(pair)
     else:
-        found = limit_by_bootstrap(pair, seed, resamples)
+        found = limit_by_bootstrap(pair, seed, _limit_resamples(resamples, pair))
     proven = found.is_reliable and found.worst <= pair.margin.value
     return Comparison(
         metric=metric.name,
@@ -155,6 +158,12 @@ def compare(
         won=counts[1] if counts else None,
         flips=counts[2] if counts else None,
     )
+
+
+def _limit_resamples(resamples: int, pair: PairedTables) -> int:
+    """Return the number of resamples, fewer for large tables, so that they take minutes at most."""
+    size = sum(row.size for row in pair.before.rows)
+    return min(resamples, max(_FEWEST_RESAMPLES, resamples * _MOST_VALUES // max(size, 1)))
 
 
 def _explain_undefined(pair: PairedTables, values: tuple[float, float]) -> Limits:

@@ -99,11 +99,13 @@ def test_images_are_decoded_to_the_channels_that_the_model_looks_at(workplace, c
     )
     onnx.save(made, workplace / "model.onnx")
     for name in ("calib", "eval"):
-        for label in range(channels):
+        for label in range(max(channels, 2)):
             folder = workplace / name / str(label)
             folder.mkdir(parents=True)
-            for i in range(3):
-                pixels = rng.integers(0, 255, (8, 8), np.uint8)
+            for i in range(6):
+                pixels = rng.integers(0, 60, (8, 8, 3), np.uint8)
+                bright = label if channels == 3 else slice(3 * label)  # one channel, or all
+                pixels[..., bright] += 190
                 image.fromarray(pixels).save(folder / f"{i}.png")
     (workplace / FILE_NAME).write_text(
         '[model]\npath = "model.onnx"\n[data]\ncalibration = "calib"\nevaluation = "eval"\n'

@@ -153,6 +153,13 @@ def test_wrong_answers_name_what_was_returned(load, answer, told):
     assert refused.value.exit_code == 2
 
 
+def test_a_wrong_name_is_answered_with_the_names_that_there_are(load):
+    metric = load("def error(outputs, targets):\n    return outputs['b']\n")
+    with pytest.raises(UserError) as refused:
+        metric.code.compute_values([{"a": np.array(1)}] * 2, [{"y": np.array(1)}] * 2)
+    assert refused.value.hint == "outputs: a; targets: y"
+
+
 def test_arrays_of_different_shapes_are_a_list(load):
     metric = load("def error(outputs, targets):\n    return [len(a) for a in outputs['a']]\n")
     samples = [{"a": np.zeros((2, 4))}, {"a": np.zeros((0, 4))}]

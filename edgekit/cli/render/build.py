@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from edgekit.bundle.layer_report import encode_layers
 from edgekit.bundle.manifest import StorageVariant, get_release_name
@@ -57,10 +58,13 @@ def _iter_detail_lines(compared: Comparison | None) -> Iterator[str]:
     if compared is None:
         return
     scale = 100 if compared.unit == "points" else 1
-    worst = [c for c in compared.classes if c.before != c.after][:_WORST]
+    # The largest loss comes first, and classes that gain come last.
+    losing = takewhile(lambda c: c.before != c.after, compared.classes)
+    worst = list(losing)[:_WORST]
     if worst:
         shown = (f"{c.number}: {scale * c.before:.2f} -> {scale * c.after:.2f}" for c in worst)
-        yield f"  {compared.metric} of the classes that changed most: {', '.join(shown)}"
+        what = f"{compared.metric} of the classes that changed, the largest loss first"
+        yield f"  {what}: {', '.join(shown)}"
     found = [(name, each) for name, each in compared.slices.items() if each.drop is not None]
     for name, each in sorted(found, key=lambda item: -(item[1].drop or 0.0))[:_WORST]:
         between = f" [{each.interval[0]:.2f}, {each.interval[1]:.2f}]" if each.interval else ""

@@ -84,7 +84,9 @@ class UserCode:
             with search_modules_in(self.folder.resolve()):
                 return function(*args)
         except (Exception, SystemExit) as error:
-            raise build_user_code_error(self.name, self.folder, error) from error
+            found = build_user_code_error(self.name, self.folder, error)
+            found.hint = found.hint or _list_arrays(args)
+            raise found from error
 
     def _check_values(self, answer: object, n: int, first: int) -> NDArray[np.float64]:
         values = _to_numbers(answer)
@@ -113,6 +115,13 @@ def stack_samples(samples: Sequence[Sample]) -> Batch:
         is_equal = all(array.shape == arrays[0].shape for array in arrays)
         found[name] = np.stack(arrays) if is_equal else arrays
     return found
+
+
+def _list_arrays(args: Sequence[object]) -> str:
+    """Return the names of the arrays that the user's code got, if it got any."""
+    named = zip(("outputs", "targets"), args[-2:], strict=False)
+    given = [(what, names) for what, names in named if isinstance(names, dict)]
+    return "; ".join(f"{what}: {', '.join(map(str, names))}" for what, names in given)
 
 
 def _to_numbers(answer: object) -> NDArray[np.float64] | None:

@@ -55,6 +55,13 @@ def _read_images(
     sample: ScoredSample, options: MetricOptions, metric: str
 ) -> Tuple[Floats, Floats]:
     output, target = read_value_pair(sample, options, metric)
+    if target.ndim < 2:
+        raise AgentError(
+            "bad_job",
+            f"metric {metric} needs images, but target {sample.number} has shape "
+            f"{list(target.shape)}",
+            hint="use mae or rmse for single values",
+        )
     if not options.data_range > 0:
         raise AgentError("bad_job", f"metric {metric}: data_range must be positive")
     spread = float(target.max() - target.min())
