@@ -284,7 +284,7 @@ def test_targets_that_say_nothing_end_with_3(what, tmp_path):
 
 def test_a_constant_output_without_labels_ends_with_3(tmp_path):
     case = zero(CLASSIFIER)
-    done = build(tmp_path, replace(case, arrays={"x": case.arrays["x"]}))
+    done = build(tmp_path, replace(case, arrays={"x": case.arrays["x"]}, settings=""))
     assert done.code == 3, done
     assert all("meaningless" in each for each in get_outcomes(done))
 
