@@ -240,7 +240,7 @@ def _use_data(path: Path, rng: Random) -> None:
         folder=path.parent,
         cache=path.parent,
         settings=None,
-        labeled=rng.random() < 0.5,
+        targets=rng.choice(("required", "optional", "none")),
     )
 
 

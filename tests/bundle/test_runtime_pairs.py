@@ -15,7 +15,7 @@ PRUNED = (build_step(Clean()), build_step(PruneChannels(remove=0.4)), STATIC[1])
 
 
 def side(method, form, ms=None):
-    return PairSide(method=method, format=form, p50_ms=ms, drop_points=None)
+    return PairSide(method=method, format=form, p50_ms=ms, drop=None)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_push_status_rollback_and_bench_from_an_empty_device_on(bundle, workplac
     manifest = json.loads((bundle / "manifest.json").read_text())
     figures = manifest["measurements"][0]
     name = manifest["recipe"]["name"]
-    counts = f"({figures['correct']}/{figures['n']}) (top1, host, drop +0.00)"
+    counts = f"({figures['correct']}/{figures['n']}) (top1, host, drop +0.00 points)"
     right = f"accuracy {100 * figures['correct'] / figures['n']:.2f} % {counts}"
     installed = back["current"]["installed_at"]
     for part in (f"serves {pushed['release']} (", f", {name}, {right}, ", f"installed {installed}"):

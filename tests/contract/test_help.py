@@ -16,6 +16,7 @@ COMMANDS = [
     "build",
     "apply",
     "passes",
+    "metrics",
     "push",
     "bench",
     "rollback",

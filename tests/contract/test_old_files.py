@@ -7,6 +7,7 @@ import platform
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgekit.bundle.bundle_file import open_bundle
@@ -130,6 +131,11 @@ def rebuilt(device, tmp_path):
     (project / "edgekit.toml").write_text(
         (project / "edgekit.toml").read_text().partition("[release]")[0]
     )
+    # A fifth of its evaluation samples are for calibration too, which was only noted then.
+    seen = {row.tobytes() for row in np.load(project / "calib.npz")["x"]}
+    arrays = dict(np.load(project / "eval.npz"))
+    new = np.array([row.tobytes() not in seen for row in arrays["x"]])
+    np.savez(project / "eval.npz", **{name: rows[new] for name, rows in arrays.items()})
     out = copy_old("plain", tmp_path / "plain")
     done = edgekit(
         "build", "-C", project, "--recipe", project / "recipe.toml", "--out", out,

@@ -161,6 +161,8 @@ def test_a_recipe_that_ends_in_a_file_the_device_does_not_run_is_refused(tiny):
 def test_a_build_with_another_constant_makes_another_tflite_file(workplace):
     project = write_tiny(workplace / "tiny", samples=300)
     onnx.save(model_by_rate(), project / "model.onnx")
+    # The labels are those of another model: without them the original's outputs count.
+    np.savez(project / "eval.npz", x=np.load(project / "eval.npz")["x"])
     settings = (project / "edgekit.toml").read_text()
     for rate in (16000, 8000):
         constant = f"\n[model.inputs.sr]\nconstant = {rate}\n"
