@@ -67,7 +67,8 @@ def run(path, x):
     ids=["minus-one", "zero", "least", "space", "names", "huge-inside"],
 )
 def test_a_size_of_zero_or_less_is_free_for_every_pass(tmp_path, sizes, settings):
-    path, out = state_sizes(tmp_path, sizes), tmp_path / "out"
+    suffix = ".tflite" if isinstance(settings, ToTflite) else ".onnx"
+    path, out = state_sizes(tmp_path, sizes), tmp_path / f"out{suffix}"
     apply(
         build_step(settings),
         path,
