@@ -143,7 +143,7 @@ def compare(name: str, entry: dict[str, Any], options: argparse.Namespace) -> st
         folder=folder,
         cache=folder / "cache",
         settings=data.preprocess,
-        labeled=True,
+        targets="required",
     )
     samples, labels = feeds(split, folder / "clean.onnx")
     files = {f"ort {kind}": folder / f"{kind}.onnx" for kind in ("clean", "int8")}

@@ -30,13 +30,13 @@ def row(name: str, bits: float, original: dict[str, Any], made: dict[str, Any]) 
     """Format a line of the table."""
     before = original["measurements"][0]
     after, compared = made["measurements"][0], made["comparison"]
-    low, high = compared["interval_points"]
+    low, high = compared["interval"]
     was, now = (100 * m["correct"] / m["n"] for m in (before, after))
     smaller = before["model_bytes"] / after["transfer_bytes"]
     speed = after["latency"]["quiet_p50_ms"] / before["latency"]["quiet_p50_ms"]
     return (
         f"| {name} | {bits:g} | {after['model_bytes']} | {after['transfer_bytes']} "
-        f"| {smaller:.2f} | {was:.2f} -> {now:.2f} ({compared['drop_points']:+.2f} "
+        f"| {smaller:.2f} | {was:.2f} -> {now:.2f} ({compared['drop']:+.2f} "
         f"[{low:.2f}, {high:.2f}]) | {speed:.2f} | {_costly(made['layers'])} |"
     )
 

@@ -58,7 +58,7 @@ def row(name: str, keep: float, way: str, model: Path, made: Path, facts: dict[s
     before = found["original"]["measurements"][0]
     thin = next(c for n, c in found.items() if n != "original")
     after, compared = thin["measurements"][0], thin["comparison"]
-    low, high = compared["interval_points"]
+    low, high = compared["interval"]
     was, now = (100 * m["correct"] / m["n"] for m in (before, after))
     speed = after["latency"]["quiet_p50_ms"] / before["latency"]["quiet_p50_ms"]
     costs = [compute_cost(load(path), {}) for path in (model, made)]
@@ -68,7 +68,7 @@ def row(name: str, keep: float, way: str, model: Path, made: Path, facts: dict[s
     return (
         f"| {name} | {keep:g} | {way} | {parameters:.2f} | {macs:.2f} | {speed:.2f} "
         f"| {100 - 100 * compared['flips'] / compared['n']:.2f} "
-        f"| {was:.2f} -> {now:.2f} ({compared['drop_points']:+.2f} [{low:.2f}, {high:.2f}]) |"
+        f"| {was:.2f} -> {now:.2f} ({compared['drop']:+.2f} [{low:.2f}, {high:.2f}]) |"
     )
 
 

@@ -98,12 +98,12 @@ def row(name: str, facts: dict[str, Any]) -> str:
     chosen = candidates[facts["chosen"] or facts["nearest"]]
     after = chosen["measurements"][0]
     compared = chosen["comparison"]
-    low, high = compared["interval_points"]
+    low, high = compared["interval"]
     was, now = (100 * m["correct"] / m["n"] for m in (before, after))
     return (
         f"| {name} | {chosen['name'] if facts['chosen'] else 'none'} "
         f"| {after['model_bytes'] / before['model_bytes']:.3f} "
-        f"| {was:.2f} -> {now:.2f} ({compared['drop_points']:+.2f} [{low:.2f}, {high:.2f}]) "
+        f"| {was:.2f} -> {now:.2f} ({compared['drop']:+.2f} [{low:.2f}, {high:.2f}]) "
         f"| {after['latency']['quiet_p50_ms'] / before['latency']['quiet_p50_ms']:.2f} |"
     )
 

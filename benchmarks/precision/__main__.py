@@ -52,7 +52,7 @@ def open_split(folder: Path, model: Model, split: str) -> Dataset:
         folder=folder,
         cache=folder / "cache",
         settings=data.preprocess,
-        labeled=split == "evaluation",
+        targets="required" if split == "evaluation" else "none",
     )
 
 

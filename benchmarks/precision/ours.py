@@ -55,7 +55,7 @@ def main() -> None:
         folder=folder,
         cache=target.parent / "cache",
         settings=project.data.preprocess,
-        labeled=False,
+        targets="none",
     )
     for step in steps:
         scratch = work / step.name
