@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.metrics.classification import prepare_hits
 from edgekit.metrics.metric import (
     Aggregate,
     Floats,
@@ -12,6 +11,7 @@ from edgekit.metrics.metric import (
     Metric,
     Table,
     TargetReader,
+    prepare_first_mean,
 )
 from edgekit.metrics.row_checks import ANY, FLAG, LABEL, POSITIVE, check_columns
 from edgekit_agent.scoring import MetricOptions
@@ -103,7 +103,7 @@ METRICS = (
         name="agreement",
         title="agreement with the original",
         target="none: the outputs of the original are the targets",
-        prepare=prepare_hits,
+        prepare=prepare_first_mean,
         compute_trivial=compute_most_common_place,
         is_proportion=True,
         check_rows=check_columns(FLAG, LABEL),

@@ -12,6 +12,7 @@ from edgekit.metrics.metric import (
     Metric,
     Table,
     TargetReader,
+    prepare_first_mean,
 )
 from edgekit.metrics.row_checks import CLASS, FLAG, LABEL, check_columns
 from edgekit.metrics.rows import (
@@ -23,18 +24,6 @@ from edgekit.metrics.rows import (
     sum_classes,
 )
 from edgekit_agent.scoring import MetricOptions
-
-
-def prepare_hits(table: Table, options: MetricOptions) -> Aggregate:
-    """Return the share of samples whose first number is 1."""
-    del options
-    hits = table.stack()[:, 0]
-
-    def compute(weights: Floats) -> Floats:
-        shares: Floats = weights @ hits / weights.sum(axis=1)
-        return shares
-
-    return compute
 
 
 def compute_largest_share(read: TargetReader, options: MetricOptions) -> float | None:
@@ -99,7 +88,7 @@ METRICS = (
         name="top1",
         title="accuracy",
         target="the class, one integer",
-        prepare=prepare_hits,
+        prepare=prepare_first_mean,
         compute_trivial=compute_largest_share,
         is_proportion=True,
         check_rows=check_columns(FLAG, LABEL),
@@ -108,7 +97,7 @@ METRICS = (
         name="top5",
         title="top-5 accuracy",
         target="the class, one integer",
-        prepare=prepare_hits,
+        prepare=prepare_first_mean,
         compute_trivial=compute_five_largest_shares,
         is_proportion=True,
         check_rows=check_columns(FLAG, LABEL),
@@ -117,7 +106,7 @@ METRICS = (
         name="binary",
         title="accuracy",
         target="0 or 1",
-        prepare=prepare_hits,
+        prepare=prepare_first_mean,
         compute_trivial=compute_largest_share,
         is_proportion=True,
         check_rows=check_columns(FLAG, FLAG),

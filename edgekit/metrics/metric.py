@@ -110,6 +110,17 @@ class Metric:
         return float(self.prepare(table, options)(np.ones((1, table.n)))[0])
 
 
+def aggregate_mean(values: Floats) -> Aggregate:
+    """Return the function that computes the weighted mean of one value for each sample."""
+    return lambda weights: np.asarray(weights @ values / weights.sum(axis=1))
+
+
+def prepare_first_mean(table: Table, options: MetricOptions) -> Aggregate:
+    """Return the mean of the first number of each row."""
+    del options
+    return aggregate_mean(np.array([row[0] for row in table.rows]))
+
+
 def aggregate_sums(
     compute: Callable[[Floats], Floats],
 ) -> Callable[[Table, MetricOptions], Aggregate]:

@@ -20,6 +20,7 @@ from edgekit.metrics.metric import (
     Table,
     TargetReader,
     aggregate_sums,
+    prepare_first_mean,
 )
 from edgekit.metrics.row_checks import ANY, COSINE, COUNT_FROM_1, POSITIVE, check_columns
 from edgekit.metrics.rows import divide
@@ -64,13 +65,6 @@ def prepare_r2(table: Table, options: MetricOptions) -> Aggregate:
         return np.asarray((1 - divide(weights @ errors, around_mean)).mean(axis=1))
 
     return compute
-
-
-def prepare_first_mean(table: Table, options: MetricOptions) -> Aggregate:
-    """Return the mean of the first number of each row."""
-    del options
-    values = table.stack()[:, 0]
-    return lambda weights: np.asarray(weights @ values / weights.sum(axis=1))
 
 
 def compute_median_error(read: TargetReader, options: MetricOptions) -> float | None:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.metrics.constant_predictors import broadcast_to_target, evaluate_predictor, fit_mean
-from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table, TargetReader
-from edgekit.metrics.regression import prepare_first_mean
+from edgekit.metrics.metric import (
+    Aggregate,
+    Floats,
+    Margin,
+    Metric,
+    Table,
+    TargetReader,
+    prepare_first_mean,
+)
 from edgekit.metrics.row_checks import COSINE, POSITIVE, check_columns
 from edgekit_agent.scoring import MetricOptions
 

@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from edgekit.config.entry_points import find_member, import_module, search_modules_in
 from edgekit.errors import UserError
-from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table, TargetReader
+from edgekit.metrics.metric import (
+    Aggregate,
+    Floats,
+    Margin,
+    Metric,
+    Table,
+    TargetReader,
+    aggregate_mean,
+    prepare_first_mean,
+)
 from edgekit.metrics.user_code.calls import UserCode
 from edgekit.metrics.user_code.sources import find_sources
 from edgekit_agent.scoring import MetricOptions
@@ -156,7 +165,7 @@ def _build_metric(code: UserCode) -> Metric:
     return Metric(
         name=code.name,
         title=attributes.read_title(),
-        prepare=_prepare_mean if by_sample else _prepare_known_values,
+        prepare=prepare_first_mean if by_sample else _prepare_known_values,
         compute_trivial=_compute_no_trivial,
         higher_is_better=attributes.read_direction(),
         is_share=is_share,
@@ -223,25 +232,11 @@ def _compute_no_trivial(read: TargetReader, options: MetricOptions) -> None:
     """Return ``None``: nothing is known of the best constant answer."""
 
 
-def _prepare_mean(table: Table, options: MetricOptions) -> Aggregate:
-    """Return the mean of the values of the samples."""
-    del options
-    return _aggregate_mean(np.array([row[0] for row in table.rows]))
-
-
 def _prepare_mismatched_mean(table: Table) -> Aggregate | None:
     """Return the mean of the values with the targets of other samples, if all are known."""
     if any(row.size < 2 for row in table.rows):
         return None
-    return _aggregate_mean(table.stack()[:, 1])
-
-
-def _aggregate_mean(values: Floats) -> Aggregate:
-    def compute(weights: Floats) -> Floats:
-        means: Floats = weights @ values / weights.sum(axis=1)
-        return means
-
-    return compute
+    return aggregate_mean(table.stack()[:, 1])
 
 
 # ---------------------------------------------------------------- values of all samples together

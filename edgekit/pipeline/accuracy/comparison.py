@@ -9,7 +9,7 @@ from edgekit.data.dataset import Dataset
 from edgekit.errors import DeviceError
 from edgekit.metrics.comparison import ClassValues, Comparison, compare
 from edgekit.metrics.meaningless import find_meaningless
-from edgekit.metrics.metric import Margin, Metric
+from edgekit.metrics.metric import Margin, Metric, Table
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.slices import compare_slices
 from edgekit.pipeline.accuracy.tallies import Scoring, drop_unscored, read_table
@@ -45,7 +45,6 @@ def compare_tallies(
         EdgekitError: The tallies are of different samples or metrics.
         DeviceError: The candidate was scored on other samples than the original.
     """
-    _check_same_samples(reference, candidate, scoring)
     first, *guards = (
         replace(
             _compare(
@@ -65,17 +64,14 @@ def compare_tallies(
     return replace(first, guards=tuple(guards))
 
 
-def _check_same_samples(reference: Tally, candidate: Tally, scoring: Scoring) -> None:
+def _check_same_samples(name: str, reference: Table, candidate: Table) -> None:
     """Check that a device left out the same samples as this machine, which the targets decide."""
-    for name in scoring.names:
-        before, after = (
-            [row.size > 0 for row in read_table(each, name).rows] for each in (reference, candidate)
+    before, after = ([row.size > 0 for row in each.rows] for each in (reference, candidate))
+    if before != after:
+        raise DeviceError(
+            f"invalid answer of the agent: {name}: {sum(after)} samples have a statistic, "
+            f"{sum(before)} have one on this machine, or they are others"
         )
-        if before != after:
-            raise DeviceError(
-                f"invalid answer of the agent: {name}: {sum(after)} samples have a statistic, "
-                f"{sum(before)} have one on this machine, or they are others"
-            )
 
 
 @lru_cache(maxsize=512)
@@ -89,10 +85,14 @@ def _compare(
     same_model: bool,
     seed: int,
 ) -> Comparison:
+    before, after = (
+        read_table(tally, job.name, evaluation.groups) for tally in (reference, candidate)
+    )
+    _check_same_samples(job.name, before, after)
     return compare(
         metric,
-        read_table(reference, job.name, evaluation.groups),
-        read_table(candidate, job.name, evaluation.groups),
+        before,
+        after,
         options=job.options,
         margin=margin,
         same_model=same_model,

@@ -107,10 +107,11 @@ def _compare_with_outputs(
     options = project.data.metric_options.to_options(project.data.output)
     name = project.data.output or model.signature.outputs[0].name
     column = next((c for c in found.samples.targets if c.name == name), None)
-    names = [asked] if asked else ["output-cosine", "output-rms"]
-    if column is not None and asked in (None, "agreement") and has_class_scores(column):
+    if asked in ("output-cosine", "output-rms"):
+        names = [asked]
+    elif column is not None and has_class_scores(column):
         names = ["agreement"]
-    elif asked == "agreement":
+    else:  # there are no classes to agree on
         names = ["output-cosine", "output-rms"]
     guards = [g for g in project.gate.guards if g not in names]
     for guard in guards:

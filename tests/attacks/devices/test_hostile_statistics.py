@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from edgekit.data.dataset import Dataset
 from edgekit.errors import DeviceError, ExitCode
 from edgekit.metrics.registry import get_metric, list_metrics
 from edgekit.pipeline.accuracy.comparison import compare_tallies
@@ -319,7 +320,8 @@ def test_samples_that_are_left_out_must_be_those_of_the_original():
     with pytest.raises(DeviceError, match="invalid answer"):
         compare_tallies(
             before, after, scoring=Scoring(metrics=(job,)),
-            margins=(get_metric("log-loss").margin,), evaluation=None,
+            margins=(get_metric("log-loss").margin,),
+            evaluation=Dataset(source="eval.npz", samples=Samples(()), count=3, digest=""),
         )  # fmt: skip
 
 
