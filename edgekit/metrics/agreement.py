@@ -106,6 +106,7 @@ METRICS = (
         prepare=prepare_first_mean,
         compute_trivial=compute_most_common_place,
         is_proportion=True,
+        compares_outputs=True,
         check_rows=check_columns(FLAG, LABEL),
     ),
     Metric(
@@ -114,6 +115,7 @@ METRICS = (
         target="none: the outputs of the original are the targets",
         prepare=prepare_cosine,
         compute_trivial=compute_mean_cosine,
+        compares_outputs=True,
         check_rows=check_columns(POSITIVE, POSITIVE, ANY, layout="rows", have_equal_sizes=True),
     ),
     Metric(
@@ -124,6 +126,7 @@ METRICS = (
         compute_trivial=compute_mean_rms,
         higher_is_better=False,
         margin=Margin(value=10.0),
+        compares_outputs=True,
         check_rows=check_columns(POSITIVE, POSITIVE, layout="rows", have_equal_sizes=True),
     ),
 )

@@ -118,6 +118,7 @@ METRICS = (
         prepare=prepare_macro_f1,
         compute_trivial=compute_trivial_macro_f1,
         compute_classes=compute_class_f1,
+        reads_probabilities=True,
         check_rows=check_columns(CLASS, CLASS, layout="columns", may_be_empty=True),
     ),
 )

@@ -88,6 +88,10 @@ class Metric:
         code: Function or class of the user that computes the metric on this machine, from the
             outputs of the samples.
         check_rows: Checks the rows of a device; ``None`` = every row is taken.
+        compares_outputs: Whether the targets are the outputs of the original, so that it needs no
+            labels.
+        reads_probabilities: Whether it depends on whether scores are logits or probabilities, as
+            the option ``logits`` tells.
     """
 
     name: str
@@ -104,6 +108,8 @@ class Metric:
     prepare_mismatched: Callable[[Table], Aggregate | None] | None = None
     code: UserCode | None = None
     check_rows: CheckRows | None = None
+    compares_outputs: bool = False
+    reads_probabilities: bool = False
 
     def compute_value(self, table: Table, options: MetricOptions) -> float:
         """Compute the value of all samples."""

@@ -116,6 +116,7 @@ METRICS = (
         prepare=_average(prepare_average_precision),
         compute_trivial=compute_prevalence,
         compute_classes=_list_classes(prepare_average_precision),
+        reads_probabilities=True,
         check_rows=check_columns(_PRESENCE, ANY, layout="columns", have_equal_sizes=True),
     ),
     Metric(
@@ -125,6 +126,7 @@ METRICS = (
         prepare=_average(prepare_f1),
         compute_trivial=compute_constant_f1,
         compute_classes=_list_classes(prepare_f1),
+        reads_probabilities=True,
         check_rows=check_columns(_PRESENCE, FLAG, layout="columns", have_equal_sizes=True),
     ),
 )

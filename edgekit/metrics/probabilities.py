@@ -52,6 +52,7 @@ METRICS = (
         higher_is_better=False,
         is_share=False,
         margin=Margin(value=1.0, relative=True),
+        reads_probabilities=True,
         check_rows=check_columns(NOT_NEGATIVE, COUNT_FROM_1, may_be_empty=True),
     ),
     Metric(
@@ -61,6 +62,7 @@ METRICS = (
         prepare=aggregate_sums(compute_calibration_error),
         compute_trivial=compute_no_calibration,
         higher_is_better=False,
+        reads_probabilities=True,
         check_rows=check_columns(
             COUNT_FROM_1, *[ANY] * BINS, may_be_empty=True, relation=_are_gaps_possible
         ),

@@ -95,6 +95,7 @@ METRICS = (
         target="0 or 1, or one of them for each frame",
         prepare=prepare_frame_auc,
         compute_trivial=compute_half,
+        reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
     ),
     Metric(
@@ -104,6 +105,7 @@ METRICS = (
         prepare=prepare_frame_eer,
         compute_trivial=compute_half,
         higher_is_better=False,
+        reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
     ),
     Metric(

@@ -30,7 +30,6 @@ from edgekit.data.readers import read_table
 from edgekit.errors import DeviceError, UserError
 from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
-from edgekit.pipeline.accuracy.evaluation_split import WITHOUT_LABELS
 from edgekit.pipeline.accuracy.metric_choice import choose_scoring
 from edgekit.pipeline.accuracy.output_kind import resolve_logits
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
@@ -316,7 +315,7 @@ def _choose_bundle_scoring(manifest: Manifest, metric: str | None, folder: Path 
     options = manifest.metric_options.to_options(manifest.output)
     names = (metric,) if metric else (manifest.metric, *manifest.guards)
     if folder is not None:
-        if names[0] in ("", *WITHOUT_LABELS):
+        if not names[0] or get_metric(names[0], folder).compares_outputs:
             measured = f"its candidates were judged by {names[0]}" if names[0] else "it has none"
             raise UserError(
                 f"--eval: the bundle has no metric of labeled samples: {measured}",

@@ -18,15 +18,13 @@ from edgekit.data.original_outputs import add_original_outputs
 from edgekit.errors import UserError
 from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
-from edgekit.pipeline.accuracy.metric_choice import choose_scoring
+from edgekit.pipeline.accuracy.metric_choice import check_names, choose_scoring
 from edgekit.pipeline.accuracy.output_kind import has_class_scores, resolve_logits
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.proposals.missing_settings import complete_project
 from edgekit.progress import Tick
 from edgekit_agent.scoring import MetricJob
 
-# Metrics whose targets are the outputs of the original.
-WITHOUT_LABELS = ("agreement", "output-cosine", "output-rms")
 # Largest share of evaluation samples that may be calibration samples too.
 _MOST_SHARED = 0.01
 
@@ -79,8 +77,10 @@ def prepare_evaluation(
             f"all rows of {dataset.source} are steps of one sequence, and nothing can be proven by "
             "one: give several, numbered by an array 'sequence'",
         )
+    check_names(project, metric, folder)
     asked = metric or project.data.metric
-    if asked in WITHOUT_LABELS or not dataset.samples.get_targets():
+    needs_labels = asked is None or not get_metric(asked, folder).compares_outputs
+    if not needs_labels or not dataset.samples.get_targets():
         found = _compare_with_outputs(dataset, model, project, asked, store, tick)
         return replace(found, notes=(*notes, *found.notes))
     completed = complete_project(project, model, dataset, folder=folder, metric=metric, tick=tick)
@@ -96,8 +96,7 @@ def _compare_with_outputs(
     dataset: Dataset, model: Model, project: Project, asked: str | None, store: Store, tick: Tick
 ) -> Evaluation:
     """Return the samples with the outputs of the original as targets."""
-    if asked is not None and asked not in WITHOUT_LABELS:
-        get_metric(asked)
+    if asked is not None and not get_metric(asked).compares_outputs:
         raise UserError(
             f"{dataset.source}: metric {asked} needs targets, and there is no array 'y'",
             hint="add an array 'y' with the target of each sample, or use metric agreement, which "
@@ -107,7 +106,7 @@ def _compare_with_outputs(
     options = project.data.metric_options.to_options(project.data.output)
     name = project.data.output or model.signature.outputs[0].name
     column = next((c for c in found.samples.targets if c.name == name), None)
-    if asked in ("output-cosine", "output-rms"):
+    if asked not in (None, "agreement"):
         names = [asked]
     elif column is not None and has_class_scores(column):
         names = ["agreement"]
@@ -115,7 +114,7 @@ def _compare_with_outputs(
         names = ["output-cosine", "output-rms"]
     guards = [g for g in project.gate.guards if g not in names]
     for guard in guards:
-        if guard not in WITHOUT_LABELS:
+        if not get_metric(guard).compares_outputs:
             raise UserError(
                 f"edgekit.toml: gate.guards: {guard} compares with targets, but {names[0]} with "
                 "the outputs of the original",

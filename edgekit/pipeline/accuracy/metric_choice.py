@@ -46,7 +46,7 @@ def choose_scoring(
             hint="set its limit with [gate] max_drop",
         )
     options = data.metric_options.to_options(data.output)
-    _check_names(project, metric, folder)
+    check_names(project, metric, folder)
     names = (name, *project.gate.guards)
     jobs = tuple(MetricJob(get_metric(each, folder).name, options) for each in names)
     size = _find_image_size(model.signature)
@@ -85,7 +85,7 @@ def choose_margins(
     return (_replace_value(gated, wanted), *guards)
 
 
-def _check_names(project: Project, asked: str | None, folder: Path) -> None:
+def check_names(project: Project, asked: str | None, folder: Path) -> None:
     """Check the metrics that edgekit.toml names; a metric of the request replaces the first.
 
     Raises:

@@ -11,6 +11,7 @@ from edgekit.config.profile import get_runtime
 from edgekit.config.project import Project
 from edgekit.data.dataset import Dataset
 from edgekit.errors import UserError
+from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.progress import Tick
@@ -20,8 +21,6 @@ from edgekit_agent.measure.scored_samples import select_output
 from edgekit_agent.runtimes import import_runtime
 from edgekit_agent.samples import Column
 
-# Metrics that need to know whether an output holds logits or probabilities.
-_BY_PROBABILITY = ("log-loss", "ece", "multilabel-f1", "multilabel-map", "macro-f1", "auc", "eer")
 _SAMPLES = 32
 _TOLERANCE = 1e-3
 _FEWEST_CLASSES = 2
@@ -53,7 +52,7 @@ def resolve_logits(
     """
     if project.data.metric_options.logits is not None or scoring.postprocess is not None:
         return scoring
-    if not set(scoring.names) & set(_BY_PROBABILITY):
+    if not any(get_metric(name).reads_probabilities for name in scoring.names):
         return scoring
     tick("looking at the outputs", 0, 0)
     logits = not _are_probabilities(_read_rows(model, dataset, project.data.output))
