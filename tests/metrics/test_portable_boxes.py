@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ import pytest
 from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.postprocess import postprocess
 from edgekit_agent.scoring import MetricOptions, Postprocess
+from tests.builders.metrics.plain_numpy import compute_plain_digests
 from tests.metrics.test_portable_rows import make_integers
 
 # Digests of boxes, scores, classes and row; numpy 1.26 computed the same on aarch64.
@@ -57,16 +55,5 @@ def test_boxes_have_the_bits_of_every_processor(kind):
 
 
 def test_boxes_do_not_depend_on_the_instructions_that_numpy_chooses():
-    core = np._core._multiarray_umath
-    chosen = [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
-    if not chosen:
-        pytest.skip("numpy uses no other instructions on this processor than on all of its kind")
-    code = "from tests.metrics.test_portable_boxes import *; print(*map(compute_digest, DIGESTS))"
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(chosen)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.split() == list(DIGESTS.values())
+    found = compute_plain_digests("tests.metrics.test_portable_boxes")
+    assert found == list(DIGESTS.values())
