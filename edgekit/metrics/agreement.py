@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekit.metrics.answers import PLACE_OF_ORIGINAL, VALUES_OF_ORIGINAL
 from edgekit.metrics.metric import (
     Aggregate,
     Floats,
@@ -11,6 +12,7 @@ from edgekit.metrics.metric import (
     Metric,
     Table,
     TargetReader,
+    build_sums_value,
     prepare_first_mean,
 )
 from edgekit.metrics.row_checks import ANY, FLAG, LABEL, POSITIVE, check_columns
@@ -21,32 +23,34 @@ def prepare_cosine(table: Table, options: MetricOptions) -> Aggregate:
     """Return the cosine of outputs and originals, of the output where it is smallest."""
     del options
     rows = table.stack()
+    return lambda weights: _compute_cosines(weights @ rows)
 
-    def compute(weights: Floats) -> Floats:
-        sums = (weights @ rows).reshape(len(weights), -1, 3)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cosines = sums[..., 2] / np.sqrt(sums[..., 0] * sums[..., 1])
-        # Two outputs of zeros are equal; a single one of zeros has nothing of the other.
-        silent = (sums[..., 0] == 0) & (sums[..., 1] == 0)
-        worst: Floats = np.where(silent, 1.0, np.nan_to_num(cosines)).min(axis=1)
-        return worst
 
-    return compute
+def _compute_cosines(rows: Floats) -> Floats:
+    """Return the smallest cosine of each row of sums."""
+    sums = rows.reshape(len(rows), -1, 3)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = sums[..., 2] / np.sqrt(sums[..., 0] * sums[..., 1])
+    # Two outputs of zeros are equal; a single one of zeros has nothing of the other.
+    silent = (sums[..., 0] == 0) & (sums[..., 1] == 0)
+    worst: Floats = np.where(silent, 1.0, np.nan_to_num(cosines)).min(axis=1)
+    return worst
 
 
 def prepare_rms(table: Table, options: MetricOptions) -> Aggregate:
     """Return the root of the mean square difference relative to that of the original, the worst."""
     del options
     rows = table.stack()
+    return lambda weights: _compute_errors(weights @ rows)
 
-    def compute(weights: Floats) -> Floats:
-        sums = (weights @ rows).reshape(len(weights), -1, 2)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            errors = np.sqrt(sums[..., 0] / sums[..., 1])
-        worst: Floats = np.where(sums[..., 0] == 0, 0.0, errors).max(axis=1)
-        return worst
 
-    return compute
+def _compute_errors(rows: Floats) -> Floats:
+    """Return the largest relative error of each row of sums."""
+    sums = rows.reshape(len(rows), -1, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.sqrt(sums[..., 0] / sums[..., 1])
+    worst: Floats = np.where(sums[..., 0] == 0, 0.0, errors).max(axis=1)
+    return worst
 
 
 def compute_most_common_place(read: TargetReader, options: MetricOptions) -> float | None:
@@ -108,6 +112,7 @@ METRICS = (
         is_proportion=True,
         compares_outputs=True,
         check_rows=check_columns(FLAG, LABEL),
+        answers=PLACE_OF_ORIGINAL,
     ),
     Metric(
         name="output-cosine",
@@ -117,6 +122,8 @@ METRICS = (
         compute_trivial=compute_mean_cosine,
         compares_outputs=True,
         check_rows=check_columns(POSITIVE, POSITIVE, ANY, layout="rows", have_equal_sizes=True),
+        sample_value=build_sums_value(_compute_cosines, "cosine", higher_is_better=True),
+        answers=VALUES_OF_ORIGINAL,
     ),
     Metric(
         name="output-rms",
@@ -128,5 +135,7 @@ METRICS = (
         margin=Margin(value=10.0),
         compares_outputs=True,
         check_rows=check_columns(POSITIVE, POSITIVE, layout="rows", have_equal_sizes=True),
+        sample_value=build_sums_value(_compute_errors, "relative error"),
+        answers=VALUES_OF_ORIGINAL,
     ),
 )

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgekit.metrics.answers import BEST_CLASS, BEST_CLASSES, FRAME_CLASSES, SIDE
 from edgekit.metrics.metric import (
     Aggregate,
     Floats,
     Metric,
+    SampleValue,
     Table,
     TargetReader,
     prepare_first_mean,
@@ -52,6 +54,13 @@ def prepare_macro_f1(table: Table, options: MetricOptions) -> Aggregate:
     return compute_in_chunks(lambda weights: average_defined(compute(weights)), elements)
 
 
+def compute_correct_shares(table: Table, options: MetricOptions) -> Floats:
+    """Return the share of the frames of each sample that are predicted correctly."""
+    del options
+    halves = (row.reshape(2, -1) for row in table.rows)
+    return np.array([np.mean(labels == predicted) for labels, predicted in halves])
+
+
 def compute_class_f1(table: Table, options: MetricOptions) -> dict[int, float]:
     """Return the F1 of each class that occurs."""
     values = _prepare_class_f1(table)(np.ones((1, table.n)))[0]
@@ -92,6 +101,7 @@ METRICS = (
         compute_trivial=compute_largest_share,
         is_proportion=True,
         check_rows=check_columns(FLAG, LABEL),
+        answers=BEST_CLASS,
     ),
     Metric(
         name="top5",
@@ -101,6 +111,7 @@ METRICS = (
         compute_trivial=compute_five_largest_shares,
         is_proportion=True,
         check_rows=check_columns(FLAG, LABEL),
+        answers=BEST_CLASSES,
     ),
     Metric(
         name="binary",
@@ -110,6 +121,7 @@ METRICS = (
         compute_trivial=compute_largest_share,
         is_proportion=True,
         check_rows=check_columns(FLAG, FLAG),
+        answers=SIDE,
     ),
     Metric(
         name="macro-f1",
@@ -120,5 +132,9 @@ METRICS = (
         compute_classes=compute_class_f1,
         reads_probabilities=True,
         check_rows=check_columns(CLASS, CLASS, layout="columns", may_be_empty=True),
+        sample_value=SampleValue(
+            compute=compute_correct_shares, title="correct frames", is_share=True
+        ),
+        answers=FRAME_CLASSES,
     ),
 )

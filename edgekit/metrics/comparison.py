@@ -67,6 +67,8 @@ class Comparison:
         guards: Comparisons by further metrics.
         slices: Comparisons on slices of the samples, by ``name=value``.
         classes: Values of each class, the largest loss first, for metrics that have them.
+        changed: Numbers of the samples whose own values changed, the most changed first; at most
+            100.
     """
 
     metric: str
@@ -89,6 +91,7 @@ class Comparison:
     guards: tuple[Comparison, ...] = ()
     slices: dict[str, SliceComparison] = field(default_factory=dict)
     classes: tuple[ClassValues, ...] = ()
+    changed: tuple[int, ...] = ()
 
 
 def compare(

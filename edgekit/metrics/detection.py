@@ -9,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.metrics.answers import BOXES
+from edgekit.metrics.image_precision import build_image_value
 from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
 from edgekit.metrics.row_checks import (
     COUNT,
@@ -375,6 +377,8 @@ METRICS = (
         prepare=prepare_precision(len(THRESHOLDS)),
         compute_trivial=compute_constant_boxes(len(THRESHOLDS)),
         compute_classes=compute_class_precisions(len(THRESHOLDS)),
+        sample_value=build_image_value(len(THRESHOLDS)),
+        answers=BOXES,
         check_rows=_check_boxes,
     ),
     Metric(
@@ -384,6 +388,8 @@ METRICS = (
         prepare=prepare_precision(1),
         compute_trivial=compute_constant_boxes(1),
         compute_classes=compute_class_precisions(1),
+        sample_value=build_image_value(1),
+        answers=BOXES,
         check_rows=_check_boxes,
     ),
 )

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.metric import (
+    Aggregate,
+    Floats,
+    Metric,
+    SampleValue,
+    Table,
+    TargetReader,
+)
 from edgekit.metrics.ranking import compute_half
 from edgekit.metrics.roc import Owners, prepare_auc, prepare_eer
 from edgekit.metrics.row_checks import check_embeddings
@@ -135,6 +142,17 @@ def prepare_recall(table: Table, options: MetricOptions) -> Aggregate:
     Samples whose label is not in the gallery are not scored. Of equal cosines, a wrong label comes
     first.
     """
+    hits, scored = _find_hits(table, options)
+    return lambda weights: divide(weights @ hits, weights @ scored)
+
+
+def compute_hits(table: Table, options: MetricOptions) -> Floats:
+    """Return 1 for samples whose label is found, 0 for others; NaN of those that do not count."""
+    return divide(*_find_hits(table, options))
+
+
+def _find_hits(table: Table, options: MetricOptions) -> tuple[Floats, Floats]:
+    """Return whether the label of each sample is found, and whether it is in the gallery."""
     embeddings = read_embeddings(table)
     hits, scored = np.zeros(table.n), np.zeros(table.n)
     for block in embeddings.compare(later=False):
@@ -143,7 +161,7 @@ def prepare_recall(table: Table, options: MetricOptions) -> Aggregate:
         ahead = np.count_nonzero(block.different & (cosines >= best), axis=1)
         scored[block.queries] = block.same.any(axis=1)
         hits[block.queries] = scored[block.queries] * (ahead < options.count)
-    return lambda weights: divide(weights @ hits, weights @ scored)
+    return hits, scored
 
 
 def compute_random_recall(read: TargetReader, options: MetricOptions) -> float | None:
@@ -185,5 +203,7 @@ METRICS = (
         prepare=prepare_recall,
         compute_trivial=compute_random_recall,
         check_rows=check_embeddings,
+        sample_value=SampleValue(compute=compute_hits, title="label found"),
+        answers=None,
     ),
 )

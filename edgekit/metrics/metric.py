@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.metrics.answers import VALUES, AnswerReader
 from edgekit.metrics.user_code.calls import UserCode
 from edgekit_agent.scoring import MetricOptions
 
@@ -65,6 +66,24 @@ class Margin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleValue:
+    """Value of each sample alone, by which the samples that a candidate changes are found.
+
+    Attributes:
+        compute: Computes the values [n] from the rows of samples that are scored; NaN where a
+            sample alone has none.
+        title: Name of the value in reports; empty if the answers say as much.
+        higher_is_better: Direction.
+        is_share: Whether values are shares from 0 to 1, shown in percent.
+    """
+
+    compute: Callable[[Table, MetricOptions], Floats]
+    title: str = ""
+    higher_is_better: bool = True
+    is_share: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """A metric of the quality of a model.
 
@@ -92,6 +111,10 @@ class Metric:
             labels.
         reads_probabilities: Whether it depends on whether scores are logits or probabilities, as
             the option ``logits`` tells.
+        sample_value: Value of each sample alone; ``None`` = the first number of its row if the
+            metric is their mean, else samples cannot be compared.
+        answers: Reader of the answers of a model, for examples in the report; ``None`` if they
+            cannot be shown.
     """
 
     name: str
@@ -110,10 +133,23 @@ class Metric:
     check_rows: CheckRows | None = None
     compares_outputs: bool = False
     reads_probabilities: bool = False
+    sample_value: SampleValue | None = None
+    answers: AnswerReader | None = VALUES
 
     def compute_value(self, table: Table, options: MetricOptions) -> float:
         """Compute the value of all samples."""
         return float(self.prepare(table, options)(np.ones((1, table.n)))[0])
+
+    def get_sample_value(self) -> SampleValue | None:
+        """Return how the value of a sample alone is computed; ``None`` if it is not."""
+        if self.sample_value is not None or self.prepare is not prepare_first_mean:
+            return self.sample_value
+        return SampleValue(
+            compute=take_first,
+            title="" if self.is_proportion else self.title,
+            higher_is_better=self.higher_is_better,
+            is_share=self.is_share,
+        )
 
 
 def aggregate_mean(values: Floats) -> Aggregate:
@@ -121,10 +157,33 @@ def aggregate_mean(values: Floats) -> Aggregate:
     return lambda weights: np.asarray(weights @ values / weights.sum(axis=1))
 
 
+def take_first(table: Table, options: MetricOptions) -> Floats:
+    """Return the first number of each row."""
+    del options
+    return np.array([row[0] for row in table.rows])
+
+
 def prepare_first_mean(table: Table, options: MetricOptions) -> Aggregate:
     """Return the mean of the first number of each row."""
-    del options
-    return aggregate_mean(np.array([row[0] for row in table.rows]))
+    return aggregate_mean(take_first(table, options))
+
+
+def build_sums_value(
+    compute: Callable[[Floats], Floats], title: str, *, higher_is_better: bool = False
+) -> SampleValue:
+    """Return the value of a sample alone, for a metric that depends on the sums of the rows.
+
+    Args:
+        compute: Values [n] for the rows [n, k].
+        title: Name of the value in reports.
+        higher_is_better: Direction.
+    """
+
+    def compute_values(table: Table, options: MetricOptions) -> Floats:
+        del options
+        return compute(table.stack())
+
+    return SampleValue(compute=compute_values, title=title, higher_is_better=higher_is_better)
 
 
 def aggregate_sums(

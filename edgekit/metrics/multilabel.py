@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.answers import PRESENT_CLASSES
+from edgekit.metrics.metric import (
+    Aggregate,
+    Floats,
+    Metric,
+    SampleValue,
+    Table,
+    TargetReader,
+)
 from edgekit.metrics.row_checks import ANY, FLAG, Range, check_columns
 from edgekit.metrics.rows import (
     accumulate,
@@ -60,6 +68,15 @@ def prepare_f1(table: Table) -> ByClass:
     hits = ((present == 1) & (predicted == 1)).astype(np.float64)
     both = np.where(known, present + predicted, 0.0)
     return lambda weights: divide(2 * (weights @ hits), weights @ both)
+
+
+def compute_sample_f1(table: Table, options: MetricOptions) -> Floats:
+    """Return the F1 of the classes of each sample; NaN of one without any."""
+    del options
+    present, predicted = np.split(table.stack(), 2, axis=1)
+    hits = ((present == 1) & (predicted == 1)).sum(axis=1)
+    both = np.where(present >= 0, present + predicted, 0.0).sum(axis=1)
+    return divide(2.0 * hits, both)
 
 
 def compute_prevalence(read: TargetReader, options: MetricOptions) -> float | None:
@@ -128,5 +145,7 @@ METRICS = (
         compute_classes=_list_classes(prepare_f1),
         reads_probabilities=True,
         check_rows=check_columns(_PRESENCE, FLAG, layout="columns", have_equal_sizes=True),
+        sample_value=SampleValue(compute=compute_sample_f1, title="F1", is_share=True),
+        answers=PRESENT_CLASSES,
     ),
 )

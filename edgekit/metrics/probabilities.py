@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.metrics.metric import Floats, Margin, Metric, TargetReader, aggregate_sums
+from edgekit.metrics.answers import FRAME_CLASSES
+from edgekit.metrics.metric import (
+    Floats,
+    Margin,
+    Metric,
+    TargetReader,
+    aggregate_sums,
+    build_sums_value,
+)
 from edgekit.metrics.row_checks import ANY, COUNT_FROM_1, NOT_NEGATIVE, check_columns
 from edgekit.metrics.rows import divide, read_labels
 from edgekit_agent.metrics.probabilities import BINS
@@ -54,6 +62,8 @@ METRICS = (
         margin=Margin(value=1.0, relative=True),
         reads_probabilities=True,
         check_rows=check_columns(NOT_NEGATIVE, COUNT_FROM_1, may_be_empty=True),
+        sample_value=build_sums_value(compute_mean_loss, "log loss"),
+        answers=FRAME_CLASSES,
     ),
     Metric(
         name="ece",

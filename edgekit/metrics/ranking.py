@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.answers import SCORES
+from edgekit.metrics.metric import (
+    Aggregate,
+    Floats,
+    Metric,
+    SampleValue,
+    Table,
+    TargetReader,
+)
 from edgekit.metrics.roc import prepare_auc, prepare_eer, prepare_group_auc
 from edgekit.metrics.row_checks import ANY, FLAG, POSITIVE, check_columns
 from edgekit.metrics.rows import (
@@ -30,6 +38,28 @@ def prepare_frame_auc(table: Table, options: MetricOptions) -> Aggregate:
         if groups.max() < _MOST_GROUPS:
             return prepare_group_auc(rows.first == 1, rows.second, groups, rows.owners)
     return prepare_auc(rows.first == 1, rows.second, (rows.owners,))
+
+
+def compute_ordered_shares(table: Table, options: MetricOptions) -> Floats:
+    """Return the share of pairs of each sample with those of the other class in the right order.
+
+    Equal scores count one half. With several frames it is their mean. The mean over the samples of
+    one class is the AUC.
+    """
+    del options
+    rows = split_rows(table)
+    positive = rows.first == 1
+    scores = np.where(positive, rows.second, -rows.second)
+    shares = np.full(scores.shape, np.nan)
+    for mine in (positive, ~positive):
+        others = np.sort(-scores[~mine])
+        below = np.searchsorted(others, scores[mine], side="left")
+        not_above = np.searchsorted(others, scores[mine], side="right")
+        shares[mine] = divide((below + not_above).astype(np.float64), np.array(2.0 * others.size))
+    return divide(
+        np.bincount(rows.owners, shares, minlength=table.n).astype(np.float64),
+        np.bincount(rows.owners, minlength=table.n).astype(np.float64),
+    )
 
 
 def prepare_frame_eer(table: Table, options: MetricOptions) -> Aggregate:
@@ -88,6 +118,10 @@ def compute_zero(read: TargetReader, options: MetricOptions) -> float | None:
     return 0.0
 
 
+_ORDERED_PAIRS = SampleValue(
+    compute=compute_ordered_shares, title="pairs in the right order", is_share=True
+)
+
 METRICS = (
     Metric(
         name="auc",
@@ -97,6 +131,8 @@ METRICS = (
         compute_trivial=compute_half,
         reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
+        sample_value=_ORDERED_PAIRS,
+        answers=SCORES,
     ),
     Metric(
         name="eer",
@@ -107,6 +143,8 @@ METRICS = (
         higher_is_better=False,
         reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
+        sample_value=_ORDERED_PAIRS,
+        answers=SCORES,
     ),
     Metric(
         name="spearman",
@@ -123,5 +161,7 @@ METRICS = (
         prepare=prepare_frame_auc,
         compute_trivial=compute_half,
         check_rows=check_columns(FLAG, POSITIVE, may_be_empty=True),
+        sample_value=_ORDERED_PAIRS,
+        answers=SCORES,
     ),
 )

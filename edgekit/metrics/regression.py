@@ -20,6 +20,7 @@ from edgekit.metrics.metric import (
     Table,
     TargetReader,
     aggregate_sums,
+    build_sums_value,
     prepare_first_mean,
 )
 from edgekit.metrics.row_checks import ANY, COSINE, COUNT_FROM_1, POSITIVE, check_columns
@@ -36,6 +37,11 @@ def _divide(sums: Floats) -> Floats:
 
 def _divide_root(sums: Floats) -> Floats:
     return np.asarray(np.sqrt(_divide(sums)))
+
+
+def _average_errors(rows: Floats) -> Floats:
+    """Return the root of the mean squared error, the first half of each row."""
+    return np.asarray(np.sqrt(rows[:, : rows.shape[1] // 2].mean(axis=1)))
 
 
 prepare_mean = aggregate_sums(_divide)
@@ -115,6 +121,7 @@ METRICS = (
         is_share=False,
         margin=Margin(value=1.0, relative=True),
         check_rows=check_columns(POSITIVE, COUNT_FROM_1),
+        sample_value=build_sums_value(_divide, "mean absolute error"),
     ),
     Metric(
         name="rmse",
@@ -126,6 +133,7 @@ METRICS = (
         is_share=False,
         margin=Margin(value=1.0, relative=True),
         check_rows=check_columns(POSITIVE, COUNT_FROM_1),
+        sample_value=build_sums_value(_divide_root, "RMSE"),
     ),
     Metric(
         name="r2",
@@ -134,6 +142,7 @@ METRICS = (
         prepare=prepare_r2,
         compute_trivial=return_zero,
         check_rows=check_columns(POSITIVE, ANY, layout="columns", have_equal_sizes=True),
+        sample_value=build_sums_value(_average_errors, "RMSE"),
     ),
     Metric(
         name="relative-rms",
@@ -145,6 +154,7 @@ METRICS = (
         is_share=False,
         margin=Margin(value=1.0, relative=True),
         check_rows=check_columns(POSITIVE, POSITIVE),
+        sample_value=build_sums_value(_divide_root, "relative RMS error"),
     ),
     Metric(
         name="cosine",

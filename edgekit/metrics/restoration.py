@@ -12,6 +12,7 @@ from edgekit.metrics.metric import (
     Metric,
     Table,
     TargetReader,
+    build_sums_value,
     prepare_first_mean,
 )
 from edgekit.metrics.row_checks import COSINE, POSITIVE, check_columns
@@ -21,11 +22,15 @@ from edgekit_agent.scoring import MetricOptions
 _HIGHEST_PSNR = 100.0
 
 
+def _compute_decibels(rows: Floats) -> Floats:
+    """Return the PSNR of each image."""
+    return np.asarray(-10 * np.log10(np.maximum(rows[:, 0], 10 ** (-_HIGHEST_PSNR / 10))))
+
+
 def prepare_psnr(table: Table, options: MetricOptions) -> Aggregate:
     """Return the mean PSNR of the images, each at most 100 dB."""
     del options
-    errors = np.maximum(table.stack()[:, 0], 10 ** (-_HIGHEST_PSNR / 10))
-    decibels = -10 * np.log10(errors)
+    decibels = _compute_decibels(table.stack())
 
     def compute(weights: Floats) -> Floats:
         return np.asarray(weights @ decibels / weights.sum(axis=1))
@@ -60,6 +65,7 @@ METRICS = (
         is_share=False,
         margin=Margin(value=0.1),
         check_rows=check_columns(POSITIVE),
+        sample_value=build_sums_value(_compute_decibels, "PSNR", higher_is_better=True),
     ),
     Metric(
         name="ssim",

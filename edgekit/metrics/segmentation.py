@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.answers import MASKS
+from edgekit.metrics.metric import (
+    Aggregate,
+    Floats,
+    Metric,
+    SampleValue,
+    Table,
+    TargetReader,
+)
 from edgekit.metrics.row_checks import COUNT, check_columns, check_dense_size
 from edgekit.metrics.rows import average_defined, divide
 from edgekit_agent.metrics.segmentation import MOST_CLASSES
@@ -47,6 +55,18 @@ def compute_class_dice(table: Table, options: MetricOptions) -> dict[int, float]
     """Return the Dice of each class that occurs in the targets."""
     del options
     return _name_classes(_divide_dice(_sum_counts(table)))
+
+
+def compute_sample_iou(table: Table, options: MetricOptions) -> Floats:
+    """Return the mean IoU of each sample alone."""
+    del options
+    return _average_iou(_split_counts(*_stack_counts(table)))
+
+
+def compute_sample_dice(table: Table, options: MetricOptions) -> Floats:
+    """Return the Dice of each sample alone; NaN of one without foreground."""
+    del options
+    return _average_dice(_split_counts(*_stack_counts(table)))
 
 
 def compute_constant_miou(read: TargetReader, options: MetricOptions) -> float | None:
@@ -184,6 +204,10 @@ METRICS = (
         prepare=prepare_miou,
         compute_trivial=compute_constant_miou,
         compute_classes=compute_class_iou,
+        sample_value=SampleValue(
+            compute=compute_sample_iou, title="mean IoU of the image", is_share=True
+        ),
+        answers=MASKS,
         check_rows=_check_counts,
     ),
     Metric(
@@ -193,6 +217,10 @@ METRICS = (
         prepare=prepare_dice,
         compute_trivial=compute_constant_dice,
         compute_classes=compute_class_dice,
+        sample_value=SampleValue(
+            compute=compute_sample_dice, title="Dice of the image", is_share=True
+        ),
+        answers=MASKS,
         check_rows=_check_counts,
     ),
 )

@@ -9,8 +9,20 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.metrics.answers import TEXTS
 from edgekit.metrics.constant_predictors import evaluate_predictor
-from edgekit.metrics.metric import Floats, Margin, Metric, TargetReader, Targets, aggregate_sums
+from edgekit.metrics.metric import (
+    Floats,
+    Margin,
+    Metric,
+    SampleValue,
+    Table,
+    TargetReader,
+    Targets,
+    aggregate_sums,
+    build_sums_value,
+    take_first,
+)
 from edgekit.metrics.regression import prepare_mean
 from edgekit.metrics.row_checks import COUNT, COUNT_FROM_1, FLAG, NOT_NEGATIVE, check_columns
 from edgekit.metrics.rows import divide
@@ -93,6 +105,11 @@ def _are_edits_possible(rows: Floats) -> NDArray[np.bool_]:
     return np.asarray((rows[:, 0] == 0) == (rows[:, 2] == 1))
 
 
+def _compute_token_accuracy(table: Table, options: MetricOptions) -> Floats:
+    del options
+    return divide(*table.stack().T)
+
+
 METRICS = (
     Metric(
         name="cer",
@@ -102,6 +119,10 @@ METRICS = (
         compute_trivial=evaluate_constant_text("cer"),
         higher_is_better=False,
         check_rows=check_columns(COUNT, COUNT, FLAG, relation=_are_edits_possible),
+        sample_value=SampleValue(
+            compute=take_first, title="wrong characters", higher_is_better=False
+        ),
+        answers=TEXTS,
     ),
     Metric(
         name="wer",
@@ -111,6 +132,8 @@ METRICS = (
         compute_trivial=evaluate_constant_text("wer"),
         higher_is_better=False,
         check_rows=check_columns(COUNT, COUNT, FLAG, relation=_are_edits_possible),
+        sample_value=SampleValue(compute=take_first, title="wrong words", higher_is_better=False),
+        answers=TEXTS,
     ),
     Metric(
         name="perplexity",
@@ -122,6 +145,8 @@ METRICS = (
         is_share=False,
         margin=Margin(value=2.0, relative=True),
         check_rows=check_columns(NOT_NEGATIVE, COUNT_FROM_1, may_be_empty=True),
+        sample_value=build_sums_value(_divide_exponential, "perplexity"),
+        answers=None,
     ),
     Metric(
         name="token-accuracy",
@@ -132,5 +157,9 @@ METRICS = (
         check_rows=check_columns(
             COUNT, COUNT_FROM_1, may_be_empty=True, relation=lambda rows: rows[:, 0] <= rows[:, 1]
         ),
+        sample_value=SampleValue(
+            compute=_compute_token_accuracy, title="token accuracy", is_share=True
+        ),
+        answers=None,
     ),
 )

@@ -182,7 +182,7 @@ def _build_manifest(
         recipe=_encode_recipe(candidate),
         provenance=_collect_provenance(inputs, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
-        verdict=_encode_verdict(candidate) | ({"comparison": asdict(compared)} if compared else {}),
+        verdict=_encode_verdict(candidate) | _encode_comparison(compared),
         passes=passes,
         variants=variants,
     )
@@ -283,3 +283,8 @@ def _describe_source(inputs: BuildInputs) -> dict[str, Any]:
 
 def _encode_verdict(candidate: Candidate) -> dict[str, Any]:
     return asdict(candidate.verdict) if candidate.verdict else {}
+
+
+def _encode_comparison(compared: Comparison | None) -> dict[str, Any]:
+    """Return a comparison for the manifest, without the numbers of samples that devices lack."""
+    return {"comparison": asdict(replace(compared, changed=()))} if compared else {}

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from edgekit.data.dataset import Dataset
 from edgekit.errors import DeviceError
+from edgekit.metrics.changed_samples import find_changed_samples
 from edgekit.metrics.comparison import ClassValues, Comparison, compare
 from edgekit.metrics.meaningless import find_meaningless
 from edgekit.metrics.metric import Margin, Metric, Table
@@ -15,6 +16,9 @@ from edgekit.metrics.slices import compare_slices
 from edgekit.pipeline.accuracy.tallies import Scoring, drop_unscored, read_table
 from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob
+
+# Most numbers of changed samples in results.
+_MOST_CHANGED = 100
 
 
 def compare_tallies(
@@ -115,7 +119,7 @@ def add_details(
     margin: Margin,
     evaluation: Dataset,
 ) -> Comparison:
-    """Add the comparisons on slices and classes to a comparison.
+    """Add the comparisons on slices and classes, and the changed samples, to a comparison.
 
     Args:
         compared: The comparison by the gated metric.
@@ -132,8 +136,10 @@ def add_details(
     slices = compare_slices(
         metric, before, after, slices=evaluation.slices, options=job.options, margin=margin
     )
+    changed = find_changed_samples(metric, before, after, job.options)[:_MOST_CHANGED]
+    compared = replace(compared, slices=slices, changed=tuple(each.number for each in changed))
     if metric.compute_classes is None:
-        return replace(compared, slices=slices)
+        return compared
     old, new = (
         metric.compute_classes(drop_unscored(table), job.options) for table in (before, after)
     )
@@ -144,4 +150,4 @@ def add_details(
         if number in new
     ]
     worst = sorted(values, key=lambda each: sign * (each.after - each.before))
-    return replace(compared, slices=slices, classes=tuple(worst))
+    return replace(compared, classes=tuple(worst))

@@ -29,7 +29,7 @@ def count_classes(sample: ScoredSample, options: MetricOptions) -> NDArray[np.fl
         AgentError: ``bad_job``; output and target differ in shape, or a label is out of range.
     """
     target = read_integers(sample.get_target(), f"the target of sample {sample.number}")
-    output, classes = _read_classes(sample, options, target.shape)
+    output, classes = read_classes(sample, options, target.shape)
     is_scored = np.ones(target.shape, bool)
     if options.ignore is not None:
         is_scored = target != options.ignore
@@ -44,7 +44,7 @@ def count_classes(sample: ScoredSample, options: MetricOptions) -> NDArray[np.fl
     return counts.reshape(-1).astype(np.float64)
 
 
-def _read_classes(
+def read_classes(
     sample: ScoredSample, options: MetricOptions, shape: Tuple[int, ...]
 ) -> Tuple[NDArray[np.int64], int]:
     """Return the class of each position, and the number of classes; 0 = unknown."""

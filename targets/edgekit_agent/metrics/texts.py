@@ -63,13 +63,21 @@ def _compare(output: Sequence[str], target: Sequence[str]) -> NDArray[np.float64
 
 
 def _read_texts(sample: ScoredSample, options: MetricOptions, metric: str) -> tuple[str, str]:
-    name = "text" if options.output is None and "text" in sample.outputs else options.output
     return (
-        read_text(
-            sample.get_output(name), options, f"the output of sample {sample.number}", metric
-        ),
+        read_recognized_text(sample, options, metric),
         read_text(sample.get_target(), options, f"the target of sample {sample.number}", metric),
     )
+
+
+def read_recognized_text(sample: ScoredSample, options: MetricOptions, metric: str) -> str:
+    """Return the text that a model recognized.
+
+    Raises:
+        AgentError: ``bad_job``; the output holds no code points.
+    """
+    name = "text" if options.output is None and "text" in sample.outputs else options.output
+    source = f"the output of sample {sample.number}"
+    return read_text(sample.get_output(name), options, source, metric)
 
 
 def read_text(values: NDArray[Any], options: MetricOptions, source: str, metric: str) -> str:
