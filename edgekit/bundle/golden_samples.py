@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -98,16 +98,30 @@ def _read_inputs(
     samples = split.samples
     batch = find_batch_size(samples, loaded.inputs) or 1
     axes = {column.name: column.axis for column in samples.columns}
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in axes}
+    parts: list[Arrays] = []
     constants: dict[str, NDArray[Any]] = {}
     for part in iter_batches(samples, loaded.inputs, batch):
+        rows: dict[str, NDArray[Any]] = {}
         for name, values in part.inputs.items():
             if name not in axes:
                 constants[name] = values
                 continue
-            rows = values[None] if axes[name] < 0 else np.moveaxis(values, axes[name], 0)
-            parts[name].append(rows[: part.rows])
-    return {name: np.concatenate(rows) for name, rows in parts.items()}, constants, {**axes}
+            first = values[None] if axes[name] < 0 else np.moveaxis(values, axes[name], 0)
+            rows[name] = first[: part.rows]
+        parts.append(rows)
+    if samples.lengths:
+        parts = _cut_to_smallest(parts)
+    joined = {name: np.concatenate([each[name] for each in parts]) for name in axes}
+    return joined, constants, {**axes}
+
+
+def _cut_to_smallest(parts: Sequence[Arrays]) -> list[Arrays]:
+    """Cut samples to the size of the smallest one; leave out those that are shorter somewhere."""
+    smallest = min(parts, key=lambda part: sum(values.size for values in part.values()))
+    sizes = {name: values.shape for name, values in smallest.items()}
+    cuts = {name: tuple(slice(size) for size in shape) for name, shape in sizes.items()}
+    cut = [{name: values[cuts[name]] for name, values in part.items()} for part in parts]
+    return [part for part in cut if all(part[name].shape == sizes[name] for name in sizes)]
 
 
 def _run(loaded: LoadedModel, constants: Arrays, axes: Axes, inputs: Arrays) -> Arrays:

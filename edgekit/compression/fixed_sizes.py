@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from edgekit.data.input_settings import Feeding, find_states
+from edgekit.data.lengths import list_input_sizes
 from edgekit.model import Model, TensorSpec
 from edgekit_agent.samples import Samples
 
@@ -103,15 +104,14 @@ def _has_same_sizes(spec: TensorSpec, made: TensorSpec) -> bool:
 
 def has_fitting_samples(model: Model, samples: Samples | None) -> bool:
     """Return whether samples have the fixed sizes of a model, the sample axis excluded."""
-    if samples is None or samples.preprocess is not None:
+    if samples is None:
         return True
     columns = {column.name: column for column in samples.columns}
     for spec in model.signature.inputs:
-        column = columns.get(spec.name)
-        if column is None:
+        if spec.name not in columns:
             continue
-        row = [dim for axis, dim in enumerate(spec.shape) if axis != column.axis]
-        pairs = zip(row, column.shape[1:], strict=False)
-        if any(isinstance(want, int) and want != has for want, has in pairs):
-            return False
+        for axis, found in list_input_sizes(spec, columns[spec.name], samples).items():
+            size = spec.shape[axis]
+            if isinstance(size, int) and found != (size, size):
+                return False
     return True

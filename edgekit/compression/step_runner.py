@@ -252,7 +252,7 @@ def _iter_broken_promises(
     yield from check_store(promise, stored, read_storage_stats(result.path))
     if promise.fewer_macs:
         known = work.calibration
-        dims = work.feeding.get_free_sizes(model.signature, known) if known else {}
+        dims = work.feeding.get_largest_sizes(model.signature, known) if known else {}
         yield from check_cost(*(compute_cost(each, dims) for each in (model, result)))
 
 

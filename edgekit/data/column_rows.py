@@ -44,16 +44,15 @@ def check_finite(column: Column, source: str, lengths: NDArray[Any] | None = Non
     Args:
         column: The column.
         source: Name of the source, for messages.
-        lengths: Number of values of each row that count, for a padded column.
+        lengths: Sizes [samples, axes] of each row along its first axes, for a padded column.
     """
     if np.dtype(column.dtype).kind != "f":
         return
     for start, chunk in iter_chunks([column]):
         rows = chunk[column.name]
-        good = np.isfinite(rows.reshape(*rows.shape[:2], -1)).all(axis=-1)
+        good = np.isfinite(rows)
         if lengths is not None:
-            counted = np.arange(rows.shape[1]) < lengths[start : start + len(rows), np.newaxis]
-            good |= ~counted
+            good |= _find_padding(rows, lengths[start : start + len(rows)])
         good = good.reshape(len(rows), -1).all(axis=1)
         if not good.all():
             raise UserError(
@@ -61,6 +60,15 @@ def check_finite(column: Column, source: str, lengths: NDArray[Any] | None = Non
                 "infinite values",
                 hint="remove or fix these samples",
             )
+
+
+def _find_padding(rows: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where rows are padding, in a shape that broadcasts to theirs."""
+    found = np.zeros((1,) * rows.ndim, np.bool_)
+    for axis, sizes in enumerate(lengths.T, start=1):
+        places = np.arange(rows.shape[axis]).reshape(-1, *[1] * (rows.ndim - axis - 1))
+        found = found | (places >= sizes.reshape(-1, *[1] * (rows.ndim - 1)))
+    return found
 
 
 def compute_text_lengths(column: Column, source: str) -> NDArray[np.int32]:

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from edgekit.config.project import FileSettings, PreprocessSettings
 from edgekit.data.column_rows import check_finite, read_column
 from edgekit.data.groups import SEQUENCE, SLICE, SampleGroups, is_group_name, read_groups
+from edgekit.data.input_fit import check_fits
 from edgekit.data.input_settings import WHOLE, Feeding, RecurrentState
+from edgekit.data.lengths import (
+    RaggedInput,
+    check_ragged_inputs,
+    find_input_lengths,
+    list_ragged_notes,
+)
 from edgekit.data.readers import read_table
 from edgekit.data.stored_arrays import store_array
 from edgekit.data.subsets import select_rows
@@ -122,15 +129,22 @@ def open_dataset(
     rows = [spec for spec in signature.inputs if spec.name not in elsewhere]
     columns = tuple(_bind(table, spec, rows, signature, feeding) for spec in rows)
     inputs = {spec.name for spec in signature.inputs}
+    lengths = _find_lengths(table, columns, inputs)
+    ragged = {c.name: lengths[c.name] for c in columns if _is_padded(c, lengths)}
     sequence = _find_sequence_column(table, signature, source) if feeding.states else None
     counted = [*_iter_others(table, columns, inputs, targets), *([sequence] if sequence else [])]
     _check_counts((*columns, *counted), source)
-    truth = find_targets(table, inputs, targets, cache)
+    taken = {*inputs, *(each.column.name for each in lengths.values())}
+    truth = find_targets(table, taken, targets, cache)
     groups = SampleGroups() if targets == "none" else read_groups(table, inputs)
+    check_ragged_inputs(columns, rows, ragged, preprocess, source)
     for column, spec in zip(columns, rows, strict=True):
-        _check_fits(column, spec, preprocess, source)
-        check_finite(column, source)
+        sizes = ragged.get(column.name)
+        check_fits(column, spec, preprocess, source, sizes)
+        check_finite(column, source, sizes.values if sizes else None)
+    used = [*columns, *(each.column for each in lengths.values())]
     told = " ".join(part for part in (table.digest, str(preprocess), feeding.digest) if part)
+    told += "".join(f" {name}_length" for name in ragged)
     return Dataset(
         source=source,
         samples=Samples(
@@ -145,17 +159,34 @@ def open_dataset(
             ),
             sequence=sequence,
             targets=truth.others,
+            lengths=tuple(replace(each.column, name=name) for name, each in ragged.items()),
         ),
         count=columns[0].shape[0],
         digest=hashlib.sha256(told.encode()).hexdigest(),
         notes=(
             *_list_notes(columns, rows, preprocess, source),
-            *_iter_unused_notes(table, columns, signature, feeding),
+            *list_ragged_notes(ragged, source),
+            *_iter_unused_notes(table, used, signature, feeding),
             *truth.notes,
         ),
         groups=groups.groups,
         slices=groups.slices,
     )
+
+
+def _is_padded(column: Column, lengths: dict[str, RaggedInput]) -> bool:
+    return column.name in lengths and lengths[column.name].is_padded(column.shape[1:])
+
+
+def _find_lengths(
+    table: Table, columns: Sequence[Column], inputs: set[str]
+) -> dict[str, RaggedInput]:
+    """Find the lengths of the rows of inputs, by input."""
+    names = {(column.path, column.offset): column.name for column in table.columns}
+    fed = {c.name: replace(c, name=names[c.path, c.offset]) for c in columns}
+    taken = {*inputs, *(column.name for column in fed.values())}
+    arrays = {column.name: column for column in table.columns if column.name not in taken}
+    return find_input_lengths(arrays, fed, table.source)
 
 
 def _iter_others(
@@ -282,63 +313,6 @@ def _check_counts(columns: tuple[Column, ...], source: str) -> None:
         raise UserError(f"{source}: arrays differ in their number of samples: {told}")
     if not next(iter(counts.values())):
         raise UserError(f"{source}: has no samples")
-
-
-def _check_fits(
-    column: Column, spec: TensorSpec, preprocess: Preprocess | None, source: str
-) -> None:
-    shape = column.shape[1:]
-    if not spec.shape and shape:
-        raise UserError(
-            f"the model input {spec} has no sample axis, or its shape is unknown",
-            hint="export the model with a shape for each input, the batch first",
-        )
-    if preprocess and np.dtype(spec.dtype).kind == "f":
-        _check_channels(shape, preprocess, f"{source}: {column.name}")
-        if preprocess.channels_first and len(shape) == 3:
-            shape = (shape[2], shape[0], shape[1])
-    wanted = tuple(dim for axis, dim in enumerate(spec.shape) if axis != column.axis)
-    fits = len(shape) == len(wanted) and all(
-        not isinstance(w, int) or w == s for s, w in zip(shape, wanted, strict=True)
-    )
-    if not fits:
-        raise UserError(
-            f"{source}: {column.name}: samples of shape {list(shape)} do not fit the model input "
-            f"{spec}",
-            hint=_get_layout_hint(shape, wanted),
-        )
-    if not _is_castable(column.dtype, spec.dtype):
-        raise UserError(
-            f"{source}: {column.name}: {column.dtype} cannot be fed to a {spec.dtype} input "
-            "without loss",
-            hint=f"store the array as {spec.dtype}",
-        )
-
-
-def _check_channels(shape: tuple[int, ...], preprocess: Preprocess, where: str) -> None:
-    channels = shape[-1] if shape else 1
-    for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
-        if len(values) not in (1, channels):
-            raise UserError(
-                f"{where}: [data.preprocess] {name} has {len(values)} values for {channels} "
-                "channels (the last axis)",
-                hint="give one value, or one for each channel",
-            )
-
-
-def _get_layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
-    if len(shape) == 3 and len(wanted) == 3 and shape[2] == wanted[0]:
-        return 'channels come last in the data: set [data.preprocess] layout = "NCHW"'
-    return (
-        "the first axis is the sample axis; the other axes must be those of the model input "
-        "without its sample axis (the first, or batch_axis in [model.inputs.NAME] of edgekit.toml)"
-    )
-
-
-def _is_castable(dtype: str, wanted: str) -> bool:
-    if np.can_cast(dtype, wanted, "safe"):
-        return True
-    return np.dtype(dtype).kind == np.dtype(wanted).kind == "f"
 
 
 def _list_notes(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from edgekit.data.column_rows import iter_chunks
+from edgekit.data.column_rows import read_column
 from edgekit.data.dataset import Dataset
+from edgekit.data.lengths import iter_own_rows
 from edgekit_agent.samples import Column, Samples
 
 _DIGEST_BYTES = 16
-_SEQUENCE = "the number of the sequence"  # no input has this name with the columns of one split
 
 
 def count_shared(calibration: Dataset, evaluation: Dataset) -> int:
@@ -48,10 +47,7 @@ def _iter_digests(
 ) -> Iterator[tuple[bytes, int]]:
     """Yield the hash of each sample, or of each ``whole`` sequence, and its number of samples."""
     columns = sorted((c for c in samples.columns if c.name in types), key=lambda c: c.name)
-    # Rows of another shape differ even if their bytes are the same.
-    start = hashlib.blake2b(
-        repr([(c.name, c.shape[1:]) for c in columns]).encode(), digest_size=_DIGEST_BYTES
-    )
+    start = hashlib.blake2b(repr([c.name for c in columns]).encode(), digest_size=_DIGEST_BYTES)
     hashed, count, last = start.copy(), 0, None
     for number, rows in _iter_rows(samples, columns, types):
         if count and (not whole or number != last):
@@ -66,10 +62,9 @@ def _iter_digests(
 def _iter_rows(
     samples: Samples, columns: Sequence[Column], types: Mapping[str, np.dtype[np.generic]]
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield of each sample the number of its sequence, and the bytes of its rows."""
-    sequence = [] if samples.sequence is None else [replace(samples.sequence, name=_SEQUENCE)]
-    for _, chunk in iter_chunks([*columns, *sequence]):
-        arrays = [chunk[c.name].astype(types[c.name], copy=False) for c in columns]
-        numbers = chunk[_SEQUENCE].tolist() if sequence else [0] * len(arrays[0])
-        for place, number in enumerate(numbers):
-            yield number, [array[place : place + 1].tobytes() for array in arrays]
+    """Yield of each sample the number of its sequence, and the shapes and bytes of its rows."""
+    numbers = None if samples.sequence is None else read_column(samples.sequence).tolist()
+    for place, rows in enumerate(iter_own_rows(columns, samples)):
+        arrays = [rows[c.name].astype(types[c.name], copy=False) for c in columns]
+        parts = [part for each in arrays for part in (repr(each.shape).encode(), each.tobytes())]
+        yield numbers[place] if numbers else 0, parts

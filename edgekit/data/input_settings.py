@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.project import InputTable, Number, ScalarOrList
+from edgekit.data.lengths import list_input_sizes
 from edgekit.data.table import read_array
 from edgekit.errors import UserError, first_line
 from edgekit.model import Signature, TensorSpec
@@ -94,13 +95,35 @@ class Feeding:
                     yield spec, axis, name
 
     def get_free_sizes(self, signature: Signature, samples: Samples) -> dict[str, int]:
-        """Return the sizes that samples give to free dimensions other than sample axes, by name."""
+        """Return the sizes that samples give to free dimensions other than sample axes, by name.
+
+        Dimensions along which samples differ in size are left out.
+        """
+        ranges = self._get_size_ranges(signature, samples)
+        return {name: high for name, (low, high) in ranges.items() if low == high}
+
+    def get_largest_sizes(self, signature: Signature, samples: Samples) -> dict[str, int]:
+        """Return the sizes of the largest samples along free dimensions, by name."""
+        ranges = self._get_size_ranges(signature, samples)
+        return {name: high for name, (_, high) in ranges.items()}
+
+    def find_varied_sizes(
+        self, signature: Signature, samples: Samples
+    ) -> dict[str, tuple[int, int]]:
+        """Return smallest and largest size along free dimensions where samples differ, by name."""
+        ranges = self._get_size_ranges(signature, samples)
+        return {name: (low, high) for name, (low, high) in ranges.items() if low != high}
+
+    def _get_size_ranges(
+        self, signature: Signature, samples: Samples
+    ) -> dict[str, tuple[int, int]]:
         columns = {column.name: column for column in samples.columns}
-        found: dict[str, int] = {}
+        found: dict[str, tuple[int, int]] = {}
         for spec, axis, name in self.iter_free_axes(signature):
             if column := columns.get(spec.name):
-                place = axis - (0 <= column.axis < axis)
-                found.update((name, size) for size in column.shape[1:][place : place + 1])
+                sizes = list_input_sizes(spec, column, samples)
+                if axis in sizes:
+                    found[name] = sizes[axis]
         return found
 
     @property

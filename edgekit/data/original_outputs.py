@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import open_atomic, write_atomic
 from edgekit_agent.measure.feeds import Batch, find_batch_size, iter_runs, open_columns
 from edgekit_agent.measure.scored_samples import select_output
+from edgekit_agent.metrics.ragged import get_length_name
 from edgekit_agent.runtimes import import_runtime
 from edgekit_agent.samples import Column, Samples
 
@@ -32,11 +34,15 @@ _THREADS = 2
 _VERSION = 1
 _INDEX, _SEAL = "samples.json", "seal"
 
+Shape = tuple[int, ...]
+
 
 def add_original_outputs(dataset: Dataset, model: Model, *, cache: Path, tick: Tick) -> Dataset:
     """Add the outputs of the original as targets, one column for each, under the output's name.
 
-    Outputs that are fed back as states, and those whose shape varies, are left out.
+    Outputs that are fed back as states, and those whose shape varies, are left out. If the samples
+    themselves differ in size, an output whose shape varies is padded, and its lengths are a target
+    too.
 
     Args:
         dataset: Samples; their own targets are replaced.
@@ -92,29 +98,64 @@ def _write(
     loaded = import_runtime(get_runtime(model))(str(model.path), _THREADS)
     size = find_batch_size(samples, loaded.inputs) or 1
     fed_back = {state.output for state in samples.states}
-    shapes: dict[str, tuple[int, ...] | None] = {
-        spec.name: None for spec in model.signature.outputs if spec.name not in fed_back
-    }
+    names = [spec.name for spec in model.signature.outputs if spec.name not in fed_back]
+    # A target of such a name would be the length of another target.
+    names = [name for name in names if name not in map(get_length_name, names)]
+    shapes: dict[str, list[Shape]] = {name: [] for name in names}
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(open_atomic(str(folder / str(number))))
-            for number, name in enumerate(shapes)
+            for number, name in enumerate(names)
         }
-        numbers = {name: number for number, name in enumerate(shapes)}
         for batch, outputs in iter_runs(samples, loaded, size):
             tick("outputs of the original", batch.start, count)
-            for name in list(shapes):
+            for name, known in list(shapes.items()):
                 rows = _select_rows(outputs, name, batch)
-                if rows is None or shapes[name] not in (None, rows.shape[1:]):
+                if rows is None or not _may_follow(rows.shape[1:], known, samples):
                     del shapes[name]
                     continue
-                shapes[name] = rows.shape[1:]
+                if samples.lengths or not known:
+                    known.append(rows.shape[1:])
                 files[name].write(np.ascontiguousarray(rows, "<f4").tobytes())
-    return tuple(
-        Column(name, str((folder / str(numbers[name])).resolve()), 0, "float32", (count, *shape))
-        for name, shape in shapes.items()
-        if shape is not None
-    )
+    made: list[Column] = []
+    for number, name in enumerate(names):
+        if found := shapes.get(name):
+            path = folder / str(number)
+            made += (
+                [_describe(name, path, "float32", (count, *found[0]))]
+                if len(set(found)) == 1
+                else _pad(name, path, found)
+            )
+    return tuple(made)
+
+
+def _may_follow(shape: Shape, known: Sequence[Shape], samples: Samples) -> bool:
+    """Return whether a row can be stored with the earlier ones."""
+    if not known or shape == known[0]:
+        return True
+    return bool(samples.lengths) and len(shape) == len(known[0])
+
+
+def _describe(name: str, path: Path, dtype: str, shape: Shape) -> Column:
+    return Column(name, str(path.resolve()), 0, dtype, shape)
+
+
+def _pad(name: str, path: Path, shapes: Sequence[Shape]) -> list[Column]:
+    """Pad the rows of a file to one size; return the columns of the rows and of their lengths."""
+    lengths = np.array(shapes, np.int64)
+    size = tuple(lengths.max(axis=0).tolist())
+    padded, beside = path.with_name(f"{path.name}-padded"), path.with_name(f"{path.name}-lengths")
+    with path.open("rb") as rows, open_atomic(str(padded)) as out:
+        for shape in shapes:
+            row = np.frombuffer(rows.read(4 * math.prod(shape)), "<f4").reshape(shape)
+            behind = [(0, most - own) for most, own in zip(size, shape, strict=True)]
+            out.write(np.pad(row, behind).tobytes())
+    path.unlink()
+    write_atomic(str(beside), lengths.tobytes())
+    return [
+        _describe(name, padded, "float32", (len(shapes), *size)),
+        _describe(get_length_name(name), beside, "int64", lengths.shape),
+    ]
 
 
 def _select_rows(

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.config.project import FileSettings, PreprocessSettings
+from edgekit.data.audio.wav_folders import WAVES, read_wav_folder
 from edgekit.data.cached_arrays import compute_files_digest, reverse_channels, save_array
 from edgekit.data.csv_tables import read_csv
 from edgekit.data.images import ImageSettings, read_images
 from edgekit.data.listed_files import has_files
 from edgekit.data.table import Table, build_table, describe_array
 from edgekit.data.text_lines import LINES, read_text_lines
-from edgekit.data.wav_folders import WAVES, read_wav_folder
 from edgekit.errors import UserError
 from edgekit.model import TensorSpec
 from edgekit.progress import Tick, ignore_progress

@@ -227,7 +227,7 @@ def _write(
 
 
 def _select_others(samples: Samples, kept: list[int], folder: Path) -> Samples:
-    """Copy the selected rows of targets and sequence numbers into new files."""
+    """Copy the selected rows of targets, sequence numbers and lengths into new files."""
 
     def select(column: Column, role: str) -> Column:
         # The role keeps the files apart: a target may have the name of an input.
@@ -239,6 +239,7 @@ def _select_others(samples: Samples, kept: list[int], folder: Path) -> Samples:
         label=samples.label and select(samples.label, "label"),
         targets=tuple(select(column, "target") for column in samples.targets),
         sequence=samples.sequence and select(samples.sequence, "sequence"),
+        lengths=tuple(select(column, "length") for column in samples.lengths),
     )
 
 

@@ -34,6 +34,7 @@ def select_rows(samples: Samples, start: int, count: int) -> Samples:
         sequence=cut(samples.sequence) if samples.sequence else None,
         first=samples.first + start,
         targets=tuple(cut(column) for column in samples.targets),
+        lengths=tuple(cut(column) for column in samples.lengths),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data.column_rows import check_finite, compute_text_lengths, iter_chunks, read_column
+from edgekit.data.column_rows import check_finite, compute_text_lengths, iter_chunks
+from edgekit.data.lengths import read_lengths
 from edgekit.data.stored_arrays import store_array
 from edgekit.data.table import Table
 from edgekit.errors import UserError
@@ -67,7 +68,8 @@ def find_targets(
     found |= _measure_texts(table, found, cache)
     for target, column in found.items():
         lengths = found.get(get_length_name(target))
-        check_finite(column, table.source, _read_lengths(lengths, column, table.source))
+        values = None if lengths is None else read_lengths(lengths, column, table.source)
+        check_finite(column, table.source, values)
     return TargetColumns(
         main=found.pop(TARGET, None),
         others=tuple(replace(column, name=target) for target, column in found.items()),
@@ -106,26 +108,6 @@ def _measure_texts(table: Table, found: Mapping[str, Column], cache: Path) -> di
             )
         lengths[name] = store_array(name, compute_text_lengths(column, table.source), cache)
     return lengths
-
-
-def _read_lengths(lengths: Column | None, column: Column, source: str) -> NDArray[Any] | None:
-    """Read and check the lengths of a padded target."""
-    if lengths is None:
-        return None
-    where = f"{source}: {lengths.name}"
-    if len(column.shape) < 2:
-        raise UserError(f"{where}: {column.name} has one value per sample and no length")
-    if np.dtype(lengths.dtype).kind not in "iu" or lengths.shape != column.shape[:1]:
-        raise UserError(f"{where}: must be one integer per sample of {column.name}")
-    values = read_column(lengths)
-    wrong = (values < 0) | (values > column.shape[1])
-    if wrong.any():
-        number = int(np.argmax(wrong))
-        raise UserError(
-            f"{where}: {int(values[number])} of sample {number} must be from 0 to "
-            f"{column.shape[1]}, the size of {column.name}"
-        )
-    return values
 
 
 def has_class_labels(samples: Samples) -> bool:

@@ -12,6 +12,7 @@ from edgekit.cache.store import get_default_root
 from edgekit.config.profile import validate
 from edgekit.config.project import FILE_NAME, ModelTable, PreprocessSettings, Project
 from edgekit.conversion.importers.source import SUFFIXES, detect_source, is_saved_model
+from edgekit.data.audio.wav_folders import WAVES
 from edgekit.data.dataset import is_scaled
 from edgekit.data.images import IMAGES
 from edgekit.data.input_settings import find_states
@@ -20,7 +21,6 @@ from edgekit.data.readers import TABLES, read_table
 from edgekit.data.table import Table
 from edgekit.data.targets import LABELS
 from edgekit.data.text_lines import LINES
-from edgekit.data.wav_folders import WAVES
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
 from edgekit.pipeline.pixel_scaling import format_toml

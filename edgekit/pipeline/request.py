@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -109,8 +109,12 @@ class BuildInputs:
 
     @property
     def dims(self) -> dict[str, int]:
-        """Return the sizes of free dimensions, from the data and from ``[model] dims``."""
-        return get_free_dims(self.model, self.feeding, self.evaluation) | self.project.model.dims
+        """Return the sizes of free dimensions, from the data and from ``[model] dims``.
+
+        Dimensions along which samples differ in size have none.
+        """
+        splits = (self.evaluation, self.calibration)
+        return _get_sizes(self.model, self.feeding, self.project, splits)
 
 
 def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildInputs:
@@ -169,7 +173,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
     )
     seed = project.build.seed if request.seed is None else request.seed
     scoring, samples = evaluation.scoring, evaluation.dataset
-    dims = get_free_dims(model, feeding, samples) | project.model.dims
+    dims = _get_sizes(model, feeding, project, (samples, calibration))
     return BuildInputs(
         project=project,
         profile=profile,
@@ -282,6 +286,20 @@ def read_feeding(folder: Path, project: Project, model: Model) -> Feeding:
 def get_free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[str, int]:
     """Return the sizes that the samples give to free dimensions other than sample axes."""
     return feeding.get_free_sizes(model.signature, dataset.samples) if dataset else {}
+
+
+def _get_sizes(
+    model: Model, feeding: Feeding, project: Project, splits: Sequence[Dataset | None]
+) -> dict[str, int]:
+    """Return the sizes of free dimensions: those of the first split, and of ``[model] dims``.
+
+    Dimensions along which the samples of a split differ in size are left out.
+    """
+    known = get_free_dims(model, feeding, splits[0]) | project.model.dims
+    for split in splits:
+        varied = feeding.find_varied_sizes(model.signature, split.samples) if split else {}
+        known = {name: size for name, size in known.items() if name not in varied}
+    return known
 
 
 def set_free_dims(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:

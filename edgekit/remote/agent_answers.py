@@ -333,6 +333,11 @@ def check_known_to_first(name: str, job: object) -> None:
             hint="it knows top1, top5 and binary alone, without options and post-processing; "
             "upgrade edgekit on the device",
         )
+    if isinstance(job, (ScoreJob, BenchJob)) and job.samples and job.samples.lengths:
+        raise DeviceError(
+            f"{name}: its agent of protocol 1.0 cannot run samples of different sizes",
+            hint="upgrade edgekit on the device",
+        )
 
 
 def _is_known_to_first(job: ScoreJob) -> bool:

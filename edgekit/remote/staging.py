@@ -40,6 +40,7 @@ def stage_samples(session: Session, samples: Samples, progress: Progress | None 
         states=tuple(replace(s, initial=with_device_path(s.initial)) for s in samples.states),
         sequence=with_device_path(samples.sequence) if samples.sequence else None,
         targets=tuple(with_device_path(c) for c in samples.targets),
+        lengths=tuple(with_device_path(c) for c in samples.lengths),
     )
 
 

@@ -55,6 +55,10 @@ class Samples:
     ``constants`` are complete inputs that are the same in every run. ``sequence`` holds the number
     of the sequence of each sample: states are reset where it changes. Without it, all samples are
     one sequence. ``first`` is the number of the first sample in the user's data, for messages.
+
+    ``lengths`` holds, under the name of an input whose rows are padded to one size, the size of
+    each sample along the first axis of its row, or along several first axes. Each sample is cut to
+    its size and run alone.
     """
 
     columns: Tuple[Column, ...]
@@ -65,6 +69,7 @@ class Samples:
     sequence: Optional[Column] = None
     first: int = 0
     targets: Tuple[Column, ...] = field(default=(), metadata=mark_added())
+    lengths: Tuple[Column, ...] = field(default=(), metadata=mark_added())
 
     def get_targets(self) -> Dict[str, Column]:
         """Return the columns of all targets by name; the main one is called ``y``."""
@@ -75,4 +80,4 @@ class Samples:
         """Return all columns stored in files."""
         single = [c for c in (self.label, self.sequence) if c is not None]
         states = (state.initial for state in self.states)
-        return (*self.columns, *self.constants, *states, *single, *self.targets)
+        return (*self.columns, *self.constants, *states, *single, *self.targets, *self.lengths)

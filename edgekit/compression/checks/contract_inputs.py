@@ -93,7 +93,8 @@ def iter_probes(
             yield replace(probe, judges=parts is unseen or not unseen)
     axes = {column.name: column.axis for column in seen[0].columns}
     if find_batch_size(seen[0], tensors) is None:
-        repeated = (first * _TOGETHER)[:_TOGETHER]
+        alike = [feed for feed in first if _has_shapes(feed, first[0])]
+        repeated = (alike * _TOGETHER)[:_TOGETHER]
         joined = {
             name: np.concatenate([feed[name] for feed in repeated], axes[name])
             if name in axes
@@ -109,6 +110,10 @@ def iter_probes(
     }
     if any(halves[name].shape != value.shape for name, value in first[0].items()):
         yield Probe(what="a sample cut to half its size", feed=halves)
+
+
+def _has_shapes(feed: Arrays, other: Arrays) -> bool:
+    return all(feed[name].shape == value.shape for name, value in other.items())
 
 
 def write_made_up_samples(model: Model, feeding: Feeding, folder: Path) -> Samples:

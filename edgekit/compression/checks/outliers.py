@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_agent.measure.feeds import open_columns
+from edgekit.data.lengths import iter_own_rows
 from edgekit_agent.samples import Column, Samples
 
 # A value above this multiple of the median is an outlier. Integers of 8 bits have 127 steps.
@@ -31,10 +32,11 @@ def _describe_largest(name: str, parts: Sequence[Samples]) -> str | None:
         for column in part.columns:
             if column.name != name or np.dtype(column.dtype).kind != "f":
                 continue
-            for start, sizes in _read_sizes(column):
-                row = int(sizes.max(axis=1).argmax())
-                peaks.append((float(sizes[row].max()), part.first + start + row))
-                medians.append(float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0)
+            for start, sizes in _read_sizes(column, part):
+                row = int(np.argmax([each.max(initial=0.0) for each in sizes]))
+                peaks.append((float(sizes[row].max(initial=0.0)), part.first + start + row))
+                values = np.concatenate(sizes)
+                medians.append(float(np.median(values[values > 0])) if values.any() else 0.0)
     peak, sample = max(peaks, default=(0.0, 0))
     median = float(np.median([m for m in medians if m] or [0.0]))
     if not median or peak < _FAR * median:
@@ -45,11 +47,11 @@ def _describe_largest(name: str, parts: Sequence[Samples]) -> str | None:
     )
 
 
-def _read_sizes(column: Column) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Yield the absolute values of some rows at a time, with the number of the first."""
-    with open_columns([column]) as opened:
-        for start in range(0, column.shape[0], _ROWS):
-            rows = opened[column.name].read(start, min(_ROWS, column.shape[0] - start))
-            sizes = np.abs(rows.reshape(len(rows), -1).astype(np.float64))
-            if sizes.size:
-                yield start, sizes
+def _read_sizes(
+    column: Column, samples: Samples
+) -> Iterator[tuple[int, list[NDArray[np.float64]]]]:
+    """Yield the absolute values of some samples at a time, with the number of the first."""
+    rows = (each[column.name] for each in iter_own_rows([column], samples))
+    sizes = (np.abs(row.reshape(-1).astype(np.float64)) for row in rows)
+    for start in range(0, column.shape[0], _ROWS):
+        yield start, list(islice(sizes, _ROWS))

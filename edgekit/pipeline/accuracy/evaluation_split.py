@@ -23,6 +23,7 @@ from edgekit.pipeline.accuracy.output_kind import has_class_scores, resolve_logi
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.proposals.missing_settings import complete_project
 from edgekit.progress import Tick
+from edgekit_agent.metrics.ragged import get_length_name
 from edgekit_agent.scoring import MetricJob
 
 # Largest share of evaluation samples that may be calibration samples too.
@@ -105,7 +106,8 @@ def _compare_with_outputs(
     found = add_original_outputs(dataset, model, cache=store.root, tick=tick)
     options = project.data.metric_options.to_options(project.data.output)
     name = project.data.output or model.signature.outputs[0].name
-    column = next((c for c in found.samples.targets if c.name == name), None)
+    columns = {column.name: column for column in found.samples.targets}
+    column = columns.get(name) if get_length_name(name) not in columns else None
     if asked not in (None, "agreement"):
         names = [asked]
     elif column is not None and has_class_scores(column):

@@ -55,6 +55,8 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
     n = check_samples(job.samples, model.inputs)
     if not 0 <= job.start < n or (job.start and job.outputs_path is not None):
         raise AgentError("bad_job", f"score: cannot start at sample {job.start} of {n}")
+    if job.samples.lengths and job.outputs_path is not None:
+        raise AgentError("bad_job", "score: outputs of different sizes do not fit into one .npy")
     rows = _RowCollector(job)
     size = find_batch_size(job.samples, model.inputs) or 1
     with _open_outputs(job.outputs_path) as file:

@@ -43,7 +43,8 @@ _MIN_RUNS_DRIFT = 9
 def bench(job: BenchJob, progress: Progress) -> Report:
     """Measure latency, memory and energy of a model in this process, which must be a fresh one.
 
-    The energy is that of the whole device during a run, its idle consumption included.
+    The energy is that of the whole device during a run, its idle consumption included. Of samples
+    of different sizes, those of the median size are timed, and the largest counts for the memory.
 
     Raises:
         AgentError: ``bad_job`` for samples or numbers that don't fit; errors of the runtime.
@@ -54,11 +55,15 @@ def bench(job: BenchJob, progress: Progress) -> Report:
         )
     progress("load", 0, 0)
     session = load_model(job.model)
-    timer = _Timer(session.model, _collect_inputs(job, session.model))
+    collected = _collect_inputs(job, session.model)
+    is_ragged = job.samples is not None and bool(job.samples.lengths)
+    timer = _Timer(session.model, _select_median_size(collected) if is_ragged else collected)
     warmup_runs, steady = _warm_up(timer, job.warmup_s, progress)
     meter, before, runs = sensors.EnergyMeter(), sensors.take_snapshot(), timer.runs
     values = _measure(timer, job, meter, progress)
     after, energy_mj = sensors.take_snapshot(), meter.used_mj()
+    if len(timer.inputs) < len(collected):
+        session.model.run(max(collected, key=_count_bytes))
     doubts = {
         "unsteady": not steady,
         "throttled": sensors.is_throttled(before, after),
@@ -162,10 +167,23 @@ def _collect_inputs(job: BenchJob, model: LoadedModel) -> List[Mapping[str, NDAr
     size = 0
     for one in _iter_input_batches(job.samples, model, batch):
         collected.append(one.inputs)
-        size += sum(values.nbytes for values in one.inputs.values())
+        size += _count_bytes(one.inputs)
         if len(collected) >= _HELD_SAMPLES or size >= _HELD_BYTES:
             break
     return collected
+
+
+def _select_median_size(
+    collected: List[Mapping[str, NDArray[Any]]],
+) -> List[Mapping[str, NDArray[Any]]]:
+    """Return the inputs that have the shapes of the one of median size."""
+    ranked = sorted(collected, key=_count_bytes)
+    wanted = ranked[(len(ranked) - 1) // 2]
+    return [one for one in collected if all(one[n].shape == v.shape for n, v in wanted.items())]
+
+
+def _count_bytes(inputs: Mapping[str, NDArray[Any]]) -> int:
+    return sum(values.nbytes for values in inputs.values())
 
 
 def _iter_input_batches(samples: Samples, model: LoadedModel, batch: int) -> Iterator[Batch]:

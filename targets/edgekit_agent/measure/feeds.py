@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, Mapping, Option
 import numpy as np
 
 from edgekit_agent.failures import AgentError
+from edgekit_agent.metrics.ragged import cut_padding
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import TARGET, Column, Preprocess, Samples, State
 
@@ -118,7 +119,7 @@ def iter_batches(
     """Yield all samples from ``first`` on in order, as model inputs of ``batch`` samples.
 
     If the model has states (see ``iter_runs``), they are missing from the inputs, and each batch is
-    one sample, repeated.
+    one sample, repeated. So is each batch of samples of different sizes, each cut to its own size.
 
     Args:
         samples: a column, a constant or a state for every input, by name.
@@ -130,7 +131,7 @@ def iter_batches(
         AgentError: ``bad_job``; columns and inputs don't belong together, and the text says how.
     """
     n = check_samples(samples, inputs)
-    step = 1 if samples.states else batch
+    step = 1 if samples.states or samples.lengths else batch
     tensors_by_name = {tensor.name: tensor for tensor in inputs}
     constants = {c.name: _read_constant(c, tensors_by_name[c.name]) for c in samples.constants}
     targets = [replace(c, name=name) for name, c in samples.get_targets().items()]
@@ -138,6 +139,7 @@ def iter_batches(
     last: Optional[int] = None
     with (
         open_columns(samples.columns) as columns,
+        open_columns(samples.lengths) as lengths,
         open_columns(targets) as opened,
         open_columns(sequence) as numbers,
     ):
@@ -146,6 +148,9 @@ def iter_batches(
             arrays = dict(constants)
             for name, column in columns.items():
                 raw = column.read(start, rows)
+                if name in lengths:
+                    own = lengths[name].read(start, 1)
+                    raw = np.ascontiguousarray(cut_padding(name, raw[0], own, least=1)[None])
                 arrays[name] = stack_rows(
                     raw, tensors_by_name[name], samples.preprocess, column.column.axis, batch
                 )
@@ -247,8 +252,11 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
             f"the data has the columns {', '.join(have)}; the model's inputs are {', '.join(want)}",
             hint="name each column after its model input",
         )
+    unknown = {c.name for c in samples.lengths} - {c.name for c in samples.columns}
+    if unknown:
+        raise AgentError("bad_job", f"lengths of {min(unknown)}, which is no column of the data")
     single = [c for c in (samples.label, samples.sequence) if c is not None]
-    columns = (*samples.columns, *single, *samples.targets)
+    columns = (*samples.columns, *single, *samples.targets, *samples.lengths)
     if len({column.shape[0] for column in columns}) > 1:
         lengths_text = ", ".join(f"{column.name} {column.shape[0]}" for column in columns)
         raise AgentError("bad_job", f"columns of different lengths: {lengths_text}")

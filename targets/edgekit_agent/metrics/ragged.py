@@ -1,4 +1,4 @@
-"""Ragged targets: arrays that are padded to one size, each with the length of its sample."""
+"""Ragged arrays: rows that are padded to one size, each with the lengths of its sample."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def cut_ragged(targets: Arrays) -> Dict[str, NDArray[Any]]:
 
     Args:
         targets: targets of one sample by name. ``NAME_length`` is the length of ``NAME`` along its
-            first axis if there is such a target, else a target of its own.
+            first axis, or the lengths along its first axes, if there is such a target, else a
+            target of its own.
 
     Raises:
         AgentError: ``bad_job``; a length is not an integer from 0 to the size of its target.
@@ -36,17 +37,32 @@ def cut_ragged(targets: Arrays) -> Dict[str, NDArray[Any]]:
     }
     dropped = {get_length_name(name) for name in lengths}
     return {
-        name: value[: _read_length(name, value, lengths[name])] if name in lengths else value
+        name: cut_padding(name, value, lengths[name]) if name in lengths else value
         for name, value in targets.items()
         if name not in dropped
     }
 
 
-def _read_length(name: str, value: NDArray[Any], length: NDArray[Any]) -> int:
-    size = value.shape[0] if value.ndim else 0
-    if length.size != 1 or length.dtype.kind not in "iu" or not 0 <= int(length.item()) <= size:
+def cut_padding(
+    name: str, value: NDArray[Any], lengths: NDArray[Any], *, least: int = 0
+) -> NDArray[Any]:
+    """Cut a padded array to its lengths.
+
+    Args:
+        name: name of the array, for messages.
+        value: the array.
+        lengths: its length along the first axis, or its lengths along several first axes.
+        least: smallest length.
+
+    Raises:
+        AgentError: ``bad_job``; a length is not an integer from ``least`` to the size of the array.
+    """
+    flat = lengths.reshape(-1)
+    sizes = value.shape[: flat.size]
+    are_valid = flat.dtype.kind in "iu" and 0 < flat.size == len(sizes)
+    if not are_valid or not all(least <= int(n) <= size for n, size in zip(flat, sizes)):
+        wanted = " and ".join(f"one integer from {least} to {size}" for size in sizes or (0,))
         raise AgentError(
-            "bad_job",
-            f"{get_length_name(name)}: must be one integer from 0 to {size}, the size of {name}",
+            "bad_job", f"{get_length_name(name)}: must be {wanted}, the size of {name}"
         )
-    return int(length.item())
+    return value[tuple(slice(int(n)) for n in flat)]

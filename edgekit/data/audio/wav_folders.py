@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.audio import AudioSettings
+from edgekit.data.audio.spectrogram import compute_spectrogram, count_frames
+from edgekit.data.audio.wav_files import read_wav, read_wav_format
 from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows, save_array
 from edgekit.data.listed_files import list_files
-from edgekit.data.spectrogram import compute_spectrogram, count_frames
 from edgekit.data.table import Table
-from edgekit.data.wav_files import read_wav, read_wav_format
 from edgekit.errors import UserError
 from edgekit.model import TensorSpec
 from edgekit.progress import Tick
