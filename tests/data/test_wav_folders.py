@@ -13,10 +13,10 @@ import torch
 
 from edgekit.config.audio import AudioSettings
 from edgekit.config.project import FileSettings
-from edgekit.data.column_rows import read_column
-from edgekit.data.dataset import open_dataset
 from edgekit.data.audio.spectrogram import build_mel_filters, compute_spectrogram
 from edgekit.data.audio.wav_files import read_wav
+from edgekit.data.column_rows import read_column
+from edgekit.data.dataset import open_dataset
 from edgekit.errors import UserError
 from edgekit.model import Signature, TensorSpec
 

@@ -57,7 +57,7 @@ def bench(job: BenchJob, progress: Progress) -> Report:
     session = load_model(job.model)
     collected = _collect_inputs(job, session.model)
     is_ragged = job.samples is not None and bool(job.samples.lengths)
-    timer = _Timer(session.model, _select_median_size(collected) if is_ragged else collected)
+    timer = _Timer(session.model, select_median_size(collected) if is_ragged else collected)
     warmup_runs, steady = _warm_up(timer, job.warmup_s, progress)
     meter, before, runs = sensors.EnergyMeter(), sensors.take_snapshot(), timer.runs
     values = _measure(timer, job, meter, progress)
@@ -173,7 +173,7 @@ def _collect_inputs(job: BenchJob, model: LoadedModel) -> List[Mapping[str, NDAr
     return collected
 
 
-def _select_median_size(
+def select_median_size(
     collected: List[Mapping[str, NDArray[Any]]],
 ) -> List[Mapping[str, NDArray[Any]]]:
     """Return the inputs that have the shapes of the one of median size."""
