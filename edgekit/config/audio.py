@@ -13,7 +13,8 @@ Hertz = Annotated[float, Field(ge=0, le=1e6)]
 class AudioSettings(BaseModel):
     """``[data.audio]``: how ``.wav`` files become an input.
 
-    Longer files are cut at the end, shorter ones are filled with zeros.
+    Longer files are cut at the end, shorter ones are filled with zeros. Without a length of the
+    settings or of the model's input, each file is run at its own length.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -21,7 +22,7 @@ class AudioSettings(BaseModel):
     rate: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Sampling rate of all files in Hz; files of another rate are an error."""
     samples: Count | None = None
-    """Length of each sample in values; else that of the model's input or of the files."""
+    """Length of each sample in values; else that of the model's input, or of each file."""
     length_s: Annotated[float, Field(gt=0, le=3600)] | None = None
     """Length of each sample in seconds, instead of ``samples``."""
     spectrogram: Literal["log-mel", "mel", "magnitude"] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.data.column_rows import iter_chunks
 from edgekit.data.table import Table, build_table, describe_array
 from edgekit.data.targets import is_target_name
+from edgekit.errors import UserError
 from edgekit_agent.files import open_atomic, sha256_of
 from edgekit_agent.samples import Column
 
@@ -23,6 +25,7 @@ from edgekit_agent.samples import Column
 Locate = Callable[[str], Path]
 
 _COLORS, _IMAGE_AXES = 3, 4
+_MOST_PADDED_BYTES = 1 << 34
 
 
 def build_cached_table(
@@ -85,6 +88,46 @@ def open_rows(
         # numpy pads headers, so that one with another number of rows has the same size.
         file.seek(0)
         write_header()
+
+
+@contextmanager
+def open_padded_rows(
+    path: Path, lengths: Path | None, dtype: str, shape: Sequence[int]
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Open a new ``.npy`` for rows of different sizes; yield the function that appends one row.
+
+    Args:
+        path: File of the rows, padded with zeros.
+        lengths: File of the size of each row along each axis; ``None`` = all have the same size.
+        dtype: Type of the rows.
+        shape: Largest size along each axis.
+    """
+    sizes: list[tuple[int, ...]] = []
+    with open_rows(path, dtype, shape) as append:
+
+        def append_row(row: NDArray[Any]) -> None:
+            behind = [(0, most - own) for most, own in zip(shape, row.shape, strict=True)]
+            append(np.pad(row, behind)[np.newaxis])
+            sizes.append(row.shape)
+
+        yield append_row
+    if lengths is not None:
+        save_array(lengths, np.array(sizes, np.int64).reshape(len(sizes), len(shape)))
+
+
+def check_padded_size(source: str, count: int, dtype: str, shape: Sequence[int]) -> None:
+    """Refuse samples of different sizes that are too large when they are padded.
+
+    Raises:
+        UserError: They need more than the cache may hold.
+    """
+    size = count * math.prod(shape) * np.dtype(dtype).itemsize
+    if size > _MOST_PADDED_BYTES:
+        raise UserError(
+            f"{source}: {count} samples of different sizes, padded to {list(shape)} in the cache, "
+            f"need {size / 2**30:.0f} GiB, more than {_MOST_PADDED_BYTES >> 30}",
+            hint="leave out the largest samples, or use fewer",
+        )
 
 
 def is_color_images(column: Column) -> bool:

@@ -23,9 +23,10 @@ from edgekit.model import TensorSpec
 from edgekit.progress import Tick
 from edgekit_agent import strictjson
 from edgekit_agent.files import open_regular, sha256_of
+from edgekit_agent.metrics.ragged import get_length_name
 
 LINES = (".jsonl", ".ndjson")
-_VERSION = 1
+_VERSION = 2
 _TOKENIZER = "tokenizer.json"
 _LABELS = ("label", "y")
 _LONGEST_LINE = 1 << 20
@@ -78,6 +79,8 @@ def read_text_lines(
 ) -> Table:
     """Read a file with a JSON object on each line: ``text``, ``label``, ``group``, ``slice_NAME``.
 
+    If neither settings nor model give a length, each text keeps its own.
+
     Args:
         source: Name of the source, for messages.
         path: The file.
@@ -102,12 +105,14 @@ def read_text_lines(
     if first is None:
         raise UserError(f"{source}: has no samples")
     names = _list_label_names(first)
+    lengths = [] if length else [get_length_name(name) for name in roles]
 
     def fill(locate: Locate) -> None:
         size = length or _find_longest(tokenizer, _iter_lines(source, path))
         if length:
             tokenizer.enable_truncation(length)
         labels = _Labels(texts={name: [] for name in names if name in first.fields})
+        counts: list[int] = []
         with ExitStack() as stack:
             append = {
                 spec.name: stack.enter_context(open_rows(locate(spec.name), spec.dtype, (size,)))
@@ -116,18 +121,31 @@ def read_text_lines(
             for line in _iter_lines(source, path):
                 tick(f"reading {source}", line.number, line.number)
                 tokens = _encode(tokenizer, line, source)
+                counts.append(len(tokens.ids))
+                if not (length or counts[-1]):
+                    raise _build_empty_error(source, line)
                 for name, role in roles.items():
                     row = np.full((1, size), pad_id if role == "input_ids" else 0, np.int64)
                     row[0, : len(tokens.ids)] = _ROLES[role](tokens)
                     append[name](row)
                 _add_labels(labels, line, names, source)
+        for name in lengths:
+            save_array(locate(name), np.array(counts))
         _save_labels(source, labels, names, locate)
 
     facts = json.dumps(
         [_VERSION, sha256_of(str(path)), sha256_of(str(place)), repr(settings), length]
         + [repr(spec) for spec in inputs]
     )
-    return build_cached_table(source, f"text {facts}", [*roles, *names], fill, cache)
+    arrays = [*roles, *lengths, *names]
+    return build_cached_table(source, f"text {facts}", arrays, fill, cache)
+
+
+def _build_empty_error(source: str, line: _Line) -> UserError:
+    return UserError(
+        f"{source}: line {line.number}: the text has no tokens",
+        hint="remove the line, or set [data.text] length to pad all texts to one length",
+    )
 
 
 def _find_tokenizer(source: str, path: Path, folder: Path, settings: TextSettings) -> Path:

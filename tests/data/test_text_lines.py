@@ -90,6 +90,31 @@ def test_texts_are_cut_or_padded_to_the_length(opened, size, settings):
     assert rows["attention_mask"] == [[1] * 5, [1, 1, 1, 0, 0]]
 
 
+def test_texts_keep_their_lengths_if_the_model_leaves_them_free(opened):
+    lines = [{"text": "the cat sat"}, {"text": "mat"}, {"text": "cat", "text_pair": "mat"}]
+
+    _, found = opened(lines, *BERT)
+
+    assert [column.name for column in found.samples.lengths] == list(BERT)
+    for column in found.samples.lengths:
+        assert read_column(column).tolist() == [5, 3, 5]
+    assert not opened(lines, *BERT, length=6)[1].samples.lengths
+    assert not opened(lines, *BERT, size=6)[1].samples.lengths
+    assert not opened(lines[::2], *BERT)[1].samples.lengths
+
+
+def test_a_text_without_tokens_is_refused_unless_it_is_padded(tmp_path, opened):
+    ids = {word: number for number, word in enumerate(WORDS)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "plain.json"))
+    lines = [{"text": "the cat"}, {"text": " "}]
+
+    with pytest.raises(UserError, match=r"data\.jsonl: line 2: the text has no tokens"):
+        opened(lines, tokenizer="plain.json")
+    assert opened(lines, tokenizer="plain.json", length=2)[0]["input_ids"] == [[4, 5], [0, 0]]
+
+
 def test_the_padding_token_is_that_of_the_tokenizer_or_the_settings(tmp_path, opened):
     save_tokenizer(tmp_path / "padded.json", pad_id=7, pad_token="on", length=12)
     lines = [{"text": "the cat"}, {"text": "cat"}]

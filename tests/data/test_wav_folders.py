@@ -212,13 +212,52 @@ def test_files_are_cut_or_filled_to_the_length(tmp_path, opened, settings, size,
     np.testing.assert_allclose(rows[1], tone(100, length), atol=2**-15)
 
 
-def test_files_of_several_lengths_need_a_setting(tmp_path, opened):
+def test_files_keep_their_lengths_if_the_model_leaves_them_free(tmp_path, opened):
+    save(tmp_path / "data" / "a" / "1.wav", tone(100, 600))
+    save(tmp_path / "data" / "a" / "2.wav", tone(100, 1200))
+
+    rows, found = opened("N", 1, "T")
+
+    assert read_column(found.samples.lengths[0]).tolist() == [[1, 600], [1, 1200]]
+    assert rows.shape == (2, 1, 1200)
+    np.testing.assert_array_equal(rows[0, 0, :600], read_wav(tmp_path / "data" / "a" / "1.wav"))
+    assert not opened("N", 1, "T", samples=700)[1].samples.lengths
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"), [(("N", "T", 12), "frames-bins"), (("N", 1, 12, "T"), "bins-frames")]
+)
+def test_a_spectrogram_is_computed_from_the_file_alone(tmp_path, opened, shape, layout):
+    settings = {"spectrogram": "log-mel", "n_fft": 128, "hop": 80, "mels": 12, "center": True}
+    for name, count in (("1", 800), ("2", 500), ("3", 803)):
+        save(tmp_path / "data" / "a" / f"{name}.wav", tone(1000, count))
+
+    rows, found = opened(*shape, layout=layout, **settings)
+
+    lengths = read_column(found.samples.lengths[0])
+    for row, size, name in zip(rows, lengths, ("1", "2", "3"), strict=True):
+        signal = read_wav(tmp_path / "data" / "a" / f"{name}.wav")
+        expected = compute_spectrogram(signal, AudioSettings(**settings), RATE).astype(np.float32)
+        own = row[tuple(map(slice, size))]
+        wanted = expected if layout == "frames-bins" else expected.T[np.newaxis]
+        np.testing.assert_array_equal(own, wanted)
+
+
+def test_a_model_of_other_axes_needs_one_length(tmp_path, opened):
     save(tmp_path / "data" / "a" / "1.wav", tone(100, 600))
     save(tmp_path / "data" / "a" / "2.wav", tone(100, 1200))
 
     with pytest.raises(UserError, match=r"2\.wav has 1200 values, 1\.wav 600") as refused:
-        opened("N", "T")
+        opened("N", 2, "T")
     assert "length_s" in refused.value.hint
+
+
+def test_a_file_without_values_is_refused(tmp_path, opened):
+    save(tmp_path / "data" / "a" / "1.wav", tone(100, 600))
+    save(tmp_path / "data" / "a" / "2.wav", [])
+
+    with pytest.raises(UserError, match=r"2\.wav has no values"):
+        opened("N", "T")
 
 
 def test_another_sampling_rate_is_refused_with_both(tmp_path, opened):

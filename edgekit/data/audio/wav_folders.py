@@ -1,4 +1,4 @@
-"""Folders of ``.wav`` files as samples: signals of one length, or spectrograms of them."""
+"""Folders of ``.wav`` files as samples: signals, or spectrograms of them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from numpy.typing import NDArray
 from edgekit.config.audio import AudioSettings
 from edgekit.data.audio.spectrogram import compute_spectrogram, count_frames
 from edgekit.data.audio.wav_files import read_wav, read_wav_format
-from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows, save_array
+from edgekit.data.cached_arrays import (
+    Locate,
+    build_cached_table,
+    check_padded_size,
+    open_padded_rows,
+    save_array,
+)
 from edgekit.data.listed_files import list_files
 from edgekit.data.table import Table
 from edgekit.errors import UserError
 from edgekit.model import TensorSpec
 from edgekit.progress import Tick
+from edgekit_agent.metrics.ragged import get_length_name
 
 WAVES = (".wav", ".wave")
 _VERSION = 1
+_LENGTH = get_length_name("x")
 
 
 def read_wav_folder(
@@ -35,6 +43,8 @@ def read_wav_folder(
 ) -> Table:
     """Read the ``.wav`` files of a folder as rows of the model's input.
 
+    If neither settings nor model give a length, each file keeps its own.
+
     Args:
         source: Name of the folder, for messages.
         path: The folder, with targets as for images.
@@ -45,7 +55,8 @@ def read_wav_folder(
         tick: Progress callback.
 
     Raises:
-        UserError: A file cannot be read, or has another sampling rate or length.
+        UserError: A file cannot be read, or has another sampling rate, or another length although
+            the model has no free axis for it.
     """
     listing = list_files(source, path, WAVES).select_spread(most)
     if not listing.files:
@@ -54,19 +65,31 @@ def read_wav_folder(
     sizes = inputs[0].shape[1:] if len(inputs) == 1 else ()
     rate = _check_rates(listing.files, settings)
     length = _choose_length(source, listing.files, settings, rate, sizes)
-    shape = _choose_shape(source, length, settings, sizes)
+    if length is None:
+        shapes = [
+            _choose_shape(f"{source}: {file.name}", read_wav_format(file).count, settings, sizes)
+            for file in listing.files
+        ]
+    else:
+        shapes = [_choose_shape(source, length, settings, sizes)] * len(listing.files)
+    shape = tuple(map(max, zip(*shapes, strict=True)))
+    if length is None:
+        check_padded_size(source, len(shapes), "float32", shape)
 
     def fill(locate: Locate) -> None:
-        with open_rows(locate("x"), "float32", shape) as append:
-            for number, file in enumerate(listing.files):
+        lengths = locate(_LENGTH) if length is None else None
+        with open_padded_rows(locate("x"), lengths, "float32", shape) as append:
+            for number, (file, own) in enumerate(zip(listing.files, shapes, strict=True)):
                 tick(f"reading {source}", number, len(listing.files))
-                row = _convert(_fit(read_wav(file, length), length), settings, rate)
-                append(row.reshape(1, *shape))
+                wave = read_wav(file, length)
+                row = _convert(_fit(wave, length or len(wave)), settings, rate)
+                append(row.reshape(own))
         for name, values in listing.arrays.items():
             save_array(locate(name), values)
 
     facts = f"wav {_VERSION} {settings} {rate} {length} {shape} {listing.describe()}"
-    return build_cached_table(source, facts, ["x", *listing.arrays], fill, cache)
+    names = ["x", *([_LENGTH] if length is None else []), *listing.arrays]
+    return build_cached_table(source, facts, names, fill, cache)
 
 
 def _check_rates(files: Sequence[Path], settings: AudioSettings) -> int:
@@ -90,8 +113,11 @@ def _choose_length(
     settings: AudioSettings,
     rate: int,
     sizes: Sequence[int | str | None],
-) -> int:
-    """Return the length of all samples: as set, as the model needs, or as all files have it."""
+) -> int | None:
+    """Return the length of all samples: as set, as the model needs, or as all files have it.
+
+    ``None`` = files differ, and the model leaves the length free.
+    """
     if settings.samples is not None:
         return settings.samples
     if settings.length_s is not None:
@@ -100,16 +126,28 @@ def _choose_length(
         return needed
     lengths = {file.name: read_wav_format(file).count for file in files}
     first = next(iter(lengths))
+    empty = next((name for name, n in lengths.items() if not n), None)
+    if empty is not None:
+        raise UserError(f"{source}: {empty} has no values")
     other = next((name for name, n in lengths.items() if n != lengths[first]), None)
+    if other is not None and _is_length_free(settings, sizes):
+        return None
     if other is not None:
         raise UserError(
             f"{source}: {other} has {lengths[other]} values, {first} {lengths[first]}",
             hint="set [data.audio] length_s or samples; longer files are cut, shorter ones filled "
             "with zeros",
         )
-    if not lengths[first]:
-        raise UserError(f"{source}: {first} has no values")
     return lengths[first]
+
+
+def _is_length_free(settings: AudioSettings, sizes: Sequence[int | str | None]) -> bool:
+    """Return whether the model takes signals, or spectrograms, of any length."""
+    wanted = [size for size in sizes if size != 1]
+    if settings.spectrogram is None:
+        return len(wanted) == 1 and not isinstance(wanted[0], int)
+    frames = 0 if settings.layout == "frames-bins" else 1
+    return len(wanted) == 2 and not isinstance(wanted[frames], int)
 
 
 def _find_needed_length(settings: AudioSettings, sizes: Sequence[int | str | None]) -> int | None:
