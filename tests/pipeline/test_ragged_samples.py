@@ -21,8 +21,12 @@ from edgekit_agent.measure.health import check_health
 from edgekit_agent.metrics.outputs import decode_outputs
 from edgekit_agent.metrics.rows import decode_rows
 from edgekit_agent.scoring import MetricJob
+from tests.builders.metrics.ragged_projects import (
+    make_ragged_samples,
+    run_each,
+    write_ragged_project,
+)
 from tests.builders.projects import PROFILE, edgekit
-from tests.builders.ragged import make_ragged_samples, run_each, write_ragged_project
 
 
 @pytest.fixture
