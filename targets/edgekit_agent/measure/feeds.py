@@ -254,7 +254,9 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
         )
     unknown = {c.name for c in samples.lengths} - {c.name for c in samples.columns}
     if unknown:
-        raise AgentError("bad_job", f"lengths of {min(unknown)}, which is no column of the data")
+        raise AgentError(
+            "bad_job", f"the data has lengths of {min(unknown)} but not {min(unknown)} itself"
+        )
     single = [c for c in (samples.label, samples.sequence) if c is not None]
     columns = (*samples.columns, *single, *samples.targets, *samples.lengths)
     if len({column.shape[0] for column in columns}) > 1:
