@@ -63,6 +63,32 @@ def write_project(home: Path, facts: Mapping[str, Any], folder: Path) -> Path:
     return folder
 
 
+def shrink_project(folder: Path, samples: int) -> None:
+    """Keep the first evaluation samples of a project; of sequences, the first steps of each."""
+    table, images = folder / "eval.npz", folder / "eval"
+    if table.exists():
+        held = dict(np.load(table))
+        rows = len(held["y"])
+        numbers = held.get("sequence", np.zeros(rows, np.int64))
+        kept = [np.flatnonzero(numbers == each)[:samples] for each in np.unique(numbers)]
+        chosen = np.sort(np.concatenate(kept))
+        _save(folder, "eval", **{name: values[chosen] for name, values in held.items()})
+    for each in (images / "images", images / "masks"):
+        for file in sorted(each.glob("*"))[samples:]:
+            file.unlink()
+    boxes = folder / "eval.json"
+    if boxes.exists():
+        facts = json.loads(boxes.read_text(encoding="utf-8"))
+        facts["images"] = facts["images"][:samples]
+        numbers = {each["id"] for each in facts["images"]}
+        facts["annotations"] = [a for a in facts["annotations"] if a["image_id"] in numbers]
+        boxes.write_text(json.dumps(facts), encoding="utf-8")
+        names = {each["file_name"] for each in facts["images"]}
+        for file in images.iterdir():
+            if file.name not in names:
+                file.unlink()
+
+
 def _format_table(name: str, table: Table) -> str:
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())
     return "\n".join([f"[{name}]", *lines, ""])

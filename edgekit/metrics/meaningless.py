@@ -13,6 +13,8 @@ from edgekit_agent.scoring import MetricOptions
 
 _LEVEL = 0.05
 _RESAMPLES = 1000
+# Of fewer samples, even a perfect value may be chance: 1 of 20 random orders of 6 has an AUC of 1.
+_FEWEST = 6
 
 
 def find_meaningless(
@@ -96,6 +98,8 @@ def _is_better(
     """
     sign = 1 if metric.higher_is_better else -1
     if sign * (value - trivial) <= 1e-12 * abs(trivial):
+        return False
+    if table.n < _FEWEST:
         return False
     if metric.find_blocks is not None:
         return True

@@ -79,10 +79,19 @@ def compute_sample_f1(table: Table, options: MetricOptions) -> Floats:
     return divide(2.0 * hits, both)
 
 
-def compute_prevalence(read: TargetReader, options: MetricOptions) -> float | None:
-    """Return the mean average precision of constant scores: the mean share of positives."""
-    shares = _compute_shares(read, options)
-    return float(average_defined(np.where(shares > 0, shares, np.nan)))
+def compute_random_precision(read: TargetReader, options: MetricOptions) -> float | None:
+    """Return the expected mean average precision of scores in random order.
+
+    It is above that of constant scores, the mean share of positives.
+    """
+    positives, known = _count_classes(read, options)
+    # Of n samples in random order, the one at place k has (m - 1) (k - 1) / (n - 1) positives
+    # before it if it is one of the m positives itself; precision is averaged over k.
+    places = np.arange(1, int(known.max(initial=0)) + 1)
+    harmonic = np.append(0.0, np.cumsum(1 / places))[known.astype(np.int64)]
+    first = divide(harmonic, known)
+    others = divide(positives - 1, np.maximum(known - 1, 1))
+    return float(average_defined(np.where(positives > 0, others * (1 - first) + first, np.nan)))
 
 
 def compute_constant_f1(read: TargetReader, options: MetricOptions) -> float | None:
@@ -93,13 +102,18 @@ def compute_constant_f1(read: TargetReader, options: MetricOptions) -> float | N
 
 def _compute_shares(read: TargetReader, options: MetricOptions) -> Floats:
     """Compute the share of samples with each class, of those in which it is known."""
+    return divide(*_count_classes(read, options))
+
+
+def _count_classes(read: TargetReader, options: MetricOptions) -> tuple[Floats, Floats]:
+    """Count the samples with each class, and those in which it is known."""
     positives, known = np.zeros(1), np.zeros(1)
     for targets in read():
         present = np.asarray(targets["y"]).reshape(-1)
         is_known = present != options.ignore
         positives = positives + np.where(is_known, present, 0)
         known = known + is_known
-    return divide(positives, known)
+    return positives, known
 
 
 def _average(prepare: Callable[[Table], ByClass]) -> Callable[[Table, MetricOptions], Aggregate]:
@@ -131,7 +145,7 @@ METRICS = (
         title="mean average precision",
         target="0 or 1 for each class",
         prepare=_average(prepare_average_precision),
-        compute_trivial=compute_prevalence,
+        compute_trivial=compute_random_precision,
         compute_classes=_list_classes(prepare_average_precision),
         reads_probabilities=True,
         check_rows=check_columns(_PRESENCE, ANY, layout="columns", have_equal_sizes=True),

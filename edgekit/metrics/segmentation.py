@@ -26,6 +26,7 @@ from edgekit_agent.scoring import MetricOptions
 _MOST_COUNTS = 1 << 26
 # Shares of a class at a position from which a constant mask of two classes has it there.
 _SHARES = tuple(np.linspace(0.02, 0.5, 25))
+_SMALLEST_SHARE = 1e-9
 
 
 def prepare_miou(table: Table, options: MetricOptions) -> Aggregate:
@@ -70,12 +71,12 @@ def compute_sample_dice(table: Table, options: MetricOptions) -> Floats:
 
 
 def compute_constant_miou(read: TargetReader, options: MetricOptions) -> float | None:
-    """Return the mean IoU of the best constant mask."""
+    """Return the mean IoU of the best mask that ignores the input, constant or drawn."""
     return _find_largest(_average_iou, read, options)
 
 
 def compute_constant_dice(read: TargetReader, options: MetricOptions) -> float | None:
-    """Return the Dice of the best constant mask."""
+    """Return the Dice of the best mask that ignores the input, constant or drawn."""
     return _find_largest(_average_dice, read, options)
 
 
@@ -128,15 +129,17 @@ def _name_classes(values: Floats) -> dict[int, float]:
 def _find_largest(
     average: Callable[[Floats], Floats], read: TargetReader, options: MetricOptions
 ) -> float | None:
-    """Return the largest value of a constant mask; ``None`` if the metric is undefined."""
+    """Return the largest value of such a mask; ``None`` if the metric is undefined."""
     values = [float(average(counts)[0]) for counts in _iterate_masks(read, options)]
     return max((value for value in values if not np.isnan(value)), default=None)
 
 
 def _iterate_masks(read: TargetReader, options: MetricOptions) -> Iterator[Floats]:
-    """Yield the counts of constant masks: one class everywhere, and the usual class of a position.
+    """Yield the counts of constant masks and the expected counts of masks that are drawn.
 
-    With two classes also masks that have class 1 where its share exceeds a limit.
+    Constant masks have one class everywhere, or the usual class of a position; with two classes
+    also class 1 where its share exceeds a limit. Masks are drawn with the shares of the classes, at
+    each position or everywhere, or with their odds, which maximize the mean IoU.
     """
     counts = _count_positions(read, options)
     classes = counts.shape[1]
@@ -147,6 +150,12 @@ def _iterate_masks(read: TargetReader, options: MetricOptions) -> Iterator[Float
         share = counts[:, 1] / np.maximum(counts.sum(axis=1), 1)
         for limit in _SHARES:
             yield _count_mask(counts, (share > limit).astype(np.int64))
+    everywhere = counts.sum(axis=0, keepdims=True)
+    for totals in (counts, everywhere):
+        shares = totals / np.maximum(totals.sum(axis=1, keepdims=True), 1)
+        odds = shares / np.maximum(1 - shares, _SMALLEST_SHARE)
+        for drawn in (shares, odds / np.maximum(odds.sum(axis=1, keepdims=True), _SMALLEST_SHARE)):
+            yield _count_drawn(counts, drawn)
 
 
 def _count_positions(read: TargetReader, options: MetricOptions) -> NDArray[np.int64]:
@@ -178,6 +187,13 @@ def _count_mask(counts: NDArray[np.int64], mask: NDArray[np.int64]) -> Floats:
     classes = counts.shape[1]
     both = np.bincount(mask, counts[np.arange(len(mask)), mask], minlength=classes)
     output = np.bincount(mask, counts.sum(axis=1), minlength=classes)
+    return np.stack([both, counts.sum(axis=0), output]).astype(np.float64)[:, None]
+
+
+def _count_drawn(counts: NDArray[np.int64], shares: Floats) -> Floats:
+    """Return the expected counts [3, 1, classes] of masks whose classes are drawn with shares."""
+    both = (counts * shares).sum(axis=0)
+    output = (counts.sum(axis=1, keepdims=True) * shares).sum(axis=0)
     return np.stack([both, counts.sum(axis=0), output]).astype(np.float64)[:, None]
 
 
