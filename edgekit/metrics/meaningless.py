@@ -13,8 +13,8 @@ from edgekit_agent.scoring import MetricOptions
 
 _LEVEL = 0.05
 _RESAMPLES = 1000
-# Of fewer samples, even a perfect value may be chance: 1 of 20 random orders of 6 has an AUC of 1.
-_FEWEST = 6
+# Of fewer targets, even a perfect value may be chance: 1 of 20 random orders of 6 has an AUC of 1.
+_FEWEST_VALUES = 6
 
 
 def find_meaningless(
@@ -62,7 +62,7 @@ def find_meaningless(
     if trivial is None:
         return _explain_constant(metric, scored) if _is_constant(metric, scored, options) else ""
     if not math.isfinite(trivial) or _is_better(metric, scored, options, value, trivial):
-        return ""
+        return "" if _has_enough_values(read_targets) else _explain_few(metric, scored, value)
     return _explain_trivial(metric, scored, value, trivial)
 
 
@@ -99,8 +99,6 @@ def _is_better(
     sign = 1 if metric.higher_is_better else -1
     if sign * (value - trivial) <= 1e-12 * abs(trivial):
         return False
-    if table.n < _FEWEST:
-        return False
     if metric.find_blocks is not None:
         return True
     groups = table.groups
@@ -135,6 +133,16 @@ def _are_targets_constant(read: TargetReader) -> bool:
     return first is not None
 
 
+def _has_enough_values(read: TargetReader) -> bool:
+    """Return whether the targets ``y`` of all samples have enough values to exclude chance."""
+    count = 0
+    for targets in read():
+        count += targets["y"].size if "y" in targets else _FEWEST_VALUES
+        if count >= _FEWEST_VALUES:
+            return True
+    return False
+
+
 def _is_constant(metric: Metric, table: Table, options: MetricOptions) -> bool:
     """Return whether the value depends on no sample."""
     if metric.find_blocks is None:
@@ -147,6 +155,13 @@ def _is_constant(metric: Metric, table: Table, options: MetricOptions) -> bool:
 
 def _are_equal(rows: Sequence[Floats]) -> bool:
     return all(np.array_equal(rows[0], row) for row in rows)
+
+
+def _explain_few(metric: Metric, table: Table, value: float) -> str:
+    return (
+        f"{metric.name} of the original is {_format_value(metric, value)} on {table.n} samples, "
+        f"which may be chance: use {_FEWEST_VALUES} samples or more"
+    )
 
 
 def _explain_constant(metric: Metric, table: Table) -> str:

@@ -165,17 +165,31 @@ def test_multilabel_f1_of_logits_applies_the_sigmoid():
 @pytest.mark.parametrize("seed", range(4))
 def test_trivial_values_are_those_of_the_best_constant_prediction(seed):
     labels, _ = draw_classes(seed)
-    constant = [
-        compute("macro-f1", np.tile(np.eye(5)[k], (60, 1)), labels) for k in np.unique(labels)
-    ]
-    assert compute_trivial("macro-f1", labels) == pytest.approx(max(constant))
     shares = np.bincount(labels, minlength=5) / labels.size
     frequencies = compute("log-loss", np.tile(shares, (60, 1)), labels)
     assert compute_trivial("log-loss", labels) == pytest.approx(frequencies)
     targets, scores = draw_labels(seed)
-    for name in ("multilabel-map", "multilabel-f1"):
-        expected = compute(name, np.ones_like(scores), targets)
-        assert compute_trivial(name, targets) == pytest.approx(expected)
+    expected = compute("multilabel-f1", np.ones_like(scores), targets)
+    assert compute_trivial("multilabel-f1", targets) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_classes_reach_the_trivial_macro_f1_and_constant_ones_do_not(seed):
+    labels, _ = draw_classes(seed)
+    rng, found = np.random.default_rng(seed), compute_trivial("macro-f1", labels)
+    drawn = [compute("macro-f1", np.eye(5)[rng.permutation(labels)], labels) for _ in range(200)]
+    assert np.mean(drawn) == pytest.approx(found, abs=0.02)
+    for number in np.unique(labels):
+        assert compute("macro-f1", np.tile(np.eye(5)[number], (60, 1)), labels) < found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_in_random_order_reach_the_trivial_average_precision(seed):
+    targets, scores = draw_labels(seed)
+    rng, found = np.random.default_rng(seed), compute_trivial("multilabel-map", targets)
+    drawn = [compute("multilabel-map", rng.random(scores.shape), targets) for _ in range(400)]
+    assert np.mean(drawn) == pytest.approx(found, abs=0.01)
+    assert compute("multilabel-map", np.ones_like(scores), targets) < found
 
 
 @pytest.mark.parametrize(

@@ -208,3 +208,28 @@ def test_small_sets_of_models_that_work_say_something(name, outputs, targets):
 def judge_outputs(name, outputs, targets):
     table = make_table(name, outputs, targets)
     return find_meaningless(get_metric(name), table, make_reader(targets), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "targets"),
+    [
+        ("top1", np.eye(2)[[0, 1, 1, 0]], np.array([0, 1, 1, 0])),
+        ("auc", np.array([0.2, 0.9, 0.8, 0.1])[:, None], np.array([0, 1, 1, 0])),
+        ("spearman", np.arange(5.0)[:, None], np.arange(5.0)),
+    ],
+)
+def test_a_perfect_value_of_five_targets_may_be_chance(name, outputs, targets):
+    assert "may be chance: use 6 samples or more" in judge_outputs(name, outputs, targets)
+
+
+@pytest.mark.parametrize("name", ["macro-f1", "miou", "multilabel-map"])
+def test_random_predictions_of_metrics_over_classes_say_nothing(name):
+    rng = np.random.default_rng(2)
+    passed = 0
+    for _ in range(40):
+        shape = {"macro-f1": (60,), "miou": (60, 3, 3), "multilabel-map": (60, 3)}[name]
+        targets = rng.integers(0, 2, shape)
+        drawn = rng.random(shape)
+        outputs = drawn if name == "multilabel-map" else np.stack([drawn, 1 - drawn], axis=1)
+        passed += judge_outputs(name, outputs, targets) == ""
+    assert passed <= 6  # 2 are expected at a level of 5 %

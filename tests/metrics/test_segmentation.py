@@ -120,7 +120,17 @@ def test_the_trivial_mask_of_many_classes_has_the_usual_class_of_each_position()
     usual = [np.array([0, 1, 2])] * 3
     assert compute_trivial("miou", targets) == pytest.approx(compute_value("miou", usual, targets))
     sizes = [np.array([0, 0, 0]), np.array([0, 1])]
-    assert compute_trivial("miou", sizes) == pytest.approx(4 / 5 / 2)
+    assert 4 / 5 / 2 < compute_trivial("miou", sizes) < 0.41
+
+
+def test_random_masks_reach_the_trivial_value_where_no_constant_mask_does():
+    rng = np.random.default_rng(3)
+    targets = [rng.integers(0, 2, (n % 5 + 3, 7)) for n in range(60)]  # of no common size
+    drawn = [rng.permutation(each.reshape(-1)).reshape(each.shape) for each in targets]
+    constant = [np.zeros_like(each) for each in targets]
+    found = compute_trivial("miou", targets)
+    assert compute_value("miou", drawn, targets) == pytest.approx(found, abs=0.02)
+    assert compute_value("miou", constant, targets) < 0.8 * found
 
 
 @pytest.mark.parametrize(
