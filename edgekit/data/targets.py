@@ -15,7 +15,9 @@ from edgekit.data.lengths import read_lengths
 from edgekit.data.stored_arrays import store_array
 from edgekit.data.table import Table
 from edgekit.errors import UserError
+from edgekit_agent.measure.feeds import prepare_rows
 from edgekit_agent.metrics.ragged import cut_ragged, get_length_name
+from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import TARGET, Column, Samples
 
 LABELS = ("label", "y", "labels")
@@ -124,3 +126,24 @@ def iter_targets(samples: Samples) -> Iterator[dict[str, NDArray[Any]]]:
     for _, chunk in iter_chunks(columns):
         for row in range(len(chunk[columns[0].name])):
             yield cut_ragged({name: np.asarray(rows[row]) for name, rows in chunk.items()})
+
+
+def iter_targets_and_inputs(samples: Samples, prefix: str) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the targets of each sample, and its inputs under their names with a prefix."""
+    yield from (
+        {**targets, **{prefix + name: value for name, value in inputs.items()}}
+        for targets, inputs in zip(iter_targets(samples), _iter_inputs(samples), strict=True)
+    )
+
+
+def _iter_inputs(samples: Samples) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the inputs of each sample by name, preprocessed; reads a chunk at a time."""
+    for _, chunk in iter_chunks(samples.columns):
+        prepared = {name: _preprocess(name, rows, samples) for name, rows in chunk.items()}
+        for row in range(len(chunk[samples.columns[0].name])):
+            yield {name: rows[row] for name, rows in prepared.items()}
+
+
+def _preprocess(name: str, rows: NDArray[Any], samples: Samples) -> NDArray[Any]:
+    dtype = rows.dtype.name if samples.preprocess is None else "float32"
+    return prepare_rows(rows, Tensor(name, dtype, ("?",) * rows.ndim), samples.preprocess)

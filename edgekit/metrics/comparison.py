@@ -63,7 +63,8 @@ class Comparison:
         lost: Samples that the original alone predicts correctly; ``None`` without such a count.
         won: Samples that the candidate alone predicts correctly.
         flips: Samples whose predictions differ.
-        meaningless: Why the value of the original is meaningless; empty if it is not.
+        meaningless: Why the value of the original, or of a candidate within a wide margin, is
+            meaningless; empty if it is not.
         guards: Comparisons by further metrics.
         slices: Comparisons on slices of the samples, by ``name=value``.
         classes: Values of each class, the largest loss first, for metrics that have them.

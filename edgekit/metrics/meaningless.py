@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from edgekit.metrics.intervals.bootstrap import resample_losses
-from edgekit.metrics.metric import Aggregate, Floats, Metric, Table, TargetReader
+from edgekit.metrics.intervals.paired_tables import convert_loss
+from edgekit.metrics.metric import Aggregate, Floats, Margin, Metric, Table, TargetReader
 from edgekit_agent.scoring import MetricOptions
 
 _LEVEL = 0.05
@@ -17,8 +20,49 @@ _RESAMPLES = 1000
 _FEWEST_VALUES = 6
 
 
+def find_uninformative(
+    metric: Metric,
+    table: Table,
+    read_targets: TargetReader,
+    options: MetricOptions,
+    *,
+    before: float,
+    trivial: float | None,
+    margin: Margin,
+) -> str:
+    """Return why a candidate within the margin may predict nothing; empty if it does not.
+
+    A margin can be so wide that the best predictor that ignores its input is within it. Then the
+    candidate itself must be significantly better than that one.
+
+    Args:
+        metric: Metric of the table.
+        table: Rows of the candidate.
+        read_targets: Reads the targets of all samples.
+        options: Options of the metric.
+        before: Value of the original.
+        trivial: Value of the best predictor that ignores its input.
+        margin: Largest loss that counts as none.
+    """
+    if trivial is not None:
+        values = np.array([before]), np.array([trivial])
+        with np.errstate(all="ignore"):
+            is_within = bool((convert_loss(metric, margin, *values) <= margin.value).all())
+        if not is_within and metric.find_fault is None:
+            return ""
+    elif not metric.companions:
+        return ""
+    return find_meaningless(metric, table, read_targets, options, model="the candidate")
+
+
 def find_meaningless(
-    metric: Metric, table: Table, read_targets: TargetReader, options: MetricOptions
+    metric: Metric,
+    table: Table,
+    read_targets: TargetReader,
+    options: MetricOptions,
+    *,
+    model: str = "the original",
+    level: float = _LEVEL,
 ) -> str:
     """Return why the value of the original is meaningless, and what to check; empty if it is not.
 
@@ -33,6 +77,8 @@ def find_meaningless(
         table: Rows of the original.
         read_targets: Reads the targets of all samples.
         options: Options of the metric.
+        model: The model that is judged, for the text.
+        level: Level of the test.
     """
     scored = table.select(np.array([row.size > 0 for row in table.rows], bool))
     if scored.n < 2:
@@ -46,24 +92,101 @@ def find_meaningless(
             f"all targets are the same, so that {metric.name} is that of a constant: check that "
             "the data has real targets, and samples of every kind"
         )
-    with np.errstate(all="ignore"):
-        value = metric.compute_value(scored, options)
-    if not math.isfinite(value):
+    judged = _Judged(metric=metric, table=scored, options=options, model=model, level=level)
+    if not math.isfinite(judged.value):
         return (
-            f"{metric.name} of the original is undefined on these {scored.n} samples: check that "
+            f"{metric.name} of {model} is undefined on these {scored.n} samples: check that "
             "the targets vary, and that every class occurs"
         )
     mismatched = metric.prepare_mismatched(scored) if metric.prepare_mismatched else None
     if mismatched is not None:
         other = float(mismatched(np.ones((1, scored.n)))[0])
-        if _is_better(metric, scored, options, value, other, mismatched):
-            return ""
-        return _explain_mismatched(metric, scored, value, other)
+        return "" if judged.is_better(other, mismatched) else _explain_mismatched(judged, other)
+    if metric.companions:
+        return _judge_companions(judged, read_targets)
     if trivial is None:
-        return _explain_constant(metric, scored) if _is_constant(metric, scored, options) else ""
-    if not math.isfinite(trivial) or _is_better(metric, scored, options, value, trivial):
-        return "" if _has_enough_values(read_targets) else _explain_few(metric, scored, value)
-    return _explain_trivial(metric, scored, value, trivial)
+        return _explain_constant(judged) if _is_constant(metric, scored, options) else ""
+    if math.isfinite(trivial) and not judged.is_better(trivial):
+        return _explain_trivial(judged, trivial)
+    if not _has_enough_values(read_targets):
+        return _explain_few(judged)
+    return metric.find_fault(scored, read_targets, options) if metric.find_fault else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """Model that is compared with a predictor that ignores its input.
+
+    Attributes:
+        metric: Metric of the table.
+        table: Rows of the scored samples.
+        options: Options of the metric.
+        model: The model, for texts.
+        level: Level of the test.
+    """
+
+    metric: Metric
+    table: Table
+    options: MetricOptions
+    model: str
+    level: float
+
+    @cached_property
+    def value(self) -> float:
+        """Return the value of all samples."""
+        with np.errstate(all="ignore"):
+            return self.metric.compute_value(self.table, self.options)
+
+    def format_value(self, value: float) -> str:
+        """Format a value of the metric."""
+        return f"{100 * value:.2f} %" if self.metric.is_share else f"{value:.5g}"
+
+    def is_better(self, trivial: float, compute_trivial: Aggregate | None = None) -> bool:
+        """Return whether the model is significantly better than the trivial predictor.
+
+        A value that is known of all samples together alone is only compared.
+
+        Args:
+            trivial: Value of the trivial predictor.
+            compute_trivial: Computes its values on resamples; ``None`` = it is the same on all.
+        """
+        metric, table = self.metric, self.table
+        sign = 1 if metric.higher_is_better else -1
+        if sign * (self.value - trivial) <= 1e-12 * abs(trivial):
+            return False
+        if metric.find_blocks is not None:
+            return True
+        groups = table.groups
+        if groups is not None and np.unique(groups).size in (1, table.n):
+            groups = None
+        if metric.is_proportion and groups is None:
+            hits = round(self.value * table.n)
+            return hits == table.n or compute_binomial_tail(hits, table.n, trivial) <= self.level
+        prepared = metric.prepare(table, self.options)
+
+        def compute_gains(weights: Floats) -> Floats:
+            with np.errstate(all="ignore"):
+                other = trivial if compute_trivial is None else compute_trivial(weights)
+                gains: Floats = sign * (prepared(weights) - other)
+                return gains
+
+        found = resample_losses(compute_gains, table.n, groups, seed=0, resamples=_RESAMPLES)
+        return found.compute_bound(self.level) > 0
+
+
+def _judge_companions(judged: _Judged, read_targets: TargetReader) -> str:
+    """Return why a model does not exceed a constant by any companion; empty if it does."""
+    metric = judged.metric
+    level = judged.level / len(metric.companions)
+    reasons = []
+    for each in metric.companions:
+        reason = find_meaningless(
+            each, judged.table, read_targets, judged.options, model=judged.model, level=level
+        )
+        if not reason:
+            return ""
+        reasons.append(reason)
+    return f"{metric.name} can be as good for a predictor that ignores its input; {reasons[0]}"
 
 
 def compute_binomial_tail(successes: int, n: int, share: float) -> float:
@@ -82,41 +205,6 @@ def compute_binomial_tail(successes: int, n: int, share: float) -> float:
         if term < 1e-17 * total:
             break
     return min(total, 1.0)
-
-
-def _is_better(
-    metric: Metric,
-    table: Table,
-    options: MetricOptions,
-    value: float,
-    trivial: float,
-    compute_trivial: Aggregate | None = None,
-) -> bool:
-    """Return whether the original is significantly better than the trivial predictor.
-
-    A value that is known of all samples together alone is only compared.
-    """
-    sign = 1 if metric.higher_is_better else -1
-    if sign * (value - trivial) <= 1e-12 * abs(trivial):
-        return False
-    if metric.find_blocks is not None:
-        return True
-    groups = table.groups
-    if groups is not None and np.unique(groups).size in (1, table.n):
-        groups = None
-    if metric.is_proportion and groups is None:
-        hits = round(value * table.n)
-        return hits == table.n or compute_binomial_tail(hits, table.n, trivial) <= _LEVEL
-    prepared = metric.prepare(table, options)
-
-    def compute_gains(weights: Floats) -> Floats:
-        with np.errstate(all="ignore"):
-            other = trivial if compute_trivial is None else compute_trivial(weights)
-            gains: Floats = sign * (prepared(weights) - other)
-            return gains
-
-    found = resample_losses(compute_gains, table.n, groups, seed=0, resamples=_RESAMPLES)
-    return found.compute_bound(_LEVEL) > 0
 
 
 def _are_targets_constant(read: TargetReader) -> bool:
@@ -157,25 +245,27 @@ def _are_equal(rows: Sequence[Floats]) -> bool:
     return all(np.array_equal(rows[0], row) for row in rows)
 
 
-def _explain_few(metric: Metric, table: Table, value: float) -> str:
+def _explain_few(judged: _Judged) -> str:
     return (
-        f"{metric.name} of the original is {_format_value(metric, value)} on {table.n} samples, "
-        f"which may be chance: use {_FEWEST_VALUES} samples or more"
+        f"{judged.metric.name} of {judged.model} is {judged.format_value(judged.value)} on "
+        f"{judged.table.n} samples, which may be chance: use {_FEWEST_VALUES} samples or more"
     )
 
 
-def _explain_constant(metric: Metric, table: Table) -> str:
+def _explain_constant(judged: _Judged) -> str:
     return (
-        f"the statistic of {metric.name} is the same for all {table.n} samples: check that the "
-        "metric reads the right output and target, and that the output depends on the input"
+        f"the statistic of {judged.metric.name} is the same for all {judged.table.n} samples: "
+        "check that the metric reads the right output and target, and that the output depends on "
+        "the input"
     )
 
 
-def _explain_trivial(metric: Metric, table: Table, value: float, trivial: float) -> str:
-    shown, constant = (_format_value(metric, each) for each in (value, trivial))
+def _explain_trivial(judged: _Judged, trivial: float) -> str:
+    metric, table = judged.metric, judged.table
     reason = (
-        f"{metric.name} of the original is {shown} on {table.n} samples, not significantly better "
-        f"than {constant}, which a predictor that ignores its input reaches"
+        f"{metric.name} of {judged.model} is {judged.format_value(judged.value)} on {table.n} "
+        f"samples, not significantly better than {judged.format_value(trivial)}, which a predictor "
+        "that ignores its input reaches"
     )
     checks = "that targets belong to samples, their order and the preprocessing"
     if metric.is_proportion and table.rows[0].size > 1:
@@ -186,15 +276,11 @@ def _explain_trivial(metric: Metric, table: Table, value: float, trivial: float)
     return f"{reason}: check {checks}, or use more samples"
 
 
-def _explain_mismatched(metric: Metric, table: Table, value: float, other: float) -> str:
-    shown, mixed = (_format_value(metric, each) for each in (value, other))
+def _explain_mismatched(judged: _Judged, other: float) -> str:
     return (
-        f"{metric.name} of the original is {shown} on {table.n} samples, not significantly better "
-        f"than {mixed}, its value with the targets of other samples: check that the targets are "
+        f"{judged.metric.name} of {judged.model} is {judged.format_value(judged.value)} on "
+        f"{judged.table.n} samples, not significantly better than {judged.format_value(other)}, "
+        "its value with the targets of other samples: check that the targets are "
         "real and belong to the samples, and whether lower is better; use more samples, or set "
         "uses_targets = False on a function that reads the outputs alone"
     )
-
-
-def _format_value(metric: Metric, value: float) -> str:
-    return f"{100 * value:.2f} %" if metric.is_share else f"{value:.5g}"

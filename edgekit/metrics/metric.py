@@ -15,7 +15,9 @@ from edgekit_agent.scoring import MetricOptions
 
 Floats = NDArray[np.float64]
 Targets = Mapping[str, NDArray[Any]]
-# Reads the targets of all samples in order; each call starts again.
+# Reads the targets of all samples in order; each call starts again. For metrics with
+# ``find_fault`` also the inputs, under this prefix and their names.
+INPUT = "input:"
 TargetReader = Callable[[], Iterator[Targets]]
 # Values [b] of the metric for b sets of weights [b, n] of the samples.
 Aggregate = Callable[[Floats], Floats]
@@ -104,6 +106,10 @@ class Metric:
             of all samples and without each block alone, so that the jackknife gives the interval.
         prepare_mismatched: Returns the function that aggregates the values of outputs with the
             targets of other samples, ``None`` where they are unknown; the original must be better.
+        find_fault: Finds why a model is no better than a constant, where its value alone does not
+            tell; the reader yields the inputs too, as ``input:NAME``.
+        companions: Metrics of the same rows for a value that is as good where nothing is predicted;
+            the original and each candidate must exceed a constant by one of them.
         code: Function or class of the user that computes the metric on this machine, from the
             outputs of the samples.
         check_rows: Checks the rows of a device; ``None`` = every row is taken.
@@ -129,6 +135,8 @@ class Metric:
     compute_classes: Callable[[Table, MetricOptions], dict[int, float]] | None = None
     find_blocks: Callable[[Table], NDArray[np.int64]] | None = None
     prepare_mismatched: Callable[[Table], Aggregate | None] | None = None
+    find_fault: Callable[[Table, TargetReader, MetricOptions], str] | None = None
+    companions: tuple[Metric, ...] = ()
     code: UserCode | None = None
     check_rows: CheckRows | None = None
     compares_outputs: bool = False

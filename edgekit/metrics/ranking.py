@@ -14,7 +14,7 @@ from edgekit.metrics.metric import (
     TargetReader,
 )
 from edgekit.metrics.roc import prepare_auc, prepare_eer, prepare_group_auc
-from edgekit.metrics.row_checks import ANY, FLAG, POSITIVE, check_columns
+from edgekit.metrics.row_checks import ANY, FLAG, check_columns
 from edgekit.metrics.rows import (
     Indices,
     accumulate,
@@ -118,7 +118,7 @@ def compute_zero(read: TargetReader, options: MetricOptions) -> float | None:
     return 0.0
 
 
-_ORDERED_PAIRS = SampleValue(
+ORDERED_PAIRS = SampleValue(
     compute=compute_ordered_shares, title="pairs in the right order", is_share=True
 )
 
@@ -131,7 +131,7 @@ METRICS = (
         compute_trivial=compute_half,
         reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
-        sample_value=_ORDERED_PAIRS,
+        sample_value=ORDERED_PAIRS,
         answers=SCORES,
     ),
     Metric(
@@ -143,7 +143,7 @@ METRICS = (
         higher_is_better=False,
         reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
-        sample_value=_ORDERED_PAIRS,
+        sample_value=ORDERED_PAIRS,
         answers=SCORES,
     ),
     Metric(
@@ -153,15 +153,5 @@ METRICS = (
         prepare=prepare_spearman,
         compute_trivial=compute_zero,
         check_rows=check_columns(ANY, ANY, layout="columns", may_be_empty=True),
-    ),
-    Metric(
-        name="reconstruction-auc",
-        title="AUC of the reconstruction error",
-        target="0 for a normal sample, 1 for an anomaly",
-        prepare=prepare_frame_auc,
-        compute_trivial=compute_half,
-        check_rows=check_columns(FLAG, POSITIVE, may_be_empty=True),
-        sample_value=_ORDERED_PAIRS,
-        answers=SCORES,
     ),
 )

@@ -24,6 +24,7 @@ _MODULES = (
     "probabilities",
     "multilabel",
     "ranking",
+    "reconstruction",
     "embeddings",
     "sequences",
     "agreement",

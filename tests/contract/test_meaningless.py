@@ -56,6 +56,14 @@ def build_scorer():
     return Case(text, {"w": weights}, {"x": x, "y": (x @ weights > 0)[:, 0] * 1}, name("auc"))
 
 
+def build_tagger():
+    """One score for each of three labels, above 0.5 where the label is present."""
+    weights, x = draw(4, 3), draw(N, 4)
+    text = "tiny (float[N, 4] x) => (float[N, 3] p) { s = MatMul(x, w) p = Sigmoid(s) }"
+    arrays = {"x": x, "y": (x @ weights > 0).astype(np.int64)}
+    return Case(text, {"w": weights}, arrays, name("multilabel-map"))
+
+
 def build_regressor(metric="mae"):
     weights, x = draw(4, 1), draw(N, 4)
     text = "tiny (float[N, 4] x) => (float[N, 1] value) { value = MatMul(x, w) }"
@@ -128,8 +136,12 @@ def build_detector():
 CLASSIFIER, SCORER, REGRESSOR = build_classifier(), build_scorer(), build_regressor()
 UPSCALER, AUTOENCODER, SEGMENTER = build_upscaler(), build_autoencoder(), build_segmenter()
 LANGUAGE_MODEL, READER, DETECTOR = build_language_model(), build_reader(), build_detector()
+TAGGER = build_tagger()
 SOUND = {
     "top1": CLASSIFIER,
+    "macro-f1": CLASSIFIER.change(name("macro-f1")),
+    "ece": CLASSIFIER.change(name("ece")),
+    "multilabel-map": TAGGER,
     "auc": SCORER,
     "mae": REGRESSOR,
     "psnr": UPSCALER,
@@ -169,12 +181,7 @@ MEANINGLESS = {
     "random labels for the autoencoder": AUTOENCODER.change(
         y=np.random.default_rng(5).integers(0, 2, N)
     ),
-    # The reconstruction error of a constant is the size of the input, which may tell anomalies.
-    **{
-        f"constant output, {metric}": zero(case)
-        for metric, case in SOUND.items()
-        if metric != "reconstruction-auc"
-    },
+    **{f"constant output, {metric}": zero(case) for metric, case in SOUND.items()},
     **{f"shuffled targets, {metric}": shuffle(case) for metric, case in SOUND.items()},
     "one class only": CLASSIFIER.change(
         x=CLASSIFIER.arrays["x"][CLASSIFIER.arrays["y"] == 0],
@@ -186,6 +193,23 @@ MEANINGLESS = {
     "reversed scores": SCORER.change(y=1 - SCORER.arrays["y"]),
     "values of the opposite sign": REGRESSOR.change(name("spearman"), y=-REGRESSOR.arrays["y"]),
     "random weights of a classifier": untrain(CLASSIFIER),
+    "random weights of a detector": untrain(DETECTOR),
+    # Anomalies have larger values, so that any wrong reconstruction tells them.
+    "random weights of an autoencoder": untrain(AUTOENCODER),
+    "five samples": CLASSIFIER.change(
+        x=CLASSIFIER.arrays["x"][:5], y=CLASSIFIER.arrays["y"][:5]
+    ),
+    "random labels of two classes": SCORER.change(
+        name("macro-f1"), y=np.random.default_rng(3).integers(0, 2, N)
+    ),
+    "random masks": SEGMENTER.change(y=np.random.default_rng(3).integers(0, 2, (N, 6, 6))),
+    "the calibration of random labels": SCORER.change(
+        name("ece"), y=np.random.default_rng(4).integers(0, 2, N)
+    ),
+    "a guard of calibration on a model that is never sure": Case(
+        SCORER.text, {"w": 0 * SCORER.weights["w"]}, SCORER.arrays,
+        'metric = "auc"\n[gate.guards]\nece = 1.0\n',
+    ),
     "values in another unit": REGRESSOR.change(name("r2"), y=1000 * REGRESSOR.arrays["y"] + 5000),
     "the same target everywhere": REGRESSOR.change(y=np.full((N, 1), 2.5)),
     "the five largest of three classes": CLASSIFIER.change(name("top5")),

@@ -7,8 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from edgekit.metrics.meaningless import compute_binomial_tail, find_meaningless
-from edgekit.metrics.metric import Metric, Table, aggregate_sums
+from edgekit.metrics.meaningless import (
+    compute_binomial_tail,
+    find_meaningless,
+    find_uninformative,
+)
+from edgekit.metrics.metric import Margin, Metric, Table, aggregate_sums
 from edgekit.metrics.registry import get_metric
 from edgekit_agent.scoring import MetricOptions
 from tests.metrics.tables import make_table
@@ -233,3 +237,72 @@ def test_random_predictions_of_metrics_over_classes_say_nothing(name):
         outputs = drawn if name == "multilabel-map" else np.stack([drawn, 1 - drawn], axis=1)
         passed += judge_outputs(name, outputs, targets) == ""
     assert passed <= 6  # 2 are expected at a level of 5 %
+
+
+def draw_probabilities(n, informative, seed=0):
+    """Draw labels of two classes, and probabilities that are calibrated either way."""
+    rng = np.random.default_rng(seed)
+    shares = rng.uniform(0.02, 0.98, n) if informative else np.full(n, 0.5)
+    labels = (rng.random(n) < shares).astype(np.int64)
+    return np.stack([1 - shares, shares], axis=1), labels
+
+
+def test_calibrated_probabilities_that_predict_nothing_say_nothing():
+    assert judge_outputs("ece", *draw_probabilities(200, informative=True)) == ""
+    found = judge_outputs("ece", *draw_probabilities(200, informative=False))
+    assert found.startswith("ece can be as good for a predictor that ignores its input; accuracy")
+
+
+def test_probabilities_of_a_rare_class_say_something_without_a_correct_guess():
+    rng = np.random.default_rng(1)
+    shares = np.where(rng.random(2000) < 0.1, 0.4, 0.01)
+    labels = (rng.random(2000) < shares).astype(np.int64)
+    assert judge_outputs("ece", np.stack([1 - shares, shares], axis=1), labels) == ""
+
+
+def judge_candidate(hits, labels, margin, before=0.995):
+    rows = tuple(np.array([hit, 0.0]) for hit in hits)
+    reader, trivial = make_reader(labels), TOP1.compute_trivial(make_reader(labels), OPTIONS)
+    return find_uninformative(
+        TOP1,
+        Table(rows=rows),
+        reader,
+        OPTIONS,
+        before=before,
+        trivial=trivial,
+        margin=Margin(value=margin),
+    )
+
+
+def test_a_constant_candidate_within_a_wide_margin_says_nothing():
+    labels = np.array([0] * 980 + [1] * 20)
+    constant, good = labels == 0, np.arange(1000) % 200 != 0
+    assert "top1 of the candidate is 98.00 %" in judge_candidate(constant, labels, margin=2.0)
+    assert judge_candidate(good, labels, margin=2.0) == ""
+    assert judge_candidate(constant, labels, margin=1.0) == ""  # the margin is narrow enough
+
+
+def make_autoencoder_rows(x, again, labels):
+    columns = labels, ((x - again) ** 2).mean(1), again.mean(1), (again**2).mean(1)
+    rows = tuple(np.stack(columns, axis=1))
+    samples = [{"y": np.array(y), "input:x": row} for y, row in zip(labels, x, strict=True)]
+    return rows, lambda: iter(samples)
+
+
+def test_an_autoencoder_must_exceed_a_constant_reconstruction():
+    rng = np.random.default_rng(3)
+    labels, x = np.arange(60) % 2, rng.normal(5, 1, (60, 8))
+    x[labels == 1, 4:] += 1.5 * rng.normal(0, 1, (30, 4))
+    metric = get_metric("reconstruction-auc")
+
+    def judge(again):
+        rows, reader = make_autoencoder_rows(x, again, labels)
+        return find_meaningless(metric, Table(rows=rows), reader, OPTIONS)
+
+    sound = np.concatenate([x[:, :4], np.full((60, 4), 5.0)], axis=1)
+    assert judge(sound + 0.3 * rng.normal(0, 1, x.shape)) == ""
+    for constant in (np.zeros(8), x.mean(axis=0), x[0]):
+        assert "of all 60 samples are the same" in judge(np.tile(constant, (60, 1)))
+    assert "not significantly better than 50.00 %" in judge(x + rng.normal(0, 1, x.shape))
+    nearly = x.mean(axis=0) + 0.01 * rng.normal(0, 1, x.shape)
+    assert "the distance of the input from a constant reaches" in judge(nearly + 0.1)

@@ -114,6 +114,8 @@ def test_reconstruction_auc_scores_the_squared_error_of_the_input_of_the_same_sh
     ]
     assert [row[0] for row in rows] == labels.tolist()
     assert [row[1] for row in rows] == pytest.approx(errors, rel=1e-12)
+    assert [row[2] for row in rows] == pytest.approx(outputs.mean(axis=(1, 2)), rel=1e-12)
+    assert [row[3] for row in rows] == pytest.approx((outputs**2).mean(axis=(1, 2)), rel=1e-12)
 
     broken = make_sample(np.full((4, 3), np.inf), 1, inputs={"signal": signals[0]})
     assert statistic(broken, MetricOptions())[1] > max(errors)

@@ -57,10 +57,22 @@ class PairedTables:
 
     def convert(self, before: Floats, after: Floats) -> Floats:
         """Convert values to losses in the unit of the margin."""
-        losses = before - after if self.metric.higher_is_better else after - before
-        if self.margin.relative:
-            return 100 * losses / np.abs(before)
-        return 100 * losses if self.metric.is_share else losses
+        return convert_loss(self.metric, self.margin, before, after)
+
+
+def convert_loss(metric: Metric, margin: Margin, before: Floats, after: Floats) -> Floats:
+    """Convert the values of two models to the losses from one to the other.
+
+    Args:
+        metric: The metric.
+        margin: Margin in whose unit the loss is.
+        before: Values of the original.
+        after: Values of the other model.
+    """
+    losses = before - after if metric.higher_is_better else after - before
+    if margin.relative:
+        return np.asarray(100 * losses / np.abs(before))
+    return 100 * losses if metric.is_share else losses
 
 
 def pair_tables(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from edgekit.data.dataset import Dataset
+from edgekit.data.targets import iter_targets_and_inputs
 from edgekit.errors import DeviceError
 from edgekit.metrics.changed_samples import find_changed_samples
 from edgekit.metrics.comparison import ClassValues, Comparison, compare
-from edgekit.metrics.meaningless import find_meaningless
-from edgekit.metrics.metric import Margin, Metric, Table
+from edgekit.metrics.meaningless import find_meaningless, find_uninformative
+from edgekit.metrics.metric import INPUT, Margin, Metric, Table, TargetReader
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.slices import compare_slices
 from edgekit.pipeline.accuracy.tallies import Scoring, drop_unscored, read_table
@@ -50,18 +51,15 @@ def compare_tallies(
         DeviceError: The candidate was scored on other samples than the original.
     """
     first, *guards = (
-        replace(
-            _compare(
-                reference,
-                candidate,
-                get_metric(job.name),
-                job,
-                margin,
-                evaluation,
-                same_model,
-                seed,
-            ),
-            meaningless=_find_meaningless(reference, get_metric(job.name), job, evaluation),
+        _compare(
+            reference,
+            candidate,
+            get_metric(job.name),
+            job,
+            margin,
+            evaluation,
+            same_model,
+            seed,
         )
         for job, margin in zip(scoring.metrics, margins, strict=True)
     )
@@ -93,7 +91,7 @@ def _compare(
         read_table(tally, job.name, evaluation.groups) for tally in (reference, candidate)
     )
     _check_same_samples(job.name, before, after)
-    return compare(
+    compared = compare(
         metric,
         before,
         after,
@@ -102,12 +100,35 @@ def _compare(
         same_model=same_model,
         seed=seed,
     )
+    meaningless = _find_meaningless(reference, metric, job, evaluation)
+    if not meaningless and not same_model and compared.drop <= compared.margin:
+        meaningless = find_uninformative(
+            metric,
+            after,
+            _build_reader(metric, evaluation),
+            job.options,
+            before=compared.before,
+            trivial=_compute_trivial(metric, job, evaluation),
+            margin=margin,
+        )
+    return replace(compared, meaningless=meaningless)
 
 
 @lru_cache(maxsize=64)
 def _find_meaningless(reference: Tally, metric: Metric, job: MetricJob, evaluation: Dataset) -> str:
     table = read_table(reference, job.name, evaluation.groups)
-    return find_meaningless(metric, table, evaluation.read_targets, job.options)
+    return find_meaningless(metric, table, _build_reader(metric, evaluation), job.options)
+
+
+@lru_cache(maxsize=16)
+def _compute_trivial(metric: Metric, job: MetricJob, evaluation: Dataset) -> float | None:
+    return metric.compute_trivial(_build_reader(metric, evaluation), job.options)
+
+
+def _build_reader(metric: Metric, evaluation: Dataset) -> TargetReader:
+    if metric.find_fault is None:
+        return evaluation.read_targets
+    return partial(iter_targets_and_inputs, evaluation.samples, INPUT)
 
 
 def add_details(

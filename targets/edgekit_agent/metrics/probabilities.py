@@ -35,15 +35,17 @@ def compute_log_loss(sample: ScoredSample, options: MetricOptions) -> NDArray[np
     if options.logits:
         losses = np.minimum(-log_softmax(scores)[chosen], -log(SMALLEST))
     else:
-        losses = -log(np.clip(scores[chosen], SMALLEST, 1.0))
+        losses = _compute_losses(scores[chosen])
     return np.array([np.sum(losses), losses.size], np.float64)
 
 
 def compute_calibration(sample: ScoredSample, options: MetricOptions) -> NDArray[np.float64]:
-    """Return the number of frames, then of each bin the sum of correctness minus confidence.
+    """Return the number of frames, and of each bin the sum of correctness minus confidence.
 
-    The confidence is the probability of the predicted class. Bin m of 15 holds confidences above
-    (m - 1) / 15 and up to m / 15.
+    Between them are the number of correct frames and the sum of the negative log probabilities of
+    the labels, which tell whether the probabilities predict anything. The confidence is the
+    probability of the predicted class. Bin m of 15 holds confidences above (m - 1) / 15 and up to
+    m / 15.
     """
     frames = read_frames(sample, options)
     if not frames.labels.size:
@@ -51,10 +53,17 @@ def compute_calibration(sample: ScoredSample, options: MetricOptions) -> NDArray
     shares = _compute_probabilities(frames, options)
     predicted = shares.argmax(axis=1)
     confidence = np.clip(shares.max(axis=1), 0.0, 1.0)
-    gaps = (predicted == frames.labels) - confidence
+    correct = predicted == frames.labels
+    gaps = correct - confidence
     bins = np.clip(np.ceil(confidence * BINS), 1, BINS)
     sums = [np.sum(gaps[bins == number]) for number in range(1, BINS + 1)]
-    return np.array([gaps.size, *sums], np.float64)
+    losses = _compute_losses(shares[np.arange(gaps.size), frames.labels])
+    return np.array([gaps.size, np.sum(correct), np.sum(losses), *sums], np.float64)
+
+
+def _compute_losses(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the negative log of probabilities, which stays finite."""
+    return -log(np.clip(shares, SMALLEST, 1.0))
 
 
 def _compute_probabilities(frames: Frames, options: MetricOptions) -> NDArray[np.float64]:

@@ -59,7 +59,10 @@ def compute_targets_and_values(sample: ScoredSample, options: MetricOptions) -> 
 
 
 def compute_label_and_error(sample: ScoredSample, options: MetricOptions) -> NDArray[np.float64]:
-    """Return the label 0 or 1, then the mean squared error of the reconstructed input."""
+    """Return the label 0 or 1, then the mean squared error of the reconstructed input.
+
+    The mean of the output and that of its squares follow: all outputs may be the same.
+    """
     label = read_single_label(sample)
     output = sample.get_output(options.output)
     same = [value for value in sample.inputs.values() if value.shape == output.shape]
@@ -74,8 +77,10 @@ def compute_label_and_error(sample: ScoredSample, options: MetricOptions) -> NDA
         return np.empty(0)
     _check_binary(np.array([label]), sample)
     difference = read_scores(output, sample) - read_scores(same[0], sample)
+    made = np.ascontiguousarray(read_scores(output, sample))
     error = np.sum(np.ascontiguousarray(difference * difference)) / output.size
-    return np.array([label, error], np.float64)
+    moments = np.sum(made) / output.size, np.sum(made * made) / output.size
+    return np.array([label, error, *moments], np.float64)
 
 
 def _check_binary(labels: NDArray[np.int64], sample: ScoredSample) -> None:
