@@ -1,6 +1,6 @@
 """Metrics of real models on a device, compared with the same metrics on this machine.
 
-    python -m benchmarks.task_devices FOLDER HOST [--only NAME ...] [--samples N] [--profile NAME]
+    python -m benchmarks.device_metrics FOLDER HOST [--only NAME ...] [--samples N] [--profile NAME]
                                       [--step PASS ...] [--out DIR] [--write FILE]
 
 FOLDER is one of `benchmarks.task_builds`, HOST what ``ssh`` takes. Each entry becomes a project of
@@ -18,18 +18,15 @@ The exit code is 1 if a line does not hold.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.device_metrics.memory import watch_memory
 from benchmarks.task_builds import Built, build
 from benchmarks.task_projects import name_metric, shrink_project, write_project
 from benchmarks.tasks import Entry, entries
@@ -54,48 +51,8 @@ _HEAD = (
     "entry", "metric", "samples", "original, here", "packed, here", "packed, there",
     "loss there, 95 %", "peak MiB: metric", "outputs", "values each", "does not hold",
 )  # fmt: skip
-# Runs on the device until its input ends; prints the largest peak memory of a worker in bytes, and
-# that of the process that supervises it.
-_WATCHER = """
-import os, select, sys
-peaks = [0, 0]
-while not select.select([0], [], [], 0.3)[0]:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = open("/proc/%s/cmdline" % pid, "rb").read().split(b"\\0")
-            if b"-I" not in words or int(pid) == os.getpid():
-                continue
-            lines = open("/proc/%s/status" % pid).read().splitlines()
-            peak = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-            place = 0 if b"worker" in words else 1
-            peaks[place] = max(peaks[place], *peak)
-        except (OSError, TypeError):
-            pass
-print(*[1024 * peak for peak in peaks])
-"""
 
 Rows = list[NDArray[np.float64]]
-
-
-@dataclass(kw_only=True)
-class Peak:
-    """Peak memory in MiB of the processes of a job on a device, known after it."""
-
-    mib: float = float("nan")
-
-
-@contextmanager
-def watch_memory(host: str) -> Iterator[Peak]:
-    """Measure the peak memory of the agent and its worker on a device."""
-    config = os.environ.get("EDGEKIT_SSH_CONFIG")
-    command = ["ssh", *(["-F", config] if config else []), host, f"python3 -c '{_WATCHER}'"]
-    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    peak = Peak()
-    try:
-        yield peak
-    finally:
-        found, _ = watcher.communicate("\n")
-    peak.mib = sum(map(int, found.split())) / 2**20
 
 
 def return_outputs(place: DevicePlace, model: ModelRef, samples: Samples) -> list[dict[str, Any]]:
@@ -182,7 +139,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--profile", default="raspberry-pi-zero-2w")
     parser.add_argument("--step", nargs="*", default=["quantize-static"])
-    parser.add_argument("--out", type=Path, default=Path("build/task_devices"))
+    parser.add_argument("--out", type=Path, default=Path("build/device_metrics"))
     parser.add_argument("--write", type=Path, help="a file for the table")
     options = parser.parse_args()
     lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
