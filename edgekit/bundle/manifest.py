@@ -54,11 +54,14 @@ LOCK = "edgekit.lock"
 REPORT = "report.html"
 
 
+EXAMPLES = "examples.json"
+
+
 MODELS = ("model.onnx", "model.tflite")
 
 
 BUILT_FILES = (
-    *MODELS, GOLDEN_SAMPLES, OLD_GOLDEN_SAMPLES, MANIFEST, SIGNATURE, LOCK, REPORT,
+    *MODELS, GOLDEN_SAMPLES, OLD_GOLDEN_SAMPLES, MANIFEST, SIGNATURE, LOCK, REPORT, EXAMPLES,
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ FILE_NAME = "edgekit.toml"
 Positive = Annotated[float, Field(gt=0)]
 _MOST_CHARSET_BYTES = 4 << 20
 Side = Annotated[int, Field(ge=1, le=1 << 14)]
+ClassName = Annotated[str, Field(min_length=1, max_length=60)]
 
 
 class _Table(BaseModel):
@@ -168,6 +169,8 @@ class DataTable(_Table):
     """Metric of accuracy: a name of ``edgekit metrics``, or module:function."""
     output: str | None = None
     """Name of the output to score; the first one unless given."""
+    class_names: tuple[ClassName, ...] = ()
+    """Names of the classes 0, 1, ... for the report; folders of classes and COCO have their own."""
     preprocess: PreprocessSettings | None = None
     audio: AudioSettings | None = None
     text: TextSettings | None = None
@@ -281,6 +284,8 @@ class BuildTable(_Table):
     """Runtime of the candidates; ``auto`` tries each one that the device has."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Seed of every random choice."""
+    examples: bool = True
+    """Whether the report shows samples that the candidate changes, with their images or texts."""
 
 
 class ReleaseTable(_Table):

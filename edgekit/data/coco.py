@@ -8,6 +8,7 @@ image, ``iscrowd``) and ``categories``. Other keys, such as segmentations, are n
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bounded_reading import read_regular
+from edgekit.data.table import clean_class_name
 from edgekit.errors import UserError
 from edgekit_agent import strictjson
 
@@ -41,6 +43,14 @@ class AnnotatedImage:
     size: tuple[int, int] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """Images of an annotation file in the order of its list, and the names of their classes."""
+
+    images: Sequence[AnnotatedImage]
+    class_names: Mapping[int, str]
+
+
 def find_annotations(folder: Path, *, has_images: bool) -> Path | None:
     """Find the annotation file of an image folder; ``None`` if there is none.
 
@@ -56,8 +66,8 @@ def find_annotations(folder: Path, *, has_images: bool) -> Path | None:
 
 def read_annotations(
     path: Path, folder: Path, categories: Literal["id", "position"]
-) -> list[AnnotatedImage]:
-    """Read the images that an annotation file lists, with their boxes, in the order of the list.
+) -> Annotations:
+    """Read the images that an annotation file lists, with their boxes.
 
     Args:
         path: The annotation file.
@@ -94,7 +104,7 @@ def read_annotations(
             f"{path}: {len(images)} images, padded to {most} boxes each, are too many",
             hint="split the images with the most boxes from the others",
         )
-    return [
+    found = [
         AnnotatedImage(
             file=_find_image(image, folder, f"{path}: images[{place}]"),
             boxes=np.array(boxes[number], np.float64).reshape(-1, BOX_NUMBERS),
@@ -102,6 +112,7 @@ def read_annotations(
         )
         for place, (number, image) in enumerate(images.items())
     ]
+    return Annotations(images=found, class_names=_read_class_names(document, numbers))
 
 
 def check_boxes(image: AnnotatedImage, width: int, height: int) -> None:
@@ -159,6 +170,18 @@ def _number_categories(
     if len(set(ids)) < len(ids):
         raise UserError(f"{path}: two categories have the same id")
     return {number: place if by_position else number for place, number in enumerate(ids)}
+
+
+def _read_class_names(
+    document: dict[str, Any], numbers: Mapping[int, int] | None
+) -> dict[int, str]:
+    """Return the names of the classes that have one."""
+    return {
+        number: clean_class_name(each["name"])
+        for each in document.get("categories") or ()
+        if isinstance(each.get("name"), str)
+        and (number := (numbers or {}).get(each.get("id"))) is not None
+    }
 
 
 def _read_integer(entry: dict[str, Any], key: str, where: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class Dataset:
 
     ``samples`` holds one column per model input, in the model's order; ``digest`` covers contents
     and preprocessing. ``groups`` has the number of the group of each sample (``None``: each is one
-    of its own), ``slices`` the label of each sample by the name of the slice column.
+    of its own), ``slices`` the label of each sample by the name of the slice column,
+    ``class_names`` the names of classes that the source knows.
     """
 
     source: str
@@ -57,6 +58,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = field(default=None, compare=False)
     slices: dict[str, NDArray[np.str_]] = field(default_factory=dict, compare=False)
+    class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
 
     def first(self, count: int) -> Dataset:
         """Return the first ``count`` samples of the split."""
@@ -171,6 +173,7 @@ def open_dataset(
         ),
         groups=groups.groups,
         slices=groups.slices,
+        class_names=table.class_names,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,8 @@ def read_images(source: str, path: Path, cache: Path, how: ImageSettings, tick: 
             save_array(locate(name), values)
 
     facts = f"images {_VERSION} {look} {listing.describe()}"
-    return build_cached_table(source, facts, ["x", *listing.arrays], fill, cache)
+    table = build_cached_table(source, facts, ["x", *listing.arrays], fill, cache)
+    return replace(table, class_names=listing.class_names)
 
 
 def _read_masked_images(
@@ -130,7 +131,8 @@ def _read_annotated_images(
             '"stretch"',
         )
     categories = how.settings.categories if how.settings else "id"
-    images = select_spread(read_annotations(annotations, path, categories), how.most)
+    found = read_annotations(annotations, path, categories)
+    images = select_spread(found.images, how.most)
     files = [image.file for image in images]
     places: list[tuple[float, ...]] = []
     boxes: list[NDArray[np.float64]] = []
@@ -150,7 +152,8 @@ def _read_annotated_images(
     digest = compute_files_digest([*files, annotations])
     facts = f"boxes {_VERSION} {look} {categories} {digest} {how.most}"
     names = ("x", "y", "y_length", "y_letterbox")
-    return build_cached_table(source, facts, names, fill, cache)
+    table = build_cached_table(source, facts, names, fill, cache)
+    return replace(table, class_names=found.class_names)
 
 
 def _place_boxes(
@@ -188,7 +191,7 @@ def _save_boxes(target: Path, boxes: Sequence[NDArray[np.float64]]) -> None:
 def read_image_sizes(source: str, path: Path, most: int) -> set[tuple[int, int]]:
     """Read widths and heights of up to ``most`` images from all over a folder, from the headers."""
     if annotations := _find_annotations(path):
-        files = [image.file for image in read_annotations(annotations, path, "id")]
+        files = [image.file for image in read_annotations(annotations, path, "id").images]
     elif masked := list_masked_images(source, path, IMAGES):
         files = [pair.image for pair in masked]
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from edgekit.data.csv_rows import (
     to_narrow_array,
 )
 from edgekit.data.groups import GROUP, SLICE
+from edgekit.data.table import clean_class_name
 from edgekit.errors import UserError
 
 Row = TypeVar("Row")
@@ -33,15 +34,18 @@ class FileListing:
     """Files in the order of the samples.
 
     ``arrays`` has one entry for each file: ``label`` or ``y``, ``group`` and ``slice_NAME``.
+    ``class_names`` has the names of subfolders that are classes.
     """
 
     files: tuple[Path, ...]
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     def select_spread(self, most: int | None) -> FileListing:
         """Select ``most`` evenly spread files, as they may be sorted by class."""
         chosen = select_spread(range(len(self.files)), most)
-        return FileListing(
+        return replace(
+            self,
             files=tuple(self.files[i] for i in chosen),
             arrays={name: values[chosen] for name, values in self.arrays.items()},
         )
@@ -89,7 +93,11 @@ def list_files(source: str, path: Path, suffixes: Collection[str]) -> FileListin
     ]
     if found:
         labels = np.array([label for _, label in found], np.int64)
-        return FileListing(files=tuple(file for file, _ in found), arrays={"label": labels})
+        return FileListing(
+            files=tuple(file for file, _ in found),
+            arrays={"label": labels},
+            class_names={n: clean_class_name(each.name) for n, each in enumerate(classes)},
+        )
     return FileListing(files=tuple(_iter_folder(path, suffixes)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,14 +27,18 @@ def select_rows(samples: Samples, start: int, count: int) -> Samples:
             shape=(count, *column.shape[1:]),
         )
 
+    return replace(map_columns(samples, cut), first=samples.first + start)
+
+
+def map_columns(samples: Samples, change: Callable[[Column], Column]) -> Samples:
+    """Return samples with another column instead of each that has a row for every sample."""
     return replace(
         samples,
-        columns=tuple(cut(column) for column in samples.columns),
-        label=cut(samples.label) if samples.label else None,
-        sequence=cut(samples.sequence) if samples.sequence else None,
-        first=samples.first + start,
-        targets=tuple(cut(column) for column in samples.targets),
-        lengths=tuple(cut(column) for column in samples.lengths),
+        columns=tuple(change(column) for column in samples.columns),
+        label=change(samples.label) if samples.label else None,
+        sequence=change(samples.sequence) if samples.sequence else None,
+        targets=tuple(change(column) for column in samples.targets),
+        lengths=tuple(change(column) for column in samples.lengths),
     )
 
 

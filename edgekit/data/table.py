@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError
+from edgekit.printable import escape_text
 from edgekit_agent.samples import Column
 
 _MOST_BYTES = 1 << 62
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +26,14 @@ class Table:
     """Named columns of one source; ``digest`` covers their contents.
 
     ``texts`` names the columns that hold text: a row has the code points (int32) of a text on its
-    last axis, followed by zeros.
+    last axis, followed by zeros. ``class_names`` has the names of classes that the source knows.
     """
 
     source: str
     columns: tuple[Column, ...]
     digest: str
     texts: frozenset[str] = frozenset()
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,12 @@ class StoredArray:
 
     column: Column
     is_text: bool
+
+
+def clean_class_name(name: str) -> str:
+    """Return the name of a class as a short line of printable characters."""
+    text = escape_text(name[:_LONGEST_NAME])
+    return text if len(name) <= _LONGEST_NAME else f"{text}…"
 
 
 def build_table(source: str, arrays: Iterable[StoredArray], digest: str) -> Table:

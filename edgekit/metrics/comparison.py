@@ -31,11 +31,20 @@ _MOST_VALUES, _FEWEST_RESAMPLES = 1_000_000, 1000
 
 @dataclass(frozen=True, kw_only=True)
 class ClassValues:
-    """Values of original and candidate on one class, in the unit of the metric."""
+    """Values of original and candidate on one class, in the unit of the metric.
+
+    ``name`` is empty if the data do not name the class.
+    """
 
     number: int
     before: float
     after: float
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """Return the name, else the number."""
+        return self.name or str(self.number)
 
 
 @dataclass(frozen=True, kw_only=True)

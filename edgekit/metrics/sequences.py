@@ -23,6 +23,7 @@ from edgekit.metrics.metric import (
     build_sums_value,
     take_first,
 )
+from edgekit.metrics.probabilities import compute_mean_loss
 from edgekit.metrics.regression import prepare_mean
 from edgekit.metrics.row_checks import COUNT, COUNT_FROM_1, FLAG, NOT_NEGATIVE, check_columns
 from edgekit.metrics.rows import divide
@@ -145,7 +146,7 @@ METRICS = (
         is_share=False,
         margin=Margin(value=2.0, relative=True),
         check_rows=check_columns(NOT_NEGATIVE, COUNT_FROM_1, may_be_empty=True),
-        sample_value=build_sums_value(_divide_exponential, "perplexity"),
+        sample_value=build_sums_value(compute_mean_loss, "log loss"),
         answers=None,
     ),
     Metric(

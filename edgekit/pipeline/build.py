@@ -18,6 +18,8 @@ from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.accuracy.baseline_comparison import compare_all, compare_with_original
 from edgekit.pipeline.budget_checks import judge
 from edgekit.pipeline.bundle_writer import estimate_overhead_bytes, pack_bundle
+from edgekit.pipeline.examples.collection import collect_examples
+from edgekit.pipeline.examples.records import write_examples
 from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.pixel_scaling import refuse_unscaled
 from edgekit.pipeline.recipe_runner import BuildRunner
@@ -106,7 +108,8 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
     packed = found.chosen or (found.nearest if allow_failing else None)
     if packed and packed.model.beside:
         packed = None
-    append_results(inputs, found, compared, packed=packed)
+    identity = append_results(inputs, found, compared, packed=packed)
+    write_examples(inputs.out, collect_examples(inputs, found, identity, tick))
     manifest = pack_bundle(inputs, found, packed, compared, tick) if packed else None
     return BuildOutcome(
         inputs=inputs,

@@ -21,6 +21,7 @@ from edgekit.conversion.importers.source_opener import open_model
 from edgekit.conversion.open_model import check_fed_sizes
 from edgekit.data.dataset import Dataset
 from edgekit.data.input_settings import Feeding, build_feeding
+from edgekit.data.table import clean_class_name
 from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
 from edgekit.onnx_graph.io import is_large, load, load_structure, save
@@ -90,6 +91,12 @@ class BuildInputs:
     def groups(self) -> NDArray[np.int64] | None:
         """Return the group of each evaluation sample; ``None`` = each is independent."""
         return self.evaluation.groups
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Return the names of the classes by their numbers, as far as they are known."""
+        given = self.project.data.class_names
+        return dict(enumerate(map(clean_class_name, given))) or self.evaluation.class_names
 
     @property
     def output(self) -> str | None:

@@ -19,6 +19,7 @@ from edgekit.errors import UserError, reason
 from edgekit.metrics.comparison import Comparison
 from edgekit.model import Format
 from edgekit.old_names import rename_stored_step
+from edgekit.pipeline.examples.records import Examples, read_examples
 from edgekit.pipeline.old_results import upgrade_comparison, upgrade_measurement
 
 RESULTS = "results.jsonl"
@@ -107,12 +108,16 @@ _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind
 
 @dataclass(frozen=True, kw_only=True)
 class BuildFacts:
-    """Facts of one build for its report; ``manifest`` is ``None`` if nothing was packed."""
+    """Facts of one build for its report; ``manifest`` is ``None`` if nothing was packed.
+
+    ``examples`` are samples that the shown candidate changes; ``None`` if there are none.
+    """
 
     build: BuildLine
     candidates: tuple[CandidateLine, ...]
     rejected: tuple[RejectedLine, ...]
     manifest: Manifest | None
+    examples: Examples | None = None
 
 
 def append_lines(build_dir: Path, lines: Iterable[Line]) -> None:
@@ -149,11 +154,13 @@ def read_facts(build_dir: Path) -> BuildFacts:
     digests = {c.model.digest for c in candidates if c.packed}
     if manifest is not None and digests.isdisjoint(f.digest for f in manifest.files):
         manifest = None  # an earlier build packed it
+    build = next(line for line in lines if isinstance(line, BuildLine))
     return BuildFacts(
-        build=next(line for line in lines if isinstance(line, BuildLine)),
+        build=build,
         candidates=candidates,
         rejected=tuple(line for line in lines if isinstance(line, RejectedLine)),
         manifest=manifest,
+        examples=read_examples(build_dir, build.id),
     )
 
 

@@ -24,7 +24,7 @@ Compared = Mapping[str, Comparison | None]
 
 def append_results(
     inputs: BuildInputs, found: Build, compared: Compared, *, packed: Candidate | None
-) -> None:
+) -> str:
     """Append the raw values of every candidate of this build to results.jsonl.
 
     Args:
@@ -32,6 +32,9 @@ def append_results(
         found: The result of the build.
         compared: Comparison of each candidate with the original, by the candidate's key.
         packed: The candidate that goes into the bundle, if any.
+
+    Returns:
+        The id of the build.
     """
     inputs.out.mkdir(parents=True, exist_ok=True)
     candidates = (
@@ -39,7 +42,9 @@ def append_results(
         for c in found.candidates
     )
     rejected = (_make_rejected_line(r) for r in found.rejected)
-    append_lines(inputs.out, [_make_build_line(inputs), *candidates, *rejected])
+    first = _make_build_line(inputs)
+    append_lines(inputs.out, [first, *candidates, *rejected])
+    return first.id
 
 
 def _make_build_line(inputs: BuildInputs) -> BuildLine:

@@ -217,3 +217,10 @@ def test_a_pipe_in_place_of_annotations_is_refused(tmp_path, opened):
     os.mkfifo(tmp_path / "photos" / "annotations.json")
     with pytest.raises(UserError, match="not a regular file"):
         opened()
+
+
+def test_classes_have_the_names_of_their_categories(tmp_path, opened):
+    save_images(tmp_path)
+    assert opened(settings=LETTERBOX).class_names == {9: "dog", 4: "cat"}
+    by_position = LETTERBOX.model_copy(update={"categories": "position"})
+    assert opened(settings=by_position).class_names == {1: "dog", 0: "cat"}

@@ -229,3 +229,15 @@ def test_names_of_columns_are_no_paths(tmp_path, opened):
 
     assert found.slices["/../../../x"].tolist() == ["one"]
     assert not list(tmp_path.glob("*.npy"))
+
+
+# ---------------------------------------------------------------- names of classes
+
+
+def test_classes_have_the_names_of_their_folders_as_printable_text(tmp_path, opened):
+    for name in ("cat", "dog\x1b[2J", "x" * 100):
+        picture(tmp_path / "data" / name / "a.png", colors(classes(4, 4)))
+
+    names = opened().class_names
+
+    assert names == {0: "cat", 1: r"dog\x1b[2J", 2: "x" * 60 + "…"}

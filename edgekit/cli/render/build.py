@@ -62,7 +62,7 @@ def _iter_detail_lines(compared: Comparison | None) -> Iterator[str]:
     losing = takewhile(lambda c: c.before != c.after, compared.classes)
     worst = list(losing)[:_WORST]
     if worst:
-        shown = (f"{c.number}: {scale * c.before:.2f} -> {scale * c.after:.2f}" for c in worst)
+        shown = (f"{c.label}: {scale * c.before:.2f} -> {scale * c.after:.2f}" for c in worst)
         what = f"{compared.metric} of the classes that changed, the largest loss first"
         yield f"  {what}: {', '.join(shown)}"
     found = [(name, each) for name, each in compared.slices.items() if each.drop is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def read_wav_folder(
 
     facts = f"wav {_VERSION} {settings} {rate} {length} {shape} {listing.describe()}"
     names = ["x", *([_LENGTH] if length is None else []), *listing.arrays]
-    return build_cached_table(source, facts, names, fill, cache)
+    table = build_cached_table(source, facts, names, fill, cache)
+    return replace(table, class_names=listing.class_names)
 
 
 def _check_rates(files: Sequence[Path], settings: AudioSettings) -> int:

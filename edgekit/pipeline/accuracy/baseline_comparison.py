@@ -17,7 +17,7 @@ def compare_all(inputs: BuildInputs, found: Build) -> Compared:
     compared = {c.key: compare_with_original(inputs, c, found.baseline) for c in found.candidates}
     shown = found.chosen or found.nearest
     whole, tally = compared[shown.key], shown.tally
-    reference = _get_reference(found.baseline)
+    reference = get_reference(found.baseline)
     if whole is None or tally is None or reference is None or inputs.scoring is None:
         return compared
     detailed = add_details(
@@ -27,6 +27,7 @@ def compare_all(inputs: BuildInputs, found: Build) -> Compared:
         job=inputs.scoring.metrics[0],
         margin=inputs.limits.margins[0],
         evaluation=inputs.evaluation,
+        class_names=inputs.class_names,
     )
     return {**compared, shown.key: detailed}
 
@@ -44,7 +45,7 @@ def compare_with_original(
     """
     if inputs.scoring is None:
         return None
-    reference, tally = _get_reference(baseline), candidate.tally
+    reference, tally = get_reference(baseline), candidate.tally
     if reference is None or tally is None:
         raise EdgekitError(f"no accuracy was measured for {candidate.recipe.name} or the original")
     return compare_tallies(
@@ -58,7 +59,7 @@ def compare_with_original(
     )
 
 
-def _get_reference(baseline: Candidate) -> Tally | None:
+def get_reference(baseline: Candidate) -> Tally | None:
     """Return the statistics of the original on this machine."""
     host = baseline.get_measurement(HOST)
     return host.tally if host else None

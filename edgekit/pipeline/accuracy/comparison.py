@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -139,6 +140,7 @@ def add_details(
     job: MetricJob,
     margin: Margin,
     evaluation: Dataset,
+    class_names: Mapping[int, str],
 ) -> Comparison:
     """Add the comparisons on slices and classes, and the changed samples, to a comparison.
 
@@ -149,6 +151,7 @@ def add_details(
         job: The gated metric.
         margin: Largest loss of it.
         evaluation: The samples, with their groups and slices.
+        class_names: Names of classes by their numbers.
     """
     metric = get_metric(job.name)
     before, after = (
@@ -166,7 +169,9 @@ def add_details(
     )
     sign = 1 if metric.higher_is_better else -1
     values = [
-        ClassValues(number=number, before=value, after=new[number])
+        ClassValues(
+            number=number, before=value, after=new[number], name=class_names.get(number, "")
+        )
         for number, value in old.items()
         if number in new
     ]

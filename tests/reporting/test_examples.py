@@ -1,0 +1,212 @@
+"""The report shows the samples that the candidate changes, with the answers of both models."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
+import pytest
+from PIL import Image
+
+from edgekit_agent.postprocess import postprocess
+from edgekit_agent.scoring import Postprocess
+from tests.builders.build_folders import page
+from tests.builders.metrics.outliers import (
+    CLASS_NAMES,
+    write_classifier,
+    write_detector,
+    write_segmenter,
+)
+from tests.builders.projects import PROFILE, edgekit
+
+
+def build(folder, *arguments):
+    """Build the dynamic int8 candidate; return the output folder and the JSON document."""
+    done = edgekit(
+        *("build", "-C", folder, "--step", "quantize-dynamic", "--allow-failing", "--json"),
+        *arguments,
+    )
+    assert done.code in (0, 3), done.err
+    return folder / "build" / PROFILE, json.loads(done.out)
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory):
+    """Return the project of the segmenter, built, with its output folder; tests copy it."""
+    folder = tmp_path_factory.mktemp("segmenter")
+    write_segmenter(folder)
+    return folder, build(folder)[0]
+
+
+@pytest.fixture
+def copied(segmented, tmp_path):
+    """Return a copy of the build folder of the segmenter."""
+    return Path(shutil.copytree(segmented[1], tmp_path / "built"))
+
+
+def run(model, arrays):
+    """Run a model on each sample alone, as edgekit does."""
+    session = onnxruntime.InferenceSession(str(model))
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: row[None]})[0] for row in arrays[name]])
+
+
+def read_examples(out):
+    return json.loads((out / "examples.json").read_text())
+
+
+def decode(picture):
+    return Image.open(io.BytesIO(base64.b64decode(picture["png"])))
+
+
+def test_of_a_classifier_the_samples_that_turned_wrong_are_shown_with_their_class_names(tmp_path):
+    write_classifier(tmp_path, outliers=(3, 7, 11, 20))
+    arrays = dict(np.load(tmp_path / "eval.npz"))
+
+    out, facts = build(tmp_path)
+
+    before, after = (
+        run(m, arrays).argmax(1) for m in (tmp_path / "model.onnx", out / "model.onnx")
+    )
+    label = arrays["label"]
+    worse = np.flatnonzero((before == label) & (after != label)).tolist()
+    assert worse
+    compared = facts["candidates"][-1]["comparison"]
+    assert sorted(compared["changed"]) == worse
+    found = read_examples(out)
+    assert sorted(each["number"] for each in found["examples"]) == worse
+    for each in found["examples"]:
+        number = each["number"]
+        texts = [each[who]["text"] for who in ("target", "original", "candidate")]
+        assert texts == [CLASS_NAMES[c[number]] for c in (label, before, after)]
+        assert decode(each["input"]["picture"]).size == (16, 16)
+    line = json.loads((out / "results.jsonl").read_text().splitlines()[-1])
+    assert sorted(line["comparison"]["changed"]) == worse
+    words, elements, text = page(out)
+    assert "Samples that changed" in words
+    assert CLASS_NAMES[1] in words
+    assert "<b>road" not in text
+    assert "data:image/png;base64," in text
+    assert not any(tag in ("script", "img") for tag, _ in elements)
+
+
+def test_of_a_segmenter_the_three_masks_are_shown(segmented):
+    folder, out = segmented
+    arrays = dict(np.load(folder / "eval.npz"))
+
+    (example,) = read_examples(out)["examples"]
+    assert example["number"] == 5
+    masks = {"target": arrays["y"][5]}
+    masks |= {
+        who: run(model, arrays)[5].argmax(-1)
+        for who, model in (("original", folder / "model.onnx"), ("candidate", out / "model.onnx"))
+    }
+    colors = {each["label"]: each["color"] for each in example["colors"]}
+    for who, mask in masks.items():
+        shown = np.array(decode(example[who]["picture"]).convert("RGB"))
+        for number, name in enumerate(CLASS_NAMES):
+            wanted = tuple(bytes.fromhex(colors[name].removeprefix("#")))
+            assert np.array_equal((shown == wanted).all(-1), mask == number), (who, name)
+    words, _, _ = page(out)
+    assert f"mean IoU of the image: {example['before']} → {example['after']}" in words
+
+
+def test_of_a_detector_the_boxes_of_both_models_and_of_the_data_are_drawn(tmp_path):
+    write_detector(tmp_path)
+    arrays = dict(np.load(tmp_path / "eval.npz"))
+
+    out, facts = build(tmp_path)
+
+    assert sorted(facts["candidates"][-1]["comparison"]["changed"]) == [2, 9]
+    settings = Postprocess("yolox", size=(64, 64), strides=(8,))
+    raw = run(tmp_path / "model.onnx", arrays)
+    examples = read_examples(out)["examples"]
+    for each in examples:
+        number = each["number"]
+        own = postprocess({"boxes": raw[number]}, {}, settings)
+        sure = own["scores"] >= 0.25
+        drawn = [
+            [box[side] for side in ("x1", "y1", "x2", "y2")] for box in each["original"]["boxes"]
+        ]
+        np.testing.assert_allclose(np.sort(drawn, 0), np.sort(own["boxes"][sure], 0), atol=1e-4)
+        wanted = arrays["y"][number]
+        targets = [[box[s] for s in ("x1", "y1", "x2", "y2")] for box in each["target"]["boxes"]]
+        np.testing.assert_allclose(targets, wanted[:, :4], rtol=1e-6)
+        assert [b["label"] for b in each["target"]["boxes"]] == [
+            CLASS_NAMES[int(c)] for c in wanted[:, 4]
+        ]
+        assert each["candidate"] == {
+            "text": "no box", "picture": None, "boxes": [], "curve": []
+        }  # fmt: skip
+    _, elements, _ = page(out)
+    classes = [dict(attributes).get("class") for tag, attributes in elements if tag == "rect"]
+    assert classes.count("box of-target") == 4
+    assert classes.count("box of-original") == sum(len(e["original"]["boxes"]) for e in examples)
+
+
+def test_the_worst_classes_have_names_in_the_report(segmented):
+    _, _, text = page(segmented[1])
+
+    assert '<th scope="row">car <small>2</small></th>' in text
+
+
+def test_many_large_images_are_drawn_so_small_that_the_page_stays_small(tmp_path):
+    write_classifier(tmp_path, samples=24, outliers=tuple(range(24)), side=160, channels=3)
+
+    out, _ = build(tmp_path)
+
+    assert len(read_examples(out)["examples"]) >= 12
+    assert (out / "examples.json").stat().st_size < 1_000_000
+
+
+def test_examples_are_left_out_if_the_settings_say_so(segmented, tmp_path):
+    folder = Path(shutil.copytree(segmented[0], tmp_path / "project"))
+    assert (folder / "build" / PROFILE / "examples.json").exists()
+    with (folder / "edgekit.toml").open("a") as file:
+        file.write("examples = false\n")
+
+    done = edgekit("build", "-C", folder, "--step", "quantize-dynamic", "--allow-failing")
+
+    out = folder / "build" / PROFILE
+    assert "car: " in done.out, "the class is named in the terminal"
+    assert not (out / "examples.json").exists()
+    assert "Samples that changed" not in page(out)[0]
+
+
+def test_outputs_that_are_too_large_leave_a_note_and_the_build_goes_on(tmp_path):
+    write_classifier(tmp_path, samples=24, outliers=(3, 4, 5))
+    model = onnx.load(tmp_path / "model.onnx")
+    graph = model.graph
+    graph.node[-1].output[0] = "few"
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 2_200_000]), "times"))
+    graph.node.append(onnx.helper.make_node("Tile", ["few", "times"], ["scores"]))
+    graph.output[0].type.tensor_type.shape.dim[1].dim_value = 6_600_000
+    onnx.save(model, tmp_path / "model.onnx")
+
+    out, facts = build(tmp_path)
+
+    assert facts["candidates"][-1]["comparison"]["changed"]
+    words, _, _ = page(out)
+    assert "The answers are not shown: " in words
+    assert "6,600,000 values" in words
+
+
+def test_a_forged_or_foreign_file_of_examples_is_not_shown(copied):
+    out = copied
+    found = read_examples(out)
+    hostile = json.loads(json.dumps(found))
+    hostile["examples"][0]["input"]["picture"]["png"] = '"/><script>alert(1)</script>'
+    for forged in (hostile, {**found, "build": "another"}, {**found, "more": 1}):
+        (out / "examples.json").write_text(json.dumps(forged))
+
+        words, _, text = page(out)
+
+        assert "Samples that changed" not in words
+        assert "alert(1)" not in text
