@@ -29,10 +29,11 @@ _LAST_OLD_CODE = 127  # value of the deprecated 8-bit field for newer operators
 def write_lite(graph: LiteGraph, *, signature: str = "serving_default") -> bytes:
     """Write a graph as the bytes of a .tflite file.
 
-    Equal constants are stored once. Inputs and outputs keep their names. Other tensors lose theirs,
-    which would be a third of a small model's file. Runtimes report inputs and outputs in
-    alphabetical order, so callers must feed them by name. Every operator gets the lowest op version
-    that supports it (``version_rules``), so that old runtimes accept the file.
+    Equal parts are stored once: constants, and tables of tensors and of options. Inputs and outputs
+    keep their names. Other tensors lose theirs, which would be a third of a small model's file.
+    Runtimes report inputs and outputs in alphabetical order, so callers must feed them by name.
+    Every operator gets the lowest op version that supports it (``version_rules``), so that old
+    runtimes accept the file.
 
     Args:
         graph: Subgraphs of any depth are listed in ``graph.inner``.
@@ -97,6 +98,11 @@ class _File:
                 getattr(tables, f"{name}Add{key}")(self.builder, value)
         return int(getattr(tables, name + "End")(self.builder))
 
+    def table_once(self, name: str, **fields: int | None) -> int:
+        """Return the position of a table, which is written only once for equal fields."""
+        key = (name, *fields.items())
+        return self.write_once(key, lambda: self.table(name, **fields))
+
 
 def _iter_tensors(graph: LiteGraph) -> Iterator[Tensor]:
     yield from graph.inputs.values()
@@ -142,7 +148,7 @@ def _write_tensor(file: _File, tensor: Tensor, name: str | None) -> int:
         raise UserError(f"tensor {tensor.name}: TFLite has no type {tensor.dtype}")
     # A free size is 1 until the runtime resizes it; the shape signature records that it is free.
     fixed = tuple(max(1, d) if d < 0 else d for d in tensor.shape)
-    return file.table(
+    return file.table_once(
         "Tensor",
         Name=None if name is None else file.text(name),
         Shape=file.numbers(_to_int32(fixed)) if fixed else None,
@@ -198,9 +204,7 @@ def _write_operator(file: _File, op: Op, numbers: dict[int, int]) -> int:
     if not builtin and not op.op_type.startswith("CUSTOM:"):
         raise UserError(f"{op.origin or op.op_type}: TFLite has no operator {op.op_type}")
     code = file.codes.setdefault((op.op_type, get_version(op)), len(file.codes))
-    options = {k: v for k, v in op.options.items() if k not in ("custom_options", "intermediates")}
-    table = pack_options(op.op_type, options)
-    offset = None if table is None else table.Pack(file.builder)
+    offset = _write_options(file, op)
     union, number = find_union(op.op_type)
     inside = op.options.get("intermediates", ())
     return file.table(
@@ -215,6 +219,16 @@ def _write_operator(file: _File, op: Op, numbers: dict[int, int]) -> int:
         BuiltinOptionsType=number if union == 0 else None,
         BuiltinOptions2Type=number if union == 1 else None,
     )
+
+
+def _write_options(file: _File, op: Op) -> int | None:
+    options = {k: v for k, v in op.options.items() if k not in ("custom_options", "intermediates")}
+    table = pack_options(op.op_type, options)
+    if table is None:
+        return None
+    values = (v.tolist() if isinstance(v, np.ndarray) else v for v in options.values())
+    key = ("options", op.op_type, repr(list(zip(options, values, strict=True))))
+    return file.write_once(key, lambda: int(table.Pack(file.builder)))
 
 
 def _write_bytes(file: _File, raw: bytes | None) -> int | None:

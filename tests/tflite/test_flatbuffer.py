@@ -1,5 +1,7 @@
 """Written .tflite files are small, read back unchanged, and run in LiteRT."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -103,6 +105,31 @@ def test_constants_are_aligned_and_equal_ones_stored_once():
     starts = [b._tab.Vector(b._tab.Offset(4)) for b in found if b.DataLength()]
     assert len(starts) == 2
     assert [s % 16 for s in starts] == [0, 0]
+
+
+def chain(length):
+    """Build a graph of equal operators, one after the other, that add 0.5 each."""
+    half = constant("half", np.full((1, 4), 0.5, np.float32))
+    values = [tensor(f"t{number}", (1, 4)) for number in range(length + 1)]
+    ops = [
+        Op(
+            op_type="ADD",
+            inputs=[value, half],
+            outputs=[after],
+            options={"fused_activation_function": "RELU"},
+        )
+        for value, after in pairwise(values)
+    ]
+    return LiteGraph(ops=ops, inputs={"x": values[0]}, outputs={"y": values[-1]})
+
+
+def test_operators_that_repeat_cost_few_bytes():
+    short, long = write_lite(chain(10)), write_lite(chain(110))
+    assert len(long) - len(short) < 100 * 60
+    np.testing.assert_array_equal(run(long, [np.zeros((1, 4), np.float32)])[0], np.full((1, 4), 55))
+    again = read_lite(long)
+    assert {repr(op.options) for op in again.ops} == {repr(read_lite(short).ops[0].options)}
+    assert len({id(op.outputs[0]) for op in again.ops}) == 110
 
 
 def test_constants_of_a_file_are_views_of_it():
