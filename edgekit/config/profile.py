@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import typing
 from collections.abc import Sequence
 from functools import cache
@@ -209,7 +210,11 @@ def _describe_error(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, st
         *above, key = error["loc"]
         return f"unknown key{did_you_mean(key, _list_keys(kind, above))}", ""
     text = error["msg"].removeprefix("Value error, ")
-    return f"{text[0].lower()}{text[1:]}", f", got {error['input']!r}"
+    near = ""
+    if error["type"] in ("literal_error", "enum"):
+        words = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+        near = did_you_mean(error["input"], words)
+    return f"{text[0].lower()}{text[1:]}", f", got {error['input']!r}{near}"
 
 
 def _list_keys(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:

@@ -48,7 +48,8 @@ class Dataset:
     ``samples`` holds one column per model input, in the model's order; ``digest`` covers contents
     and preprocessing. ``groups`` has the number of the group of each sample (``None``: each is one
     of its own), ``slices`` the label of each sample by the name of the slice column,
-    ``class_names`` the names of classes that the source knows.
+    ``class_names`` the names of classes that the source knows. ``has_text_target`` tells whether
+    the main target holds texts.
     """
 
     source: str
@@ -59,6 +60,7 @@ class Dataset:
     groups: NDArray[np.int64] | None = field(default=None, compare=False)
     slices: dict[str, NDArray[np.str_]] = field(default_factory=dict, compare=False)
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
+    has_text_target: bool = False
 
     def first(self, count: int) -> Dataset:
         """Return the first ``count`` samples of the split."""
@@ -174,6 +176,7 @@ def open_dataset(
         groups=groups.groups,
         slices=groups.slices,
         class_names=table.class_names,
+        has_text_target=truth.is_text,
     )
 
 

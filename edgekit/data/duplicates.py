@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +17,21 @@ from edgekit_agent.samples import Column, Samples
 _DIGEST_BYTES = 16
 
 
-def count_shared(calibration: Dataset, evaluation: Dataset) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Evaluation samples that are calibration samples too.
+
+    Attributes:
+        shared: Their number.
+        expected: The number to expect of two independent splits, as their samples repeat by chance
+            where the data have few distinct rows.
+    """
+
+    shared: int
+    expected: float
+
+
+def compare_splits(calibration: Dataset, evaluation: Dataset) -> Overlap:
     """Count the evaluation samples whose inputs are those of a calibration sample.
 
     The rows of all input columns are compared, by a hash of 128 bits. If the model has states,
@@ -27,9 +43,34 @@ def count_shared(calibration: Dataset, evaluation: Dataset) -> int:
     """
     types = _find_common_types(calibration.samples, evaluation.samples)
     whole = bool(evaluation.samples.states)
-    known = {digest for digest, _ in _iter_digests(calibration.samples, types, whole=whole)}
-    found = _iter_digests(evaluation.samples, types, whole=whole)
-    return sum(count for digest, count in found if digest in known)
+    drawn = [digest for digest, _ in _iter_digests(calibration.samples, types, whole=whole)]
+    known, found = set(drawn), list(_iter_digests(evaluation.samples, types, whole=whole))
+    return Overlap(
+        shared=sum(count for digest, count in found if digest in known),
+        expected=_compute_expected(found, len(drawn)),
+    )
+
+
+def _compute_expected(found: Sequence[tuple[bytes, int]], drawn: int) -> float:
+    """Compute how many of some samples to expect among others that are drawn alike.
+
+    The probability of a row is estimated by how often it occurs among the other samples; that of
+    rows that occur once by the number of those that occur twice (Good 1953), so that it is 0 if no
+    row occurs twice.
+
+    Args:
+        found: Digest of each sample, or sequence, and its number of samples.
+        drawn: Number of the others.
+    """
+    times = Counter(digest for digest, _ in found)
+    total, frequencies = len(found), Counter(times.values())
+    single = 2 * frequencies[2] / (frequencies[1] * total) if frequencies[1] else 0.0
+    expected = 0.0
+    for digest, count in found:
+        others = times[digest] - 1
+        probability = min(others / (total - 1) if others else single, 1.0)
+        expected += count * (1 - (1 - probability) ** drawn)
+    return expected
 
 
 def _find_common_types(one: Samples, other: Samples) -> dict[str, np.dtype[np.generic]]:

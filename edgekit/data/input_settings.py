@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgekit.config.project import InputTable, Number, ScalarOrList
 from edgekit.data.lengths import list_input_sizes
 from edgekit.data.table import read_array
-from edgekit.errors import UserError, first_line
+from edgekit.errors import UserError, did_you_mean, first_line
 from edgekit.model import Signature, TensorSpec
 from edgekit_agent.samples import Samples
 
@@ -166,7 +166,8 @@ def build_feeding(
         where = f"edgekit.toml: model.inputs.{name}"
         if name not in specs:
             raise UserError(
-                f"{where}: the model has no input {name!r}", hint=f"its inputs: {', '.join(specs)}"
+                f"{where}: the model has no input {name!r}{did_you_mean(name, specs)}",
+                hint=f"its inputs: {', '.join(specs)}",
             )
         spec = specs[name]
         if table.batch_axis is not None:
@@ -257,7 +258,7 @@ def _check_pair(spec: TensorSpec, output: str, signature: Signature, where: str)
     outputs = {each.name: each for each in signature.outputs}
     if output not in outputs:
         raise UserError(
-            f"{where}.from: the model has no output {output!r}",
+            f"{where}.from: the model has no output {output!r}{did_you_mean(output, outputs)}",
             hint=f"its outputs: {', '.join(outputs)}",
         )
     if not may_feed(outputs[output], spec):

@@ -28,10 +28,14 @@ TargetUse = Literal["required", "optional", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class TargetColumns:
-    """Column of the main target, and columns of further ones under their names."""
+    """Column of the main target, and columns of further ones under their names.
+
+    ``is_text`` tells whether the main target holds texts.
+    """
 
     main: Column | None = None
     others: tuple[Column, ...] = ()
+    is_text: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -72,8 +76,10 @@ def find_targets(
         lengths = found.get(get_length_name(target))
         values = None if lengths is None else read_lengths(lengths, column, table.source)
         check_finite(column, table.source, values)
+    main = found.pop(TARGET, None)
     return TargetColumns(
-        main=found.pop(TARGET, None),
+        main=main,
+        is_text=main is not None and main.name in table.texts,
         others=tuple(replace(column, name=target) for target, column in found.items()),
         notes=tuple(
             f"{table.source}: the array {name} is not used, as {mains[0]} is the target"

@@ -117,6 +117,7 @@ class Metric:
             labels.
         reads_probabilities: Whether it depends on whether scores are logits or probabilities, as
             the option ``logits`` tells.
+        takes_texts: Whether targets are texts.
         sample_value: Value of each sample alone; ``None`` = the first number of its row if the
             metric is their mean, else samples cannot be compared.
         answers: Reader of the answers of a model, for examples in the report; ``None`` if they
@@ -141,6 +142,7 @@ class Metric:
     check_rows: CheckRows | None = None
     compares_outputs: bool = False
     reads_probabilities: bool = False
+    takes_texts: bool = False
     sample_value: SampleValue | None = None
     answers: AnswerReader | None = VALUES
 

@@ -124,6 +124,7 @@ METRICS = (
             compute=take_first, title="wrong characters", higher_is_better=False
         ),
         answers=TEXTS,
+        takes_texts=True,
     ),
     Metric(
         name="wer",
@@ -135,6 +136,7 @@ METRICS = (
         check_rows=check_columns(COUNT, COUNT, FLAG, relation=_are_edits_possible),
         sample_value=SampleValue(compute=take_first, title="wrong words", higher_is_better=False),
         answers=TEXTS,
+        takes_texts=True,
     ),
     Metric(
         name="perplexity",

@@ -13,6 +13,7 @@ from edgekit.compression.checks.crash_reports import build_crash, is_crash
 from edgekit.config.profile import RuntimeName, choose_weight_bits, get_runtime
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.metrics.comparison import Comparison
+from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.accuracy.baseline_comparison import compare_all, compare_with_original
@@ -260,8 +261,22 @@ def _make_baseline(runner: BuildRunner) -> Candidate:
         # The original fails on this machine, so no device is at fault.
         message = error.message.removeprefix("local: ")
         raise UserError(
-            f"the original fails on {runner.inputs.evaluation.source}: {message}", hint=error.hint
+            f"the original fails on {runner.inputs.evaluation.source}: {message}",
+            hint=_find_text_hint(runner.inputs) or error.hint,
         ) from error
+
+
+def _find_text_hint(inputs: BuildInputs) -> str:
+    """Return what to do with targets that are texts, if the metric takes none; else nothing."""
+    takes_none = inputs.scoring is not None and not any(
+        metric.takes_texts or metric.code for metric in map(get_metric, inputs.scoring.names)
+    )
+    if not (takes_none and inputs.evaluation.has_text_target):
+        return ""
+    return (
+        f"the targets are texts: for metric {inputs.metric}, number the classes 0, 1, ...; texts "
+        "that the model recognizes need a metric of texts, such as cer"
+    )
 
 
 def _make_candidate(

@@ -272,7 +272,8 @@ def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Proje
     for name in given:
         if name not in free:
             raise UserError(
-                f"--dims {name}={given[name]}: {model.display_name} has no free dimension {name!r}",
+                f"--dims {name}={given[name]}: {model.display_name} has no free dimension {name!r}"
+                f"{did_you_mean(name, free)}",
                 hint=f"its free dimensions: {', '.join(free) or 'none'}",
             )
     dims = {**project.model.dims, **given}
@@ -352,11 +353,14 @@ def _check_out(out: Path, model: Model, device: str) -> None:
 
 
 def check_output(project: Project, model: Model) -> None:
-    """Check that the model has the output that edgekit.toml names."""
+    """Check that the model has the outputs that edgekit.toml names."""
     names = [o.name for o in model.signature.outputs]
-    if project.data.output is not None and project.data.output not in names:
-        raise UserError(
-            f"edgekit.toml: data.output: the model has no output {project.data.output!r}"
-            f"{did_you_mean(project.data.output, names)}",
-            hint=f"its outputs: {', '.join(names)}",
-        )
+    scored, table = project.data.output, project.postprocess
+    asked = [("data.output", scored)] if scored is not None else []
+    asked += [("postprocess.outputs", name) for name in (table.outputs if table else ())]
+    for key, name in asked:
+        if name not in names:
+            raise UserError(
+                f"edgekit.toml: {key}: the model has no output {name!r}{did_you_mean(name, names)}",
+                hint=f"its outputs: {', '.join(names)}",
+            )

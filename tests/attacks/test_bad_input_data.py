@@ -265,3 +265,11 @@ def test_metric_that_does_not_fit_is_refused_with_file_and_advice(tiny, tables, 
         file.write(tables)
     np.savez(tiny / "eval.npz", x=X, label=LABEL + 0.5)
     refused_build(tiny, "--metric", metric, says=says)
+
+
+def test_texts_as_labels_of_a_classifier_are_refused_with_what_to_do(tiny):
+    np.savez(tiny / "eval.npz", x=X, y=np.array(["cat", "dog"] * 20)[: len(X)])
+
+    done = refused_build(tiny, "--metric", "top1", says="one label per sample is needed")
+
+    assert "the targets are texts: for metric top1, number the classes 0, 1, ..." in done.err

@@ -54,6 +54,23 @@ def test_an_unknown_metric_of_a_project_file_is_refused(tiny, table, setting):
     refused_build(tiny, says=f"edgekit.toml: {setting}: unknown metric 'f1'")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[postprocess]\nkind = 'sofmax'\n", "got 'sofmax'; did you mean 'softmax'?"),
+        ("[data.preprocess]\norder = 'rgb'\n", "got 'rgb'; did you mean 'RGB'?"),
+        ("[data.audio]\nspectrogram = 'mell'\n", "got 'mell'; did you mean 'mel'?"),
+        ("[postprocess]\nkind = 'softmax'\noutputs = ['yy']\n", "'yy'; did you mean 'y'?"),
+        ("[model.inputs.xx]\nconstant = 1\n", "no input 'xx'; did you mean 'x'?"),
+    ],
+    ids=["kind", "order", "spectrogram", "output", "input"],
+)
+def test_a_misspelled_word_of_a_setting_comes_with_the_right_one(tiny, text, says):
+    with (tiny / "edgekit.toml").open("a") as file:
+        file.write(text)
+    refused_build(tiny, says=says)
+
+
 def test_a_project_file_that_is_not_text_is_refused(tiny):
     (tiny / "edgekit.toml").write_bytes(b"\xff\xfe[model]")
     refused_build(tiny, says="edgekit.toml: not TOML: ")

@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.config.profile import read_profile_text
 from edgekit.config.project import FILE_NAME
-from tests.builders.projects import assert_refused, edgekit, spawn
+from tests.builders.projects import assert_refused, edgekit, spawn, write_tiny
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +33,20 @@ def test_the_same_samples_for_calibration_and_evaluation_are_noticed(digits):
         "build", "-C", digits, "--data", "eval.npz",
         says="797 of 797 samples of eval.npz are in eval.npz too",
     )  # fmt: skip
+
+
+def test_samples_shared_by_chance_in_a_table_of_few_distinct_rows_are_told(tmp_path):
+    rng = np.random.default_rng(8)
+    folder = write_tiny(tmp_path)
+    for name in ("calib", "eval"):
+        x = rng.integers(0, 3, (200, 4)).astype(np.float32)
+        label = x[:, :3].argmax(axis=1)
+        np.savez(folder / f"{name}.npz", x=x, label=label)
+
+    built = edgekit("build", "-C", folder, "--step", "clean", "--allow-failing")
+
+    assert built.code in (0, 3), built.err
+    assert "are in calib.npz too, as is to be expected of data in which samples repeat" in built.out
 
 
 def test_an_original_that_is_no_better_than_guessing_is_noticed(digits):

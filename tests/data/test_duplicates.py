@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.data.dataset import open_dataset
-from edgekit.data.duplicates import count_shared
+from edgekit.data.duplicates import compare_splits
 from edgekit.data.input_settings import Feeding, RecurrentState
 from edgekit.model import Signature, TensorSpec
 
@@ -16,7 +16,7 @@ B = RNG.normal(size=(30, 6)).astype(np.float32)
 
 
 @pytest.fixture
-def count(tmp_path):
+def compared(tmp_path):
     def save_and_count(calibration, evaluation, *, state=False):
         names = sorted({name for name in calibration if name != "sequence"})
         specs = [
@@ -43,9 +43,14 @@ def count(tmp_path):
                     targets="none",
                 )
             )
-        return count_shared(*splits)
+        return compare_splits(*splits)
 
     return save_and_count
+
+
+@pytest.fixture
+def count(compared):
+    return lambda *splits, **options: compared(*splits, **options).shared
 
 
 @pytest.mark.parametrize("shared", [0, 1, 7, 30])
@@ -92,3 +97,36 @@ def test_many_samples_take_seconds(count):
     x = RNG.integers(0, 256, (20_000, 32, 32), np.uint8)
 
     assert count({"x": x[:500]}, {"x": x}) == 500
+
+
+def test_samples_that_never_repeat_are_expected_in_one_split_alone(compared):
+    assert compared({"x": A}, {"x": B}).expected == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "calibration", "evaluation"),
+    [(4, 200, 200), (8, 300, 1000), (12, 1000, 300), (12, 3000, 1000)],
+)
+def test_of_few_distinct_rows_as_many_are_expected_as_independent_splits_share(
+    compared, answers, calibration, evaluation
+):
+    rng = np.random.default_rng(5)
+    shares = rng.uniform(0.2, 0.8, answers)
+    one, two = (
+        (rng.random((rows, answers)) < shares).astype(np.float32)
+        for rows in (calibration, evaluation)
+    )
+
+    found = compared({"x": one}, {"x": two})
+
+    assert found.shared > 0.1 * evaluation
+    assert found.expected == pytest.approx(found.shared, rel=0.3)
+
+
+def test_a_split_that_repeats_its_samples_does_not_explain_that_all_are_in_the_other(compared):
+    rows = np.random.default_rng(6).normal(size=(300, 4)).astype(np.float32)
+
+    found = compared({"x": rows}, {"x": np.concatenate([rows, rows])})
+
+    assert found.shared == 600
+    assert found.expected < 300

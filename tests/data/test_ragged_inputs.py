@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.config.project import PreprocessSettings
 from edgekit.data.dataset import open_dataset
-from edgekit.data.duplicates import count_shared
+from edgekit.data.duplicates import compare_splits
 from edgekit.errors import ExitCode, UserError
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.runs.activations import to_agent_tensor
@@ -180,9 +180,9 @@ def test_a_sample_in_both_splits_is_found_whatever_its_padding(opened):
     lengths = [len(row) for row in other]
     two = opened(SOUND, "b.npz", x=pad(other, (6, 2), np.nan), x_length=np.array(lengths))
 
-    assert count_shared(one, two) == 1
+    assert compare_splits(one, two).shared == 1
     same = opened(SOUND, "c.npz", x=np.stack([rows[2], rows[3]]))
-    assert count_shared(one, same) == 2
+    assert compare_splits(one, same).shared == 2
 
 
 def test_targets_may_have_a_length_for_each_of_several_axes(opened):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edgekit.cache.store import Store
 from edgekit.compression.checks.contract_inputs import write_made_up_samples
 from edgekit.config.project import Project
 from edgekit.data.dataset import Dataset
-from edgekit.data.duplicates import count_shared
+from edgekit.data.duplicates import compare_splits
 from edgekit.data.input_settings import Feeding
 from edgekit.data.original_outputs import add_original_outputs
 from edgekit.errors import UserError
@@ -26,8 +27,9 @@ from edgekit.progress import Tick
 from edgekit_agent.metrics.ragged import get_length_name
 from edgekit_agent.scoring import MetricJob
 
-# Largest share of evaluation samples that may be calibration samples too.
-_MOST_SHARED = 0.01
+# Largest share of evaluation samples that may be calibration samples too, beyond those to expect of
+# independent splits with this many standard deviations.
+_MOST_SHARED, _DEVIATIONS = 0.01, 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,21 +142,28 @@ def _make_up(model: Model, feeding: Feeding, store: Store) -> Dataset:
 def check_overlap(calibration: Dataset | None, evaluation: Dataset) -> tuple[str, ...]:
     """Return a note if samples are both for calibration and for evaluation.
 
+    Where the data have few distinct rows, such as tables of a few yes-or-no answers, independent
+    splits share some. As many as the repetitions in the evaluation samples explain are allowed.
+
     Raises:
-        UserError: They are more than 1 % of the evaluation samples.
+        UserError: They are more than that by over 1 % of the evaluation samples.
     """
     if calibration is None:
         return ()
-    shared = count_shared(calibration, evaluation)
+    found = compare_splits(calibration, evaluation)
+    shared = found.shared
     if not shared:
         return ()
     text = (
         f"{shared} of {evaluation.count} samples of {evaluation.source} are in "
         f"{calibration.source} too"
     )
-    if shared > _MOST_SHARED * evaluation.count:
+    allowed = found.expected + _DEVIATIONS * math.sqrt(found.expected)
+    if shared > _MOST_SHARED * evaluation.count + allowed:
         raise UserError(
             f"{text}: the accuracy of quantized candidates would be too optimistic",
             hint="evaluate on other samples than those for calibration",
         )
+    if shared <= allowed:
+        return (f"{text}, as is to be expected of data in which samples repeat",)
     return (f"{text}, so the accuracy of quantized candidates is slightly too optimistic",)
