@@ -49,7 +49,7 @@ class Dataset:
     and preprocessing. ``groups`` has the number of the group of each sample (``None``: each is one
     of its own), ``slices`` the label of each sample by the name of the slice column,
     ``class_names`` the names of classes that the source knows. ``has_text_target`` tells whether
-    the main target holds texts.
+    the main target holds texts. ``lines`` is the file of JSON lines of which each is a sample.
     """
 
     source: str
@@ -61,6 +61,7 @@ class Dataset:
     slices: dict[str, NDArray[np.str_]] = field(default_factory=dict, compare=False)
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
     has_text_target: bool = False
+    lines: Path | None = None
 
     def first(self, count: int) -> Dataset:
         """Return the first ``count`` samples of the split."""
@@ -177,6 +178,7 @@ def open_dataset(
         slices=groups.slices,
         class_names=table.class_names,
         has_text_target=truth.is_text,
+        lines=table.lines,
     )
 
 

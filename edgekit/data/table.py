@@ -27,6 +27,7 @@ class Table:
 
     ``texts`` names the columns that hold text: a row has the code points (int32) of a text on its
     last axis, followed by zeros. ``class_names`` has the names of classes that the source knows.
+    ``lines`` is the file of JSON lines of which each is a sample, if the source is one.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Table:
     digest: str
     texts: frozenset[str] = frozenset()
     class_names: Mapping[int, str] = field(default_factory=dict)
+    lines: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

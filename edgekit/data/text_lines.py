@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def read_text_lines(
         + [repr(spec) for spec in inputs]
     )
     arrays = [*roles, *lengths, *names]
-    return build_cached_table(source, f"text {facts}", arrays, fill, cache)
+    return replace(build_cached_table(source, f"text {facts}", arrays, fill, cache), lines=path)
 
 
 def _build_empty_error(source: str, line: _Line) -> UserError:
@@ -146,6 +146,21 @@ def _build_empty_error(source: str, line: _Line) -> UserError:
         f"{source}: line {line.number}: the text has no tokens",
         hint="remove the line, or set [data.text] length to pad all texts to one length",
     )
+
+
+def read_line_texts(path: Path, numbers: Collection[int]) -> dict[int, str]:
+    """Read the texts of some samples of a file of JSON lines, by their numbers from 0.
+
+    Raises:
+        UserError: A line is wrong.
+    """
+    found: dict[int, str] = {}
+    for place, line in enumerate(_iter_lines(str(path), path)):
+        if place in numbers:
+            found[place] = line.text if line.pair is None else f"{line.text} / {line.pair}"
+        if len(found) == len(numbers):
+            break
+    return found
 
 
 def _find_tokenizer(source: str, path: Path, folder: Path, settings: TextSettings) -> Path:

@@ -110,8 +110,8 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
     if packed and packed.model.beside:
         packed = None
     identity = append_results(inputs, found, compared, packed=packed)
-    write_examples(inputs.out, collect_examples(inputs, found, identity, tick))
     manifest = pack_bundle(inputs, found, packed, compared, tick) if packed else None
+    write_examples(inputs.out, collect_examples(inputs, found, identity, tick))
     return BuildOutcome(
         inputs=inputs,
         found=found,

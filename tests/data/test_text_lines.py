@@ -12,6 +12,7 @@ from edgekit.config.project import FileSettings
 from edgekit.config.text import TextSettings
 from edgekit.data.column_rows import read_column
 from edgekit.data.dataset import open_dataset
+from edgekit.data.text_lines import read_line_texts
 from edgekit.errors import UserError
 from edgekit.model import Signature, TensorSpec
 
@@ -218,3 +219,9 @@ def test_many_texts_are_read_quickly(opened):
     rows, _ = opened(lines, *BERT)
 
     assert np.shape(rows["input_ids"]) == (2000, 122)
+
+
+def test_the_text_of_a_sample_is_found_by_its_number(opened):
+    _, found = opened(b'{"text": "cat"}\n\n{"text": "mat", "text_pair": "on"}\n{"text": "sat"}\n')
+
+    assert read_line_texts(found.lines, {1, 2}) == {1: "mat / on", 2: "sat"}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.results import Build, Candidate
 from edgekit.data.lengths import iter_own_rows
 from edgekit.data.targets import iter_targets
+from edgekit.data.text_lines import read_line_texts
 from edgekit.errors import EdgekitError
 from edgekit.metrics.answers import Answer, AnswerReader
 from edgekit.metrics.changed_samples import ChangedSample, find_changed_samples
@@ -143,20 +144,26 @@ def _draw_changed(
     chosen: Sequence[ChangedSample],
 ) -> tuple[tuple[Example, ...], str]:
     """Run and draw samples; also return a note if answers are missing."""
-    reader, note = metric.answers, ""
-    rows = list_rows(inputs.evaluation.samples, [c.number for c in chosen])
-    count = _count_affordable(inputs, baseline, shown, rows) if reader else len(rows)
+    reader, note, lines = metric.answers, "", inputs.evaluation.lines
+    numbers = [c.number for c in chosen]
+    rows = list_rows(inputs.evaluation.samples, numbers) if reader else []
+    rows = rows[: _count_affordable(inputs, baseline, shown, rows)]
     with inputs.store.scratch() as folder:
-        copied = copy_samples(inputs.evaluation.samples, rows[: count or len(rows)], folder)
+        alone = [[number] for number in numbers]
+        copied = copy_samples(inputs.evaluation.samples, rows or alone, folder)
         samples = list(_iter_samples(copied, chosen))
-        if reader and not count:
+        if reader and not rows:
             note = "The answers are not shown: the models are too slow or their outputs too large"
         elif reader:
             try:
                 samples = _add_answers(inputs, scoring, reader, samples, copied, [baseline, shown])
             except (EdgekitError, AgentError, OSError, ValueError) as error:
                 note = f"The answers are not shown: {_explain(error)}"
-        pen = Pen(names=inputs.class_names, is_reversed=_is_reversed(inputs))
+        pen = Pen(
+            names=inputs.class_names,
+            is_reversed=_is_reversed(inputs),
+            texts=read_line_texts(lines, set(numbers)) if lines else {},
+        )
         return _draw_small_enough(samples, value, pen), note
 
 
@@ -264,7 +271,7 @@ def _draw(sample: _Sample, value: SampleValue, pen: Pen) -> Example:
         is_worse=changed.loss > 0,
         before=_format_value(changed.before, value),
         after=_format_value(changed.after, value),
-        input=pen.draw_input(sample.inputs),
+        input=pen.draw_input(changed.number, sample.inputs),
         target=target,
         original=original,
         candidate=candidate,

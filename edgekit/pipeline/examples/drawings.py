@@ -31,18 +31,27 @@ class Pen:
         names: Names of classes by their numbers.
         side: Most pixels of a side of pictures.
         is_reversed: Whether color images have their channels as BGR.
+        texts: Texts of samples whose inputs are the tokens of texts, by the samples' numbers.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
     side: int = 160
     is_reversed: bool = False
+    texts: Mapping[int, str] = field(default_factory=dict)
 
     def name_class(self, number: int) -> str:
         """Return the name of a class, else its number."""
         return self.names.get(number, str(number))
 
-    def draw_input(self, arrays: Mapping[str, NDArray[Any]]) -> Drawing:
-        """Draw the input that looks like an image, else the first one."""
+    def draw_input(self, number: int, arrays: Mapping[str, NDArray[Any]]) -> Drawing:
+        """Draw the text of a sample, else the input that looks like an image, else the first one.
+
+        Args:
+            number: Number of the sample.
+            arrays: Its inputs by name.
+        """
+        if number in self.texts:
+            return Drawing(text=_cut(self.texts[number]))
         for array in arrays.values():
             image = find_image(array)
             if image is not None:

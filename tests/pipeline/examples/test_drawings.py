@@ -25,7 +25,7 @@ def test_channels_first_or_last_give_the_same_picture(shape):
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     array = image.transpose(2, 0, 1) if 3 in shape[:2] else image
 
-    drawn = Pen().draw_input({"x": array.reshape(shape)})
+    drawn = Pen().draw_input(0, {"x": array.reshape(shape)})
 
     assert np.array_equal(decode(drawn.picture), image)
 
@@ -33,7 +33,7 @@ def test_channels_first_or_last_give_the_same_picture(shape):
 def test_images_stored_as_bgr_are_drawn_as_rgb():
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
 
-    drawn = Pen(is_reversed=True).draw_input({"x": image[:, :, ::-1]})
+    drawn = Pen(is_reversed=True).draw_input(0, {"x": image[:, :, ::-1]})
 
     assert np.array_equal(decode(drawn.picture), image)
 
@@ -41,7 +41,7 @@ def test_images_stored_as_bgr_are_drawn_as_rgb():
 def test_numbers_are_scaled_from_black_to_white():
     values = np.linspace(-2, 2, 81).reshape(9, 9).astype(np.float32)
 
-    pixels = decode(Pen().draw_input({"x": values}).picture)[..., 0]
+    pixels = decode(Pen().draw_input(0, {"x": values}).picture)[..., 0]
 
     expected = np.rint((values + 2) / 4 * 255)
     assert np.abs(pixels - expected).max() <= 1
@@ -109,7 +109,7 @@ def test_answers_are_put_into_words():
 def test_a_signal_is_drawn_as_a_curve():
     signal = np.sin(np.linspace(0, 6, 16000)).astype(np.float32)
 
-    drawn = Pen().draw_input({"x": signal[None]})
+    drawn = Pen().draw_input(0, {"x": signal[None]})
 
     assert drawn.picture is None
     assert len(drawn.curve) == 120
@@ -117,4 +117,13 @@ def test_a_signal_is_drawn_as_a_curve():
 
 
 def test_tokens_are_listed():
-    assert Pen().draw_input({"ids": np.arange(20)}).text == "0, 1, 2, 3, 4, 5, 6, 7 … (20 values)"
+    assert (
+        Pen().draw_input(0, {"ids": np.arange(20)}).text == "0, 1, 2, 3, 4, 5, 6, 7 … (20 values)"
+    )
+
+
+def test_a_text_is_shown_instead_of_its_tokens():
+    pen = Pen(texts={3: "one line\nand another"})
+
+    assert pen.draw_input(3, {"ids": np.arange(20)}).text == r"one line\nand another"
+    assert pen.draw_input(0, {"ids": np.arange(2)}).text == "0, 1"
