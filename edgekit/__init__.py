@@ -14,7 +14,7 @@ from edgekit.version import __version__
 
 if TYPE_CHECKING:
     from edgekit.api.benchmark import bench
-    from edgekit.api.builds import build, report
+    from edgekit.api.builds import build, build_pipeline, report
     from edgekit.api.metrics import list_metrics
     from edgekit.api.models import apply, inspect
     from edgekit.api.passes import list_passes
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline.apply import ApplyResult
     from edgekit.pipeline.benchmark import BenchResult
     from edgekit.pipeline.build import BuildOutcome
+    from edgekit.pipeline.combination.build import PipelineOutcome
     from edgekit.pipeline.example import ExampleProject
     from edgekit.pipeline.init_project import InitResult
     from edgekit.recipe import Recipe, Step
@@ -71,6 +72,7 @@ __all__ = [
     "PassFacts",
     "PassRefused",
     "PassSpec",
+    "PipelineOutcome",
     "PluginWarning",
     "Project",
     "Promise",
@@ -85,6 +87,7 @@ __all__ = [
     "apply",
     "bench",
     "build",
+    "build_pipeline",
     "example",
     "init",
     "inspect",
@@ -105,6 +108,7 @@ _MODULES = {
     "apply": "edgekit.api.models",
     "bench": "edgekit.api.benchmark",
     "build": "edgekit.api.builds",
+    "build_pipeline": "edgekit.api.builds",
     "example": "edgekit.api.projects",
     "init": "edgekit.api.projects",
     "inspect": "edgekit.api.models",
@@ -132,6 +136,7 @@ _MODULES = {
     "Model": "edgekit.model",
     "PassFacts": "edgekit.compression.recipe_parser",
     "PassSpec": "edgekit.compression.pass_specs",
+    "PipelineOutcome": "edgekit.pipeline.combination.build",
     "Project": "edgekit.config.project",
     "Promise": "edgekit.compression.pass_specs",
     "PushReport": "edgekit.remote.deploy",

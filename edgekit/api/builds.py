@@ -22,6 +22,8 @@ from edgekit.config.profile import AnyRuntime
 from edgekit.old_names import OldNames
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.build import build as run_build
+from edgekit.pipeline.combination.build import PipelineOutcome
+from edgekit.pipeline.combination.build import build_pipeline as run_pipeline_build
 from edgekit.pipeline.request import Request, resolve_model
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe
@@ -125,6 +127,85 @@ def build(
         )
         outcome = run_build(request, progress, allow_failing=allow_failing)
         write_report(outcome.folder)
+    return outcome
+
+
+@check_arguments
+def build_pipeline(
+    *,
+    device: Device | None = None,
+    data: AnyPath | None = None,
+    eval: AnyPath | None = None,
+    metric: MetricName | None = None,
+    runtime: AnyRuntime | None = None,
+    max_drop: Points | None = None,
+    recipe: AnyPath | Recipe | None = None,
+    steps: Steps = (),
+    on: Host | None = None,
+    out: AnyPath | None = None,
+    seed: Count | None = None,
+    trust_pickle: bool = False,
+    allow_failing: bool = False,
+    strict: bool = False,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> PipelineOutcome:
+    """Compress the models of a ``[pipeline]`` in turn, judged by the answer of all together.
+
+    ``[pipeline]`` in edgekit.toml names a function ``(models, sample) -> outputs by name`` and the
+    models that it calls. Writes a bundle and a report for each model to ``out/NAME``, and
+    ``pipeline.json`` with the result of all together to ``out``.
+
+    Args:
+        device: The device: a name, a .toml file or a profile.
+        data: Calibration samples; what each model gets on them calibrates it.
+        eval: Samples on which the outputs are scored against those of all originals.
+        metric: A metric of ``list_metrics``, or ``module:function``.
+        runtime: ``onnxruntime``, ``litert``, or ``auto`` for both.
+        max_drop: Largest loss of the metric by all models together.
+        recipe: A recipe, or its TOML file, for every model, instead of the search.
+        steps: Passes to run on every model, instead of the search.
+        on: Host on which memory and latency of each model are measured as well. The function
+            itself runs on this machine alone.
+        out: Output folder; by default ``build/NAME`` in ``folder``.
+        seed: Seed of every random choice.
+        trust_pickle: Whether model files may run the code that they carry.
+        allow_failing: Pack the nearest candidate of a model if none passes.
+        strict: Fail checks that are not measured or not proven.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The outcome. Attributes: ``passes``; ``models``, the outcome of each model by name;
+        ``checks`` of all models together; ``comparison`` with all originals; ``folder``.
+
+    Raises:
+        UserError: An argument or one of the files is wrong.
+        PassError: A pass of the requested recipe broke its contract.
+        DeviceError: The device to measure on could not be reached, or failed.
+    """
+    base, old_names = resolve_folder(folder), OldNames()
+    chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
+    warn_of_old_names(old_names)
+    with convert_failures():
+        request = Request(
+            folder=base,
+            device=resolve_device(base, device),
+            data=resolve_data(data),
+            evaluation=resolve_data(eval),
+            metric=metric,
+            max_drop_points=max_drop,
+            runtime=runtime,
+            on=on,
+            out=None if out is None else base / out,
+            seed=seed,
+            recipe=chosen,
+            trust_pickle=trust_pickle,
+            strict=strict,
+        )
+        outcome = run_pipeline_build(request, progress, allow_failing=allow_failing)
+        for each in outcome.models.values():
+            write_report(each.folder)
     return outcome
 
 

@@ -11,15 +11,15 @@ import typer
 
 import edgekit
 from edgekit.api.failures import convert_failure
+from edgekit.cli.builds import build
 from edgekit.cli.cache import show_cache
-from edgekit.cli.completion import complete_pass, prepare_completion, print_completion
+from edgekit.cli.completion import prepare_completion, print_completion
 from edgekit.cli.devices import devices_app
 from edgekit.cli.folders import start_example, start_project, write_page
 from edgekit.cli.keys import keys_app
 from edgekit.cli.metrics import list_metrics
 from edgekit.cli.option_names import format_error
 from edgekit.cli.options import (
-    Data,
     DeviceName,
     Dims,
     Evaluation,
@@ -34,7 +34,7 @@ from edgekit.cli.options import (
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.plugin_warnings import disable_pydantic_plugins, show_plugin_warnings
 from edgekit.cli.releases import roll_back, show_status
-from edgekit.cli.render.output import emit, note_old_names, run_on_hosts, say, show_progress
+from edgekit.cli.render.output import emit, run_on_hosts, say, show_progress
 from edgekit.cli.streams import check_command_line, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode
 from edgekit.progress import Ticker
@@ -164,103 +164,7 @@ def inspect(
     emit(seen, render_model.format_inspection, as_json=as_json)
 
 
-@app.command()
-def build(
-    model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Default: [model] path of edgekit.toml.")
-    ] = None,
-    device: DeviceName = None,
-    folder: Folder = Path(),
-    data: Data = None,
-    evaluation: Evaluation = None,
-    metric: Metric = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option("--runtime", metavar="NAME", help="onnxruntime, litert or auto (both)."),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            "--max-drop",
-            metavar="LOSS",
-            min=0,
-            help="Largest loss of accuracy: points, or percent for errors.",
-        ),
-    ] = None,
-    recipe: Annotated[
-        Path | None,
-        typer.Option("--recipe", metavar="FILE", help="Run this recipe (TOML) only; no search."),
-    ] = None,
-    step: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--step",
-            metavar="NAME[:KEY=VALUE,...]",
-            help="Run these passes in this order; no search. 'edgekit passes' lists them.",
-            autocompletion=complete_pass,
-        ),
-    ] = None,
-    on: Annotated[
-        str | None, typer.Option("--on", metavar="HOST", help="Measure candidates on this device.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Output folder; default: build/NAME."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")
-    ] = None,
-    dims: Dims = None,
-    trust_pickle: TrustPickle = False,
-    allow_failing: Annotated[
-        bool, typer.Option("--allow-failing", help="Pack the nearest candidate if none passes.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Treat unmeasured and unproven checks as failed.")
-    ] = False,
-    allow_unmeasured: Annotated[
-        bool,
-        typer.Option("--allow-unmeasured", help="Accept a candidate without evaluation samples."),
-    ] = False,
-    as_json: Json = False,
-) -> int:
-    """Compress a model for a device and verify its accuracy.
-
-    Writes the bundle and the report to build/NAME/.
-    """
-    from edgekit.api.passes import choose_recipe
-    from edgekit.cli.render import build as render_build
-
-    sizes = parse_dims(dims)
-    with note_old_names() as old_names:
-        chosen = choose_recipe(recipe, step or (), folder=folder, old_names=old_names)
-    with show_progress() as tick:
-        outcome = edgekit.build(
-            model,
-            device=device,
-            data=data,
-            eval=evaluation,
-            metric=metric,
-            runtime=runtime,  # type: ignore[arg-type]
-            max_drop=max_drop,
-            recipe=chosen,
-            on=on,
-            out=out,
-            seed=seed,
-            dims=sizes,
-            trust_pickle=trust_pickle,
-            allow_failing=allow_failing,
-            strict=strict,
-            allow_unmeasured=allow_unmeasured,
-            folder=folder,
-            progress=tick,
-        )
-    emit(outcome, render_build.format_build, as_json=as_json, facts=render_build.encode_build)
-    if not as_json:
-        say(f"report: {outcome.report.resolve()}")
-    return ExitCode.DONE if outcome.choice else ExitCode.NOTHING_HOLDS
-
-
+app.command("build")(build)
 app.command("apply")(apply_pass)
 app.command("passes")(list_passes)
 app.command("metrics")(list_metrics)

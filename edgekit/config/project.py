@@ -299,10 +299,30 @@ class ReleaseTable(_Table):
     """Days for which devices accept the release."""
 
 
+class PipelineTable(_Table):
+    """``[pipeline]``: several models that a function of yours combines to one answer.
+
+    Each model is compressed in turn, and the metric of ``[data]`` judges the answers of all. Its
+    table ``[pipeline.models.NAME]`` takes the keys of ``[model]``.
+    """
+
+    run: str
+    """The function, as module:function: (models, sample) -> outputs by name."""
+    inputs: tuple[str, ...] = ()
+    """Arrays of the data that the function gets, as they are; the inputs of the first model unless
+    given."""
+    models: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], ModelTable],
+        Field(min_length=1),
+    ]
+    """The models by name, in the order in which they are compressed."""
+
+
 class Project(_Table):
     """Content of edgekit.toml."""
 
     model: ModelTable = ModelTable()
+    pipeline: PipelineTable | None = None
     data: DataTable = DataTable()
     gate: GateTable = GateTable()
     postprocess: PostprocessTable | None = None

@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from edgekit_agent.files import open_atomic, write_atomic
 from edgekit_agent.measure.feeds import Batch, find_batch_size, iter_runs, open_columns
 from edgekit_agent.measure.scored_samples import select_output
 from edgekit_agent.metrics.ragged import get_length_name
-from edgekit_agent.runtimes import import_runtime
+from edgekit_agent.runtimes import LoadedModel, import_runtime
 from edgekit_agent.samples import Column, Samples
 
 _THREADS = 2
@@ -37,7 +37,54 @@ _INDEX, _SEAL = "samples.json", "seal"
 Shape = tuple[int, ...]
 
 
-def add_original_outputs(dataset: Dataset, model: Model, *, cache: Path, tick: Tick) -> Dataset:
+class Original(Protocol):
+    """What candidates are compared with: a model, or several that are combined."""
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of everything that decides its outputs."""
+
+    @property
+    def display_name(self) -> str:
+        """Return its name, as the user gave it."""
+
+    def load(self, samples: Samples, threads: int) -> LoadedModel:
+        """Load it in this process.
+
+        Args:
+            samples: Samples that it will be run on.
+            threads: Number of threads.
+
+        Raises:
+            AgentError: It cannot be loaded.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleModel:
+    """A model as the original."""
+
+    model: Model
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of the model."""
+        return self.model.digest
+
+    @property
+    def display_name(self) -> str:
+        """Return the model as the user named it."""
+        return self.model.display_name
+
+    def load(self, samples: Samples, threads: int) -> LoadedModel:
+        """Load the model in this process."""
+        del samples
+        return import_runtime(get_runtime(self.model))(str(self.model.path), threads)
+
+
+def add_original_outputs(
+    dataset: Dataset, original: Original, *, cache: Path, tick: Tick
+) -> Dataset:
     """Add the outputs of the original as targets, one column for each, under the output's name.
 
     Outputs that are fed back as states, and those whose shape varies, are left out. If the samples
@@ -46,21 +93,21 @@ def add_original_outputs(dataset: Dataset, model: Model, *, cache: Path, tick: T
 
     Args:
         dataset: Samples; their own targets are replaced.
-        model: The original.
+        original: The original.
         cache: Folder for the columns.
         tick: Progress callback.
 
     Raises:
         UserError: The model fails on a sample, or no output has a row for each sample.
     """
-    facts = [_VERSION, dataset.digest, model.digest, dataset.count]
+    facts = [_VERSION, dataset.digest, original.digest, dataset.count]
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()
     folder = cache / "outputs" / digest
     columns = _load(folder)
     if columns is None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            columns = _write(dataset.samples, model, folder, dataset.count, tick)
+            columns = _write(dataset.samples, original, folder, dataset.count, tick)
         except AgentError as error:
             raise UserError(
                 f"the original fails on {dataset.source}: {error.failure.message}",
@@ -68,7 +115,7 @@ def add_original_outputs(dataset: Dataset, model: Model, *, cache: Path, tick: T
             ) from error
         if not columns:
             raise UserError(
-                f"{model.display_name}: no output has one row of the same shape for each sample",
+                f"{original.display_name}: no output has one row of the same shape for each sample",
                 hint="give labels (an array 'y') and a metric",
             )
         write_atomic(str(folder / _INDEX), json.dumps(encode(Samples(columns))).encode())
@@ -93,22 +140,21 @@ def _load(folder: Path) -> tuple[Column, ...] | None:
 
 
 def _write(
-    samples: Samples, model: Model, folder: Path, count: int, tick: Tick
+    samples: Samples, original: Original, folder: Path, count: int, tick: Tick
 ) -> tuple[Column, ...]:
-    loaded = import_runtime(get_runtime(model))(str(model.path), _THREADS)
+    loaded = original.load(samples, _THREADS)
     size = find_batch_size(samples, loaded.inputs) or 1
     fed_back = {state.output for state in samples.states}
-    names = [spec.name for spec in model.signature.outputs if spec.name not in fed_back]
-    # A target of such a name would be the length of another target.
-    names = [name for name in names if name not in map(get_length_name, names)]
-    shapes: dict[str, list[Shape]] = {name: [] for name in names}
+    shapes: dict[str, list[Shape]] = {}
+    files: dict[str, BinaryIO] = {}
     with ExitStack() as stack:
-        files = {
-            name: stack.enter_context(open_atomic(str(folder / str(number))))
-            for number, name in enumerate(names)
-        }
         for batch, outputs in iter_runs(samples, loaded, size):
             tick("outputs of the original", batch.start, count)
+            if not files:
+                shapes = {name: [] for name in _list_names(outputs, fed_back)}
+                for name in shapes:
+                    path = folder / str(len(files))
+                    files[name] = stack.enter_context(open_atomic(str(path)))
             for name, known in list(shapes.items()):
                 rows = _select_rows(outputs, name, batch)
                 if rows is None or not _may_follow(rows.shape[1:], known, samples):
@@ -118,7 +164,7 @@ def _write(
                     known.append(rows.shape[1:])
                 files[name].write(np.ascontiguousarray(rows, "<f4").tobytes())
     made: list[Column] = []
-    for number, name in enumerate(names):
+    for number, name in enumerate(files):
         if found := shapes.get(name):
             path = folder / str(number)
             made += (
@@ -127,6 +173,12 @@ def _write(
                 else _pad(name, path, found)
             )
     return tuple(made)
+
+
+def _list_names(outputs: Mapping[str, NDArray[Any]], fed_back: set[str]) -> list[str]:
+    """List the outputs to store; a target called like a length would be the length of another."""
+    names = [name for name in outputs if name not in fed_back]
+    return [name for name in names if name not in map(get_length_name, names)]
 
 
 def _may_follow(shape: Shape, known: Sequence[Shape], samples: Samples) -> bool:
@@ -162,6 +214,8 @@ def _select_rows(
     outputs: Mapping[str, NDArray[Any]], name: str, batch: Batch
 ) -> NDArray[Any] | None:
     """Return the rows of an output; ``None`` if it has none for each sample, or is not finite."""
+    if name not in outputs:
+        return None
     try:
         rows = select_output(dict(outputs), name, batch)
     except AgentError:

@@ -26,6 +26,7 @@ from edgekit.conversion.importers.source import is_saved_model
 from edgekit.conversion.open_model import read_model
 from edgekit.data.dataset import Dataset
 from edgekit.data.input_settings import Feeding
+from edgekit.data.original_outputs import SingleModel
 from edgekit.data.readers import read_table
 from edgekit.errors import DeviceError, UserError
 from edgekit.metrics.registry import get_metric
@@ -266,6 +267,13 @@ def _open_bundle_subject(
     tick: Tick,
 ) -> Subject:
     manifest = bundle.manifest
+    if evaluation is not None and not metric and "pipeline" in manifest.provenance:
+        raise UserError(
+            "--eval: the model of this bundle is one of several of a [pipeline], and has no metric "
+            "of its own",
+            hint="'edgekit build' measures the accuracy of all models together; give --metric if "
+            "the samples are inputs and targets of this model alone",
+        )
     for name in (manifest.model, manifest.golden_samples):
         (scratch / name).write_bytes(bundle.read(name))
     model = read_model(scratch / manifest.model)
@@ -299,8 +307,10 @@ def _choose_model_scoring(
     data: Dataset | None,
     tick: Tick,
 ) -> Scoring:
-    scoring = choose_scoring(project, model, folder=folder, metric=metric)
-    return resolve_logits(scoring, project, model, data, tick) if data else scoring
+    scoring = choose_scoring(project, model.signature, folder=folder, metric=metric)
+    return (
+        resolve_logits(scoring, project, SingleModel(model=model), data, tick) if data else scoring
+    )
 
 
 def _choose_bundle_scoring(manifest: Manifest, metric: str | None, folder: Path | None) -> Scoring:

@@ -59,10 +59,10 @@ def judge(
     rss = device.peak_rss_bytes if device else None
     doubts = f"unreliable: {', '.join(times.doubts)}" if times and times.doubts else ""
     lines = [
-        _check_budget("model_mib", budget.model_mib, host.model_bytes / MIB),
-        _check_budget("transfer_mib", budget.transfer_mib, host.update_bytes / MIB),
-        _check_budget("peak_rss_mib", budget.peak_rss_mib, rss / MIB if rss else None),
-        _check_budget(
+        check_budget("model_mib", budget.model_mib, host.model_bytes / MIB),
+        check_budget("transfer_mib", budget.transfer_mib, host.update_bytes / MIB),
+        check_budget("peak_rss_mib", budget.peak_rss_mib, rss / MIB if rss else None),
+        check_budget(
             "latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None, doubts
         ),
         *_iter_accuracy_checks(limits, comparison, on_device=bool(device and device.tally)),
@@ -91,9 +91,17 @@ def _iter_accuracy_checks(
         yield _check_accuracy(limits, each, on_device=on_device)
 
 
-def _check_budget(
+def check_budget(
     name: str, limit: float | None, measured: float | None, note: str = ""
 ) -> Check | None:
+    """Check a figure against its limit; ``None`` if there is no limit.
+
+    Args:
+        name: Name of the check, with the unit at its end.
+        limit: The limit.
+        measured: The figure; ``None`` if no device measured it.
+        note: Remark on the figure.
+    """
     if limit is None:
         return None
     if measured is None:

@@ -94,8 +94,22 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Build
         UserError: The request or one of its inputs is wrong.
         DeviceError: The device to measure on could not be reached, or failed.
     """
-    inputs = read_build_inputs(request, tick)
-    if inputs.scoring is not None:
+    return build_model(read_build_inputs(request, tick), tick, allow_failing=allow_failing)
+
+
+def build_model(inputs: BuildInputs, tick: Tick, *, allow_failing: bool) -> BuildOutcome:
+    """Compress the model of checked inputs, verify its accuracy, and pack it.
+
+    Args:
+        inputs: The checked inputs.
+        tick: Progress callback: stage, amount done, total amount.
+        allow_failing: Pack the nearest candidate if none passes.
+
+    Raises:
+        UserError: The model fails on its samples, or the requested recipe does not apply.
+        DeviceError: The device to measure on could not be reached, or failed.
+    """
+    if inputs.scoring is not None and inputs.part is None:
         refuse_unscaled(
             inputs.model,
             inputs.evaluation,

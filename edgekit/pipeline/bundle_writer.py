@@ -164,14 +164,7 @@ def _build_manifest(
         source_digest=inputs.model.digest,
         inputs=tuple(_to_tensor(t) for t in candidate.model.signature.inputs),
         outputs=tuple(_to_tensor(t) for t in candidate.model.signature.outputs),
-        metric=inputs.metric,
-        output=inputs.output,
-        metric_options=_get_metric_options(inputs),
-        guards=inputs.scoring.names[1:] if inputs.scoring else (),
-        postprocess=encode(inputs.scoring.postprocess)
-        if inputs.scoring and inputs.scoring.postprocess
-        else None,
-        preprocess=inputs.project.data.preprocess,
+        **_describe_scoring(inputs),
         runtime=RuntimeUse(
             name=get_runtime(candidate.model),
             version=host.runtime_version if host else "",
@@ -186,6 +179,25 @@ def _build_manifest(
         passes=passes,
         variants=variants,
     )
+
+
+def _describe_scoring(inputs: BuildInputs) -> dict[str, Any]:
+    """Return how samples become the value of the metric.
+
+    A model that is combined with others has no metric of its own.
+    """
+    if inputs.part:
+        return {"metric": "", "output": None}
+    scoring = inputs.scoring
+    has_postprocess = scoring is not None and scoring.postprocess is not None
+    return {
+        "metric": inputs.metric,
+        "output": inputs.output,
+        "metric_options": _get_metric_options(inputs),
+        "guards": scoring.names[1:] if scoring else (),
+        "postprocess": encode(scoring.postprocess) if scoring and has_postprocess else None,
+        "preprocess": inputs.project.data.preprocess,
+    }
 
 
 def _get_metric_options(inputs: BuildInputs) -> MetricOptionsTable:
@@ -253,7 +265,10 @@ def _collect_provenance(inputs: BuildInputs, candidate: Candidate) -> dict[str, 
     splits = {"evaluation": inputs.evaluation.digest}
     if inputs.calibration is not None:
         splits["calibration"] = inputs.calibration.digest
+    part = inputs.part
+    pipeline = {"pipeline": {"run": part.combined.run, "model": part.name}} if part else {}
     return {
+        **pipeline,
         "edgekit": __version__,
         "python": platform.python_version(),
         "tools": {name: version(name) for name in sorted(tools | {"onnxruntime"})},

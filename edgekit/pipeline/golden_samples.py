@@ -30,7 +30,7 @@ def get_golden_samples(inputs: BuildInputs, model: Model, tick: Tick) -> Path | 
     if model.beside:
         return None
     store = inputs.store
-    split = inputs.calibration or _complete_evaluation(inputs, tick)
+    split = inputs.calibration or _complete_samples(inputs, tick)
     runtime, threads = get_runtime(model), get_host_threads(inputs.profile)
     facts = [model.digest, split.digest, compute_host_identity(runtime), threads]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -48,12 +48,12 @@ def get_golden_samples(inputs: BuildInputs, model: Model, tick: Tick) -> Path | 
     return path
 
 
-def _complete_evaluation(inputs: BuildInputs, tick: Tick) -> Dataset:
-    """Return the evaluation samples with the recurrent states that the original computes."""
-    if not inputs.evaluation.samples.states:
-        return inputs.evaluation
+def _complete_samples(inputs: BuildInputs, tick: Tick) -> Dataset:
+    """Return the samples of the model with the recurrent states that the original computes."""
+    if not inputs.model_samples.samples.states:
+        return inputs.model_samples
     return add_states(
-        inputs.evaluation,
+        inputs.model_samples,
         inputs.model,
         dims=inputs.feeding.dims,
         cache=inputs.store.root,

@@ -204,8 +204,8 @@ class BuildRunner:
         return replace(scored, golden=get_golden_samples(self.inputs, candidate.model, self.tick))
 
     def _score(self, candidate: Candidate, source: str) -> Candidate:
-        scoring = self.inputs.scoring
-        if scoring is None:
+        scoring, part = self.inputs.scoring, self.inputs.part
+        if scoring is None or (part and source != HOST):  # the user's function runs here alone
             return self._add_measurement(candidate, source, None, ())
         question = self._compute_measurement_key(source, [candidate], candidate.model.digest)
         tally = self.inputs.store.recall_as("tallies", question, partial(decode, Tally))
@@ -218,6 +218,9 @@ class BuildRunner:
                 scoring=scoring,
                 tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
                 dataset=self.inputs.evaluation,
+                combination=part.with_model(candidate.model).to_job(place.model_ref)
+                if part
+                else None,
                 unfinished=Unfinished(store=self.inputs.store, key=question),
             )
             self.inputs.store.remember("tallies", question, encode(tally))
@@ -301,6 +304,7 @@ class BuildRunner:
             *(
                 self.inputs.evaluation.digest,
                 self.inputs.scoring.digest if self.inputs.scoring else "",
+                self.inputs.part.digest if self.inputs.part else "",
             ),
             self.inputs.profile.hardware.threads,
             *parts,

@@ -30,6 +30,7 @@ from edgekit.pipeline.accuracy.evaluation_split import check_overlap, prepare_ev
 from edgekit.pipeline.accuracy.metric_choice import choose_margins
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.budget_checks import Limits
+from edgekit.pipeline.combination.models import CombinedPart
 from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.splits import add_carried_states, open_split
 from edgekit.progress import Tick, ignore_progress
@@ -80,6 +81,7 @@ class BuildInputs:
     store: Store
     recipe: Recipe | None = None  # the only one to try
     signer: Signer | None = None  # None = the bundle is not signed
+    part: CombinedPart | None = None  # the model is one of several that are combined
     notes: tuple[str, ...] = ()  # on the samples and the metric
 
     @property
@@ -104,24 +106,41 @@ class BuildInputs:
         return self.project.data.output
 
     @property
+    def model_samples(self) -> Dataset:
+        """Return samples that the model itself is run on.
+
+        These are the evaluation samples, unless the model is one of several that are combined.
+        """
+        return self.part.samples if self.part else self.evaluation
+
+    @property
     def timing_samples(self) -> Dataset:
-        """Return the samples for timing, from the evaluation split.
+        """Return the samples for timing, from those that the model itself is run on.
 
         If states are fed back there, they are from the calibration split, whose states all have one
         size, so that candidates are timed on the same step of a sequence.
         """
+        if self.part:
+            return self.part.samples.first(_TIMED)
         carried = bool(self.evaluation.samples.states)
         split = self.calibration if carried and self.calibration else self.evaluation
         return split.first(_TIMED)
 
     @property
+    def model_dims(self) -> dict[str, int]:
+        """Return the sizes of free dimensions that edgekit.toml and the request set."""
+        if self.part and self.project.pipeline:
+            return self.project.pipeline.models[self.part.name].dims
+        return self.project.model.dims
+
+    @property
     def dims(self) -> dict[str, int]:
-        """Return the sizes of free dimensions, from the data and from ``[model] dims``.
+        """Return the sizes of free dimensions, from the data and from settings.
 
         Dimensions along which samples differ in size have none.
         """
-        splits = (self.evaluation, self.calibration)
-        return _get_sizes(self.model, self.feeding, self.project, splits)
+        splits = (self.model_samples, self.calibration)
+        return get_sizes(self.model, self.feeding, self.model_dims, splits)
 
 
 def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildInputs:
@@ -135,7 +154,12 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         UserError: Request, model, data or profile are wrong.
     """
     project = load_project(request.folder)
-    profile = load_profile(_choose_device(request, project))
+    if project.pipeline and request.model is None:
+        raise UserError(
+            "edgekit.toml has a [pipeline] of several models",
+            hint="run 'edgekit build' without MODEL, or build_pipeline() of the Python package",
+        )
+    profile = load_profile(choose_device(request, project))
     signer = get_signer(project.release)
     store = Store(get_default_root())
     check_writable(store.root, hint="set EDGEKIT_CACHE to use another folder for the cache")
@@ -144,7 +168,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
     )
     project = with_dims(project, model, request.dims)
     out = request.out or request.folder / "build" / profile.name
-    _check_out(out, model, profile.name)
+    check_out(out, model, profile.name)
     asked = request.runtime or project.build.runtime
     usable = choose_runtimes(model, profile, None if asked == "auto" else asked)
     check_output(project, model)
@@ -180,7 +204,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
     )
     seed = project.build.seed if request.seed is None else request.seed
     scoring, samples = evaluation.scoring, evaluation.dataset
-    dims = _get_sizes(model, feeding, project, (samples, calibration))
+    dims = get_sizes(model, feeding, project.model.dims, (samples, calibration))
     return BuildInputs(
         project=project,
         profile=profile,
@@ -191,27 +215,37 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         notes=(*shared, *evaluation.notes),
         feeding=feeding,
         scoring=scoring,
-        limits=Limits(
-            budget=profile.budget,
-            margins=choose_margins(scoring, request.max_drop_points, project.gate, profile.budget)
-            if scoring
-            else (),
-            require_proof=project.gate.require_proof,
-            strict=request.strict,
-            allow_unmeasured=request.allow_unmeasured,
-        ),
+        limits=make_limits(request, project, profile, scoring),
         on=request.on,
         out=out,
         seed=seed,
         store=store,
-        recipe=_complete_recipe(request.recipe, model, feeding, dims, seed, profile)
+        recipe=complete_recipe(request.recipe, model, feeding, dims, seed, profile)
         if request.recipe
         else None,
         signer=signer,
     )
 
 
-def _complete_recipe(
+def make_limits(
+    request: Request, project: Project, profile: DeviceProfile, scoring: Scoring | None
+) -> Limits:
+    """Return the limits that a candidate must keep."""
+    margins = (
+        choose_margins(scoring, request.max_drop_points, project.gate, profile.budget)
+        if scoring
+        else ()
+    )
+    return Limits(
+        budget=profile.budget,
+        margins=margins,
+        require_proof=project.gate.require_proof,
+        strict=request.strict,
+        allow_unmeasured=request.allow_unmeasured,
+    )
+
+
+def complete_recipe(
     recipe: Recipe,
     model: Model,
     feeding: Feeding,
@@ -219,6 +253,7 @@ def _complete_recipe(
     seed: int,
     profile: DeviceProfile,
 ) -> Recipe:
+    """Return a requested recipe with seed, sizes of free dimensions and bits of weights."""
     bits = choose_weight_bits(profile)
     steps = (set_weight_bits(set_free_dims(s, model, feeding, dims), bits) for s in recipe.steps)
     return replace(recipe, seed=seed, steps=tuple(steps))
@@ -244,6 +279,12 @@ def find_model(
     Raises:
         UserError: No model is named, or it cannot be used.
     """
+    if given is None and project.pipeline:
+        names = ", ".join(project.pipeline.models)
+        raise UserError(
+            f"edgekit.toml has a [pipeline] of several models: {names}",
+            hint="give the file of one of them as MODEL; only 'edgekit build' takes all together",
+        )
     if given is None and project.model.path is None:
         raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
     tick("reading the model", 0, 0)
@@ -296,14 +337,14 @@ def get_free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> di
     return feeding.get_free_sizes(model.signature, dataset.samples) if dataset else {}
 
 
-def _get_sizes(
-    model: Model, feeding: Feeding, project: Project, splits: Sequence[Dataset | None]
+def get_sizes(
+    model: Model, feeding: Feeding, dims: Mapping[str, int], splits: Sequence[Dataset | None]
 ) -> dict[str, int]:
-    """Return the sizes of free dimensions: those of the first split, and of ``[model] dims``.
+    """Return the sizes of free dimensions: those of the first split, and ``dims`` of the settings.
 
     Dimensions along which the samples of a split differ in size are left out.
     """
-    known = get_free_dims(model, feeding, splits[0]) | project.model.dims
+    known = get_free_dims(model, feeding, splits[0]) | dict(dims)
     for split in splits:
         varied = feeding.find_varied_sizes(model.signature, split.samples) if split else {}
         known = {name: size for name, size in known.items() if name not in varied}
@@ -330,7 +371,12 @@ def embed_external_data(model: Model, store: Store) -> Model:
     return replace(model, path=path, digest=path.name, beside=())
 
 
-def _choose_device(request: Request, project: Project) -> str | DeviceProfile:
+def choose_device(request: Request, project: Project) -> str | DeviceProfile:
+    """Return the device of the request, else that of edgekit.toml.
+
+    Raises:
+        UserError: There is none.
+    """
     if request.device is not None:
         return request.device
     device = project.build.device
@@ -339,7 +385,7 @@ def _choose_device(request: Request, project: Project) -> str | DeviceProfile:
     return str(request.folder / device) if device.endswith(".toml") else device
 
 
-def _check_out(out: Path, model: Model, device: str) -> None:
+def check_out(out: Path, model: Model, device: str) -> None:
     """Check that the build may write to ``out`` and replaces nothing but an older build."""
     check_writable(out, hint="choose another folder with --out")
     names = (*BUILT_FILES, f"{device}{SUFFIX}")

@@ -51,8 +51,43 @@ class BenchJob:
 
 
 @dataclass(frozen=True)
+class NamedModel:
+    """A model and the name by which code of the user finds it."""
+
+    name: str
+    model: ModelRef
+
+
+@dataclass(frozen=True)
+class NamedType:
+    """Name and numpy type of an array."""
+
+    name: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Models that a function of the user combines to one answer for each sample.
+
+    Attributes:
+        run: ``module:function``, which gets the models by name and the arrays of a sample.
+        folder: folder in which modules are searched first.
+        models: the models.
+        inputs: types of the arrays of a sample.
+    """
+
+    run: str
+    folder: str
+    models: Tuple[NamedModel, ...]
+    inputs: Tuple[NamedType, ...]
+
+
+@dataclass(frozen=True)
 class ScoreJob:
     """Run every sample from number ``start`` on through a model and compute its statistics.
+
+    With a ``combination`` its outputs are scored; ``model`` is the one of its models that changes.
 
     Progress lines carry a ``TallyPart`` now and then; the result holds what no part had.
     ``outputs_path``, where given, receives the scored output of every sample as one ``.npy`` of
@@ -68,6 +103,7 @@ class ScoreJob:
     start: int = 0
     metrics: Tuple[MetricJob, ...] = field(default=(), metadata=mark_added())
     postprocess: Optional[Postprocess] = field(default=None, metadata=mark_added())
+    combination: Optional[Combination] = field(default=None, metadata=mark_added())
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import inspect
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.config.entry_points import find_member, import_module, search_modules_in
+from edgekit.config.entry_points import find_member, search_modules_in
+from edgekit.config.user_modules import hash_files, import_fresh
 from edgekit.errors import UserError
 from edgekit.metrics.metric import (
     Aggregate,
@@ -28,15 +25,12 @@ from edgekit.metrics.metric import (
     prepare_first_mean,
 )
 from edgekit.metrics.user_code.calls import UserCode
-from edgekit.metrics.user_code.sources import find_sources
 from edgekit_agent.scoring import MetricOptions
 
 # Default margin: points for shares, else percent of the value of the original.
 _POINTS = Margin(value=1.0)
 _PERCENT = Margin(value=1.0, relative=True)
 _loaded: dict[str, Metric] = {}
-# Digests of the files of modules when they were imported.
-_imported: dict[str, str] = {}
 
 
 def load_user_metric(name: str, folder: Path | None = None) -> Metric:
@@ -60,65 +54,17 @@ def load_user_metric(name: str, folder: Path | None = None) -> Metric:
         return _loaded[name]
     base = (folder or Path()).resolve()
     with search_modules_in(base):
-        module = _import_fresh(name, base)
+        module = import_fresh(name, base)
         value = find_member(name, module)
     code = UserCode(
         name=name,
         folder=base,
         value=_check_value(name, value),
-        digest=_hash_files(module, base, value),
+        digest=hash_files(module, base, value),
         uses_targets=getattr(value, "uses_targets", True) is not False,
     )
     _loaded[name] = _build_metric(code)
     return _loaded[name]
-
-
-def _import_fresh(name: str, folder: Path) -> ModuleType:
-    """Import a module, again if its file has changed or another folder has one of its name."""
-    module_name = name.partition(":")[0]
-    if module_name.endswith(".py"):
-        raise UserError(
-            f"{name}: a module is named without .py",
-            hint=f"give {name.replace('.py:', ':')}",
-        )
-    known = sys.modules.get(module_name)
-    if known is not None:
-        own = folder.joinpath(*module_name.split(".")).with_suffix(".py")
-        moved = own.exists() and not _is_file_of(known, own)
-        digest = _hash_files(known, folder)
-        if moved or _imported.get(module_name, digest) != digest:
-            _forget_modules(known, folder)
-    module = import_module(name, folder)
-    _imported[module_name] = _hash_files(module, folder)
-    return module
-
-
-def _forget_modules(module: ModuleType, folder: Path) -> None:
-    """Remove a module, and those of the folder that it imports, from the imported modules."""
-    files = {str(file) for file in _find_files(module, folder)}
-    for name, each in list(sys.modules.items()):
-        own = getattr(each, "__file__", None)
-        if each is module or (own and str(Path(own).resolve()) in files):
-            del sys.modules[name]
-
-
-def _is_file_of(module: ModuleType, file: Path) -> bool:
-    return bool(module.__file__) and Path(str(module.__file__)).resolve() == file
-
-
-def _find_files(module: ModuleType, folder: Path, value: object = None) -> tuple[Path, ...]:
-    """Find the files of a module, of a function or class in it, and of what they import."""
-    files = {getattr(module, "__file__", None)}
-    with contextlib.suppress(TypeError):  # an instance, or written in C
-        files.add(inspect.getsourcefile(value))  # type: ignore[arg-type]
-    known = (Path(file) for file in files if file and Path(file).is_file())
-    return tuple(sorted({each for file in known for each in find_sources(file, folder)}))
-
-
-def _hash_files(module: ModuleType, folder: Path, value: object = None) -> str:
-    """Return a digest of the files that define a function or class."""
-    read = (file.read_bytes() for file in _find_files(module, folder, value))
-    return hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in read)).hexdigest()
 
 
 def _check_value(name: str, value: object) -> Callable[..., Any]:

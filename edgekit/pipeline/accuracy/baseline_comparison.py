@@ -17,7 +17,7 @@ def compare_all(inputs: BuildInputs, found: Build) -> Compared:
     compared = {c.key: compare_with_original(inputs, c, found.baseline) for c in found.candidates}
     shown = found.chosen or found.nearest
     whole, tally = compared[shown.key], shown.tally
-    reference = get_reference(found.baseline)
+    reference = get_reference(inputs, found.baseline)
     if whole is None or tally is None or reference is None or inputs.scoring is None:
         return compared
     detailed = add_details(
@@ -45,7 +45,7 @@ def compare_with_original(
     """
     if inputs.scoring is None:
         return None
-    reference, tally = get_reference(baseline), candidate.tally
+    reference, tally = get_reference(inputs, baseline), candidate.tally
     if reference is None or tally is None:
         raise EdgekitError(f"no accuracy was measured for {candidate.recipe.name} or the original")
     return compare_tallies(
@@ -54,12 +54,20 @@ def compare_with_original(
         scoring=inputs.scoring,
         margins=inputs.limits.margins,
         evaluation=inputs.evaluation,
-        same_model=candidate.model.digest == baseline.model.digest,
+        same_model=_is_reference(inputs, candidate, baseline),
         seed=inputs.seed,
     )
 
 
-def get_reference(baseline: Candidate) -> Tally | None:
-    """Return the statistics of the original on this machine."""
+def get_reference(inputs: BuildInputs, baseline: Candidate) -> Tally | None:
+    """Return the statistics of the original, or of all originals combined, on this machine."""
+    if inputs.part and inputs.part.reference:
+        return inputs.part.reference
     host = baseline.get_measurement(HOST)
     return host.tally if host else None
+
+
+def _is_reference(inputs: BuildInputs, candidate: Candidate, baseline: Candidate) -> bool:
+    """Return whether a candidate is what it is compared with."""
+    is_original = candidate.model.digest == baseline.model.digest
+    return is_original and not (inputs.part and inputs.part.reference)

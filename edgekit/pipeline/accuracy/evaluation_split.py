@@ -15,10 +15,10 @@ from edgekit.config.project import Project
 from edgekit.data.dataset import Dataset
 from edgekit.data.duplicates import compare_splits
 from edgekit.data.input_settings import Feeding
-from edgekit.data.original_outputs import add_original_outputs
+from edgekit.data.original_outputs import Original, SingleModel, add_original_outputs
 from edgekit.errors import UserError
 from edgekit.metrics.registry import get_metric
-from edgekit.model import Model
+from edgekit.model import Model, Signature
 from edgekit.pipeline.accuracy.metric_choice import check_names, choose_scoring
 from edgekit.pipeline.accuracy.output_kind import has_class_scores, resolve_logits
 from edgekit.pipeline.accuracy.tallies import Scoring
@@ -84,19 +84,70 @@ def prepare_evaluation(
     asked = metric or project.data.metric
     needs_labels = asked is None or not get_metric(asked, folder).compares_outputs
     if not needs_labels or not dataset.samples.get_targets():
-        found = _compare_with_outputs(dataset, model, project, asked, store, tick)
+        first = model.signature.outputs[0].name
+        original = SingleModel(model=model)
+        found = _compare_with_outputs(dataset, original, project, first, asked, store, tick)
         return replace(found, notes=(*notes, *found.notes))
     completed = complete_project(project, model, dataset, folder=folder, metric=metric, tick=tick)
-    scoring = choose_scoring(completed.project, model, folder=folder, metric=metric)
+    scoring = choose_scoring(completed.project, model.signature, folder=folder, metric=metric)
     return Evaluation(
         dataset=dataset,
-        scoring=resolve_logits(scoring, completed.project, model, dataset, tick),
+        scoring=resolve_logits(scoring, completed.project, SingleModel(model=model), dataset, tick),
         notes=(*notes, *completed.notes),
     )
 
 
+def prepare_combined_evaluation(
+    dataset: Dataset,
+    original: Original,
+    project: Project,
+    *,
+    inputs: Signature,
+    folder: Path,
+    metric: str | None,
+    store: Store,
+    tick: Tick,
+) -> Evaluation:
+    """Choose how candidates are evaluated whose model is one of several that are combined.
+
+    Args:
+        dataset: The evaluation samples.
+        original: The combination of the originals.
+        project: Settings of edgekit.toml.
+        inputs: Signature with the arrays of a sample as inputs.
+        folder: Base of paths in edgekit.toml.
+        metric: Metric of the request.
+        store: Cache.
+        tick: Progress callback.
+
+    Raises:
+        UserError: No metric is set for samples with targets, or it does not fit them.
+    """
+    check_names(project, metric, folder)
+    asked = metric or project.data.metric
+    has_targets = bool(dataset.samples.get_targets())
+    compares = asked is not None and get_metric(asked, folder).compares_outputs
+    if compares or not has_targets:
+        return _compare_with_outputs(dataset, original, project, None, asked, store, tick)
+    if asked is None:
+        raise UserError(
+            "edgekit.toml: data.metric: missing, and outputs of a [pipeline] have no default",
+            hint="name a metric of 'edgekit metrics', or module:function",
+        )
+    scoring = choose_scoring(project, inputs, folder=folder, metric=metric)
+    return Evaluation(
+        dataset=dataset, scoring=resolve_logits(scoring, project, original, dataset, tick)
+    )
+
+
 def _compare_with_outputs(
-    dataset: Dataset, model: Model, project: Project, asked: str | None, store: Store, tick: Tick
+    dataset: Dataset,
+    original: Original,
+    project: Project,
+    first_output: str | None,
+    asked: str | None,
+    store: Store,
+    tick: Tick,
 ) -> Evaluation:
     """Return the samples with the outputs of the original as targets."""
     if asked is not None and not get_metric(asked).compares_outputs:
@@ -105,9 +156,9 @@ def _compare_with_outputs(
             hint="add an array 'y' with the target of each sample, or use metric agreement, which "
             "compares with the original",
         )
-    found = add_original_outputs(dataset, model, cache=store.root, tick=tick)
+    found = add_original_outputs(dataset, original, cache=store.root, tick=tick)
     options = project.data.metric_options.to_options(project.data.output)
-    name = project.data.output or model.signature.outputs[0].name
+    name = project.data.output or first_output or found.samples.targets[0].name
     columns = {column.name: column for column in found.samples.targets}
     column = columns.get(name) if get_length_name(name) not in columns else None
     if asked not in (None, "agreement"):

@@ -11,7 +11,7 @@ from edgekit.config.project import GateTable, Project
 from edgekit.errors import UserError
 from edgekit.metrics.metric import Margin, Metric
 from edgekit.metrics.registry import get_metric
-from edgekit.model import Model, Signature
+from edgekit.model import Signature
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit_agent.scoring import MetricJob
 
@@ -25,13 +25,13 @@ def choose_default_metric(signature: Signature, output: str | None) -> str:
 
 
 def choose_scoring(
-    project: Project, model: Model, *, folder: Path, metric: str | None = None
+    project: Project, signature: Signature, *, folder: Path, metric: str | None = None
 ) -> Scoring:
     """Choose the metrics and the post-processing.
 
     Args:
         project: Settings of edgekit.toml.
-        model: The model.
+        signature: Inputs and outputs of the model.
         folder: Base of paths in edgekit.toml.
         metric: Metric of the request, instead of that of edgekit.toml.
 
@@ -39,7 +39,7 @@ def choose_scoring(
         UserError: A metric is unknown, or the character set cannot be read.
     """
     data, table = project.data, project.postprocess
-    name = metric or data.metric or choose_default_metric(model.signature, data.output)
+    name = metric or data.metric or choose_default_metric(signature, data.output)
     if name in project.gate.guards:
         raise UserError(
             f"edgekit.toml: gate.guards: {name} is the metric of the gate itself",
@@ -49,7 +49,7 @@ def choose_scoring(
     check_names(project, metric, folder)
     names = (name, *project.gate.guards)
     jobs = tuple(MetricJob(get_metric(each, folder).name, options) for each in names)
-    size = _find_image_size(model.signature)
+    size = _find_image_size(signature)
     return Scoring(metrics=jobs, postprocess=table.to_postprocess(folder, size) if table else None)
 
 

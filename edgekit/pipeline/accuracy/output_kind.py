@@ -7,18 +7,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.config.profile import get_runtime
 from edgekit.config.project import Project
 from edgekit.data.dataset import Dataset
+from edgekit.data.original_outputs import Original
 from edgekit.errors import UserError
 from edgekit.metrics.registry import get_metric
-from edgekit.model import Model
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.progress import Tick
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import find_batch_size, iter_runs, open_columns
 from edgekit_agent.measure.scored_samples import select_output
-from edgekit_agent.runtimes import import_runtime
 from edgekit_agent.samples import Column
 
 _SAMPLES = 32
@@ -41,32 +39,32 @@ def has_class_scores(column: Column) -> bool:
 
 
 def resolve_logits(
-    scoring: Scoring, project: Project, model: Model, dataset: Dataset, tick: Tick
+    scoring: Scoring, project: Project, original: Original, dataset: Dataset, tick: Tick
 ) -> Scoring:
     """Return the metrics with the option that tells logits from probabilities.
 
     Unless edgekit.toml sets it, it is found from the values of the original on some samples.
 
     Raises:
-        UserError: The model fails on the samples.
+        UserError: The original fails on the samples.
     """
     if project.data.metric_options.logits is not None or scoring.postprocess is not None:
         return scoring
     if not any(get_metric(name).reads_probabilities for name in scoring.names):
         return scoring
     tick("looking at the outputs", 0, 0)
-    logits = not _are_probabilities(_read_rows(model, dataset, project.data.output))
+    logits = not _are_probabilities(_read_rows(original, dataset, project.data.output))
     metrics = tuple(
         replace(job, options=replace(job.options, logits=logits)) for job in scoring.metrics
     )
     return replace(scoring, metrics=metrics)
 
 
-def _read_rows(model: Model, dataset: Dataset, output: str | None) -> NDArray[np.float64]:
+def _read_rows(original: Original, dataset: Dataset, output: str | None) -> NDArray[np.float64]:
     """Return the scored output of the first samples, one row for each."""
     samples = dataset.first(_SAMPLES).samples
     try:
-        loaded = import_runtime(get_runtime(model))(str(model.path), 1)
+        loaded = original.load(samples, 1)
         size = find_batch_size(samples, loaded.inputs) or 1
         rows = [
             np.asarray(select_output(outputs, output, batch), np.float64).reshape(batch.rows, -1)

@@ -20,7 +20,7 @@ from edgekit.pipeline.accuracy.tallies import (
 from edgekit.pipeline.timing import Agent
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.jobs import ModelRef, ScoreJob
+from edgekit_agent.jobs import Combination, ModelRef, ScoreJob
 from edgekit_agent.metrics.rows import decode_rows
 from edgekit_agent.results import StageProgress, Tally
 from edgekit_agent.samples import Samples
@@ -123,6 +123,7 @@ def score(
     scoring: Scoring,
     tick: Tick,
     dataset: Dataset | None = None,
+    combination: Combination | None = None,
     unfinished: Unfinished | None = None,
 ) -> Tally:
     """Compute the statistics of a model's answers on samples with targets.
@@ -134,6 +135,7 @@ def score(
         scoring: Metrics and post-processing.
         tick: Progress callback.
         dataset: The samples on this machine, with their targets, for metrics of the user.
+        combination: Several models, of which ``model`` is one, whose answers are scored instead.
         unfinished: Storage from which an earlier attempt is resumed, and to which this attempt is
             saved if it is interrupted.
 
@@ -158,6 +160,7 @@ def score(
         start=progress.next_sample,
         metrics=metrics,
         postprocess=scoring.postprocess,
+        combination=combination,
     )
     try:
         rest = agent.ask(job, Tally, progress=_make_listener(progress, tick))

@@ -22,6 +22,7 @@ from edgekit.metrics.metric import Metric, SampleValue
 from edgekit.metrics.registry import get_metric
 from edgekit.pipeline.accuracy.baseline_comparison import get_reference
 from edgekit.pipeline.accuracy.tallies import Scoring, read_table
+from edgekit.pipeline.combination.models import CombinedModels
 from edgekit.pipeline.examples.drawings import Pen, find_limits
 from edgekit.pipeline.examples.records import Example, Examples
 from edgekit.pipeline.examples.sample_runs import (
@@ -70,7 +71,7 @@ def collect_examples(inputs: BuildInputs, found: Build, build: str, tick: Tick) 
         tick: Progress callback.
     """
     shown, scoring = found.chosen or found.nearest, inputs.scoring
-    reference, tally = get_reference(found.baseline), shown.tally
+    reference, tally = get_reference(inputs, found.baseline), shown.tally
     if not inputs.project.build.examples or not (scoring and reference and tally):
         return None
     if shown.model.digest == found.baseline.model.digest:
@@ -118,6 +119,7 @@ def _compute_key(
     """Compute a digest of everything that decides the drawings."""
     facts = [
         _VERSION,
+        inputs.part.digest if inputs.part else "",
         baseline.model.digest,
         shown.model.digest,
         inputs.evaluation.digest,
@@ -222,8 +224,9 @@ def _add_answers(
                 copied,
                 options=options,
                 postprocess=scoring.postprocess,
+                combination=combined.to_job(place.model_ref) if combined else None,
             )
-            for each in models
+            for each, combined in zip(models, _list_combinations(inputs, models[-1]), strict=True)
         ]
     done = []
     for sample, *both in zip(samples, *outputs, strict=True):
@@ -238,6 +241,14 @@ def _add_answers(
             )
         )
     return done
+
+
+def _list_combinations(
+    inputs: BuildInputs, shown: Candidate
+) -> tuple[CombinedModels | None, CombinedModels | None]:
+    """Return the combinations that original and candidate are parts of, if they are."""
+    part = inputs.part
+    return (part.originals, part.with_model(shown.model)) if part else (None, None)
 
 
 def _make_scored(sample: _Sample, outputs: Arrays) -> ScoredSample:

@@ -14,7 +14,7 @@ from edgekit.data.column_rows import read_column
 from edgekit.data.subsets import map_columns
 from edgekit.errors import DeviceError
 from edgekit.pipeline.timing import Agent
-from edgekit_agent.jobs import ModelRef, ScoreJob
+from edgekit_agent.jobs import Combination, ModelRef, ScoreJob
 from edgekit_agent.measure.feeds import open_columns
 from edgekit_agent.metrics.outputs import decode_outputs
 from edgekit_agent.metrics.rows import decode_rows
@@ -90,8 +90,17 @@ def run_samples(
     *,
     options: MetricOptions,
     postprocess: Postprocess | None,
+    combination: Combination | None = None,
 ) -> list[Arrays]:
     """Run a model on samples; return the outputs of each chosen one, after post-processing.
+
+    Args:
+        agent: The agent of this machine.
+        model: The model.
+        chosen: The samples.
+        options: Options of the metric.
+        postprocess: Post-processing of the outputs.
+        combination: Several models, of which ``model`` is one, that are run instead.
 
     Raises:
         DeviceError: The model fails on a sample, or its outputs are too large.
@@ -103,6 +112,7 @@ def run_samples(
         options.output,
         metrics=(MetricJob(_OUTPUTS, options),),
         postprocess=postprocess,
+        combination=combination,
     )
     collected = _Collector(wanted=frozenset(chosen.places))
     collected.add(agent.ask(job, Tally, progress=collected.receive))

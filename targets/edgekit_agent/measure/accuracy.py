@@ -25,7 +25,7 @@ from edgekit_agent.wire import Progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgekit_agent.runtimes import Arrays
+    from edgekit_agent.runtimes import Arrays, LoadedModel
 
 # The metrics of protocol 1.0.
 OLD_METRICS = ("top1", "top5", "binary")
@@ -51,7 +51,7 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
         known = ", ".join(OLD_METRICS)
         raise AgentError("bad_job", f"unknown metric {job.metric!r}; known: {known}")
     progress("load", 0, 0)
-    model = load_model(job.model).model
+    model = _load(job)
     n = check_samples(job.samples, model.inputs)
     if not 0 <= job.start < n or (job.start and job.outputs_path is not None):
         raise AgentError("bad_job", f"score: cannot start at sample {job.start} of {n}")
@@ -70,6 +70,15 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
                     progress("score", rows.next_sample, n, rows.take_part())
             progress("score", rows.next_sample, n, rows.take_part())
     return rows.take()
+
+
+def _load(job: ScoreJob) -> LoadedModel:
+    """Load the model, or all models and the function that combines them."""
+    if job.combination is None:
+        return load_model(job.model).model
+    from edgekit_agent.measure.combined_model import load_combined_model
+
+    return load_combined_model(job.combination, job.samples)
 
 
 class _RowCollector:

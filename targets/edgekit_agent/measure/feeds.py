@@ -320,7 +320,7 @@ def prepare_rows(
     dtype = np.dtype(tensor.dtype)
     if preprocess is not None and dtype.kind == "f":
         rows = _preprocess(rows, preprocess, tensor.name)
-    rows = _cast(rows, dtype, tensor.name)
+    rows = cast_values(rows, dtype, tensor.name)
     fits = len(rows.shape) == len(tensor.shape) and all(
         isinstance(want, str) or want == have
         for want, have in zip(tensor.shape[1:], rows.shape[1:])
@@ -353,8 +353,12 @@ def _preprocess(rows: NDArray[Any], preprocess: Preprocess, name: str) -> NDArra
     return scaled
 
 
-def _cast(rows: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    """Cast rows to a type; refuse if values change other than by rounding between float types."""
+def cast_values(rows: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """Cast the values of an input to a type, by which floats may be rounded but nothing else.
+
+    Raises:
+        AgentError: ``bad_job``; values change.
+    """
     if rows.dtype == dtype:
         return rows
     with np.errstate(invalid="ignore", over="ignore"):  # such values are refused below

@@ -1,0 +1,1 @@
+"""Builds of several models that a function of the user combines to one answer."""

@@ -1,0 +1,216 @@
+"""Several models that a function of the user combines, run as if they were one model."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.jobs import Combination
+from edgekit_agent.measure.feeds import cast_values
+from edgekit_agent.measure.model_loading import load_model
+from edgekit_agent.runtimes import LoadedModel, Tensor
+from edgekit_agent.samples import Samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_agent.runtimes import Arrays
+
+# Models by name, and the arrays of one sample -> outputs of the sample.
+RunFunction = Callable[[Mapping[str, "CallableModel"], Mapping[str, Any]], Any]
+# Called with the inputs and the outputs of each run of a model.
+Listener = Callable[["Arrays", "Arrays"], None]
+
+
+class CallableModel:
+    """A model that code of the user calls with inputs by name, each with its batch axis."""
+
+    def __init__(self, name: str, model: LoadedModel, listener: Optional[Listener] = None) -> None:
+        self.name = name
+        self.inputs = model.inputs
+        self._model = model
+        self._listener = listener
+
+    def __call__(
+        self,
+        inputs: Optional[Mapping[str, Any]] = None,
+        **named: Any,  # noqa: ANN401
+    ) -> Arrays:
+        """Run the model once.
+
+        Args:
+            inputs: an array for each input, by name.
+            named: the same as keyword arguments.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            AgentError: ``bad_job`` for inputs that do not fit; ``model_failed``.
+        """
+        given = {**(inputs or {}), **named}
+        want = [tensor.name for tensor in self.inputs]
+        if sorted(given) != sorted(want):
+            raise AgentError(
+                "bad_job",
+                f"model {self.name} was called with the inputs "
+                f"{', '.join(sorted(map(str, given))) or 'none'}, but it has {', '.join(want)}",
+            )
+        arrays = {
+            tensor.name: cast_values(
+                np.asarray(given[tensor.name]), np.dtype(tensor.dtype), tensor.name
+            )
+            for tensor in self.inputs
+        }
+        try:
+            outputs = self._model.run(arrays)
+        except AgentError as error:
+            failure = error.failure
+            raise AgentError(
+                failure.kind, f"model {self.name}: {failure.message}", hint=failure.hint
+            ) from error
+        if self._listener is not None:
+            self._listener(arrays, outputs)
+        return outputs
+
+
+class _ModelTable(Dict[str, CallableModel]):
+    """Models by name, with a clear error for a name that there is not."""
+
+    def __missing__(self, name: object) -> CallableModel:
+        raise AgentError("bad_job", f"there is no model {name!r}, only {', '.join(self)}")
+
+
+class CombinedModel:
+    """Models and the function that combines them; see ``runtimes.LoadedModel``.
+
+    A batch is one sample. The outputs are those that the function returns.
+    """
+
+    version = ""
+
+    def __init__(
+        self,
+        entry: str,
+        function: RunFunction,
+        models: Mapping[str, CallableModel],
+        inputs: Sequence[Tensor],
+    ) -> None:
+        self.inputs: Tuple[Tensor, ...] = tuple(inputs)
+        self.outputs: Tuple[Tensor, ...] = ()  # known after a run
+        self._entry, self._function, self._models = entry, function, models
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run the function on one sample.
+
+        Raises:
+            AgentError: ``bad_job``; the function raises an error, or returns something else than
+                arrays by name.
+        """
+        sample = {name: value[0] for name, value in inputs.items()}
+        try:
+            answer = self._function(_ModelTable(self._models), sample)
+        except AgentError as error:
+            failure, place = error.failure, _find_place(error)
+            raise AgentError(
+                failure.kind, f"{self._entry}: {failure.message}{place}", hint=failure.hint
+            ) from error
+        except (Exception, SystemExit) as error:
+            raise AgentError("bad_job", f"{self._entry}: {_describe_error(error)}") from error
+        return {name: value[None] for name, value in self._check(answer).items()}
+
+    def _check(self, answer: object) -> Arrays:
+        if not isinstance(answer, Mapping) or not answer:
+            raise AgentError(
+                "bad_job",
+                f"{self._entry}: returned an object of type {type(answer).__name__} instead of the "
+                "outputs by name",
+                hint='return a dictionary, such as {"scores": scores}',
+            )
+        found: Dict[str, NDArray[Any]] = {}
+        for name, value in answer.items():
+            array = _to_array(value)
+            if not isinstance(name, str) or array is None:
+                raise AgentError(
+                    "bad_job", f"{self._entry}: output {name!r} is not an array of numbers"
+                )
+            found[name] = array
+        return found
+
+
+def load_combined_model(
+    job: Combination,
+    samples: Samples,
+    listeners: Optional[Mapping[str, Listener]] = None,
+) -> CombinedModel:
+    """Load all models of a combination, and import the function that combines them.
+
+    Args:
+        job: the combination.
+        samples: samples with a column for each array that the function gets.
+        listeners: called with inputs and outputs of each run of a model, by its name.
+
+    Raises:
+        AgentError: ``bad_job`` if there is no such function; errors of the runtimes.
+    """
+    listeners = listeners or {}
+    function = _import_function(job)
+    models = {
+        each.name: CallableModel(each.name, load_model(each.model).model, listeners.get(each.name))
+        for each in job.models
+    }
+    types = {each.name: each.dtype for each in job.inputs}
+    tensors = [
+        Tensor(c.name, types.get(c.name, c.dtype), (1, *["?"] * (len(c.shape) - 1)))
+        for c in samples.columns
+    ]
+    return CombinedModel(job.run, function, models, tensors)
+
+
+def _import_function(job: Combination) -> RunFunction:
+    module, _, name = job.run.partition(":")
+    folder = os.path.expanduser(job.folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        value: Any = importlib.import_module(module)
+        for part in name.split("."):
+            value = getattr(value, part)
+    except (Exception, SystemExit) as error:
+        raise AgentError("bad_job", f"{job.run}: {_describe_error(error)}") from error
+    if not callable(value):
+        raise AgentError("bad_job", f"{job.run}: {type(value).__name__} is not a function")
+    function: RunFunction = value
+    return function
+
+
+def _describe_error(error: BaseException) -> str:
+    """Return type and text of an error, with the last line of the user's code."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}{_find_place(error)}"
+
+
+def _find_place(error: BaseException) -> str:
+    """Return file and line of the user's code in which an error arose, in parentheses."""
+    trace, place = error.__traceback__, ""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not os.path.abspath(file).startswith(own) and "importlib" not in file:
+            place = f" ({os.path.basename(file)}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def _to_array(value: object) -> Optional[NDArray[Any]]:
+    """Return a value as an array of numbers; ``None`` if it is none."""
+    try:
+        array = np.asarray(value)
+    except Exception:  # noqa: BLE001 - objects of other libraries raise anything
+        return None
+    return array if array.dtype.kind in "biuf" else None
