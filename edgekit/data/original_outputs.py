@@ -38,7 +38,7 @@ Shape = tuple[int, ...]
 
 
 class Original(Protocol):
-    """What candidates are compared with: a model, or several that are combined."""
+    """Reference of all candidates: a model, or several that are combined."""
 
     @property
     def digest(self) -> str:
