@@ -302,8 +302,8 @@ class ReleaseTable(_Table):
 class PipelineTable(_Table):
     """``[pipeline]``: several models that a function of yours combines to one answer.
 
-    Each model is compressed in turn, and the metric of ``[data]`` judges the answers of all. Its
-    table ``[pipeline.models.NAME]`` takes the keys of ``[model]``.
+    Each model is compressed in turn, in the order of the file, and the metric of ``[data]`` judges
+    the answers of all. Its table ``[pipeline.models.NAME]`` takes the keys of ``[model]``.
     """
 
     run: str
@@ -315,7 +315,6 @@ class PipelineTable(_Table):
         dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], ModelTable],
         Field(min_length=1),
     ]
-    """The models by name, in the order in which they are compressed."""
 
 
 class Project(_Table):

@@ -13,8 +13,8 @@ import edgekit as product
 from edgekit.bundle.bundle_file import open_bundle
 from edgekit.cli.render.pipeline import format_pipeline
 from edgekit.conversion.open_model import read_model
-from tests.builders.digit_scenes import CODE, SETTINGS, write_project
 from tests.builders.projects import edgekit
+from tests.pipeline.combination.digit_scenes import CODE, SETTINGS, write_project
 
 INT8 = "quantize-static"
 
