@@ -13,7 +13,7 @@ from edgekit.bundle.golden_samples import make_golden_samples
 from edgekit.conversion.open_model import read_model
 from edgekit.data.column_rows import read_column
 from edgekit.data.dataset import open_dataset
-from edgekit.data.original_outputs import add_original_outputs
+from edgekit.data.original_outputs import SingleModel, add_original_outputs
 from edgekit_agent.jobs import BenchJob, HealthJob, ModelRef, ScoreJob
 from edgekit_agent.measure.accuracy import score
 from edgekit_agent.measure.benchmark import bench, select_median_size
@@ -66,7 +66,8 @@ def test_without_labels_outputs_of_each_size_agree_with_the_original(project):
     folder, held = project
     split, model = open_split(folder), read_model(folder / "model.onnx")
 
-    found = add_original_outputs(split, model, cache=folder / "cache", tick=lambda *_: None)
+    original = SingleModel(model=model)
+    found = add_original_outputs(split, original, cache=folder / "cache", tick=lambda *_: None)
 
     expected = run_each(folder / "model.onnx", held.rows)
     for targets, wanted in zip(found.read_targets(), expected, strict=True):
