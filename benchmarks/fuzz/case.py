@@ -248,7 +248,7 @@ def _use_settings(path: Path, rng: Random) -> None:
     from edgekit.compression.recipe_parser import read_recipe
     from edgekit.config.profile import load_profile
     from edgekit.config.project import load_project
-    from edgekit.pipeline.request import find_model, read_feeding
+    from edgekit.pipeline.model_settings import find_model, read_feeding
 
     if path.name == "recipe.toml":
         read_recipe(path)

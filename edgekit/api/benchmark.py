@@ -19,7 +19,7 @@ from edgekit.api.failures import convert_failures
 from edgekit.argument_checks import AnyPath, Host, check_arguments
 from edgekit.pipeline import benchmark
 from edgekit.pipeline.benchmark import BenchResult, Subject, open_subject
-from edgekit.pipeline.request import resolve_model
+from edgekit.pipeline.model_settings import resolve_model
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import Home
 

@@ -24,7 +24,8 @@ from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.build import build as run_build
 from edgekit.pipeline.combination.build import PipelineOutcome
 from edgekit.pipeline.combination.build import build_pipeline as run_pipeline_build
-from edgekit.pipeline.request import Request, resolve_model
+from edgekit.pipeline.model_settings import resolve_model
+from edgekit.pipeline.request import Request
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe
 from edgekit.reporting.html import write_report

@@ -21,7 +21,7 @@ from edgekit.inspection.summary import inspect as inspect_model
 from edgekit.old_names import OldNames
 from edgekit.pipeline.apply import ApplyResult
 from edgekit.pipeline.apply import apply as apply_step
-from edgekit.pipeline.request import resolve_model
+from edgekit.pipeline.model_settings import resolve_model
 from edgekit.progress import Tick, ignore_progress
 
 

@@ -9,7 +9,7 @@ from edgekit.api.failures import convert_failures
 from edgekit.argument_checks import AnyPath, Text, check_arguments
 from edgekit.pipeline.example import ExampleProject, list_examples, write_example
 from edgekit.pipeline.init_project import InitResult, init_project
-from edgekit.pipeline.request import resolve_model
+from edgekit.pipeline.model_settings import resolve_model
 from edgekit.progress import Tick, ignore_progress
 
 __all__ = ["example", "init", "list_examples"]

@@ -21,7 +21,7 @@ from edgekit.onnx_graph.cost import Cost
 from edgekit.onnx_graph.io import is_large, load, load_structure
 from edgekit.onnx_graph.rewrites.constant_inputs import fix_inputs
 from edgekit.onnx_graph.runs.accepted_sizes import refuse_bad_sizes
-from edgekit.pipeline.request import find_model, with_dims
+from edgekit.pipeline.model_settings import find_model, with_dims
 from edgekit.progress import Tick, ignore_progress
 
 _NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime"

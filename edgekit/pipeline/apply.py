@@ -27,8 +27,7 @@ from edgekit.conversion.model_facts import compute_cost
 from edgekit.errors import PassCrash, PassRefused, UserError
 from edgekit.model import Format, Model
 from edgekit.pass_settings import LowRank, PruneChannels, ToOnnx, ToTflite
-from edgekit.pipeline.output_folders import check_writable
-from edgekit.pipeline.request import (
+from edgekit.pipeline.model_settings import (
     embed_external_data,
     find_model,
     get_free_dims,
@@ -36,6 +35,7 @@ from edgekit.pipeline.request import (
     set_free_dims,
     with_dims,
 )
+from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.slowdown import describe_slowdown
 from edgekit.pipeline.splits import open_calibration
 from edgekit.pipeline.transfer_size import get_transfer_bytes

@@ -36,8 +36,8 @@ from edgekit.pipeline.accuracy.output_kind import resolve_logits
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, compute_scores
 from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
+from edgekit.pipeline.model_settings import check_output, find_model, read_feeding, with_dims
 from edgekit.pipeline.proposals.missing_settings import complete_project
-from edgekit.pipeline.request import check_output, find_model, read_feeding, with_dims
 from edgekit.pipeline.splits import open_split
 from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.progress import Tick, ignore_progress

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bundle.manifest import MANIFEST, REPORT, Manifest
+from edgekit.bundle.manifest import REPORT, Manifest
 from edgekit.bundle.results import Build, Candidate, Rejection, Verdict
 from edgekit.compatibility.runtimes import find_obstacles, get_lite_target
 from edgekit.compression.checks.crash_reports import build_crash, is_crash
@@ -15,9 +15,9 @@ from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.metrics.comparison import Comparison
 from edgekit.metrics.registry import get_metric
 from edgekit.model import Model
-from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.accuracy.baseline_comparison import compare_all, compare_with_original
 from edgekit.pipeline.budget_checks import judge
+from edgekit.pipeline.build_notes import iter_notes, iter_stale_notes
 from edgekit.pipeline.bundle_writer import estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.examples.collection import collect_examples
 from edgekit.pipeline.examples.records import write_examples
@@ -131,7 +131,7 @@ def build_model(inputs: BuildInputs, tick: Tick, *, allow_failing: bool) -> Buil
         found=found,
         compared=compared,
         manifest=manifest,
-        notes=(*_iter_notes(inputs, found), *(() if manifest else _iter_stale_notes(inputs))),
+        notes=(*iter_notes(inputs, found), *(() if manifest else iter_stale_notes(inputs))),
     )
 
 
@@ -231,35 +231,6 @@ def _make_requested(runner: BuildRunner, recipe: Recipe, baseline: Candidate) ->
     if made.broken:
         raise PassError(f"{recipe.name}: {made.reason}", hint=made.hint)
     raise UserError(f"{recipe.name}: {made.reason}")
-
-
-def _iter_stale_notes(inputs: BuildInputs) -> Iterator[str]:
-    if (inputs.out / MANIFEST).exists():
-        yield (
-            f"{inputs.out} still contains the bundle of an earlier build, which 'edgekit push' "
-            "would install"
-        )
-
-
-def _iter_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
-    yield from inputs.runtimes.notes
-    if inputs.model.origin:
-        yield from inputs.model.origin.notes
-    splits = [s for s in (inputs.evaluation, inputs.calibration) if s is not None]
-    yield from dict.fromkeys(note for split in splits for note in split.notes)
-    yield from inputs.notes
-    if any(rejected.quantized for rejected in found.rejected):
-        yield f"{QUANTIZED_ALREADY}; it was not compressed further"
-    yield from _iter_litert_notes(inputs, found)
-
-
-def _iter_litert_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
-    lite = [c for c in found.candidates if c.model.format == "tflite"]
-    if lite and get_lite_target(inputs.profile) == "tflite-runtime" and inputs.on is None:
-        yield (
-            f"{inputs.profile.name} runs tflite-runtime, but here its files were scored with "
-            "ai-edge-litert, and speed and memory are those of this machine"
-        )
 
 
 def _make_baseline(runner: BuildRunner) -> Candidate:

@@ -23,11 +23,11 @@ from edgekit.data.targets import LABELS
 from edgekit.data.text_lines import LINES
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
+from edgekit.pipeline.model_settings import find_model
 from edgekit.pipeline.pixel_scaling import format_toml
 from edgekit.pipeline.proposals.project_proposal import ProjectProposal, propose_project
 from edgekit.pipeline.proposals.task_proposal import choose_by_signature
 from edgekit.pipeline.proposals.task_settings import format_metric, format_postprocessing
-from edgekit.pipeline.request import find_model
 from edgekit.progress import Tick, ignore_progress
 from edgekit_agent.files import write_atomic
 

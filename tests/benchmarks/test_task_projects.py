@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.task_projects import name_metric, write_project
 from edgekit.config.project import load_project
-from edgekit.pipeline.request import find_model, read_feeding
+from edgekit.pipeline.model_settings import find_model, read_feeding
 from edgekit.pipeline.splits import open_split
 from tests.conftest import BESIDE, found_or_skipped
 

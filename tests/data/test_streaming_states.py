@@ -16,7 +16,7 @@ from edgekit.errors import UserError
 from edgekit.onnx_graph.io import open_session, read_onnx
 from edgekit.pipeline.apply import apply
 from edgekit.pipeline.benchmark import open_subject
-from edgekit.pipeline.request import read_feeding
+from edgekit.pipeline.model_settings import read_feeding
 from edgekit.pipeline.splits import open_calibration
 from edgekit.progress import ignore_progress
 from edgekit_agent.jobs import ModelRef, ScoreJob

@@ -14,7 +14,7 @@ from edgekit.data.streaming_states import add_states
 from edgekit.errors import UserError
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.io import read_onnx
-from edgekit.pipeline.request import read_feeding
+from edgekit.pipeline.model_settings import read_feeding
 from edgekit.progress import ignore_progress
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import iter_batches

@@ -22,6 +22,7 @@ from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.budget_checks import Limits
 from edgekit.pipeline.combination.models import CombinedModels, CombinedPart, check_function
 from edgekit.pipeline.combination.recorded_inputs import record_inputs
+from edgekit.pipeline.model_settings import embed_external_data, get_sizes, resolve_model
 from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.request import (
     BuildInputs,
@@ -29,10 +30,7 @@ from edgekit.pipeline.request import (
     check_out,
     choose_device,
     complete_recipe,
-    embed_external_data,
-    get_sizes,
     make_limits,
-    resolve_model,
 )
 from edgekit.progress import Tick
 from edgekit.signing.releases import Signer, get_signer

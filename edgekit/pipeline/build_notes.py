@@ -1,0 +1,42 @@
+"""Notes on the figures of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekit.bundle.manifest import MANIFEST
+from edgekit.bundle.results import Build
+from edgekit.compatibility.runtimes import get_lite_target
+from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
+from edgekit.pipeline.request import BuildInputs
+
+
+def iter_stale_notes(inputs: BuildInputs) -> Iterator[str]:
+    """Yield a note if the folder still has the bundle of an earlier build."""
+    if (inputs.out / MANIFEST).exists():
+        yield (
+            f"{inputs.out} still contains the bundle of an earlier build, which 'edgekit push' "
+            "would install"
+        )
+
+
+def iter_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
+    """Yield the notes of runtimes, conversion, samples, metric and passes."""
+    yield from inputs.runtimes.notes
+    if inputs.model.origin:
+        yield from inputs.model.origin.notes
+    splits = [s for s in (inputs.evaluation, inputs.calibration) if s is not None]
+    yield from dict.fromkeys(note for split in splits for note in split.notes)
+    yield from inputs.notes
+    if any(rejected.quantized for rejected in found.rejected):
+        yield f"{QUANTIZED_ALREADY}; it was not compressed further"
+    yield from _iter_litert_notes(inputs, found)
+
+
+def _iter_litert_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
+    lite = [c for c in found.candidates if c.model.format == "tflite"]
+    if lite and get_lite_target(inputs.profile) == "tflite-runtime" and inputs.on is None:
+        yield (
+            f"{inputs.profile.name} runs tflite-runtime, but here its files were scored with "
+            "ai-edge-litert, and speed and memory are those of this machine"
+        )
