@@ -83,8 +83,9 @@ class PreprocessSettings(_Table):
     resize_mode: Literal["letterbox", "stretch"] | None = None
     """How images get the size of the model's input: ``letterbox`` scales them to fit and pads the
     rest, ``stretch`` changes their aspect ratio; both are bilinear. Needed for COCO annotations."""
-    size: tuple[Side, Side] | None = None
-    """Height and width for ``resize_mode``; needed only if the model leaves them free."""
+    size: tuple[Side, Side] | Literal["own"] | None = None
+    """Height and width for ``resize_mode``; needed only if the model leaves them free. ``own``:
+    each image keeps its own size, or its own aspect ratio after ``resize``, and is run alone."""
     pad: Annotated[int, Field(ge=0, le=255)] = 114
     """Pixel value of the padding of ``letterbox``."""
     pad_position: Literal["center", "corner"] = "center"
@@ -108,9 +109,21 @@ class PreprocessSettings(_Table):
     def _check(self) -> PreprocessSettings:
         if self.resize_mode and (self.resize or self.crop):
             raise ValueError("'resize_mode' excludes 'resize' and 'crop'")
-        if self.resize_mode is None and self.size:
+        if self.keeps_sizes and (self.resize_mode or self.crop):
+            raise ValueError("size = \"own\" excludes 'resize_mode' and 'crop'")
+        if self.resize_mode is None and self.fixed_size:
             raise ValueError("'size' needs 'resize_mode'")
         return self
+
+    @property
+    def keeps_sizes(self) -> bool:
+        """Return whether each image keeps a size of its own."""
+        return self.size == "own"
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """Return the height and width of all images, if they are set."""
+        return None if self.size == "own" else self.size
 
     def to_preprocess(self) -> Preprocess:
         """Return the part that runs beside the model, on the host and on the device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from edgekit.config.project import PreprocessSettings
 from edgekit.data.cached_arrays import (
     Locate,
     build_cached_table,
+    check_padded_size,
     compute_files_digest,
+    open_padded_rows,
     save_array,
 )
 from edgekit.data.coco import (
@@ -28,6 +31,7 @@ from edgekit.data.pixels import (
     DecodeSettings,
     Pixels,
     build_decode_settings,
+    compute_own_size,
     decode_image,
     read_image_size,
 )
@@ -35,9 +39,11 @@ from edgekit.data.table import Table
 from edgekit.errors import UserError
 from edgekit.progress import Tick
 from edgekit_agent.files import open_atomic
+from edgekit_agent.metrics.ragged import get_length_name
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _VERSION = 1
+_LENGTH, _MASK_LENGTH = get_length_name("x"), get_length_name("y")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +78,8 @@ def read_images(source: str, path: Path, cache: Path, how: ImageSettings, tick: 
 
     Returns:
         The images ``x`` (uint8 NHWC), and their targets: ``label``, texts or masks ``y``; or the
-        boxes ``y`` [N, M, 6] padded, ``y_length`` [N] and ``y_letterbox`` [N, 5].
+        boxes ``y`` [N, M, 6] padded, ``y_length`` [N] and ``y_letterbox`` [N, 5]. Images that keep
+        their sizes are padded, with their sizes ``x_length``, and so are their masks.
 
     Raises:
         UserError: There are no images, one is unreadable, their sizes differ, or targets are wrong.
@@ -91,13 +98,18 @@ def read_images(source: str, path: Path, cache: Path, how: ImageSettings, tick: 
         )
 
     def fill(locate: Locate) -> None:
-        _decode_images(source, listing.files, locate("x"), look, tick)
+        _decode_images(source, listing.files, locate, look, tick)
         for name, values in listing.arrays.items():
             save_array(locate(name), values)
 
     facts = f"images {_VERSION} {look} {listing.describe()}"
-    table = build_cached_table(source, facts, ["x", *listing.arrays], fill, cache)
+    names = [*_list_image_arrays(look), *listing.arrays]
+    table = build_cached_table(source, facts, names, fill, cache)
     return replace(table, class_names=listing.class_names)
+
+
+def _list_image_arrays(look: DecodeSettings) -> list[str]:
+    return ["x", _LENGTH] if look.keeps_sizes else ["x"]
 
 
 def _read_masked_images(
@@ -107,11 +119,13 @@ def _read_masked_images(
     images, masks = [pair.image for pair in pairs], [pair.mask for pair in pairs]
 
     def fill(locate: Locate) -> None:
-        with MaskWriter(locate("y"), masks, look) as writer:
-            _decode_images(source, images, locate("x"), look, tick, writer.add)
+        own = (locate(_MASK_LENGTH), _find_largest(images, look)) if look.keeps_sizes else ()
+        with MaskWriter(locate("y"), masks, look, *own) as writer:
+            _decode_images(source, images, locate, look, tick, writer.add)
 
     facts = f"masks {_VERSION} {look} {compute_files_digest([*images, *masks])}"
-    return build_cached_table(source, facts, ["x", "y"], fill, cache)
+    names = [*_list_image_arrays(look), "y", *([_MASK_LENGTH] if look.keeps_sizes else [])]
+    return build_cached_table(source, facts, names, fill, cache)
 
 
 def _read_annotated_images(
@@ -124,11 +138,11 @@ def _read_annotated_images(
     tick: Tick,
 ) -> Table:
     """Decode the images that a COCO annotation file lists, and store their boxes beside them."""
-    if look.mode is None:
+    if look.mode is None and not look.keeps_sizes:
         raise UserError(
             f"{source}: images with boxes need a resize_mode",
-            hint='set [data.preprocess] resize_mode = "letterbox" (keeps the aspect ratio), or '
-            '"stretch"',
+            hint='set [data.preprocess] resize_mode = "letterbox" (keeps the aspect ratio) or '
+            '"stretch", or size = "own"',
         )
     categories = how.settings.categories if how.settings else "id"
     found = read_annotations(annotations, path, categories)
@@ -144,14 +158,14 @@ def _read_annotated_images(
         boxes.append(moved)
 
     def fill(locate: Locate) -> None:
-        _decode_images(source, files, locate("x"), look, tick, add_boxes)
+        _decode_images(source, files, locate, look, tick, add_boxes)
         _save_boxes(locate("y"), boxes)
         save_array(locate("y_length"), np.array([len(each) for each in boxes], np.int64))
         save_array(locate("y_letterbox"), np.array(places, np.float64))
 
     digest = compute_files_digest([*files, annotations])
     facts = f"boxes {_VERSION} {look} {categories} {digest} {how.most}"
-    names = ("x", "y", "y_length", "y_letterbox")
+    names = [*_list_image_arrays(look), "y", "y_length", "y_letterbox"]
     table = build_cached_table(source, facts, names, fill, cache)
     return replace(table, class_names=found.class_names)
 
@@ -161,8 +175,8 @@ def _place_boxes(
 ) -> tuple[tuple[float, ...], NDArray[np.float64]]:
     """Return the letterbox of an image, and its boxes in pixels of the image to which it leads.
 
-    Boxes of a stretched image are in pixels of the input, as IoU does not depend on the aspect
-    ratio.
+    Boxes of a stretched image, or of one that keeps its size, are in pixels of the input; IoU does
+    not depend on the aspect ratio.
     """
     if look.mode == "letterbox":
         return (pixels.scale, pixels.left, pixels.top, pixels.width, pixels.height), boxes
@@ -207,32 +221,43 @@ def _find_annotations(path: Path) -> Path | None:
     return find_annotations(path, has_images=has_images)
 
 
+def _find_largest(files: Sequence[Path], look: DecodeSettings) -> tuple[int, int]:
+    """Find the largest height and the largest width of images that keep their sizes."""
+    sizes = [compute_own_size(file, look) for file in files]
+    return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+
 def _decode_images(
     source: str,
     files: Sequence[Path],
-    target: Path,
+    locate: Locate,
     look: DecodeSettings,
     tick: Tick,
     use: Callable[[int, Pixels], None] | None = None,
 ) -> None:
     """Write the images as uint8 NHWC, one at a time, and pass each one to ``use``."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     shape: tuple[int, ...] | None = None
-    with open_atomic(str(target)) as out:
+    lengths: Path | None = None
+    if look.keeps_sizes:
+        lengths, shape = locate(_LENGTH), (*_find_largest(files, look), look.channels)
+        check_padded_size(source, len(files), "uint8", shape)
+    with ExitStack() as stack:
+        append: Callable[[NDArray[np.uint8]], None] | None = None
         for number, file in enumerate(files):
             tick(f"decoding {source}", number, len(files))
             pixels = decode_image(file, look)
             image = pixels.values
-            if shape is None:
-                shape = image.shape
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)}
-                np.lib.format.write_array_header_1_0(out, header)
-            if image.shape != shape:
+            shape = shape or image.shape
+            if append is None:
+                rows = open_padded_rows(locate("x"), lengths, "uint8", shape)
+                append = stack.enter_context(rows)
+            if image.shape != shape and not look.keeps_sizes:
                 raise UserError(
                     f"{source}: {file.name} is {image.shape[1]}x{image.shape[0]}, the others are "
                     f"{shape[1]}x{shape[0]}",
-                    hint='set [data.preprocess] resize and crop, or resize_mode = "letterbox"',
+                    hint='set [data.preprocess] resize and crop, or resize_mode = "letterbox"; '
+                    'size = "own" if the model takes images of any size',
                 )
             if use:
                 use(number, pixels)
-            out.write(image.tobytes())
+            append(image)

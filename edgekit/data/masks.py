@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data.cached_arrays import open_rows
+from edgekit.data.cached_arrays import open_padded_rows
 from edgekit.data.pixels import DecodeSettings, Pixels, decode_mask, has_byte_pixels
 from edgekit.errors import UserError
 
@@ -61,10 +60,28 @@ def list_masked_images(source: str, path: Path, suffixes: Collection[str]) -> li
 
 
 class MaskWriter:
-    """Writes the masks of images, one after the other, to a ``.npy`` [N, height, width]."""
+    """Writes the masks of images, one after the other, to a ``.npy`` [N, height, width].
 
-    def __init__(self, target: Path, masks: Sequence[Path], look: DecodeSettings) -> None:
+    Args:
+        target: The file.
+        masks: The masks.
+        look: Settings of the images.
+        lengths: File of the sizes of the masks if these differ.
+        size: Largest height and width, if they differ.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        masks: Sequence[Path],
+        look: DecodeSettings,
+        lengths: Path | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """Read the headers of the masks."""
         self._target = target
+        self._lengths = lengths
+        self._size = size
         self._masks = masks
         self._look = look
         self._stack = ExitStack()
@@ -81,6 +98,7 @@ class MaskWriter:
         """Decode and write the mask of an image."""
         mask = decode_mask(self._masks[number], self._look, image)
         if self._append is None:
-            rows = open_rows(self._target, self._dtype, mask.shape)
+            size = self._size or mask.shape
+            rows = open_padded_rows(self._target, self._lengths, self._dtype, size)
             self._append = self._stack.enter_context(rows)
-        self._append(mask[np.newaxis])
+        self._append(mask)

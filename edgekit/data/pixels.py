@@ -37,6 +37,7 @@ class DecodeSettings:
         centered: Whether padding is on both sides, else below and to the right.
         reversed_channels: Whether channels are stored as blue, green, red.
         gray: Whether images have one channel.
+        keeps_sizes: Whether images may differ in size.
     """
 
     resize: int | None
@@ -47,6 +48,12 @@ class DecodeSettings:
     centered: bool
     reversed_channels: bool
     gray: bool
+    keeps_sizes: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels."""
+        return 1 if self.gray else 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,16 +84,23 @@ def build_decode_settings(
         source: Name of the source, for messages.
 
     Raises:
-        UserError: ``resize_mode`` needs a size, but the model leaves it free, or has another one.
+        UserError: ``resize_mode`` needs a size, but the model leaves it free, or has another one;
+            or images are to keep their sizes, but the model has one size.
     """
     settings = settings or PreprocessSettings()
-    mode = settings.resize_mode
-    if mode and settings.size and size and settings.size != size:
+    mode, given = settings.resize_mode, settings.fixed_size
+    if settings.keeps_sizes and size:
         raise UserError(
-            f"edgekit.toml: data.preprocess.size: {list(settings.size)}, but the input of the "
+            'edgekit.toml: data.preprocess.size: "own", but the input of the model has height and '
+            f"width {list(size)}",
+            hint='set resize_mode = "letterbox" or "stretch" instead',
+        )
+    if mode and given and size and given != size:
+        raise UserError(
+            f"edgekit.toml: data.preprocess.size: {list(given)}, but the input of the "
             f"model has height and width {list(size)}"
         )
-    wanted = settings.size or size
+    wanted = given or size
     if mode and wanted is None:
         raise UserError(
             f"{source}: the model leaves height and width of its input free, so that images cannot "
@@ -102,7 +116,21 @@ def build_decode_settings(
         centered=settings.pad_position == "center",
         reversed_channels=settings.order == "BGR" and not gray,
         gray=gray,
+        keeps_sizes=settings.keeps_sizes,
     )
+
+
+def compute_own_size(file: Path, look: DecodeSettings) -> tuple[int, int]:
+    """Compute the height and width of a decoded image that keeps its size, from the header."""
+    width, height = read_image_size(file)
+    if look.resize:
+        width, height = _scale_short_side(width, height, look.resize)
+    return height, width
+
+
+def _scale_short_side(width: int, height: int, side: int) -> tuple[int, int]:
+    ratio = side / min(width, height)
+    return round(width * ratio), round(height * ratio)
 
 
 def read_image_size(file: Path) -> tuple[int, int]:
@@ -178,8 +206,7 @@ def _fit(image: Any, look: DecodeSettings, file: Path, *, is_mask: bool = False)
         size = (look.size[1], look.size[0])
         image = _resize(image, size, _NEAREST if is_mask else _BILINEAR)
     if look.resize:
-        ratio = look.resize / min(image.size)
-        size = (round(image.width * ratio), round(image.height * ratio))
+        size = _scale_short_side(image.width, image.height, look.resize)
         image = image.resize(size, _NEAREST if is_mask else _BICUBIC)
     if crop := look.crop:
         if min(image.size) < crop:

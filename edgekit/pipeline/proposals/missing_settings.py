@@ -62,7 +62,7 @@ def complete_project(
         dataset,
         output=data.output,
         folders=(folder, (folder / dataset.source).parent),
-        size=data.preprocess.size if data.preprocess else None,
+        size=data.preprocess.fixed_size if data.preprocess else None,
     )
     head = _choose_head(project, model, dataset, task, folder, tick) if needs_head else None
     if asked is None:
@@ -109,7 +109,7 @@ def _choose_head(
     if len(task.heads) < 2:
         return task.heads[0] if task.heads else None
     settings = project.data.preprocess or PreprocessSettings()
-    size = find_image_size(model.signature) or settings.size or ()
+    size = find_image_size(model.signature) or settings.fixed_size or ()
     job = MetricJob(task.metric, task.options.to_options(project.data.output))
     heads = [
         Head(

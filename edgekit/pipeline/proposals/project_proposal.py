@@ -123,7 +123,7 @@ def propose_project(
             images = look_at_folder(name, path, model)
             settings = images.get_probe() if images else layout
         dataset = _open_probe(source, images, settings)
-        size = images.get_probe(boxes=True).size if images else None
+        size = images.get_probe(boxes=True).fixed_size if images else None
         task = propose_task(model, dataset, folders=source.folders, size=size)
     except UserError as error:
         # Inputs that need settings of their own are told elsewhere.
@@ -259,7 +259,7 @@ def _name_candidate(
 def _list_heads(
     source: _Source, dataset: Dataset, task: TaskProposal, settings: PreprocessSettings
 ) -> list[Head]:
-    size = find_image_size(source.model.signature) or settings.size or ()
+    size = find_image_size(source.model.signature) or settings.fixed_size or ()
     job = MetricJob(task.metric, task.options.to_options(None))
     tables: Sequence[PostprocessTable | None] = task.heads or (None,)
     return [
