@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.column_rows import check_finite, compute_text_lengths, iter_chunks
-from edgekit.data.lengths import read_lengths
+from edgekit.data.lengths import iter_own_rows, read_lengths
 from edgekit.data.stored_arrays import store_array
 from edgekit.data.table import Table
 from edgekit.errors import UserError
@@ -143,11 +143,9 @@ def iter_targets_and_inputs(samples: Samples, prefix: str) -> Iterator[dict[str,
 
 
 def _iter_inputs(samples: Samples) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield the inputs of each sample by name, preprocessed; reads a chunk at a time."""
-    for _, chunk in iter_chunks(samples.columns):
-        prepared = {name: _preprocess(name, rows, samples) for name, rows in chunk.items()}
-        for row in range(len(chunk[samples.columns[0].name])):
-            yield {name: rows[row] for name, rows in prepared.items()}
+    """Yield the inputs of each sample by name, preprocessed, at the sample's own size."""
+    for rows in iter_own_rows(samples.columns, samples):
+        yield {name: _preprocess(name, row[np.newaxis], samples)[0] for name, row in rows.items()}
 
 
 def _preprocess(name: str, rows: NDArray[Any], samples: Samples) -> NDArray[Any]:

@@ -8,6 +8,7 @@ import pytest
 from edgekit.config.project import PreprocessSettings
 from edgekit.data.dataset import open_dataset
 from edgekit.data.duplicates import compare_splits
+from edgekit.data.targets import iter_targets_and_inputs
 from edgekit.errors import ExitCode, UserError
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.runs.activations import to_agent_tensor
@@ -183,6 +184,16 @@ def test_a_sample_in_both_splits_is_found_whatever_its_padding(opened):
     assert compare_splits(one, two).shared == 1
     same = opened(SOUND, "c.npz", x=np.stack([rows[2], rows[3]]))
     assert compare_splits(one, same).shared == 2
+
+
+def test_statistics_of_inputs_see_no_padding(opened):
+    rows = make_sounds()
+    found = opened(SOUND, x=pad(rows, (9, 2), np.nan), x_length=np.array(SIZES), y=np.arange(4))
+
+    both = list(iter_targets_and_inputs(found.samples, "input:"))
+
+    for each, row in zip(both, rows, strict=True):
+        np.testing.assert_array_equal(each["input:x"], row)
 
 
 def test_targets_may_have_a_length_for_each_of_several_axes(opened):
