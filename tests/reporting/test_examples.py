@@ -180,6 +180,23 @@ def test_examples_are_left_out_if_the_settings_say_so(segmented, tmp_path):
     assert "Samples that changed" not in page(out)[0]
 
 
+def test_a_cleared_cache_keeps_no_images_of_the_data(segmented, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    folder = Path(shutil.copytree(segmented[0], tmp_path / "project"))
+    arrays = dict(np.load(folder / "eval.npz"))
+    np.savez(folder / "eval.npz", x=arrays["x"])  # without labels, outputs are kept as well
+    settings = (folder / "edgekit.toml").read_text().replace('metric = "miou"\n', "")
+    (folder / "edgekit.toml").write_text(settings)
+    out, _ = build(folder)
+    assert (out / "examples.json").exists()
+    assert any((tmp_path / "cache" / "examples").rglob("*.json"))
+
+    assert edgekit("cache", "--clear").code == 0
+
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert [path.name for path in left] == ["in-use"]
+
+
 def test_outputs_that_are_too_large_leave_a_note_and_the_build_goes_on(tmp_path):
     write_classifier(tmp_path, samples=24, outliers=(3, 4, 5))
     model = onnx.load(tmp_path / "model.onnx")
