@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -222,3 +223,9 @@ def page(folder):
     reader = _Words()
     reader.feed(text)
     return " ".join(reader.words), reader.elements, text
+
+
+def assert_closed(text):
+    """Assert that every opened element of a page is closed."""
+    for tag in ("table", "tr", "section", "svg", "g", "figure", "dl", "dd", "ul", "details", "div"):
+        assert len(re.findall(rf"<{tag}[ >]", text)) == text.count(f"</{tag}>"), tag

@@ -17,7 +17,7 @@ from PIL import Image
 
 from edgekit_agent.postprocess import postprocess
 from edgekit_agent.scoring import Postprocess
-from tests.builders.build_folders import page
+from tests.builders.build_folders import assert_closed, page
 from tests.builders.metrics.outliers import (
     CLASS_NAMES,
     write_classifier,
@@ -114,7 +114,8 @@ def test_of_a_segmenter_the_three_masks_are_shown(segmented):
         for number, name in enumerate(CLASS_NAMES):
             wanted = tuple(bytes.fromhex(colors[name].removeprefix("#")))
             assert np.array_equal((shown == wanted).all(-1), mask == number), (who, name)
-    words, _, _ = page(out)
+    words, _, text = page(out)
+    assert_closed(text)
     assert f"mean IoU of the image: {example['before']} → {example['after']}" in words
 
 
@@ -145,7 +146,8 @@ def test_of_a_detector_the_boxes_of_both_models_and_of_the_data_are_drawn(tmp_pa
         assert each["candidate"] == {
             "text": "no box", "picture": None, "boxes": [], "curve": []
         }  # fmt: skip
-    _, elements, _ = page(out)
+    _, elements, text = page(out)
+    assert_closed(text)
     classes = [dict(attributes).get("class") for tag, attributes in elements if tag == "rect"]
     assert classes.count("box of-target") == 4
     assert classes.count("box of-original") == sum(len(e["original"]["boxes"]) for e in examples)
