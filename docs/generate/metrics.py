@@ -58,11 +58,16 @@ Higher is better unless an attribute of the function says otherwise:
 | `uses_targets` | `False`: the values depend on the outputs alone | `True` |
 
 The function runs on this machine, also for a device, which returns the outputs (after
-`[postprocess]`, if there is one). It is called with a few samples at a time, so each number must
+`[postprocess]`, if there is one). With `metric_on_device = true` in `[data]` the device gets the
+files of the function and runs it itself, with one sample at a time, so that only one number for
+each sample comes back: for large outputs and slow links. There it may import numpy, the standard
+library and modules of the project folder, and it runs with the rights of the user that logs in.
+
+The function is called with a few samples at a time, so each number must
 depend on its own sample alone. Where the arrays of these samples differ in shape (boxes, texts,
 targets with `y_length`), there is a list of arrays instead of one. Texts are arrays of code points.
-Values are computed again when the file of the function has changed, but not when another module has
-that it imports.
+Values are computed again when a file of the function has changed, or one in the project folder that
+it imports.
 
 The original must be significantly better than the same outputs with the targets of other samples,
 for which the function is called once more; else the value is meaningless and no candidate passes.

@@ -180,6 +180,9 @@ class DataTable(_Table):
     """Labeled samples that the model has not seen."""
     metric: str | None = None
     """Metric of accuracy: a name of ``edgekit metrics``, or module:function."""
+    metric_on_device: bool = False
+    """Run a metric of your own on the device, which gets its files, instead of on the outputs that
+    the device returns."""
     output: str | None = None
     """Name of the output to score; the first one unless given."""
     class_names: tuple[ClassName, ...] = ()

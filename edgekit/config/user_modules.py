@@ -49,7 +49,7 @@ def import_fresh(name: str, folder: Path) -> ModuleType:
 
 def _forget_modules(module: ModuleType, folder: Path) -> None:
     """Remove a module, and those of the folder that it imports, from the imported modules."""
-    files = {str(file) for file in _find_files(module, folder)}
+    files = {str(file) for file in find_files(module, folder)}
     for name, each in list(sys.modules.items()):
         own = getattr(each, "__file__", None)
         if each is module or (own and str(Path(own).resolve()) in files):
@@ -60,8 +60,14 @@ def _is_file_of(module: ModuleType, file: Path) -> bool:
     return bool(module.__file__) and Path(str(module.__file__)).resolve() == file
 
 
-def _find_files(module: ModuleType, folder: Path, value: object = None) -> tuple[Path, ...]:
-    """Find the files of a module, of a function or class in it, and of what they import."""
+def find_files(module: ModuleType, folder: Path, value: object = None) -> tuple[Path, ...]:
+    """Find the files of a module, of a function or class in it, and of what they import.
+
+    Args:
+        module: The module.
+        folder: Folder of the project; what is imported from elsewhere is left out.
+        value: A function or class of the module.
+    """
     files = {getattr(module, "__file__", None)}
     with contextlib.suppress(TypeError):  # an instance, or written in C
         files.add(inspect.getsourcefile(value))  # type: ignore[arg-type]
@@ -71,5 +77,5 @@ def _find_files(module: ModuleType, folder: Path, value: object = None) -> tuple
 
 def hash_files(module: ModuleType, folder: Path, value: object = None) -> str:
     """Return a digest of the files that define a module, and a function or class in it."""
-    read = (file.read_bytes() for file in _find_files(module, folder, value))
+    read = (file.read_bytes() for file in find_files(module, folder, value))
     return hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in read)).hexdigest()

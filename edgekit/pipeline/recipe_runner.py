@@ -221,6 +221,7 @@ class BuildRunner:
                 combination=part.with_model(candidate.model).to_job(place.model_ref)
                 if part
                 else None,
+                sends_code=source != HOST and self.inputs.project.data.metric_on_device,
                 unfinished=Unfinished(store=self.inputs.store, key=question),
             )
             self.inputs.store.remember("tallies", question, encode(tally))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional, Tuple
+
+from edgekit_agent.protocol import mark_added
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,31 @@ class MetricOptions:
 
 
 @dataclass(frozen=True)
+class CodeFile:
+    """A file of Python code: its path below the folder of modules, with ``/``, and its text."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class MetricCode:
+    """Code of the user that computes a metric where the model runs.
+
+    ``entry`` is ``module:function``; ``files`` are the modules of the user that it needs.
+    """
+
+    entry: str
+    files: Tuple[CodeFile, ...]
+
+
+@dataclass(frozen=True)
 class MetricJob:
-    """A metric to compute for each sample, by its name."""
+    """A metric to compute for each sample, by its name, or by code of the user."""
 
     name: str
     options: MetricOptions = MetricOptions()
+    code: Optional[MetricCode] = field(default=None, metadata=mark_added())
 
 
 @dataclass(frozen=True)

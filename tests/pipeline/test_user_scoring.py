@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from edgekit.cache.store import Store
 from edgekit.data.dataset import Dataset
+from edgekit.errors import DeviceError, UserError
 from edgekit.metrics.registry import get_metric
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, read_table
@@ -45,7 +47,7 @@ def ask(tmp_path):
     data = samples(tmp_path, x=x, label=np.full(COUNT, 10))
     dataset = Dataset(source="data", samples=data, count=COUNT, digest="d")
 
-    def run(*names, size=20_000, unfinished=None, tick=lambda *_: None):
+    def run(*names, size=20_000, unfinished=None, tick=lambda *_: None, sends_code=False):
         made = model(
             tmp_path,
             f"g (float[N,1] x) => (float[N,{size}] y) "
@@ -64,6 +66,7 @@ def ask(tmp_path):
                 tick=tick,
                 dataset=dataset,
                 unfinished=unfinished,
+                sends_code=sends_code,
             )
 
     return run
@@ -118,3 +121,43 @@ def test_a_class_gets_all_samples_again_after_an_interruption(ask, tmp_path):
     for block in range(40):
         rest = np.flatnonzero(blocks != block)
         assert rows[blocks == block][0, 3] == rest.max() + 10
+
+
+def test_code_that_is_sent_computes_the_same_values_beside_the_model(ask, tmp_path):
+    (tmp_path / "user_helpers").mkdir()
+    (tmp_path / "user_helpers" / "__init__.py").write_text("from user_helpers.means import mean\n")
+    (tmp_path / "user_helpers" / "means.py").write_text("def mean(x):\n    return x.mean(axis=1)\n")
+    (tmp_path / "user_scoring.py").write_text(
+        MODULE.replace('outputs["y"].mean(axis=1)', 'user_helpers.mean(outputs["y"])').replace(
+            "import numpy as np", "import numpy as np\nimport user_helpers"
+        )
+    )
+
+    here = ask("error", "top1")
+    there = ask("error", "top1", sends_code=True)
+
+    assert read_values(there, "error") == read_values(here, "error")
+    assert read_values(there, "error") == [abs(number - 10) for number in range(COUNT)]
+    assert here.statistics[1] == there.statistics[1]
+    assert len(there.statistics[0].values) < 1000  # one number for each of 48 samples
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("outputs['z']", "KeyError: 'z' (user_scoring.py, line 8)"),
+        ("outputs['y']", "returned 20000 numbers for sample 0"),
+        ("outputs['y'].mean(axis=1) * np.nan", "returned nan for sample 0"),
+    ],
+)
+def test_mistakes_of_code_that_is_sent_are_told_with_their_place(ask, tmp_path, body, message):
+    text = MODULE.replace('np.abs(outputs["y"].mean(axis=1) - targets["y"])', body)
+    (tmp_path / "user_scoring.py").write_text(text)
+
+    with pytest.raises(DeviceError, match=re.escape(message)):
+        ask("error", sends_code=True)
+
+
+def test_a_class_or_a_module_elsewhere_cannot_be_sent(ask):
+    with pytest.raises(UserError, match="a class needs all samples"):
+        ask("Largest", sends_code=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.entry_points import find_member, search_modules_in
-from edgekit.config.user_modules import hash_files, import_fresh
+from edgekit.config.user_modules import find_files, hash_files, import_fresh
 from edgekit.errors import UserError
 from edgekit.metrics.metric import (
     Aggregate,
@@ -61,6 +61,7 @@ def load_user_metric(name: str, folder: Path | None = None) -> Metric:
         folder=base,
         value=_check_value(name, value),
         digest=hash_files(module, base, value),
+        files=find_files(module, base, value),
         uses_targets=getattr(value, "uses_targets", True) is not False,
     )
     _loaded[name] = _build_metric(code)

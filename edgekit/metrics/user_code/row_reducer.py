@@ -35,10 +35,26 @@ _FEWEST_OTHERS = 8
 MOST_BLOCKS = 40
 
 
-def list_agent_metrics(jobs: Sequence[MetricJob]) -> tuple[MetricJob, ...]:
-    """List the metrics for the agent: those of the user are replaced by the outputs, once."""
-    asked = (replace(job, name=OUTPUTS) if get_metric(job.name).code else job for job in jobs)
-    return tuple(dict.fromkeys(asked))
+def list_agent_metrics(
+    jobs: Sequence[MetricJob], *, sends_code: bool = False
+) -> tuple[MetricJob, ...]:
+    """List the metrics for the agent: those of the user are replaced by the outputs, once.
+
+    Args:
+        jobs: The metrics.
+        sends_code: Whether the code of the user is sent instead, to run beside the model.
+
+    Raises:
+        UserError: The code cannot be sent.
+    """
+    return tuple(dict.fromkeys(_make_agent_metric(job, sends_code=sends_code) for job in jobs))
+
+
+def _make_agent_metric(job: MetricJob, *, sends_code: bool) -> MetricJob:
+    code = get_metric(job.name).code
+    if code is None:
+        return job
+    return replace(job, code=code.read_files()) if sends_code else replace(job, name=OUTPUTS)
 
 
 class RowReducer:
@@ -47,14 +63,18 @@ class RowReducer:
     Args:
         jobs: The metrics.
         dataset: The samples on this machine, with their targets; needed for metrics of the user.
+        sends_code: Whether the agent runs the code of the user, so that nothing is to reduce.
     """
 
-    def __init__(self, jobs: Sequence[MetricJob], dataset: Dataset | None) -> None:
+    def __init__(
+        self, jobs: Sequence[MetricJob], dataset: Dataset | None, *, sends_code: bool = False
+    ) -> None:
         self._names = tuple(job.name for job in jobs)
         self._dataset = dataset
         self._outputs: tuple[str, ...] = ()
         metrics = [get_metric(name) for name in self._names]
-        self._codes = {metric.name: metric.code for metric in metrics if metric.code}
+        codes = {metric.name: metric.code for metric in metrics if metric.code}
+        self._codes = {} if sends_code else codes
         if self._codes and dataset is None:
             raise EdgekitError("metrics of the user need the targets of the samples")
         others = _OtherTargets(dataset) if dataset else None
@@ -64,7 +84,7 @@ class RowReducer:
         self._joint = {
             metric.name: _JointValue.create(metric.code, dataset)
             for metric in metrics
-            if metric.code and metric.code.is_class and dataset
+            if metric.name in self._codes and metric.code and metric.code.is_class and dataset
         }
 
     @property

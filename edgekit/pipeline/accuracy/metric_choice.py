@@ -48,7 +48,11 @@ def choose_scoring(
     options = data.metric_options.to_options(data.output)
     check_names(project, metric, folder)
     names = (name, *project.gate.guards)
-    jobs = tuple(MetricJob(get_metric(each, folder).name, options) for each in names)
+    metrics = [get_metric(each, folder) for each in names]
+    for code in (each.code for each in metrics if each.code):
+        if data.metric_on_device:
+            code.read_files()  # fail before anything is built
+    jobs = tuple(MetricJob(each.name, options) for each in metrics)
     size = _find_image_size(signature)
     return Scoring(metrics=jobs, postprocess=table.to_postprocess(folder, size) if table else None)
 

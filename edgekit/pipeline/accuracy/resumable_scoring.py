@@ -124,6 +124,7 @@ def score(
     tick: Tick,
     dataset: Dataset | None = None,
     combination: Combination | None = None,
+    sends_code: bool = False,
     unfinished: Unfinished | None = None,
 ) -> Tally:
     """Compute the statistics of a model's answers on samples with targets.
@@ -136,6 +137,8 @@ def score(
         tick: Progress callback.
         dataset: The samples on this machine, with their targets, for metrics of the user.
         combination: Several models, of which ``model`` is one, whose answers are scored instead.
+        sends_code: Whether metrics of the user run where the model runs, instead of here on the
+            outputs that come back.
         unfinished: Storage from which an earlier attempt is resumed, and to which this attempt is
             saved if it is interrupted.
 
@@ -143,14 +146,14 @@ def score(
         DeviceError: The agent failed, or its answer does not cover the samples.
         UserError: The code of a metric of the user raises an error, or gives a wrong answer.
     """
-    reducer = RowReducer(scoring.metrics, dataset)
+    reducer = RowReducer(scoring.metrics, dataset, sends_code=sends_code)
     unfinished = unfinished if reducer.is_resumable else None
     total = (samples.label or samples.columns[0]).shape[0]
     known = unfinished.recall(scoring, total) if unfinished else None
     progress = _Progress(
         unfinished=unfinished, parts=[known] if known else [], total=total, reducer=reducer
     )
-    metrics = list_agent_metrics(scoring.metrics)
+    metrics = list_agent_metrics(scoring.metrics, sends_code=sends_code)
     first = metrics[0]
     job = ScoreJob(
         model,

@@ -25,6 +25,7 @@ from edgekit_agent.wire import Progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgekit_agent.metrics import Statistic
     from edgekit_agent.runtimes import Arrays, LoadedModel
 
 # The metrics of protocol 1.0.
@@ -81,6 +82,14 @@ def _load(job: ScoreJob) -> LoadedModel:
     return load_combined_model(job.combination, job.samples)
 
 
+def _load_statistic(metric: MetricJob) -> Statistic:
+    if metric.code is None:
+        return load_statistic(metric.name)
+    from edgekit_agent.metrics.user_code import load_user_statistic
+
+    return load_user_statistic(metric.code)
+
+
 class _RowCollector:
     """Rows of the scored samples that were not sent yet, for each metric."""
 
@@ -88,7 +97,7 @@ class _RowCollector:
         old = MetricJob(job.metric, MetricOptions(output=job.output))
         self._job = job
         self._metrics = job.metrics or (old,)
-        self._statistics = [load_statistic(metric.name) for metric in self._metrics]
+        self._statistics = [_load_statistic(metric) for metric in self._metrics]
         self._outputs = tuple(dict.fromkeys(metric.options.output for metric in self._metrics))
         self._rows: List[List[NDArray[np.float64]]] = [[] for _ in self._metrics]
         self._first = job.start
