@@ -61,16 +61,12 @@ class Built:
         return self.get_candidate(self.facts["nearest"])
 
 
-def build(folder: Path, device: str, steps: Sequence[str], on: str | None = None) -> Built | str:
-    """Run ``edgekit build`` in a project, on a device if one is named; return its result or error.
-
-    The result is packed even if no candidate passes.
-    """
+def build(folder: Path, device: str, steps: Sequence[str]) -> Built | str:
+    """Run ``edgekit build`` in a project; return its result, or its error."""
     out = folder / "built"
     command = [sys.executable, "-m", "edgekit", "build", "-C", str(folder), "--device", device]
     command += ["--out", str(out), "--allow-failing", "--json"]
     command += [word for step in steps for word in ("--step", step)]
-    command += ["--on", on] if on else []
     begun = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - begun

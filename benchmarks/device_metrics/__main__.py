@@ -4,12 +4,13 @@
                                       [--step PASS ...] [--out DIR] [--write FILE]
 
 FOLDER is one of `benchmarks.task_builds`, HOST what ``ssh`` takes. Each entry becomes a project of
-few samples that is built with ``--on HOST``. Then the device runs the packed model twice: for the
-entry's own metric, and to return all outputs, as for a metric of the user. A line holds if
+few samples and is built here. Then the device runs the packed model twice: for the entry's own
+metric, and to return all outputs, as for a metric of the user. A line holds if
 
 * the outputs that the device returned have the same statistics here as there, bit for bit, by the
   same post-processing and metric;
-* the build compares the device's own outputs with those of the original, and gives an interval;
+* the device's own outputs, compared with those of the original as in ``edgekit build --on``, give
+  an interval of the loss;
 * returning the outputs takes at most 64 MiB more memory on the device than the metric does.
 
 The exit code is 1 if a line does not hold.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.device_metrics.memory import watch_memory
-from benchmarks.task_builds import Built, build
-from benchmarks.task_projects import name_metric, shrink_project, write_project
+from benchmarks.task_builds import build
+from benchmarks.task_projects import shrink_project, write_project
 from benchmarks.tasks import Entry, entries
 from edgekit.conversion.open_model import read_model
 from edgekit.data.dataset import Dataset
+from edgekit.model import Model
+from edgekit.pipeline.accuracy.comparison import compare_tallies
 from edgekit.pipeline.accuracy.resumable_scoring import score
-from edgekit.pipeline.accuracy.tallies import Scoring, read_table
-from edgekit.pipeline.measure_targets import DevicePlace, open_device_place
+from edgekit.pipeline.accuracy.tallies import Scoring, compute_scores, read_table
+from edgekit.pipeline.measure_targets import open_device_place, open_host_place
 from edgekit.pipeline.request import Request, read_build_inputs
+from edgekit.pipeline.timing import Agent
 from edgekit.progress import ignore_progress
 from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.metrics import ScoredSample, load_statistic
@@ -55,7 +60,7 @@ _HEAD = (
 Rows = list[NDArray[np.float64]]
 
 
-def return_outputs(place: DevicePlace, model: ModelRef, samples: Samples) -> list[dict[str, Any]]:
+def return_outputs(agent: Agent, model: ModelRef, samples: Samples) -> list[dict[str, Any]]:
     """Run samples on a device and return all outputs of each, without post-processing."""
     rows: Rows = []
 
@@ -65,7 +70,7 @@ def return_outputs(place: DevicePlace, model: ModelRef, samples: Samples) -> lis
 
     job = MetricJob("outputs")
     asked = ScoreJob(model, samples, job.name, metrics=(job,))
-    rows.extend(_list_rows(place.agent.ask(asked, Tally, progress=receive)))
+    rows.extend(_list_rows(agent.ask(asked, Tally, progress=receive)))
     return [decode_outputs(row) for row in rows]
 
 
@@ -85,44 +90,51 @@ def compute_rows(outputs: Sequence[dict[str, Any]], evaluation: Dataset, scoring
     return rows
 
 
-def report(entry: Entry, folder: Path, built: Built, host: str, profile: str) -> tuple[str, ...]:
+def report(entry: Entry, folder: Path, model: Model, host: str, profile: str) -> tuple[str, ...]:
     """Return the line of an entry; the last cell says what does not hold."""
-    if built.model is None:
-        return (entry.name, *[""] * (len(_HEAD) - 2), "nothing was packed")
-    inputs = read_build_inputs(Request(folder=folder, device=profile, on=host))
+    inputs = read_build_inputs(Request(folder=folder, device=profile))
     scoring = inputs.scoring
     if scoring is None:
         return (entry.name, *[""] * (len(_HEAD) - 2), "no metric")
-    metric, model = scoring.names[0], read_model(built.model)
+    run = partial(score, scoring=scoring, tick=ignore_progress)
+    with open_host_place(inputs.profile, inputs.store.root / "agent") as place:
+        before, here = (
+            run(place.agent, place.model_ref(each), inputs.evaluation.samples)
+            for each in (inputs.model, model)
+        )
     with open_device_place(
         host, inputs.profile, cache=inputs.store.root, tick=ignore_progress
     ) as place:
-        there, samples = place.model_ref(model), place.samples(inputs.evaluation.samples)
+        ref, samples = place.model_ref(model), place.samples(inputs.evaluation.samples)
         with watch_memory(host) as of_metric:
-            tally = score(place.agent, there, samples, scoring=scoring, tick=ignore_progress)
+            there = run(place.agent, ref, samples)
         with watch_memory(host) as of_outputs:
-            outputs = return_outputs(place, there, samples)
-    here = compute_rows(outputs, inputs.evaluation, scoring)
-    rows = read_table(tally, metric).rows
-    first, shown = built.get_candidate("original"), built.shown
-    values = {m["source"]: m["scores"][metric] for m in shown["measurements"]}
-    compared = shown["comparison"]
-    (low, high), more = compared["interval"], of_outputs.mib - of_metric.mib
+            outputs = return_outputs(place.agent, ref, samples)
+    compared = compare_tallies(
+        before,
+        there,
+        scoring=scoring,
+        margins=inputs.limits.margins,
+        evaluation=inputs.evaluation,
+    )
+    groups = inputs.evaluation.groups
+    values = [compute_scores(each, scoring, groups)[0].value for each in (before, here, there)]
+    rows = read_table(there, scoring.names[0]).rows
+    (low, high), more = compared.interval, of_outputs.mib - of_metric.mib
     faults = []
-    if [row.tobytes() for row in rows] != [row.tobytes() for row in here]:
+    again = compute_rows(outputs, inputs.evaluation, scoring)
+    if [row.tobytes() for row in rows] != [row.tobytes() for row in again]:
         faults.append("other statistics of the same outputs")
-    if f"device:{host}" not in values or not np.isfinite([low, high]).all():
+    if not np.isfinite([low, high]).all():
         faults.append("no interval of the device's own outputs")
     if not more <= _MOST_MORE_MIB:
         faults.append(f"outputs take {more:.0f} MiB more")
     return (
         entry.name,
-        metric,
+        scoring.names[0],
         str(len(rows)),
-        f"{first['measurements'][0]['scores'][metric]:.6f}",
-        f"{values['host']:.6f}",
-        f"{values.get(f'device:{host}', float('nan')):.6f}",
-        f"{compared['drop']:+.3f} [{low:.3f}, {high:.3f}] {compared['unit']}".rstrip(),
+        *(f"{value:.6f}" for value in values),
+        f"{compared.drop:+.3f} [{low:.3f}, {high:.3f}] {compared.unit}".rstrip(),
         f"{of_metric.mib:.0f}",
         f"{of_outputs.mib:.0f}",
         f"{sum(np.size(each) for each in outputs[0].values()):,}",
@@ -131,7 +143,7 @@ def report(entry: Entry, folder: Path, built: Built, host: str, profile: str) ->
 
 
 def main() -> None:
-    """Build the entries on the device and print the table; exit 1 if a line does not hold."""
+    """Build the entries, run them on the device, and print a table; exit 1 if a line is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("host")
@@ -150,13 +162,13 @@ def main() -> None:
             continue
         folder = write_project(entry.home, entry.facts, options.out.resolve() / entry.name)
         shrink_project(folder, options.samples)
-        built = build(folder, options.profile, options.step, on=options.host)
-        blank = [name_metric(entry.facts), *[""] * (len(_HEAD) - 3)]
-        row = (
-            (entry.name, *blank, built)
-            if isinstance(built, str)
-            else report(entry, folder, built, options.host, options.profile)
-        )
+        built = build(folder, options.profile, options.step)
+        if isinstance(built, str) or built.model is None:
+            trouble = built if isinstance(built, str) else "nothing was packed"
+            row = (entry.name, *[""] * (len(_HEAD) - 2), trouble)
+        else:
+            model = read_model(built.model)
+            row = report(entry, folder, model, options.host, options.profile)
         holds &= row[-1] == "-"
         lines.append(f"| {' | '.join(row)} |")
         print(lines[-1], flush=True)
