@@ -45,9 +45,9 @@ from edgekit.progress import ignore_progress
 from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.metrics.outputs import decode_outputs
-from edgekit_agent.metrics.rows import decode_rows
+from edgekit_agent.metrics.rows import decode_rows, join_pieces
 from edgekit_agent.postprocess import postprocess
-from edgekit_agent.results import StageProgress, Tally
+from edgekit_agent.results import StageProgress, Statistics, Tally
 from edgekit_agent.samples import Samples
 from edgekit_agent.scoring import MetricJob
 
@@ -63,19 +63,24 @@ Rows = list[NDArray[np.float64]]
 def return_outputs(agent: Agent, model: ModelRef, samples: Samples) -> list[dict[str, Any]]:
     """Run samples on a device and return all outputs of each, without post-processing."""
     rows: Rows = []
+    pieces: list[Statistics] = []
 
     def receive(said: StageProgress) -> None:
-        if said.part is not None:
-            rows.extend(_list_rows(said.part.tally))
+        if said.part is None:
+            return
+        if said.part.piece is not None:
+            pieces.append(said.part.piece)
+            return
+        found = said.part.tally.statistics[0]
+        joined = join_pieces(pieces, found) if pieces else found
+        pieces.clear()
+        rows.extend(decode_rows(joined, said.part.tally.n))
 
     job = MetricJob("outputs")
     asked = ScoreJob(model, samples, job.name, metrics=(job,))
-    rows.extend(_list_rows(agent.ask(asked, Tally, progress=receive)))
+    last = agent.ask(asked, Tally, progress=receive)
+    rows.extend(decode_rows(last.statistics[0], last.n))
     return [decode_outputs(row) for row in rows]
-
-
-def _list_rows(tally: Tally) -> Rows:
-    return list(decode_rows(tally.statistics[0], tally.n))
 
 
 def compute_rows(outputs: Sequence[dict[str, Any]], evaluation: Dataset, scoring: Scoring) -> Rows:

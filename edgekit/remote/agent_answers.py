@@ -20,7 +20,7 @@ from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import BenchJob, ForgetJob, PlanJob, ProbeJob, ReceiveJob, ScoreJob
 from edgekit_agent.measure.accuracy import OLD_METRICS
-from edgekit_agent.metrics.rows import decode_rows
+from edgekit_agent.metrics.rows import MOST_PIECES, PIECE_VALUES, decode_rows
 from edgekit_agent.protocol import PROTOCOL, Version
 from edgekit_agent.results import (
     DeviceFacts,
@@ -53,6 +53,8 @@ _MOST_LINES, _LINES_PER_S = 1000, 4.0
 _LONGEST_STAGE = 200
 # Further bytes of a line with the rows of a part.
 _ROWS_BYTES = 64 << 20
+# Characters of a piece of a row: 8 bytes for each value in base64.
+_PIECE_TEXT = PIECE_VALUES * 8 // 3 * 4
 # Fields with encoded numbers, which are not shortened.
 _ENCODED = ("hits", "values", "lengths")
 _BASE64 = re.compile(r"[0-9A-Za-z+/]*={0,2}")
@@ -99,7 +101,7 @@ def bounds_of(job: object) -> Bounds:
         bounds = _make_bounds(values=samples, steps=samples)
         # A part has the rows of whole batches, and is sent as soon as they are many.
         line_bytes = bounds.line_bytes + _ROWS_BYTES * bool(job.metrics)
-        return replace(bounds, line_bytes=line_bytes, more_lines=samples)
+        return replace(bounds, line_bytes=line_bytes, more_lines=samples * (1 + MOST_PIECES))
     if isinstance(job, BenchJob):
         return _make_bounds(
             values=job.max_runs, steps=job.min_runs, more_s=job.warmup_s + job.seconds
@@ -317,6 +319,11 @@ def _check_part(part: TallyPart, job: ScoreJob) -> None:
     end = part.start + part.tally.n
     covered = 0 <= part.start <= end <= job.start + _count_samples(job)
     _check(covered, f"a part of the result has samples {part.start} to {end}")
+    if part.piece is not None:
+        known = part.piece.metric in [metric.name for metric in job.metrics]
+        _check(known and not part.tally.n, "a piece of the result is of another metric")
+        _check(len(part.piece.values) == _PIECE_TEXT, "a piece of the result has another size")
+        return
     _check(bool(part.tally.statistics), "a part of the result has no statistics")
     _check_tally(part.tally, job)
 

@@ -124,10 +124,17 @@ class Tally:
 
 @dataclass(frozen=True)
 class TallyPart:
-    """The tally of the samples from number ``start`` on, scored since the previous part."""
+    """The tally of the samples from number ``start`` on, scored since the previous part.
+
+    A row of very many values is sent in pieces, so that little memory is needed: ``piece`` holds
+    the next values of the row of sample ``start``, and the tally no sample. The part with the
+    sample has the rest of its row. Pieces have whole numbers and no padding, so that their texts
+    are joined as they are.
+    """
 
     start: int
     tally: Tally
+    piece: Optional[Statistics] = field(default=None, metadata=mark_added())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.measure.accuracy import score
 from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.metrics.outputs import decode_outputs
-from edgekit_agent.metrics.rows import decode_rows
+from edgekit_agent.metrics.rows import (
+    decode_rows,
+    encode_rows,
+    get_rest,
+    iter_pieces,
+    join_pieces,
+)
 from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob, MetricOptions, Postprocess
 from tests.builders import tiny
@@ -122,5 +128,33 @@ def test_large_outputs_take_bounded_memory_and_are_sent_in_parts(tmp_path, batch
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    assert seen == [(number, 1) for number in range(48)]
+    # Each row has more values than one piece.
+    assert seen == [(number, count) for number in range(48) for count in (0, 1)]
     assert peak < 64 * MIB
+
+
+@pytest.mark.parametrize("size", [3 << 16, (3 << 16) + 1, 2 * (3 << 16), 500_000])
+def test_rows_that_are_sent_in_pieces_arrive_whole(size):
+    row = np.random.default_rng(size).normal(size=size)
+    pieces = list(iter_pieces("outputs", row))
+    assert len(pieces) == (size - 1) // (3 << 16)
+    joined = join_pieces(pieces, encode_rows("outputs", [get_rest(row)]))
+    assert joined == encode_rows("outputs", [row])
+    np.testing.assert_array_equal(decode_rows(joined, 1)[0], row)
+
+
+def test_outputs_of_many_values_take_less_than_64_mib(tmp_path):
+    """The values are sent in pieces of 1.5 MiB; at once, they would take 300 MiB."""
+    size = 5_900_000
+    made = tiny.model(
+        tmp_path,
+        f"g (float[N,1] x) => (float[N,{size}] y) "
+        f"{{ s = Constant <value_ints = [1, {size}]> () y = Tile(x, s) }}",
+    )
+    data = tiny.samples(tmp_path, x=np.ones((1, 1), np.float32), label=np.zeros(1, np.int64))
+    job = ScoreJob(ModelRef(str(made.path), "onnxruntime"), data, "outputs", metrics=JOBS)
+    tracemalloc.start()
+    score(job, lambda stage, done, total, part=None: part and json.dumps(part).encode())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - 4 * size < 64 * MIB  # beside the output itself

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from edgekit.cache.store import Store
@@ -21,8 +21,8 @@ from edgekit.pipeline.timing import Agent
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.jobs import Combination, ModelRef, ScoreJob
-from edgekit_agent.metrics.rows import decode_rows
-from edgekit_agent.results import StageProgress, Tally
+from edgekit_agent.metrics.rows import decode_rows, join_pieces
+from edgekit_agent.results import StageProgress, Statistics, Tally
 from edgekit_agent.samples import Samples
 
 _KIND = "unfinished-tallies"
@@ -64,13 +64,17 @@ class Unfinished:
 
 @dataclass
 class _Progress:
-    """Tallies of the samples scored so far, extended by each part."""
+    """Tallies of the samples scored so far, extended by each part.
+
+    ``pieces`` are those of the next sample's rows.
+    """
 
     unfinished: Unfinished | None
     parts: list[Tally]
     total: int
     reducer: RowReducer
     text: int = 0
+    pieces: list[Statistics] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
     is_saved: bool = True
 
@@ -80,7 +84,12 @@ class _Progress:
         Raises:
             DeviceError: It is not of the next samples, or all parts together are too large.
         """
-        if said.part is None or not said.part.tally.statistics:
+        if said.part is None:
+            return
+        if said.part.piece is not None:
+            self._keep_piece(said.part.start, said.part.piece)
+            return
+        if not said.part.tally.statistics:
             return
         begin, end = said.part.start, said.part.start + said.part.tally.n
         if begin != self.next_sample or end > self.total:
@@ -88,18 +97,46 @@ class _Progress:
                 f"invalid answer of the agent: results of samples {begin} to {end} instead of "
                 f"{self.next_sample} to {self.total} at most"
             )
-        reduced = self.reducer.reduce(said.part.tally, begin)
+        reduced = self.reducer.reduce(self._join_pieces(said.part.tally), begin)
         self.text += sum(len(each.values) + len(each.lengths) for each in reduced.statistics)
-        if self.text > _MOST_TEXT:
-            raise DeviceError(
-                f"the statistics of {end} samples are larger than {_MOST_TEXT >> 20} MiB",
-                hint="use fewer samples, or a metric that needs less of each",
-                kind="bad_job",
-            )
+        self._check_text(self.text, end)
         self.parts.append(reduced)
         self.is_saved = False
         if time.monotonic() - self.saved_at >= _SAVE_EVERY_S:
             self.save()
+
+    def _keep_piece(self, start: int, piece: Statistics) -> None:
+        if start != self.next_sample:
+            raise DeviceError(
+                f"invalid answer of the agent: a piece of sample {start} instead of "
+                f"{self.next_sample}"
+            )
+        self.pieces.append(piece)
+        self._check_text(self.text + sum(len(each.values) for each in self.pieces), start + 1)
+
+    def _join_pieces(self, tally: Tally) -> Tally:
+        """Return a part with the pieces that were sent before it."""
+        if not self.pieces:
+            return tally
+        pieces, self.pieces = self.pieces, []
+        if tally.n != 1:
+            raise DeviceError("invalid answer of the agent: pieces of more than one sample")
+        try:
+            joined = tuple(
+                join_pieces([piece for piece in pieces if piece.metric == each.metric], each)
+                for each in tally.statistics
+            )
+        except ValueError as error:
+            raise DeviceError(f"invalid answer of the agent: {error}") from error
+        return replace(tally, statistics=joined)
+
+    def _check_text(self, text: int, samples: int) -> None:
+        if text > _MOST_TEXT:
+            raise DeviceError(
+                f"the statistics of {samples} samples are larger than {_MOST_TEXT >> 20} MiB",
+                hint="use fewer samples, or a metric that needs less of each",
+                kind="bad_job",
+            )
 
     @property
     def next_sample(self) -> int:
@@ -170,6 +207,8 @@ def score(
     finally:
         progress.save()
     n = progress.next_sample + rest.n
+    if progress.pieces:
+        raise DeviceError(f"invalid answer of the agent: sample {progress.next_sample} is cut off")
     if n != total:
         raise DeviceError(f"invalid answer of the agent: results of {n} samples instead of {total}")
     last = reducer.reduce(upgrade_tally(rest), progress.next_sample)

@@ -17,7 +17,7 @@ from edgekit_agent.measure.feeds import Batch, check_samples, find_batch_size, i
 from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.measure.scored_samples import iter_scored_samples, select_output
 from edgekit_agent.metrics import ScoredSample, load_statistic
-from edgekit_agent.metrics.rows import encode_rows
+from edgekit_agent.metrics.rows import PIECE_VALUES, encode_rows, get_rest, iter_pieces
 from edgekit_agent.results import Tally, TallyPart
 from edgekit_agent.scoring import MetricJob, MetricOptions
 from edgekit_agent.wire import Progress
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OLD_METRICS = ("top1", "top5", "binary")
 # Seconds between two parts of the result: if the link breaks, only the last part is lost.
 _PART_EVERY_S = 2.0
-# More values of one sample would not fit into one message to the host.
+# More values of one sample would take more than 64 MiB.
 _MOST_VALUES = 6_000_000
 # With this many values a part is sent earlier, so that rows do not fill the memory.
 _PART_VALUES = 1 << 16
@@ -66,7 +66,8 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
                 values = select_output(outputs, job.output, batch)
                 _write_rows(file, values, n, is_first=batch.start == 0)
             for sample in rows.iter_samples(batch, outputs):
-                rows.add(sample)
+                for part in rows.add(sample):
+                    progress("score", rows.next_sample, n, part)
                 if rows.is_full:
                     progress("score", rows.next_sample, n, rows.take_part())
             progress("score", rows.next_sample, n, rows.take_part())
@@ -118,17 +119,31 @@ class _RowCollector:
         """Yield the samples of a batch as the metrics read them."""
         return iter_scored_samples(batch, outputs, self._outputs, self._job.postprocess)
 
-    def add(self, sample: ScoredSample) -> None:
-        """Compute the rows of one sample."""
-        for metric, statistic, rows in zip(self._metrics, self._statistics, self._rows):
+    def add(self, sample: ScoredSample) -> Iterator[Dict[str, Any]]:
+        """Compute the rows of one sample; yield parts that must be sent, if they are very long."""
+        found = []
+        for metric, statistic in zip(self._metrics, self._statistics):
             row = np.asarray(statistic(sample, metric.options), np.float64)
             if not np.isfinite(row).all():
                 raise AgentError(
                     "model_failed", f"{metric.name} of sample {sample.number} is not finite"
                 )
-            rows.append(row)
-            self._values += row.size
-        size = sum(rows[-1].size for rows in self._rows)
+            found.append(row)
+        self._check_size(sample, found)
+        is_long = bool(self._job.metrics) and any(row.size > PIECE_VALUES for row in found)
+        if is_long and self._rows[0]:
+            yield self._make_part()
+        for metric, row, rows in zip(self._metrics, found, self._rows):
+            if is_long:
+                for piece in iter_pieces(metric.name, row):
+                    yield encode(TallyPart(self._first, Tally(self._job.metric, 0), piece))
+            rows.append(get_rest(row) if is_long else row)
+            self._values += rows[-1].size
+        if is_long:
+            yield self._make_part()
+
+    def _check_size(self, sample: ScoredSample, rows: Sequence[NDArray[np.float64]]) -> None:
+        size = sum(row.size for row in rows)
         if size > _MOST_VALUES:
             names = " and ".join(metric.name for metric in self._metrics)
             raise AgentError(
@@ -147,6 +162,9 @@ class _RowCollector:
         is_due = time.monotonic() - self._sent_at >= _PART_EVERY_S
         if not self._job.metrics or not (is_due or self.is_full):
             return None
+        return self._make_part()
+
+    def _make_part(self) -> Dict[str, Any]:
         part = TallyPart(self._first, self.take())
         self._first += part.tally.n
         self._rows = [[] for _ in self._metrics]

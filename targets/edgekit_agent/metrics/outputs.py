@@ -26,7 +26,7 @@ _TYPES = (
 # Larger integers are not exact as float64.
 _MOST_INTEGER = 1 << 53
 _MOST_AXES = 32
-# More would not fit into one message to the host.
+# More would take more than 64 MiB of memory.
 _MOST_VALUES = 6_000_000
 
 

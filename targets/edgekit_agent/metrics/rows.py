@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, List, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Iterator, List, Sequence
 
 import numpy as np
 
@@ -12,6 +13,11 @@ from edgekit_agent.results import Statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+# Values of one piece of a row; a multiple of 3, so that its text in base64 has no padding.
+PIECE_VALUES = 3 << 16
+# Largest number of pieces of the rows of a sample.
+MOST_PIECES = 32
 
 
 def encode_rows(metric: str, rows: Sequence[NDArray[np.float64]]) -> Statistics:
@@ -24,6 +30,34 @@ def encode_rows(metric: str, rows: Sequence[NDArray[np.float64]]) -> Statistics:
         _to_text(np.ascontiguousarray(values, "<f8")),
         "" if equal else _to_text(lengths),
     )
+
+
+def iter_pieces(metric: str, row: NDArray[np.float64]) -> Iterator[Statistics]:
+    """Yield the pieces of a row of very many values, without its rest."""
+    for start in range(0, _find_rest(row), PIECE_VALUES):
+        values = np.ascontiguousarray(row[start : start + PIECE_VALUES], "<f8")
+        yield Statistics(metric, _to_text(values))
+
+
+def get_rest(row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the values of a row that follow its pieces; of one without pieces, all."""
+    return row[_find_rest(row) :]
+
+
+def _find_rest(row: NDArray[np.float64]) -> int:
+    """Return the number of values in pieces; at least one other remains, if there is any."""
+    return max(row.size - 1, 0) // PIECE_VALUES * PIECE_VALUES
+
+
+def join_pieces(pieces: Sequence[Statistics], rest: Statistics) -> Statistics:
+    """Return the statistics of one sample, whose row was sent in pieces.
+
+    Raises:
+        ValueError: the row is not valid.
+    """
+    joined = replace(rest, values="".join(each.values for each in (*pieces, rest)), lengths="")
+    decode_rows(joined, 1)
+    return joined
 
 
 def decode_rows(statistics: Statistics, n: int) -> List[NDArray[np.float64]]:

@@ -48,6 +48,12 @@ def part(start, found):
     return {"progress": {"stage": "score", "part": encode(TallyPart(start, found))}}
 
 
+def piece(start, metric="top1", values=3 << 16, n=0, value=0.0):
+    text = base64.b64encode(np.full(values, value).tobytes()).decode()
+    sent = TallyPart(start, Tally("top1", n), Statistics(metric, text))
+    return {"progress": {"stage": "score", "part": encode(sent)}}
+
+
 def result(found):
     return {"result": encode(found)}
 
@@ -136,6 +142,25 @@ BAD_LINES = {
         part(0, tally(statistics("top1", *GOOD[:1]), n=1)),
         part(0, tally(statistics("top1", *GOOD[:1]), n=1)),
         result(tally(statistics("top1", *GOOD[2:]), n=1)),
+    ],
+    "a short piece": [piece(0, values=3)],
+    "a piece with samples": [piece(0, n=1)],
+    "a piece of another metric": [piece(0, metric="mae")],
+    "a piece of a later sample": [piece(1)],
+    "a piece of a sample that does not exist": [piece(1 << 60)],
+    "a piece that is not a number": [
+        piece(0, value=np.nan),
+        part(0, tally(statistics("top1", GOOD[0]), n=1)),
+    ],
+    "a piece before two samples": [
+        piece(0),
+        part(0, tally(statistics("top1", *GOOD[:2]), n=2)),
+    ],
+    "a piece before the result": [piece(0), result(tally(statistics("top1", *GOOD), n=3))],
+    "a row that is too long": [
+        piece(0),
+        part(0, tally(statistics("top1", GOOD[0]), n=1)),
+        result(tally(statistics("top1", *GOOD[1:]), n=2)),
     ],
     "a part beyond the end": [part(1 << 60, tally(statistics("top1", GOOD[0]), n=1))],
     "a hole at the end": [
