@@ -23,6 +23,7 @@ from tests.builders.metrics.outliers import (
     write_classifier,
     write_detector,
     write_segmenter,
+    write_stream,
 )
 from tests.builders.projects import PROFILE, edgekit
 
@@ -215,6 +216,23 @@ def test_outputs_that_are_too_large_leave_a_note_and_the_build_goes_on(tmp_path)
     words, _, _ = page(out)
     assert "The answers are not shown: " in words
     assert "6,600,000 values" in words
+
+
+@pytest.mark.parametrize("outliers", [(4500,), (4500, 7)])
+def test_samples_after_many_steps_are_not_run(tmp_path, outliers):
+    write_stream(tmp_path, steps=5000, outliers=outliers)
+
+    out, facts = build(tmp_path)
+
+    assert sorted(facts["candidates"][-1]["comparison"]["changed"]) == sorted(outliers)
+    (example,) = read_examples(out)["examples"]
+    words, _, _ = page(out)
+    if 7 in outliers:
+        assert (example["number"], example["candidate"]["text"]) == (7, "sky")
+        assert "The answers are not shown" not in words
+    else:
+        assert (example["number"], example["candidate"]) == (4500, None)
+        assert "to run the samples, with the steps before them, would take too long" in words
 
 
 def test_a_forged_or_foreign_file_of_examples_is_not_shown(copied):

@@ -149,13 +149,17 @@ def _draw_changed(
     reader, note, lines = metric.answers, "", inputs.evaluation.lines
     numbers = [c.number for c in chosen]
     rows = list_rows(inputs.evaluation.samples, numbers) if reader else []
-    rows = rows[: _count_affordable(inputs, baseline, shown, rows)]
+    rows = _choose_affordable(inputs, baseline, shown, rows)
     with inputs.store.scratch() as folder:
-        alone = [[number] for number in numbers]
-        copied = copy_samples(inputs.evaluation.samples, rows or alone, folder)
-        samples = list(_iter_samples(copied, chosen))
+        run = rows or [[number] for number in numbers]
+        copied = copy_samples(inputs.evaluation.samples, run, folder)
+        by_number = {each.number: each for each in chosen}
+        samples = list(_iter_samples(copied, [by_number[each[-1]] for each in run]))
         if reader and not rows:
-            note = "The answers are not shown: the models are too slow or their outputs too large"
+            note = (
+                "The answers are not shown: to run the samples, with the steps before them, would "
+                "take too long, or their outputs are too large"
+            )
         elif reader:
             try:
                 samples = _add_answers(inputs, scoring, reader, samples, copied, [baseline, shown])
@@ -169,23 +173,25 @@ def _draw_changed(
         return _draw_small_enough(samples, value, pen), note
 
 
-def _count_affordable(
-    inputs: BuildInputs, baseline: Candidate, shown: Candidate, rows: Sequence[Sequence[int]]
-) -> int:
-    """Count the samples that can be run in short time and with few values of outputs."""
+def _choose_affordable(
+    inputs: BuildInputs, baseline: Candidate, shown: Candidate, rows: list[list[int]]
+) -> list[list[int]]:
+    """Choose the samples that can be run in short time and with few values of outputs."""
     measured = [each.get_measurement(HOST) for each in (baseline, shown)]
     seconds = sum(m.times.p50_ms / 1000 for m in measured if m and m.times)
     values = 1
     if inputs.scoring and inputs.scoring.postprocess is None:
         shapes = [output.shape[1:] for output in inputs.model.signature.outputs]
         values = sum(_multiply(shape) for shape in shapes)
-    total = 0
-    for number, each in enumerate(rows):
-        total += len(each)
-        too_slow = total * seconds > _MOST_RUN_S
-        if too_slow or total > _MOST_ROWS or total * values > _MOST_VALUES:
-            return number
-    return len(rows)
+    most = min(_MOST_ROWS, _MOST_VALUES // max(values, 1))
+    if seconds:
+        most = min(most, int(_MOST_RUN_S / seconds))
+    chosen: list[list[int]] = []
+    for each in rows:
+        if len(each) <= most:
+            most -= len(each)
+            chosen.append(each)
+    return chosen
 
 
 def _multiply(shape: Sequence[int | str | None]) -> int:

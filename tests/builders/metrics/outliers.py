@@ -84,6 +84,22 @@ def write_detector(folder: Path, *, samples: int = 24, outliers: tuple[int, ...]
     return _write(folder, text, {"head": heads, "y": boxes}, metric="map50", more=settings)
 
 
+def write_stream(folder: Path, *, steps: int = 200, outliers: tuple[int, ...] = (150,)) -> Path:
+    """Write a classifier of the steps of one sequence, which carries a state."""
+    rng = np.random.default_rng(7)
+    label = rng.integers(0, 3, steps)
+    label[list(outliers)] = 2
+    x = np.concatenate([np.eye(3)[label], np.zeros((steps, 1))], axis=1).astype(np.float32)
+    x[list(outliers), 3] = _OUTLIER  # a value that the model does not use
+    text = (
+        "g (float[N, 4] x, float[N, 1] state) => (float[N, 3] scores, float[N, 1] next) "
+        f"<float[4, 3] w = {{{_join(np.eye(4, 3))}}}> "
+        "{ scores = MatMul(x, w) next = Identity(state) }"
+    )
+    states = '[model.inputs.state]\nfrom = "next"\n'
+    return _write(folder, text, {"x": x, "label": label}, metric="top1", more=states)
+
+
 def _join(values: np.ndarray) -> str:
     return ", ".join(f"{value:g}" for value in np.ravel(values))
 

@@ -9,7 +9,9 @@ from edgekit.config.project import load_project
 from edgekit.conversion.open_model import read_model
 from edgekit.data.dataset import open_dataset
 from edgekit.data.input_settings import build_feeding
+from edgekit.data.lengths import iter_own_rows
 from edgekit.data.targets import iter_targets
+from edgekit.model import Signature, TensorSpec
 from edgekit.pipeline.examples.sample_runs import copy_samples, list_rows
 from edgekit_agent.measure.feeds import iter_runs
 from edgekit_agent.runtimes import import_runtime
@@ -43,3 +45,25 @@ def test_a_step_of_a_stream_is_run_after_the_steps_before_it(tmp_path):
     assert np.array_equal(again[list(copied.places)], whole[numbers])
     found = [targets["y"] for targets in iter_targets(copied.samples)]
     assert [int(found[place]) for place in copied.places] == [int(labels[n]) for n in numbers]
+
+
+def test_samples_of_their_own_sizes_keep_them(tmp_path):
+    rows = np.arange(4 * 6 * 2, dtype=np.float32).reshape(4, 6, 2)
+    lengths = np.array([6, 2, 5, 3])
+    np.savez(tmp_path / "eval.npz", x=rows, x_length=lengths, label=np.arange(4))
+    spec = TensorSpec(name="x", dtype="float32", shape=("N", "T", 2))
+    samples = open_dataset(
+        *("eval.npz", Signature(inputs=(spec,), outputs=())),
+        folder=tmp_path,
+        cache=tmp_path / "cache",
+        targets="required",
+    ).samples
+    folder = tmp_path / "copies"
+    folder.mkdir()
+
+    copied = copy_samples(samples, list_rows(samples, [3, 0]), folder).samples
+
+    found = [each["x"] for each in iter_own_rows(copied.columns, copied)]
+    assert np.array_equal(found[0], rows[3, :3])
+    assert np.array_equal(found[1], rows[0])
+    assert [int(targets["y"]) for targets in iter_targets(copied)] == [3, 0]
