@@ -327,6 +327,9 @@ class PipelineTable(_Table):
     inputs: tuple[str, ...] = ()
     """Arrays of the data that the function gets, as they are; the inputs of the first model unless
     given."""
+    on_device: bool = False
+    """Run the function on the device too, which gets its files; else accuracy is measured on this
+    machine alone."""
     models: Annotated[
         dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], ModelTable],
         Field(min_length=1),

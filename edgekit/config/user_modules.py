@@ -6,13 +6,17 @@ import contextlib
 import hashlib
 import inspect
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from edgekit.config.entry_points import import_module
 from edgekit.config.source_files import find_sources
 from edgekit.errors import UserError
+from edgekit_agent.scoring import CodeFile
 
+# Most bytes of all files that are sent to a device.
+_MOST_CODE_BYTES = 1 << 20
 # Digests of the files of modules when they were imported.
 _imported: dict[str, str] = {}
 
@@ -79,3 +83,28 @@ def hash_files(module: ModuleType, folder: Path, value: object = None) -> str:
     """Return a digest of the files that define a module, and a function or class in it."""
     read = (file.read_bytes() for file in find_files(module, folder, value))
     return hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in read)).hexdigest()
+
+
+def read_code(name: str, files: Iterable[Path], folder: Path) -> tuple[CodeFile, ...]:
+    """Read the files of a function, so that it can run on a device.
+
+    Args:
+        name: Name of the function.
+        files: Its files.
+        folder: Folder of the project, which must hold them.
+
+    Raises:
+        UserError: A file is elsewhere, or all together are too large.
+    """
+    base, found, size = folder.resolve(), [], 0
+    for file in files:
+        size += file.stat().st_size
+        if not file.is_relative_to(base):
+            raise UserError(
+                f"{name}: {file} is not in {base}, so that it cannot be sent to a device",
+                hint="put the module into the folder of the project",
+            )
+        if size > _MOST_CODE_BYTES:
+            raise UserError(f"{name}: its files are larger than {_MOST_CODE_BYTES:,} bytes")
+        found.append(CodeFile(file.relative_to(base).as_posix(), file.read_text(encoding="utf-8")))
+    return tuple(found)

@@ -205,7 +205,7 @@ class BuildRunner:
 
     def _score(self, candidate: Candidate, source: str) -> Candidate:
         scoring, part = self.inputs.scoring, self.inputs.part
-        if scoring is None or (part and source != HOST):  # the user's function runs here alone
+        if scoring is None or (part and source != HOST and not part.on_device):
             return self._add_measurement(candidate, source, None, ())
         question = self._compute_measurement_key(source, [candidate], candidate.model.digest)
         tally = self.inputs.store.recall_as("tallies", question, partial(decode, Tally))
@@ -218,7 +218,9 @@ class BuildRunner:
                 scoring=scoring,
                 tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
                 dataset=self.inputs.evaluation,
-                combination=part.with_model(candidate.model).to_job(place.model_ref)
+                combination=part.with_model(candidate.model).to_job(
+                    place.model_ref, sends_code=source != HOST
+                )
                 if part
                 else None,
                 sends_code=source != HOST and self.inputs.project.data.metric_on_device,

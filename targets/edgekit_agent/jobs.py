@@ -10,7 +10,7 @@ from typing import Dict, Optional, Tuple
 
 from edgekit_agent.protocol import mark_added, mark_old_name
 from edgekit_agent.samples import Samples
-from edgekit_agent.scoring import MetricJob, Postprocess
+from edgekit_agent.scoring import CodeFile, MetricJob, Postprocess
 from edgekit_agent.trust.statements import Signature, TrustedKey
 
 
@@ -72,15 +72,17 @@ class Combination:
 
     Attributes:
         run: ``module:function``, which gets the models by name and the arrays of a sample.
-        folder: folder in which modules are searched first.
+        folder: folder in which modules are searched first; empty if ``files`` are the modules.
         models: the models.
         inputs: types of the arrays of a sample.
+        files: modules of the user, for a device that does not have them.
     """
 
     run: str
     folder: str
     models: Tuple[NamedModel, ...]
     inputs: Tuple[NamedType, ...]
+    files: Tuple[CodeFile, ...] = ()
 
 
 @dataclass(frozen=True)

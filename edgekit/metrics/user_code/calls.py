@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.entry_points import build_user_code_error, search_modules_in
+from edgekit.config.user_modules import read_code
 from edgekit.errors import UserError
-from edgekit_agent.scoring import CodeFile, MetricCode
+from edgekit_agent.scoring import MetricCode
 
-# Most bytes of all files that are sent to a device.
-_MOST_CODE_BYTES = 1 << 20
 # Arrays of one sample, by name.
 Sample = Mapping[str, NDArray[Any]]
 # Arrays of several samples, by name; a list where their shapes differ.
@@ -60,22 +59,7 @@ class UserCode:
                 f"{self.name}: a class needs all samples, and runs on this machine alone",
                 hint="remove [data] metric_on_device, or give a function",
             )
-        base, found, size = self.folder.resolve(), [], 0
-        for file in self.files:
-            size += file.stat().st_size
-            if not file.is_relative_to(base):
-                raise UserError(
-                    f"{self.name}: {file} is not in {base}, so that it cannot be sent to a device",
-                    hint="put the module into the folder of the project",
-                )
-            if size > _MOST_CODE_BYTES:
-                raise UserError(
-                    f"{self.name}: the files of the metric are larger than {_MOST_CODE_BYTES:,} "
-                    "bytes"
-                )
-            path = file.relative_to(base).as_posix()
-            found.append(CodeFile(path, file.read_text(encoding="utf-8")))
-        return MetricCode(self.name, tuple(found))
+        return MetricCode(self.name, read_code(self.name, self.files, self.folder))
 
     def compute_values(
         self, outputs: Sequence[Sample], targets: Sequence[Sample], *, first: int = 0

@@ -10,6 +10,7 @@ from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import choose_runtimes
 from edgekit.config.profile import DeviceProfile, load_profile
 from edgekit.config.project import PipelineTable, Project, load_project
+from edgekit.config.user_modules import read_code
 from edgekit.conversion.importers.source_opener import open_model
 from edgekit.data.dataset import Dataset, open_dataset
 from edgekit.data.input_settings import build_feeding
@@ -84,7 +85,9 @@ def read_combined_inputs(request: Request, tick: Tick) -> CombinedInputs:
     profile = load_profile(choose_device(request, project))
     signer, store = get_signer(project.release), Store(get_default_root())
     check_writable(store.root, hint="set EDGEKIT_CACHE to use another folder for the cache")
-    code_digest = check_function(table.run, request.folder)
+    files, code_digest = check_function(table.run, request.folder)
+    if table.on_device:
+        read_code(table.run, files, request.folder)  # fail before anything is built
     models = {name: _open(name, request, table, store, tick) for name in table.models}
     out = request.out or request.folder / "build" / profile.name
     for name, model in models.items():
@@ -103,6 +106,7 @@ def read_combined_inputs(request: Request, tick: Tick) -> CombinedInputs:
     combined = CombinedModels(
         run=table.run,
         folder=request.folder,
+        files=files,
         code_digest=code_digest,
         models=models,
         inputs=inputs.inputs,
@@ -293,6 +297,7 @@ def make_part_inputs(
             combined=combined,
             samples=recorded.dataset,
             calls=recorded.calls,
+            on_device=given.table.on_device,
             reference=reference,
         ),
     )

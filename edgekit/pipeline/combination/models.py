@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgekit.config.entry_points import find_member, search_modules_in
 from edgekit.config.profile import get_runtime
-from edgekit.config.user_modules import hash_files, import_fresh
+from edgekit.config.user_modules import find_files, hash_files, import_fresh, read_code
 from edgekit.data.dataset import Dataset
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
@@ -28,13 +28,15 @@ class CombinedModels:
     Attributes:
         run: The function, as ``module:function``.
         folder: Folder of the project.
-        code_digest: Digest of the files that define the function.
+        files: Files that define the function.
+        code_digest: Digest of these files.
         models: The models by name, in the order in which they are compressed.
         inputs: Arrays of a sample; the first axis is that of the samples.
     """
 
     run: str
     folder: Path
+    files: tuple[Path, ...]
     code_digest: str
     models: Mapping[str, Model]
     inputs: tuple[TensorSpec, ...]
@@ -55,15 +57,20 @@ class CombinedModels:
         """Return the same combination with another model under a name."""
         return replace(self, models={**self.models, name: model})
 
-    def to_job(self, refer: Callable[[Model], ModelRef]) -> Combination:
+    def to_job(
+        self, refer: Callable[[Model], ModelRef], *, sends_code: bool = False
+    ) -> Combination:
         """Return the combination for the agent.
 
         Args:
             refer: Makes the reference to a model for the agent.
+            sends_code: Whether the files of the function are sent, as the agent is on a device.
         """
+        files = read_code(self.run, self.files, self.folder) if sends_code else ()
         return Combination(
             run=self.run,
-            folder=str(self.folder.resolve()),
+            folder="" if sends_code else str(self.folder.resolve()),
+            files=files,
             models=tuple(NamedModel(name, refer(model)) for name, model in self.models.items()),
             inputs=tuple(NamedType(spec.name, spec.dtype) for spec in self.inputs),
         )
@@ -97,6 +104,7 @@ class CombinedPart:
         combined: The combination, with the compressed models of earlier parts.
         samples: Inputs that the model gets when the combination runs on samples.
         calls: Mean number of runs of the model for each sample.
+        on_device: Whether the function runs on the device too.
         reference: Statistics of the combination of all originals; ``None`` for the first part.
     """
 
@@ -105,6 +113,7 @@ class CombinedPart:
     combined: CombinedModels
     samples: Dataset
     calls: float
+    on_device: bool = False
     reference: Tally | None = None
 
     def with_model(self, model: Model) -> CombinedModels:
@@ -118,7 +127,7 @@ class CombinedPart:
         return f"{self.name} {replace(self.combined, models=others).digest}"
 
 
-def check_function(run: str, folder: Path) -> str:
+def check_function(run: str, folder: Path) -> tuple[tuple[Path, ...], str]:
     """Import the function that combines models, and check that it takes models and a sample.
 
     Args:
@@ -126,7 +135,7 @@ def check_function(run: str, folder: Path) -> str:
         folder: Folder of the project.
 
     Returns:
-        A digest of the files that define it.
+        The files that define it, and a digest of them.
 
     Raises:
         UserError: There is no such function, or it takes other arguments.
@@ -147,4 +156,4 @@ def check_function(run: str, folder: Path) -> str:
         ) from error
     except ValueError:
         pass  # written in C: it states no arguments
-    return hash_files(module, base, function)
+    return find_files(module, base, function), hash_files(module, base, function)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -13,6 +10,11 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import Combination
 from edgekit_agent.measure.feeds import cast_values
 from edgekit_agent.measure.model_loading import load_model
+from edgekit_agent.measure.user_modules import (
+    describe_user_error,
+    find_place,
+    import_user_function,
+)
 from edgekit_agent.runtimes import LoadedModel, Tensor
 from edgekit_agent.samples import Samples
 
@@ -116,12 +118,12 @@ class CombinedModel:
         try:
             answer = self._function(_ModelTable(self._models), sample)
         except AgentError as error:
-            failure, place = error.failure, _find_place(error)
+            failure, place = error.failure, find_place(error)
             raise AgentError(
                 failure.kind, f"{self._entry}: {failure.message}{place}", hint=failure.hint
             ) from error
         except (Exception, SystemExit) as error:
-            raise AgentError("bad_job", f"{self._entry}: {_describe_error(error)}") from error
+            raise AgentError("bad_job", f"{self._entry}: {describe_user_error(error)}") from error
         return {name: value[None] for name, value in self._check(answer).items()}
 
     def _check(self, answer: object) -> Arrays:
@@ -159,7 +161,7 @@ def load_combined_model(
         AgentError: ``bad_job`` if there is no such function; errors of the runtimes.
     """
     listeners = listeners or {}
-    function = _import_function(job)
+    function: RunFunction = import_user_function(job.run, folder=job.folder, files=job.files)
     models = {
         each.name: CallableModel(each.name, load_model(each.model).model, listeners.get(each.name))
         for each in job.models
@@ -170,41 +172,6 @@ def load_combined_model(
         for c in samples.columns
     ]
     return CombinedModel(job.run, function, models, tensors)
-
-
-def _import_function(job: Combination) -> RunFunction:
-    module, _, name = job.run.partition(":")
-    folder = os.path.expanduser(job.folder)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        value: Any = importlib.import_module(module)
-        for part in name.split("."):
-            value = getattr(value, part)
-    except (Exception, SystemExit) as error:
-        raise AgentError("bad_job", f"{job.run}: {_describe_error(error)}") from error
-    if not callable(value):
-        raise AgentError("bad_job", f"{job.run}: {type(value).__name__} is not a function")
-    function: RunFunction = value
-    return function
-
-
-def _describe_error(error: BaseException) -> str:
-    """Return type and text of an error, with the last line of the user's code."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}{_find_place(error)}"
-
-
-def _find_place(error: BaseException) -> str:
-    """Return file and line of the user's code in which an error arose, in parentheses."""
-    trace, place = error.__traceback__, ""
-    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not os.path.abspath(file).startswith(own) and "importlib" not in file:
-            place = f" ({os.path.basename(file)}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
 
 
 def _to_array(value: object) -> Optional[NDArray[Any]]:

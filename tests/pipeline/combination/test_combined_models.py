@@ -148,6 +148,27 @@ def test_latency_and_memory_of_a_device_are_summed(project):
     )
 
 
+def test_the_function_runs_on_the_device_if_it_may(project, monkeypatch):
+    monkeypatch.syspath_prepend(project)
+    (project / "geometry.py").write_text("OFFSET = 2\n")
+    (project / "reading.py").write_text(
+        CODE.replace("import numpy as np", "import geometry\nimport numpy as np").replace(
+            "row + 2 :", "row + geometry.OFFSET :"
+        )
+    )
+    settings = SETTINGS.replace("[pipeline]\n", "[pipeline]\non_device = true\n")
+    (project / "edgekit.toml").write_text(settings)
+
+    outcome = product.build_pipeline(
+        folder=project, steps=["clean", INT8], runtime="onnxruntime", on="local"
+    )
+
+    packed = {name: each.folder / "model.onnx" for name, each in outcome.models.items()}
+    device = outcome.models["reader"].choice.measurements[-1]
+    assert device.source == "device:local"
+    assert device.scores[0].correct == count_correct(project, packed)
+
+
 def test_without_labels_the_outputs_of_all_originals_are_the_target(project):
     with np.load(project / "eval.npz") as data:
         np.savez(project / "eval.npz", scene=data["scene"])
