@@ -218,6 +218,23 @@ def test_outputs_that_are_too_large_leave_a_note_and_the_build_goes_on(tmp_path)
     assert "6,600,000 values" in words
 
 
+def test_outputs_that_an_agent_sends_in_pieces_are_shown(tmp_path):
+    write_segmenter(tmp_path, samples=12, outliers=(2, 5), side=272)
+    arrays = dict(np.load(tmp_path / "eval.npz"))
+
+    out, _ = build(tmp_path)
+
+    examples = read_examples(out)["examples"]
+    assert sorted(each["number"] for each in examples) == [2, 5]
+    for each in examples:
+        shown = np.array(decode(each["original"]["picture"]).convert("RGB"))
+        places = np.arange(160) * 272 // 160
+        mask = run(tmp_path / "model.onnx", {"x": arrays["x"][[each["number"]]]})[0].argmax(-1)
+        colors = {each["label"]: each["color"] for each in each["colors"]}
+        wanted = np.array([list(bytes.fromhex(colors[name][1:])) for name in CLASS_NAMES])
+        assert np.array_equal(shown, wanted[mask[np.ix_(places, places)]])
+
+
 @pytest.mark.parametrize("outliers", [(4500,), (4500, 7)])
 def test_samples_after_many_steps_are_not_run(tmp_path, outliers):
     write_stream(tmp_path, steps=5000, outliers=outliers)

@@ -17,8 +17,8 @@ from edgekit.pipeline.timing import Agent
 from edgekit_agent.jobs import Combination, ModelRef, ScoreJob
 from edgekit_agent.measure.feeds import open_columns
 from edgekit_agent.metrics.outputs import decode_outputs
-from edgekit_agent.metrics.rows import decode_rows
-from edgekit_agent.results import StageProgress, Tally
+from edgekit_agent.metrics.rows import decode_rows, join_pieces
+from edgekit_agent.results import StageProgress, Statistics, Tally
 from edgekit_agent.samples import Column, Samples
 from edgekit_agent.scoring import MetricJob, MetricOptions, Postprocess
 
@@ -128,15 +128,25 @@ class _Collector:
         self.wanted = wanted
         self.found: dict[int, Arrays] = {}
         self._next = 0
+        self._pieces: list[Statistics] = []
 
     def receive(self, said: StageProgress) -> None:
         """Take the part in a progress report, if any."""
-        if said.part is not None:
+        if said.part is None:
+            return
+        if said.part.piece is not None:
+            self._pieces.append(said.part.piece)
+        else:
             self.add(said.part.tally)
 
     def add(self, tally: Tally) -> None:
         """Take the outputs of the next samples."""
-        rows = decode_rows(tally.statistics[0], tally.n) if tally.n else []
+        if not tally.n:
+            return
+        found = tally.statistics[0]
+        if self._pieces:  # of the row of one sample
+            found, self._pieces = join_pieces(self._pieces, found), []
+        rows = decode_rows(found, tally.n)
         for place, row in enumerate(rows, self._next):
             if place in self.wanted:
                 self.found[place] = decode_outputs(row)

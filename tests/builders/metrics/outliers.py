@@ -46,15 +46,18 @@ def write_classifier(
     return _write(folder, text, {"x": images, "label": label}, metric="top1")
 
 
-def write_segmenter(folder: Path, *, samples: int = 24, outliers: tuple[int, ...] = (5,)) -> Path:
+def write_segmenter(
+    folder: Path, *, samples: int = 24, outliers: tuple[int, ...] = (5,), side: int = _SIDE
+) -> Path:
     """Write a segmenter of color images: the brightest channel of a pixel is its class."""
     rng = np.random.default_rng(5)
-    masks = rng.integers(0, 3, (samples, 4, 4)).repeat(4, axis=1).repeat(4, axis=2)
+    masks = rng.integers(0, 3, (samples, 4, 4))
+    masks = masks.repeat(side // 4, axis=1).repeat(side // 4, axis=2)
     images = (0.5 * np.eye(3, dtype=np.float32)[masks]).astype(np.float32)
     images += rng.uniform(0, 0.1, images.shape).astype(np.float32)
     images[list(outliers), 0, 0] = _OUTLIER, _OUTLIER, _OUTLIER + 1
     text = (
-        f"g (float[N, {_SIDE}, {_SIDE}, 3] x) => (float[N, {_SIDE}, {_SIDE}, 3] scores) "
+        f"g (float[N, {side}, {side}, 3] x) => (float[N, {side}, {side}, 3] scores) "
         f"<float[3, 3] w = {{{_join(np.eye(3))}}}> {{ scores = MatMul(x, w) }}"
     )
     return _write(folder, text, {"x": images, "y": masks}, metric="miou")
