@@ -112,14 +112,39 @@ def test_a_file_that_is_too_short_is_refused(samples):
         list(iter_batches(made, [tensor("float32", "N", 3)], 1))
 
 
-def test_a_job_states_further_targets_only_if_there_are_any(samples):
+def test_a_job_states_further_targets_and_lengths_only_if_there_are_any(samples):
     plain = samples(x=np.zeros((2, 3), np.float32), label=np.zeros(2, int))
-    more = replace(plain, targets=(replace(plain.label, name="box"),))
+    extra = replace(plain.label, name="box")
+    more = replace(plain, targets=(extra,), lengths=(replace(plain.label, name="x"),))
     model = ModelRef("model.onnx", "onnxruntime")
     for peer in (Version(1, 0), Version(1, 1)):
         # Agents of these versions refuse or ignore fields that they do not know.
         sent = encode_job(ScoreJob(model, plain, "top1"), peer=peer)["settings"]["samples"]
-        assert "targets" not in sent
+        assert not {"targets", "lengths"} & sent.keys()
         assert sent["label"]["path"] == plain.label.path
     sent = json.loads(json.dumps(encode_job(ScoreJob(model, more, "top1"))))["settings"]
     assert decode(ScoreJob, sent).samples == more
+
+
+@pytest.mark.parametrize(
+    ("lengths", "complaint"),
+    [
+        (np.array([2, 0]), "x_length: must be one integer from 1 to 3"),
+        (np.array([4, 1]), "x_length: must be one integer from 1 to 3"),
+        (np.array([2.0, 1.0]), "x_length: must be one integer from 1 to 3"),
+        (np.array([[2, 1, 1]] * 2), "x_length: must be one integer from 1 to 3"),
+        (np.array([2]), "columns of different lengths: x 2, x 1"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(samples, lengths, complaint):
+    made = samples(x=np.zeros((2, 3), np.float32))
+    made = replace(made, lengths=(replace(samples(n=lengths).columns[0], name="x"),))
+    with pytest.raises(AgentError, match=complaint):
+        list(iter_batches(made, [tensor("float32", "N", "T")], 1))
+
+
+def test_lengths_of_another_array_are_refused(samples):
+    made = samples(x=np.zeros((2, 3), np.float32))
+    made = replace(made, lengths=samples(n=np.array([1, 2])).columns)
+    with pytest.raises(AgentError, match="lengths of n but not n itself"):
+        list(iter_batches(made, [tensor("float32", "N", "T")], 1))

@@ -8,6 +8,7 @@ from io import BytesIO
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from edgekit.bundle.golden_samples import make_golden_samples
 from edgekit.conversion.open_model import read_model
@@ -155,6 +156,40 @@ def test_a_wrong_length_ends_a_build_with_2_and_one_line(project):
     assert built.code == 2
     assert "eval.npz: x_length: 41 of sample 7 must be from 1 to 40, the size of x" in built.err
     assert not (folder / "build" / PROFILE).exists()
+
+
+def test_litert_runs_each_sample_at_its_own_size_too(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    weights = np.random.default_rng(0).normal(0, 0.3, (3, 6, 4)).astype(np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, None, 6], tf.float32)])
+    def convolve(x):
+        return tf.reduce_mean(tf.nn.relu(tf.nn.conv1d(x, weights, 2, "SAME")), 1)
+
+    made = tf.lite.TFLiteConverter.from_concrete_functions([convolve.get_concrete_function()])
+    (tmp_path / "model.tflite").write_bytes(made.convert())
+    held = make_ragged_samples(24, 2)
+    np.savez(tmp_path / "eval.npz", x=held.padded, x_length=held.lengths)
+    model = read_model(tmp_path / "model.tflite")
+    split = open_dataset(
+        "eval.npz", model.signature, folder=tmp_path, cache=tmp_path, targets="optional"
+    )
+
+    ref = ModelRef(str(model.path), "litert")
+    job = ScoreJob(ref, split.samples, "outputs", metrics=(MetricJob("outputs"),))
+    tally = score(job, lambda *_: None)
+
+    found = [decode_outputs(row) for row in decode_rows(tally.statistics[0], tally.n)]
+    assert len(found) == 24
+    for (output,), row in zip((each.values() for each in found), held.rows, strict=True):
+        interpreter = Interpreter(model_path=str(model.path), num_threads=1)
+        place = interpreter.get_input_details()[0]["index"]
+        interpreter.resize_tensor_input(place, (1, *row.shape))
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(place, row[None])
+        interpreter.invoke()
+        wanted = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        assert np.array_equal(output, wanted[0])
 
 
 def test_the_samples_of_this_test_differ_in_size():

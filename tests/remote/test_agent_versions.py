@@ -15,6 +15,7 @@ import pytest
 
 from edgekit.remote.agent_file import MAIN, AgentFile
 from edgekit_agent.protocol import PROTOCOL
+from tests.builders.metrics.ragged_projects import write_ragged_project
 from tests.builders.projects import edgekit, write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +120,15 @@ def test_the_agent_of_version_0_1_scores_top1_and_refuses_other_metrics(brings, 
     assert known.code == 0, known.err
     assert other.code == 4, other.err
     assert "agent of protocol 1.0 cannot score log-loss" in other.err
+
+
+def test_the_agent_of_version_0_1_gets_no_samples_of_different_sizes(brings, tmp_path):
+    (agent,) = (OLD / "home" / "agent").glob("*.pyz")
+    brings(agent.read_bytes())
+    write_ragged_project(tmp_path)
+    done = edgekit("bench", tmp_path / "model.onnx", "local", "-C", tmp_path, "--eval", "eval.npz")
+    assert done.code == 4, done
+    assert "its agent of protocol 1.0 cannot run samples of different sizes" in done.err
 
 
 @pytest.mark.parametrize(

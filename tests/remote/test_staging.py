@@ -31,11 +31,11 @@ def samples(folder, megabytes=1):
     return Samples((columns[0],), columns[1])
 
 
-def test_constants_states_sequences_and_targets_are_sent(device, tmp_path):
+def test_constants_states_sequences_targets_and_lengths_are_sent(device, tmp_path):
     session, home = device
     plain = samples(tmp_path)
     extra = []
-    for name in ("rate", "state", "sequence", "box"):
+    for name in ("rate", "state", "sequence", "box", "x"):
         path = tmp_path / f"{name}.bin"
         path.write_bytes(name.encode())
         extra.append(Column(name, str(path), 0, "uint8", (len(name),)))
@@ -45,12 +45,14 @@ def test_constants_states_sequences_and_targets_are_sent(device, tmp_path):
         states=(State("next", extra[1]),),
         sequence=extra[2],
         targets=(extra[3],),
+        lengths=(extra[4],),
     )
     there = stage_samples(session, here)
 
     assert [sha256_of(c.path) for c in there.files()] == [sha256_of(c.path) for c in here.files()]
     assert there.states[0].output == "next"
     assert Path(there.targets[0].path).read_bytes() == b"box"
+    assert Path(there.lengths[0].path).read_bytes() == b"x"
     forget(session, get_staged_digests(there))
     assert list_kept(home) == []
 
