@@ -197,9 +197,9 @@ def list_ragged_notes(ragged: Mapping[str, RaggedInput], source: str) -> list[st
     """Return a note for each input whose samples are run at their own sizes."""
     notes = []
     for name, each in ragged.items():
-        low, high = each.values.min(axis=0).tolist(), each.values.max(axis=0).tolist()
-        pairs = (f"{a} to {b}" if a != b else str(a) for a, b in zip(low, high, strict=True))
-        notes.append(f"{source}: {name}: each sample is run at its own size ({' x '.join(pairs)})")
+        ends = (each.values.min(axis=0), each.values.max(axis=0))
+        told = " to ".join(" x ".join(map(str, end.tolist())) for end in ends)
+        notes.append(f"{source}: {name}: each sample is run at its own size ({told})")
     return notes
 
 
