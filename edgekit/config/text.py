@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,5 +20,8 @@ class TextSettings(BaseModel):
     """Path of ``tokenizer.json``; the one near the data or in the project folder unless given."""
     length: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
     """Tokens of each sample; that of the model's input, or of each text, unless given."""
+    targets: Literal["next-token"] | None = None
+    """``next-token``: the target of each token is the one after it, for language models; the last
+    token of a text is no input. Targets of padding are -1, which ``ignore = -1`` leaves out."""
     pad_id: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
     """Number of the padding token; that of the tokenizer, or 0, unless given."""

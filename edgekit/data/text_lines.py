@@ -32,6 +32,8 @@ _LABELS = ("label", "y")
 _LONGEST_LINE = 1 << 20
 _MOST_TOKENIZER_BYTES = 1 << 26
 _MOST_PADDED = 1 << 26
+# Target of padding; metrics do not score it with ignore = -1.
+_NO_TOKEN = -1
 _PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>")
 
 # Values of an input for the tokens of one text.
@@ -101,16 +103,17 @@ def read_text_lines(
     tokenizer.no_truncation()
     roles = {spec.name: _find_role(source, spec) for spec in inputs}
     length = settings.length or _find_fixed_length(inputs)
+    is_next = settings.targets == "next-token"
     first = next(_iter_lines(source, path), None)
     if first is None:
         raise UserError(f"{source}: has no samples")
-    names = _list_label_names(first)
+    names = _list_label_names(_set_next_tokens(first, [], None, source) if is_next else first)
     lengths = [] if length else [get_length_name(name) for name in roles]
 
     def fill(locate: Locate) -> None:
-        size = length or _find_longest(tokenizer, _iter_lines(source, path))
+        size = length or max(1, _find_longest(tokenizer, _iter_lines(source, path)) - is_next)
         if length:
-            tokenizer.enable_truncation(length)
+            tokenizer.enable_truncation(length + is_next)
         labels = _Labels(texts={name: [] for name in names if name in first.fields})
         counts: list[int] = []
         with ExitStack() as stack:
@@ -121,13 +124,16 @@ def read_text_lines(
             for line in _iter_lines(source, path):
                 tick(f"reading {source}", line.number, line.number)
                 tokens = _encode(tokenizer, line, source)
-                counts.append(len(tokens.ids))
-                if not (length or counts[-1]):
-                    raise _build_empty_error(source, line)
+                count = len(tokens.ids) - is_next
+                if count < 1 and (is_next or not length):
+                    raise _build_empty_error(source, line, is_next=is_next)
+                counts.append(count)
                 for name, role in roles.items():
                     row = np.full((1, size), pad_id if role == "input_ids" else 0, np.int64)
-                    row[0, : len(tokens.ids)] = _ROLES[role](tokens)
+                    row[0, :count] = _ROLES[role](tokens)[:count]
                     append[name](row)
+                if is_next:
+                    line = _set_next_tokens(line, tokens.ids[1:], length, source)
                 _add_labels(labels, line, names, source)
         for name in lengths:
             save_array(locate(name), np.array(counts))
@@ -141,11 +147,33 @@ def read_text_lines(
     return replace(build_cached_table(source, f"text {facts}", arrays, fill, cache), lines=path)
 
 
-def _build_empty_error(source: str, line: _Line) -> UserError:
+def _build_empty_error(source: str, line: _Line, *, is_next: bool) -> UserError:
+    where = f"{source}: line {line.number}"
+    if is_next:
+        return UserError(f"{where}: the text has no next token", hint="give at least two tokens")
     return UserError(
-        f"{source}: line {line.number}: the text has no tokens",
+        f"{where}: the text has no tokens",
         hint="remove the line, or set [data.text] length to pad all texts to one length",
     )
+
+
+def _set_next_tokens(line: _Line, following: list[int], length: int | None, source: str) -> _Line:
+    """Return a line whose label is the token after each one.
+
+    Args:
+        line: The line.
+        following: The tokens of the text from the second one on.
+        length: Length of all samples, to which the label is padded; ``None`` = that of the text.
+        source: Name of the source, for messages.
+    """
+    own = next((name for name in _LABELS if name in line.fields), None)
+    if own is not None:
+        raise UserError(
+            f"{source}: line {line.number}: has a {own}, but the targets are the next tokens",
+            hint='remove it, or targets = "next-token" from [data.text]',
+        )
+    padding = [_NO_TOKEN] * ((length or 0) - len(following))
+    return replace(line, fields={**line.fields, _LABELS[0]: [*following, *padding]})
 
 
 def read_line_texts(path: Path, numbers: Collection[int]) -> dict[int, str]:

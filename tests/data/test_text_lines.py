@@ -40,7 +40,14 @@ def opened(tmp_path):
     save_tokenizer(tmp_path / "tokenizer.json")
 
     def read(
-        lines, *names, size="T", dtype="int64", targets="optional", name="data.jsonl", **settings
+        lines,
+        *names,
+        size="T",
+        dtype="int64",
+        targets="optional",
+        name="data.jsonl",
+        settled=None,
+        **settings,
     ):
         if isinstance(lines, bytes):
             (tmp_path / name).write_bytes(lines)
@@ -55,7 +62,7 @@ def opened(tmp_path):
             Signature(inputs=tuple(specs), outputs=()),
             folder=tmp_path,
             cache=tmp_path / "cache",
-            files=FileSettings(text=TextSettings(**settings)),
+            files=FileSettings(text=settled or TextSettings(**settings)),
             targets=targets,
         )
         return {c.name: read_column(c).tolist() for c in found.samples.columns}, found
@@ -225,3 +232,44 @@ def test_the_text_of_a_sample_is_found_by_its_number(opened):
     _, found = opened(b'{"text": "cat"}\n\n{"text": "mat", "text_pair": "on"}\n{"text": "sat"}\n')
 
     assert read_line_texts(found.lines, {1, 2}) == {1: "mat / on", 2: "sat"}
+
+
+def test_the_targets_of_a_language_model_are_the_next_tokens(opened):
+    lines = [{"text": "the cat sat", "group": "a"}, {"text": "mat", "group": "b"}]
+    next_token = TextSettings(targets="next-token")
+
+    rows, found = opened(lines, "input_ids", "attention_mask", settled=next_token)
+
+    assert rows["input_ids"] == [[2, 4, 5, 6], [2, 8, 0, 0]]
+    assert rows["attention_mask"] == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert [read_column(c).tolist() for c in found.samples.lengths] == [[4, 2], [4, 2]]
+    assert [each["y"].tolist() for each in found.read_targets()] == [[4, 5, 6, 3], [8, 3]]
+    assert found.groups.tolist() == [0, 1]
+
+
+def test_next_tokens_of_texts_of_one_length_are_padded_with_an_ignored_label(opened):
+    lines = [{"text": "the cat sat on"}, {"text": "mat"}]
+    next_token = TextSettings(targets="next-token", length=3)
+
+    rows, found = opened(lines, settled=next_token)
+
+    assert rows["input_ids"] == [[2, 4, 5], [2, 8, 0]]
+    assert [each["y"].tolist() for each in found.read_targets()] == [[4, 5, 3], [8, 3, -1]]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ({"text": "the cat", "label": 1}, "line 2: has a label, but the targets are the next"),
+        ({"text": "the"}, "line 2: the text has no next token"),
+    ],
+)
+def test_a_line_without_next_tokens_of_its_own_is_named(tmp_path, opened, line, complaint):
+    ids = {word: number for number, word in enumerate(WORDS)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "plain.json"))
+    settings = TextSettings(targets="next-token", tokenizer="plain.json")
+
+    with pytest.raises(UserError, match=complaint):
+        opened([{"text": "the cat"}, line], settled=settings)
