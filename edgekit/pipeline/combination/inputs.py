@@ -290,7 +290,6 @@ def make_part_inputs(
         if recipe
         else None,
         signer=given.signer,
-        notes=recorded.dataset.notes,
         part=CombinedPart(
             name=name,
             originals=given.combined,

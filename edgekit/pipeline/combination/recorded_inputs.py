@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,18 +18,18 @@ from edgekit.data.dataset import Dataset
 from edgekit.data.input_settings import WHOLE
 from edgekit.data.stored_arrays import store_array
 from edgekit.errors import UserError
-from edgekit.model import Model, TensorSpec
+from edgekit.model import Model
 from edgekit.pipeline.combination.models import CombinedModels
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import iter_runs
-from edgekit_agent.samples import Column, Samples
+from edgekit_agent.samples import Samples
 
 _THREADS = 2
 _KIND = "recorded-inputs"
 # Part of the cache key; raised when the same models and samples give other records.
-_VERSION = 1
+_VERSION = 2
 # Runs of a model that are kept, spread over all samples, and their largest size together.
 MOST_RUNS = 512
 _MOST_BYTES = 256 << 20
@@ -104,7 +103,6 @@ def record_inputs(
         name: {
             "samples": encode(each.dataset.samples),
             "count": each.dataset.count,
-            "notes": each.dataset.notes,
             "calls": each.calls,
         }
         for name, each in found.items()
@@ -138,24 +136,43 @@ def _make_record(
             f"{dataset.source}",
             hint=f"call models[{name!r}] in {combined.run}, or remove [pipeline.models.{name}]",
         )
-    model = combined.models[name]
-    is_split, rows = _split_runs(recorder.kept, model)
-    usual, count = Counter(map(_get_shapes, rows)).most_common(1)[0]
-    chosen = [row for row in rows if _get_shapes(row) == usual]
-    notes: tuple[str, ...] = ()
-    if count < len(rows):
-        notes = (
-            f"model {name}: {len(rows) - count} of {len(rows)} recorded inputs have another shape "
-            "than most and are not used to calibrate and to time it",
-        )
-    columns = tuple(
-        _store_column(spec, [row[spec.name] for row in chosen], is_split, cache)
-        for spec in model.signature.inputs
-    )
+    is_split, rows = _split_runs(recorder.kept, combined.models[name])
+    specs = combined.models[name].signature.inputs
+    rows = _drop_if_too_large([row for row in rows if all(v.size for v in row.values())])
+    if not rows:
+        raise UserError(f"{combined.run}: model {name} gets empty inputs alone on {dataset.source}")
+    columns, lengths = [], []
+    for spec in specs:
+        values = [row[spec.name] for row in rows]
+        column = store_array(spec.name, _pad(values), cache)
+        columns.append(column if is_split else replace(column, axis=WHOLE))
+        if len({value.shape for value in values}) > 1:
+            sizes = np.array([value.shape for value in values], np.int64)
+            lengths.append(store_array(spec.name, sizes, cache))
+    samples = Samples(tuple(columns), lengths=tuple(lengths))
     return RecordedInputs(
-        dataset=_make_dataset(name, Samples(columns), len(chosen), notes, dataset),
+        dataset=_make_dataset(name, samples, len(rows), dataset),
         calls=recorder.runs / dataset.count,
     )
+
+
+def _pad(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Stack arrays of one rank, each padded with zeros to the largest size."""
+    if len({value.shape for value in values}) == 1:
+        return np.stack(values)
+    size = np.max([value.shape for value in values], axis=0)
+    padded = np.zeros((len(values), *size), values[0].dtype)
+    for row, value in zip(padded, values, strict=True):
+        row[tuple(slice(n) for n in value.shape)] = value
+    return padded
+
+
+def _drop_if_too_large(rows: Sequence[Arrays]) -> list[Arrays]:
+    """Drop every second row until all together, padded to one size, are small enough."""
+    kept = list(rows)
+    while len(kept) > 1 and len(kept) * max(map(_count_bytes, kept)) > _MOST_BYTES:
+        kept = kept[::2]
+    return kept
 
 
 def _split_runs(kept: Sequence[Arrays], model: Model) -> tuple[bool, list[Arrays]]:
@@ -175,27 +192,16 @@ def _split_runs(kept: Sequence[Arrays], model: Model) -> tuple[bool, list[Arrays
     return (True, rows[::step]) if rows else (False, list(kept))
 
 
-def _get_shapes(arrays: Arrays) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple(sorted((name, value.shape) for name, value in arrays.items()))
-
-
-def _store_column(
-    spec: TensorSpec, values: Sequence[NDArray[Any]], is_split: bool, cache: Path
-) -> Column:
-    column = store_array(spec.name, np.stack(values), cache)
-    return column if is_split else replace(column, axis=WHOLE)
-
-
-def _make_dataset(
-    name: str, samples: Samples, count: int, notes: tuple[str, ...], source: Dataset
-) -> Dataset:
-    paths = [(column.name, Path(column.path).name, column.axis) for column in samples.columns]
+def _make_dataset(name: str, samples: Samples, count: int, source: Dataset) -> Dataset:
+    paths = [
+        (column.name, Path(column.path).name, column.axis)
+        for column in (*samples.columns, *samples.lengths)
+    ]
     return Dataset(
         source=f"inputs of {name} on {source.source}",
         samples=samples,
         count=count,
         digest=hashlib.sha256(json.dumps(paths).encode()).hexdigest(),
-        notes=notes,
     )
 
 
@@ -211,14 +217,13 @@ def _decode(
     for name in combined.models:
         each = facts[name]
         samples = decode(Samples, each["samples"])
-        for column in samples.columns:
+        for column in (*samples.columns, *samples.lengths):
             size = int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize
             path = Path(column.path)
             if not path.is_file() or path.stat().st_size != size:
                 raise ValueError(f"{path}: missing or damaged")
-        notes = tuple(map(str, each["notes"]))
         found[name] = RecordedInputs(
-            dataset=_make_dataset(name, samples, int(each["count"]), notes, dataset),
+            dataset=_make_dataset(name, samples, int(each["count"]), dataset),
             calls=float(each["calls"]),
         )
     return found

@@ -13,7 +13,9 @@ import edgekit as product
 from edgekit.bundle.bundle_file import open_bundle
 from edgekit.cli.render.pipeline import format_pipeline
 from edgekit.conversion.open_model import read_model
-from tests.builders.projects import edgekit
+from edgekit.data.lengths import iter_own_rows
+from tests.builders.projects import PROFILE, edgekit
+from tests.builders.tiny import model
 from tests.pipeline.combination.digit_scenes import CODE, SETTINGS, write_project
 
 INT8 = "quantize-static"
@@ -180,6 +182,50 @@ def test_without_labels_the_outputs_of_all_originals_are_the_target(project):
     assert outcome.comparison.metric == "agreement"
     assert outcome.comparison.before == 1
     assert outcome.comparison.after > 0.97
+
+
+def test_a_model_may_get_inputs_of_different_sizes(tmp_path, cache, monkeypatch):
+    """A model of free width reads strips, each as wide as its sample says."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(cache))
+    kernel = np.random.default_rng(0).normal(0, 1, (8, 1, 3, 3)).astype(np.float32)
+    strip = model(
+        tmp_path,
+        "g (float[N,1,8,W] strip) => (float[N,8] features) "
+        "{ c = Conv<pads=[1,1,1,1]>(strip, k) r = Relu(c) p = GlobalAveragePool(r) "
+        "features = Flatten(p) }",
+        weights={"k": kernel},
+    )
+    head = model(
+        tmp_path,
+        "g (float[N,8] features) => (float[N,3] scores) { scores = MatMul(features, w) }",
+        weights={"w": np.random.default_rng(1).normal(0, 1, (8, 3)).astype(np.float32)},
+    )
+    random = np.random.default_rng(2)
+    widths = random.integers(4, 21, 60)
+    strips = random.normal(0, 1, (60, 1, 8, 20)).astype(np.float32)
+    for name in ("calib.npz", "eval.npz"):
+        np.savez(tmp_path / name, strip=strips + (name == "calib.npz"), width=widths)
+    (tmp_path / "strips.py").write_text(
+        "def run(models, sample):\n"
+        "    cut = sample['strip'][None, :, :, : int(sample['width'])]\n"
+        "    return models['head'](features=models['strip'](strip=cut)['features'])\n"
+    )
+    (tmp_path / "edgekit.toml").write_text(
+        '[pipeline]\nrun = "strips:run"\ninputs = ["strip", "width"]\n'
+        f'[pipeline.models.strip]\npath = "{strip.path.name}"\n'
+        f'[pipeline.models.head]\npath = "{head.path.name}"\n'
+        '[data]\ncalibration = "calib.npz"\nevaluation = "eval.npz"\nmetric = "output-rms"\n'
+        f'[build]\ndevice = "{PROFILE}"\n[gate]\nmax_drop = 50.0\n'
+    )
+
+    outcome = product.build_pipeline(folder=tmp_path, max_drop=50.0)
+
+    inputs = outcome.models["strip"].inputs
+    rows = list(iter_own_rows(inputs.calibration.samples.columns, inputs.calibration.samples))
+    assert [row["strip"].shape[-1] for row in rows] == widths.tolist()
+    assert np.array_equal(rows[5]["strip"], strips[5, :, :, : widths[5]] + 1)
+    assert all(c.model.format == "onnx" for c in outcome.models["strip"].candidates)
+    assert any("quantize-static" in str(c.recipe) for c in outcome.models["strip"].candidates)
 
 
 BROKEN = {
