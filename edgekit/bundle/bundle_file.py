@@ -28,6 +28,7 @@ from edgekit.bundle.manifest_versions import (
     use_present_fields,
 )
 from edgekit.bundle.packing import TransferData, encode_for_transfer
+from edgekit.bundle.pipeline_folder import get_hint
 from edgekit.errors import UserError, reason
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
@@ -186,7 +187,9 @@ def open_bundle(path: Path) -> Bundle:
     try:
         text = _read_file(path, MANIFEST, MOST_MANIFEST_BYTES)
     except _DAMAGE as error:
-        raise UserError(f"{path}: not a bundle: {reason(error)}", hint=_HINT) from error
+        raise UserError(
+            f"{path}: not a bundle: {reason(error)}", hint=get_hint(path, _HINT)
+        ) from error
     try:
         values = use_present_fields(strictjson.loads(text))
     except ValueError as error:

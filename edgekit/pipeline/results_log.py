@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from edgekit.bundle.bundle_file import open_bundle
 from edgekit.bundle.layer_report import LayerCost
 from edgekit.bundle.manifest import MANIFEST, Manifest
+from edgekit.bundle.pipeline_folder import get_hint
 from edgekit.bundle.results import Measurement, Verdict
 from edgekit.errors import UserError, reason
 from edgekit.metrics.comparison import Comparison
@@ -147,7 +148,9 @@ def read_facts(build_dir: Path) -> BuildFacts:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{build_dir}: not a build folder: {reason(error)}", hint=_HINT) from error
+        raise UserError(
+            f"{build_dir}: not a build folder: {reason(error)}", hint=get_hint(build_dir, _HINT)
+        ) from error
     lines = _read_last_build(text, path)
     manifest = open_bundle(build_dir).manifest if (build_dir / MANIFEST).exists() else None
     candidates = tuple(line for line in lines if isinstance(line, CandidateLine))

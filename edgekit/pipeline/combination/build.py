@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic_core import to_jsonable_python
 
+from edgekit.bundle.pipeline_folder import SUMMARY
 from edgekit.bundle.results import MIB, Candidate, Check, Measurement
 from edgekit.metrics.comparison import Comparison
 from edgekit.pipeline.budget_checks import check_budget
@@ -23,9 +24,6 @@ from edgekit.pipeline.request import Request
 from edgekit.progress import Tick
 from edgekit_agent.files import write_atomic
 from edgekit_agent.results import Tally
-
-# File in the output folder with the result of all models together.
-SUMMARY = "pipeline.json"
 
 
 @dataclass(frozen=True, kw_only=True)

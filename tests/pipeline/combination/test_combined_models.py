@@ -113,6 +113,10 @@ def test_the_command_reports_each_model_and_all_together(project):
     sizes = {c["name"]: c["measured"] for c in saved["checks"]}
     total = sum((out / name / "model.onnx").stat().st_size for name in saved["models"])
     assert sizes["model_mib"] == pytest.approx(total / 2**20)
+    for command in (("report", out), ("push", out, "local"), ("bench", out, "local")):
+        mistake = edgekit(*command)
+        assert mistake.code == 2
+        assert f"give {out / 'locator'} or {out / 'reader'}" in mistake.err
     for name in saved["models"]:
         assert open_bundle(out / name).manifest.provenance["pipeline"]["model"] == name
         assert (out / name / "report.html").exists()
