@@ -15,7 +15,7 @@ from edgekit_agent.metrics.frames import find_classes, read_frames, read_labels
 from edgekit_agent.metrics.segmentation import read_classes
 from edgekit_agent.metrics.shapes import read_integers
 from edgekit_agent.metrics.texts import read_recognized_text, read_text
-from edgekit_agent.scoring import MetricOptions
+from edgekit_agent.scoring import MetricOptions, Postprocess
 
 # Number of best classes that top5 counts.
 _BEST = 5
@@ -62,10 +62,13 @@ class AnswerReader:
     Attributes:
         read_output: Reads the answer of a model; ``None`` if it has none to show.
         read_target: Reads the right answer; ``None`` if there is none to show.
+        reduction: Post-processing after which the answer can still be read, so that less than all
+            outputs is needed of models that have the class axis it reduces.
     """
 
     read_output: ReadAnswer
     read_target: ReadAnswer
+    reduction: Postprocess | None = None
 
 
 def _read_best_class(sample: ScoredSample, options: MetricOptions) -> Answer:
@@ -170,7 +173,9 @@ BEST_CLASSES = AnswerReader(read_output=_read_best_classes, read_target=_read_la
 SIDE = AnswerReader(read_output=_read_side, read_target=_read_labels)
 FRAME_CLASSES = AnswerReader(read_output=_read_frame_classes, read_target=_read_labels)
 PRESENT_CLASSES = AnswerReader(read_output=_read_present_classes, read_target=_read_present_labels)
-MASKS = AnswerReader(read_output=_read_mask, read_target=_read_labels)
+MASKS = AnswerReader(
+    read_output=_read_mask, read_target=_read_labels, reduction=Postprocess("argmax")
+)
 BOXES = AnswerReader(read_output=_read_boxes, read_target=_read_target_boxes)
 TEXTS = AnswerReader(read_output=_read_text, read_target=_read_target_text)
 PLACE_OF_ORIGINAL = AnswerReader(read_output=_read_best_class, read_target=_read_place_of_original)

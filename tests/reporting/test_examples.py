@@ -218,8 +218,12 @@ def test_outputs_that_are_too_large_leave_a_note_and_the_build_goes_on(tmp_path)
     assert "6,600,000 values" in words
 
 
-def test_outputs_that_an_agent_sends_in_pieces_are_shown(tmp_path):
+@pytest.mark.parametrize("settings", ["", 'kind = "softmax"'], ids=["scores", "softmax"])
+def test_masks_of_large_images_are_shown(tmp_path, settings):
     write_segmenter(tmp_path, samples=12, outliers=(2, 5), side=272)
+    if settings:  # all scores are needed, which an agent sends in pieces
+        with (tmp_path / "edgekit.toml").open("a") as file:
+            file.write(f"[postprocess]\n{settings}\n")
     arrays = dict(np.load(tmp_path / "eval.npz"))
 
     out, _ = build(tmp_path)
@@ -233,6 +237,29 @@ def test_outputs_that_an_agent_sends_in_pieces_are_shown(tmp_path):
         colors = {each["label"]: each["color"] for each in each["colors"]}
         wanted = np.array([list(bytes.fromhex(colors[name][1:])) for name in CLASS_NAMES])
         assert np.array_equal(shown, wanted[mask[np.ix_(places, places)]])
+
+
+def test_masks_of_one_score_per_pixel_are_shown(tmp_path):
+    write_segmenter(tmp_path)
+    model = onnx.load(tmp_path / "model.onnx")
+    weights = onnx.numpy_helper.from_array(np.array([[-1], [1], [-1]], np.float32), "w")
+    model.graph.initializer[0].CopyFrom(weights)
+    model.graph.output[0].type.tensor_type.shape.dim[3].dim_value = 1
+    onnx.save(model, tmp_path / "model.onnx")
+    arrays = dict(np.load(tmp_path / "eval.npz"))
+    arrays["y"] = (arrays["y"] == 1).astype(np.int64)
+    arrays["x"][5, 0, 0] = (0, 4000, 0)
+    np.savez(tmp_path / "eval.npz", **arrays)
+    with (tmp_path / "edgekit.toml").open("a") as file:
+        file.write("[data.metric_options]\nthreshold = 0.0\n")
+
+    out, _ = build(tmp_path)
+
+    example = next(e for e in read_examples(out)["examples"] if e["number"] == 5)
+    colors = {each["label"]: bytes.fromhex(each["color"][1:]) for each in example["colors"]}
+    shown = np.array(decode(example["original"]["picture"]).convert("RGB"))
+    found = (shown == list(colors[CLASS_NAMES[1]])).all(-1)
+    assert np.array_equal(found, run(tmp_path / "model.onnx", arrays)[5, ..., 0] > 0)
 
 
 @pytest.mark.parametrize("outliers", [(4500,), (4500, 7)])

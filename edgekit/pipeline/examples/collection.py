@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from edgekit.bundle.results import Build, Candidate
 from edgekit.data.lengths import iter_own_rows
 from edgekit.data.targets import iter_targets
 from edgekit.data.text_lines import read_line_texts
-from edgekit.errors import EdgekitError
+from edgekit.errors import DeviceError, EdgekitError
 from edgekit.metrics.answers import Answer, AnswerReader
 from edgekit.metrics.changed_samples import ChangedSample, find_changed_samples
 from edgekit.metrics.metric import Metric, SampleValue
@@ -37,6 +38,7 @@ from edgekit.pipeline.request import BuildInputs
 from edgekit.progress import Tick
 from edgekit_agent.failures import AgentError
 from edgekit_agent.metrics import ScoredSample
+from edgekit_agent.scoring import MetricOptions, Postprocess
 
 # Part of the cache key; raised when the same samples are drawn otherwise.
 _VERSION = 1
@@ -149,7 +151,7 @@ def _draw_changed(
     reader, note, lines = metric.answers, "", inputs.evaluation.lines
     numbers = [c.number for c in chosen]
     rows = list_rows(inputs.evaluation.samples, numbers) if reader else []
-    rows = _choose_affordable(inputs, baseline, shown, rows)
+    rows = _choose_affordable(inputs, reader, baseline, shown, rows)
     with inputs.store.scratch() as folder:
         run = rows or [[number] for number in numbers]
         copied = copy_samples(inputs.evaluation.samples, run, folder)
@@ -174,14 +176,21 @@ def _draw_changed(
 
 
 def _choose_affordable(
-    inputs: BuildInputs, baseline: Candidate, shown: Candidate, rows: list[list[int]]
+    inputs: BuildInputs,
+    reader: AnswerReader | None,
+    baseline: Candidate,
+    shown: Candidate,
+    rows: list[list[int]],
 ) -> list[list[int]]:
     """Choose the samples that can be run in short time and with few values of outputs."""
     measured = [each.get_measurement(HOST) for each in (baseline, shown)]
     seconds = sum(m.times.p50_ms / 1000 for m in measured if m and m.times)
     values = 1
     if inputs.scoring and inputs.scoring.postprocess is None:
+        label = inputs.evaluation.samples.label
         shapes = [output.shape[1:] for output in inputs.model.signature.outputs]
+        if reader and reader.reduction and label:
+            shapes = [label.shape[1:]]
         values = sum(_multiply(shape) for shape in shapes)
     most = min(_MOST_ROWS, _MOST_VALUES // max(values, 1))
     if seconds:
@@ -221,19 +230,45 @@ def _add_answers(
     models: Sequence[Candidate],
 ) -> list[_Sample]:
     """Run both models on the samples of this machine, and read their answers."""
-    options = scoring.metrics[0].options
+    options, settings = scoring.metrics[0].options, scoring.postprocess
+    reduced = reader.reduction if settings is None else None
+    if reduced is not None:
+        named = (options.output,) if options.output else ()
+        with contextlib.suppress(DeviceError):  # the output has no axis to reduce
+            outputs = _run_models(inputs, options, replace(reduced, outputs=named), copied, models)
+            return _read_answers(reader, samples, outputs, replace(options, output=None))
+    outputs = _run_models(inputs, options, settings, copied, models)
+    return _read_answers(reader, samples, outputs, options)
+
+
+def _run_models(
+    inputs: BuildInputs,
+    options: MetricOptions,
+    postprocess: Postprocess | None,
+    copied: ChosenSamples,
+    models: Sequence[Candidate],
+) -> list[list[Arrays]]:
+    combinations = _list_combinations(inputs, models[-1])
     with open_host_place(inputs.profile, inputs.store.root / "host") as place:
-        outputs = [
+        return [
             run_samples(
                 place.agent,
                 place.model_ref(each.model),
                 copied,
                 options=options,
-                postprocess=scoring.postprocess,
+                postprocess=postprocess,
                 combination=combined.to_job(place.model_ref) if combined else None,
             )
-            for each, combined in zip(models, _list_combinations(inputs, models[-1]), strict=True)
+            for each, combined in zip(models, combinations, strict=True)
         ]
+
+
+def _read_answers(
+    reader: AnswerReader,
+    samples: Sequence[_Sample],
+    outputs: Sequence[Sequence[Arrays]],
+    options: MetricOptions,
+) -> list[_Sample]:
     done = []
     for sample, *both in zip(samples, *outputs, strict=True):
         scored = [_make_scored(sample, each) for each in both]
