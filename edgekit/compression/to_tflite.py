@@ -12,6 +12,7 @@ from edgekit.compression.pass_input import note_fixed_inputs
 from edgekit.compression.pass_specs import Work
 from edgekit.conversion.model_facts import read_storage_stats
 from edgekit.conversion.onnx_to_tflite.convert import convert_to_tflite
+from edgekit.data.input_settings import Feeding
 from edgekit.errors import PassRefused, UserError
 from edgekit.model import Model
 from edgekit.onnx_graph.graph_index import GraphIndex
@@ -37,7 +38,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     if is_large(load_structure(model.path)):
         raise PassRefused("the model is larger than 2 GiB, the limit of a .tflite file")
     dims = infer_sums(model, dict(settings.dims))
-    _check_sizes(model, dims, work)
+    _check_sizes(model, dims, work.feeding)
     proto = load(model.path)
     precision = settings.precision
     if precision == "same" and stores_half(proto):
@@ -108,21 +109,13 @@ def _check_stored(path: Path, precision: Precision) -> None:
         raise PassRefused(f"{precision}: no weights large enough to store as {dtype}")
 
 
-def _check_sizes(model: Model, dims: dict[str, int], work: Work) -> None:
-    samples = work.calibration
-    varied = work.feeding.find_varied_sizes(model.signature, samples) if samples else {}
-    for spec, _, name in work.feeding.iter_free_axes(model.signature):
-        if name in dims:
-            continue
-        if name in varied:
-            low, high = varied[name]
+def _check_sizes(model: Model, dims: dict[str, int], feeding: Feeding) -> None:
+    for spec, _, name in feeding.iter_free_axes(model.signature):
+        if name not in dims:
+            # A refusal is kept for all samples, so that it does not tell their sizes.
             raise PassRefused(
-                f"input {spec}: a .tflite file has fixed sizes, but {name} is from {low} to {high} "
-                "in the samples",
-                hint=f"run the model with onnxruntime, or give samples of one size; --dims "
-                f"{name}=SIZE makes a file of one size",
+                f"input {spec}: a .tflite file has fixed sizes, but neither the samples nor --dims "
+                f"give {name} one size",
+                hint=f"give samples of one size, --dims {name}=SIZE, or [model] dims in "
+                "edgekit.toml; onnxruntime runs samples of any size",
             )
-        raise PassRefused(
-            f"input {spec}: a .tflite file has fixed sizes, but the size of {name} is not given",
-            hint=f"give samples of one size, --dims {name}=SIZE, or [model] dims in edgekit.toml",
-        )

@@ -22,6 +22,6 @@ class TextSettings(BaseModel):
     """Tokens of each sample; that of the model's input, or of each text, unless given."""
     targets: Literal["next-token"] | None = None
     """``next-token``: the target of each token is the one after it, for language models; the last
-    token of a text is no input. Targets of padding are -1, which ``ignore = -1`` leaves out."""
+    token of a text is not fed. Targets of padding are -1, which ``ignore = -1`` leaves out."""
     pad_id: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
     """Number of the padding token; that of the tokenizer, or 0, unless given."""

@@ -106,12 +106,22 @@ def get_sizes(
     """Return the sizes of free dimensions: those of the first split, and ``dims`` of the settings.
 
     Dimensions along which the samples of a split differ in size are left out.
+
+    Raises:
+        UserError: The settings give such a dimension a size.
     """
-    known = get_free_dims(model, feeding, splits[0]) | dict(dims)
+    known = get_free_dims(model, feeding, splits[0])
     for split in splits:
         varied = feeding.find_varied_sizes(model.signature, split.samples) if split else {}
-        known = {name: size for name, size in known.items() if name not in varied}
-    return known
+        for name, (low, high) in varied.items():
+            known.pop(name, None)
+            if split and name in dims:
+                raise UserError(
+                    f"{name} = {dims[name]} (--dims, or dims in edgekit.toml): in {split.source}, "
+                    f"{name} is from {low} to {high}",
+                    hint="remove the setting, or give samples of one size",
+                )
+    return known | dict(dims)
 
 
 def set_free_dims(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:

@@ -85,7 +85,9 @@ def test_outputs_that_are_equal_keep_their_order(tmp_path):
 
 
 def test_a_free_dimension_that_nobody_gave_a_size_is_refused_by_name(tmp_path):
-    with pytest.raises(PassRefused, match="fixed sizes, but the size of L is not given") as caught:
+    with pytest.raises(
+        PassRefused, match="neither the samples nor --dims give L one size"
+    ) as caught:
         apply("to-tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
     assert "--dims L=SIZE" in caught.value.hint
 

@@ -142,7 +142,16 @@ def test_a_build_judges_each_sample_at_its_own_size_and_refuses_tflite_alone(pro
     assert len(facts["candidates"]) > 1
     assert facts["rejected"].keys() == {"original-tflite"}
     reason = facts["rejected"]["original-tflite"]
-    assert "a .tflite file has fixed sizes, but T is from 5 to 40 in the samples" in reason
+    assert "a .tflite file has fixed sizes, but neither the samples nor --dims give T" in reason
+
+
+def test_a_size_that_contradicts_the_samples_ends_a_build_with_2(project):
+    folder, _ = project
+
+    built = edgekit("build", "--device", PROFILE, "-C", folder, "--dims", "T=40")
+
+    assert built.code == 2
+    assert "T = 40 (--dims, or dims in edgekit.toml): in eval.npz, T is from 5 to 40" in built.err
 
 
 def test_a_wrong_length_ends_a_build_with_2_and_one_line(project):
