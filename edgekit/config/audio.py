@@ -25,6 +25,9 @@ class AudioSettings(BaseModel):
     """Length of each sample in values; else that of the model's input, or of each file."""
     length_s: Annotated[float, Field(gt=0, le=3600)] | None = None
     """Length of each sample in seconds, instead of ``samples``."""
+    step: Count | None = None
+    """New values of each step, if each file is a stream for a model with states. ``samples``, or
+    the model's input, may be longer: a sample then begins with the last values before the step."""
     spectrogram: Literal["log-mel", "mel", "magnitude"] | None = None
     """Kind of spectrogram; without it the input takes the values between -1 and 1."""
     n_fft: Annotated[int, Field(ge=2, le=1 << 16)] = 512

@@ -139,7 +139,8 @@ def open_subject(
             project, model, data, folder=folder, metric=metric, tick=tick
         ).project
     with tempfile.TemporaryDirectory() as scratch:
-        made_up = write_made_up_samples(model, feeding, Path(scratch)) if feeding.digest else None
+        needs_made_up = data is None and bool(feeding.digest)
+        made_up = write_made_up_samples(model, feeding, Path(scratch)) if needs_made_up else None
         yield Subject(
             model=model,
             profile=load_profile(device) if device else None,

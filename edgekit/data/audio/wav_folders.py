@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from edgekit.config.audio import AudioSettings
 from edgekit.data.audio.spectrogram import compute_spectrogram, count_frames
 from edgekit.data.audio.wav_files import read_wav, read_wav_format
+from edgekit.data.audio.wav_streams import iter_windows, list_streams
 from edgekit.data.cached_arrays import (
     Locate,
     build_cached_table,
     check_padded_size,
     open_padded_rows,
+    open_rows,
     save_array,
 )
-from edgekit.data.listed_files import list_files
+from edgekit.data.listed_files import FileListing, list_files
 from edgekit.data.table import Table
 from edgekit.errors import UserError
 from edgekit.model import TensorSpec
@@ -65,6 +67,8 @@ def read_wav_folder(
     settings = settings or AudioSettings()
     sizes = inputs[0].shape[1:] if len(inputs) == 1 else ()
     rate = _check_rates(listing.files, settings)
+    if settings.step is not None:
+        return _read_streams(source, listing, settings, settings.step, rate, sizes, cache, tick)
     length = _choose_length(source, listing.files, settings, rate, sizes)
     if length is None:
         shapes = [
@@ -92,6 +96,48 @@ def read_wav_folder(
     names = ["x", *([_LENGTH] if length is None else []), *listing.arrays]
     table = build_cached_table(source, facts, names, fill, cache)
     return replace(table, class_names=listing.class_names)
+
+
+def _read_streams(
+    source: str,
+    listing: FileListing,
+    settings: AudioSettings,
+    step: int,
+    rate: int,
+    sizes: Sequence[int | str | None],
+    cache: Path,
+    tick: Tick,
+) -> Table:
+    """Read each file as a sequence of steps."""
+    window = _choose_window(settings, step, rate, sizes)
+    shape = _choose_shape(source, window, settings, sizes)
+    streams = list_streams(listing, window=window, step=step)
+
+    def fill(locate: Locate) -> None:
+        with open_rows(locate("x"), "float32", shape) as append:
+            for number, file in enumerate(listing.files):
+                tick(f"reading {source}", number, len(listing.files))
+                for values in iter_windows(read_wav(file), window, step):
+                    append(_convert(values, settings, rate).reshape(1, *shape))
+        for name, values in streams.arrays.items():
+            save_array(locate(name), values)
+
+    facts = f"streams {_VERSION} {settings} {rate} {shape} {streams.digest}"
+    return build_cached_table(source, facts, ["x", *streams.arrays], fill, cache)
+
+
+def _choose_window(
+    settings: AudioSettings, step: int, rate: int, sizes: Sequence[int | str | None]
+) -> int:
+    """Return the number of values that the model gets in each step: as set, needed, or new."""
+    length = settings.samples or _find_needed_length(settings, sizes) or step
+    if settings.length_s is not None:
+        length = max(1, round(settings.length_s * rate))
+    if length < step:
+        raise UserError(
+            f"edgekit.toml: data.audio.step: {step} is more than the {length} values of a sample"
+        )
+    return length
 
 
 def _check_rates(files: Sequence[Path], settings: AudioSettings) -> int:
