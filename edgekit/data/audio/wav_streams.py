@@ -35,7 +35,7 @@ def list_streams(listing: FileListing, *, window: int, step: int) -> Streams:
     """List the steps of files: each file is a sequence, and its targets are those of its steps.
 
     Args:
-        listing: The files. ``NAME.txt`` beside each ``NAME.wav`` has a number for each step; else
+        listing: The files. ``NAME.txt`` next to each ``NAME.wav`` has a number for each step; else
             the targets of the file are those of all its steps.
         window: Number of values that the model gets in each step.
         step: Number of new values in each step.
