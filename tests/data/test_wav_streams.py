@@ -17,6 +17,9 @@ from edgekit.errors import UserError
 from edgekit.model import Signature, TensorSpec
 from edgekit.onnx_graph.runs.activations import to_agent_tensor
 from edgekit_agent.measure.feeds import iter_runs
+from tests.builders.projects import edgekit
+from tests.builders.stateful import find_named
+from tests.builders.tiny import model, normal
 
 RATE = 8000
 
@@ -138,6 +141,26 @@ def test_a_file_shorter_than_a_step_and_a_step_longer_than_a_sample_are_refused(
         opened(streams, step=300)
     with pytest.raises(UserError, match="step: 100 is more than the 80 values of a sample"):
         opened(streams, 80, step=100)
+
+
+def test_a_model_that_takes_no_random_inputs_is_timed_on_its_streams(streams):
+    text = (
+        "g (float[batch,T] x, float[batch,3] h) => (float[batch,3] y, float[batch,3] h_out) "
+        "{ a = MatMul(x, w) h_out = Add(a, h) y = Tanh(h_out) }"
+    )
+    find_named(streams.parent, model(streams.parent, text, weights={"w": normal(130, 3)}))
+    (streams.parent / "edgekit.toml").write_text(
+        '[model]\npath = "model.onnx"\n[model.inputs.h]\nfrom = "h_out"\n'
+        "[data.audio]\nsamples = 130\nstep = 100\n"
+    )
+
+    done = edgekit(
+        "bench", streams.parent / "model.onnx", "local", "-C", streams.parent,
+        "--eval", "data", "--metric", "top1",
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    assert "/5)" in done.out, "five steps are scored"
 
 
 def test_other_numbers_are_read_again(streams):
