@@ -42,14 +42,14 @@ from edgekit.pipeline.measure_targets import open_device_place, open_host_place
 from edgekit.pipeline.request import Request, read_build_inputs
 from edgekit.pipeline.timing import Agent
 from edgekit.progress import ignore_progress
-from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.metrics.outputs import decode_outputs
 from edgekit_agent.metrics.rows import decode_rows, join_pieces
 from edgekit_agent.postprocess import postprocess
-from edgekit_agent.results import StageProgress, Statistics, Tally
 from edgekit_agent.samples import Samples
 from edgekit_agent.scoring import MetricJob
+from edgekit_agent.worker_jobs import ModelRef, ScoreJob
+from edgekit_agent.worker_results import StageProgress, Statistics, Tally
 
 _MOST_MORE_MIB = 64
 _HEAD = (

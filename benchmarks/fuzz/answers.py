@@ -13,8 +13,10 @@ from edgekit.cli.render.text import format_states
 from edgekit.remote.session import Session
 from edgekit.remote.transport import LONGEST_LINE_BYTES, Lines
 from edgekit_agent.codec import encode
-from edgekit_agent.jobs import Blob, PlanJob, ProbeJob, StatusJob
-from edgekit_agent.results import DeviceFacts, Failure, Health, Plan, Release, RuntimeFacts, Status
+from edgekit_agent.jobs import PlanJob, ProbeJob, StatusJob
+from edgekit_agent.results import DeviceFacts, Plan, Release, RuntimeFacts, Status
+from edgekit_agent.worker_jobs import Blob
+from edgekit_agent.worker_results import Failure, Health
 
 _RELEASE = Release(
     name="ab" * 8,

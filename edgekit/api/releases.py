@@ -21,7 +21,8 @@ from edgekit.remote.confirmation import choose_watch_terms
 from edgekit.remote.deploy import PushReport
 from edgekit.remote.home import Home
 from edgekit.remote.session import Session, open_session
-from edgekit_agent.results import DeviceFacts, StageProgress, Status
+from edgekit_agent.results import DeviceFacts, Status
+from edgekit_agent.worker_results import StageProgress
 
 R = TypeVar("R")
 

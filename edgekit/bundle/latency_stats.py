@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_agent.results import Latency
+from edgekit_agent.worker_results import Latency
 
 # A p99 is an order statistic: at 95 % confidence it needs n >= log(.05)/log(.99) = 299 to be
 # bounded at all and 459 to be bounded on both sides.

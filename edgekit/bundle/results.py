@@ -11,7 +11,7 @@ from edgekit.bundle.latency_stats import LatencySummary, summarize
 from edgekit.bundle.layer_report import LayerCost
 from edgekit.model import Model
 from edgekit.recipe import Recipe
-from edgekit_agent.results import Latency, Report, Tally
+from edgekit_agent.worker_results import Latency, Report, Tally
 
 MIB = 1 << 20
 

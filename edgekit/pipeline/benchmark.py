@@ -43,11 +43,12 @@ from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.session import LOCAL, open_session
-from edgekit_agent.jobs import ModelRef
 from edgekit_agent.measure.feeds import open_columns
-from edgekit_agent.results import DeviceFacts, Report
+from edgekit_agent.results import DeviceFacts
 from edgekit_agent.samples import Column, Samples
 from edgekit_agent.scoring import MetricJob
+from edgekit_agent.worker_jobs import ModelRef
+from edgekit_agent.worker_results import Report
 
 _TIMING = Timing(rounds=3, warmup_s=3.0, seconds=2.0, min_runs=20, max_runs=5000)
 _ONCE = Timing(rounds=1, warmup_s=0.0, seconds=0.0, min_runs=1, max_runs=1)

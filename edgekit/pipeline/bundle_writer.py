@@ -49,7 +49,7 @@ from edgekit.remote.upload import COMMANDS_BYTES, count_wire_bytes
 from edgekit.version import __version__
 from edgekit_agent.codec import encode
 from edgekit_agent.files import write_atomic
-from edgekit_agent.results import Latency
+from edgekit_agent.worker_results import Latency
 
 # Placeholder with figures as long as those of a timed candidate.
 _UNTIMED = (Latency((1.2345678, 1.3456789, 1.4567891), 40, 40, 3.5),)

@@ -23,10 +23,10 @@ from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
 from edgekit.remote.staging import forget, get_staged_digests, stage_file, stage_samples
-from edgekit_agent.jobs import ModelRef
 from edgekit_agent.measure.cpu import count_cores, read_name_and_isa
 from edgekit_agent.results import DeviceFacts, RuntimeFacts
 from edgekit_agent.samples import Samples
+from edgekit_agent.worker_jobs import ModelRef
 
 HOST = "host"
 _ANY_VERSION = RuntimeSpec(version="")

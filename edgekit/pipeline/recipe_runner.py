@@ -53,7 +53,7 @@ from edgekit.recipe import Recipe, compute_candidate_key
 from edgekit.remote.home import profile_home
 from edgekit.remote.pip_command import PipMissing
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.results import Report, Tally
+from edgekit_agent.worker_results import Report, Tally
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from typing import Protocol, TypeVar
 
 from edgekit.errors import DeviceError
 from edgekit.progress import Tick
-from edgekit_agent.jobs import BenchJob, ModelRef
-from edgekit_agent.results import Report, StageProgress
 from edgekit_agent.samples import Samples
+from edgekit_agent.worker_jobs import BenchJob, ModelRef
+from edgekit_agent.worker_results import Report, StageProgress
 
 R = TypeVar("R")
 

@@ -18,22 +18,14 @@ from edgekit.errors import DeviceError
 from edgekit.printable import escape_text
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
-from edgekit_agent.jobs import BenchJob, ForgetJob, PlanJob, ProbeJob, ReceiveJob, ScoreJob
+from edgekit_agent.jobs import ForgetJob, PlanJob, ProbeJob, ReceiveJob
 from edgekit_agent.measure.accuracy import OLD_METRICS
 from edgekit_agent.metrics.rows import MOST_PIECES, PIECE_VALUES, decode_rows
 from edgekit_agent.protocol import PROTOCOL, Version
-from edgekit_agent.results import (
-    DeviceFacts,
-    Greeting,
-    Health,
-    Latency,
-    Plan,
-    Report,
-    StageProgress,
-    Tally,
-    TallyPart,
-)
+from edgekit_agent.results import DeviceFacts, Greeting, Plan
 from edgekit_agent.scoring import MetricJob, MetricOptions
+from edgekit_agent.worker_jobs import BenchJob, ScoreJob
+from edgekit_agent.worker_results import Health, Latency, Report, StageProgress, Tally, TallyPart
 
 R = TypeVar("R")
 

@@ -9,7 +9,8 @@ from typing import TypeVar
 from edgekit.errors import DeviceError, UnknownStateError
 from edgekit.remote.session import LOCAL, Progress, Session
 from edgekit_agent.jobs import ConfirmJob, StatusJob
-from edgekit_agent.results import ConfirmResult, StageProgress, Status, Watch
+from edgekit_agent.results import ConfirmResult, Status, Watch
+from edgekit_agent.worker_results import StageProgress
 
 R = TypeVar("R")
 

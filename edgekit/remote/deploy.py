@@ -25,8 +25,9 @@ from edgekit.remote.trust import is_installed, request_admission
 from edgekit.remote.upload import PackedFiles, send, sha256
 from edgekit.remote.wheels import choose_litert_packages, fetch_runtime
 from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
-from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, RuntimeResult, Status, Watch
+from edgekit_agent.results import DeviceFacts, RuntimeFacts, RuntimeResult, Status, Watch
 from edgekit_agent.trust.statements import Signature
+from edgekit_agent.worker_results import Health
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,8 @@ from edgekit.remote.transport import LineTooLong, Stream, Transport, signal_name
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.jobs import ProbeJob
 from edgekit_agent.protocol import FIRST, PROTOCOL, Version, read_version
-from edgekit_agent.results import DeviceFacts, Failure, Greeting, StageProgress
+from edgekit_agent.results import DeviceFacts, Greeting
+from edgekit_agent.worker_results import Failure, StageProgress
 
 R = TypeVar("R")
 Progress = Callable[[StageProgress], None]

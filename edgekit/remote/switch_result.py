@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgekit.errors import DeviceError, UnknownStateError
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.jobs import InstallJob, RollbackJob, StatusJob
-from edgekit_agent.results import StageProgress, Status
+from edgekit_agent.results import Status
+from edgekit_agent.worker_results import StageProgress
 
 # Kinds of unexpected failures, which may have happened after the switch.
 _IN_DOUBT = frozenset(

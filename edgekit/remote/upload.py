@@ -13,8 +13,10 @@ from edgekit.bundle.packing import TransferData
 from edgekit.errors import DeviceError
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
-from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob
-from edgekit_agent.results import Plan, ReceiveResult, StageProgress
+from edgekit_agent.jobs import PlanJob, ReceiveJob
+from edgekit_agent.results import Plan, ReceiveResult
+from edgekit_agent.worker_jobs import Blob
+from edgekit_agent.worker_results import StageProgress
 
 CHUNK = 1 << 20
 # Bytes of all commands of an update, rounded up, if the device has the agent and the runtime.

@@ -23,7 +23,7 @@ from edgekit.remote.python_tags import DevicePython
 from edgekit.remote.session import Progress
 from edgekit.remote.wheel_resolver import read_wheel, resolve
 from edgekit_agent.files import sha256_of, write_atomic
-from edgekit_agent.results import StageProgress
+from edgekit_agent.worker_results import StageProgress
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 # The last release of tflite-runtime; it has wheels for devices without ai-edge-litert wheels.

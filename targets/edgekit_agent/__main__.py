@@ -5,25 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from typing import Any, Callable, Dict, List, Optional
-
-from edgekit_agent import worker
-from edgekit_agent.boot.watch import confirm, run_watch
-from edgekit_agent.codec import decode, encode
-from edgekit_agent.failures import AgentError, PeerGone, to_failure
-from edgekit_agent.jobs import ExpandJob, HealthJob
-from edgekit_agent.limits import NO_LIMITS, get_expand_limits, get_health_limits
-from edgekit_agent.measure.probe import probe
-from edgekit_agent.protocol import PROTOCOL, Version
-from edgekit_agent.releases.audit import run_and_log
-from edgekit_agent.releases.install import install, rollback, status
-from edgekit_agent.releases.receive import forget, plan, receive
-from edgekit_agent.releases.wheels import unpack_runtime
-from edgekit_agent.results import ExpandResult, Health
-from edgekit_agent.runtimes.trial import run_trial
-from edgekit_agent.supervise import run_in_worker
-from edgekit_agent.trust.keys import admit, change_trust, end_trust
-from edgekit_agent.wire import Inlet, Outlet, guard_stdout, read_job
+from typing import List, Optional
 
 _USAGE = "usage: python -m edgekit_agent [--version]    job lines on stdin, JSON lines on stdout\n"
 
@@ -41,83 +23,32 @@ def main(arguments: Optional[List[str]] = None) -> int:
     # New files are private to this user; ``homes.share`` opens those that the home's mode allows.
     os.umask(0o077)
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Imported when needed: a worker starts sooner without the rest.
     if not arguments or [a.endswith(".pyz") for a in arguments] == [True]:
-        return _serve()
+        from edgekit_agent.serve import serve_jobs
+
+        return serve_jobs()
     if arguments == ["--version"]:
+        from edgekit_agent.protocol import PROTOCOL
+
         sys.stdout.write(
             f"edgekit_agent protocol {PROTOCOL} (Python {platform.python_version()})\n"
         )
         return 0
     if arguments[0] == "worker":
+        from edgekit_agent import worker
+
         worker.run_worker(int(arguments[1]) if arguments[1:] else None)
     if arguments[0] == "watch" and len(arguments) == 2:
+        from edgekit_agent.boot.watch import run_watch
+
         return run_watch(arguments[1])
     if arguments[0] == "trial" and len(arguments) in (2, 3):
+        from edgekit_agent.runtimes.trial import run_trial
+
         return run_trial(arguments[1], arguments[2] if len(arguments) == 3 else None)
     sys.stderr.write(_USAGE)
     return 2
-
-
-def _serve() -> int:
-    inlet, outlet = Inlet(sys.stdin.buffer), Outlet(guard_stdout())
-    try:
-        for line in iter(inlet.line, None):
-            _answer(line, inlet, outlet)
-            inlet.drain()
-    except PeerGone:
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def _answer(line: bytes, inlet: Inlet, outlet: Outlet) -> None:
-    try:
-        kind, job, peer = read_job(line)
-        result = _run(kind, job, peer, inlet, outlet)
-    except PeerGone:
-        raise
-    except Exception as error:  # noqa: BLE001 - every error is reported to the host
-        outlet.fail(to_failure(error))
-    else:
-        outlet.result(result)
-
-
-def _run(
-    kind: str,
-    job: Any,  # noqa: ANN401 - the record that belongs to the kind
-    peer: Version,
-    inlet: Inlet,
-    outlet: Outlet,
-) -> Dict[str, Any]:
-    if kind in worker.JOBS:
-        limits = get_health_limits() if isinstance(job, HealthJob) else NO_LIMITS
-        return run_in_worker(job, outlet, limits)
-
-    def ask_health(question: HealthJob) -> Health:
-        return decode(Health, run_in_worker(question, outlet, get_health_limits()))
-
-    def expand(packed: ExpandJob) -> ExpandResult:
-        limits = get_expand_limits(packed.blob.size)
-        return decode(ExpandResult, run_in_worker(packed, outlet, limits))
-
-    handlers: Dict[str, Callable[[], object]] = {
-        "probe": lambda: probe(job),
-        "plan": lambda: plan(job),
-        "receive": lambda: receive(job, inlet, outlet.progress, expand),
-        "forget": lambda: forget(job),
-        "runtime": lambda: unpack_runtime(job, outlet.progress),
-        "admit": lambda: run_and_log(job, lambda: admit(job)),
-        "trust": lambda: run_and_log(job, lambda: change_trust(job)),
-        "untrust": lambda: run_and_log(job, lambda: end_trust(job)),
-        "install": lambda: run_and_log(job, lambda: install(job, ask_health, outlet.progress)),
-        "confirm": lambda: confirm(job),
-        "rollback": lambda: run_and_log(job, lambda: rollback(job, ask_health)),
-        "status": lambda: status(job, ask_health),
-    }
-    if kind not in handlers:
-        raise AgentError("bad_job", f"unknown kind of job: {kind}")
-    return encode(handlers[kind](), peer=peer)
 
 
 if __name__ == "__main__":

@@ -8,52 +8,43 @@ each with the ``protocol`` of the agent.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import typing
 from typing import Any, Dict, List, Type, TypeVar
 
-from edgekit_agent.jobs import (
-    AdmitJob,
-    BenchJob,
-    ConfirmJob,
-    ExpandJob,
-    ForgetJob,
-    HealthJob,
-    InstallJob,
-    PlanJob,
-    ProbeJob,
-    ReceiveJob,
-    RollbackJob,
-    RuntimeJob,
-    ScoreJob,
-    StatusJob,
-    TrustJob,
-    UntrustJob,
-)
 from edgekit_agent.protocol import FIRST, PROTOCOL, Version, encode_old, get_old_name
 
 T = TypeVar("T")
 
 _MOST_INT = 2**63 - 1
 
-JOBS: Dict[str, Type[Any]] = {
-    "probe": ProbeJob,
-    "bench": BenchJob,
-    "score": ScoreJob,
-    "health": HealthJob,
-    "plan": PlanJob,
-    "receive": ReceiveJob,
-    "expand": ExpandJob,
-    "forget": ForgetJob,
-    "runtime": RuntimeJob,
-    "admit": AdmitJob,
-    "trust": TrustJob,
-    "untrust": UntrustJob,
-    "install": InstallJob,
-    "confirm": ConfirmJob,
-    "rollback": RollbackJob,
-    "status": StatusJob,
+# Type of each kind of job. Names, not imports: a worker needs one of them alone.
+JOBS: Dict[str, str] = {
+    "probe": "edgekit_agent.jobs:ProbeJob",
+    "bench": "edgekit_agent.worker_jobs:BenchJob",
+    "score": "edgekit_agent.worker_jobs:ScoreJob",
+    "health": "edgekit_agent.worker_jobs:HealthJob",
+    "plan": "edgekit_agent.jobs:PlanJob",
+    "receive": "edgekit_agent.jobs:ReceiveJob",
+    "expand": "edgekit_agent.worker_jobs:ExpandJob",
+    "forget": "edgekit_agent.jobs:ForgetJob",
+    "runtime": "edgekit_agent.jobs:RuntimeJob",
+    "admit": "edgekit_agent.jobs:AdmitJob",
+    "trust": "edgekit_agent.jobs:TrustJob",
+    "untrust": "edgekit_agent.jobs:UntrustJob",
+    "install": "edgekit_agent.jobs:InstallJob",
+    "confirm": "edgekit_agent.jobs:ConfirmJob",
+    "rollback": "edgekit_agent.jobs:RollbackJob",
+    "status": "edgekit_agent.jobs:StatusJob",
 }
+
+
+def get_job_type(kind: str) -> Type[Any]:
+    """Import the type of a kind of job, which must be one of ``JOBS``."""
+    module, name = JOBS[kind].split(":")
+    found: Type[Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def encode(record: Any, *, peer: Version = PROTOCOL) -> Dict[str, Any]:
@@ -74,7 +65,8 @@ def encode_job(job: Any, *, peer: Version = PROTOCOL) -> Dict[str, Any]:
         job: the job.
         peer: the version of the agent, which does not know the key ``protocol`` in version 1.0.
     """
-    job_kind = next(job_kind for job_kind, cls in JOBS.items() if type(job) is cls)
+    own = f"{type(job).__module__}:{type(job).__name__}"
+    job_kind = next(kind for kind, name in JOBS.items() if name == own)
     settings = encode(job, peer=peer)
     for field in dataclasses.fields(job):
         if field.default is not dataclasses.MISSING and getattr(job, field.name) == field.default:

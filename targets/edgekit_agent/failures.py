@@ -7,7 +7,7 @@ import os
 import traceback
 from typing import Dict, Tuple
 
-from edgekit_agent.results import Failure
+from edgekit_agent.worker_results import Failure
 
 _ERRNO: Dict[int, Tuple[str, str]] = {
     errno.ENOSPC: ("no_space", "free some disk space on the device, then run the command again"),

@@ -17,8 +17,8 @@ from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.failures import AgentError, PeerGone
 from edgekit_agent.limits import NO_LIMITS, Limits
 from edgekit_agent.measure.memory import available_bytes
-from edgekit_agent.results import Failure
 from edgekit_agent.wire import Outlet
+from edgekit_agent.worker_results import Failure
 
 # The folder or the zip file that this package is imported from.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

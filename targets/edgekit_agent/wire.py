@@ -10,10 +10,10 @@ import time
 from typing import Any, BinaryIO, Dict, Optional, Protocol, Tuple
 
 from edgekit_agent import strictjson
-from edgekit_agent.codec import JOBS, decode, encode
+from edgekit_agent.codec import JOBS, decode, encode, get_job_type
 from edgekit_agent.failures import AgentError, PeerGone
 from edgekit_agent.protocol import PROTOCOL, Version, read_version
-from edgekit_agent.results import Failure
+from edgekit_agent.worker_results import Failure
 
 
 class Progress(Protocol):
@@ -158,7 +158,11 @@ def read_job(line: bytes) -> Tuple[str, Any, Version]:
             raise _make_version_error(peer)
         if message["job"] not in JOBS:
             raise ValueError(f"unknown job {message['job']!r}; known: {', '.join(JOBS)}")
-        return message["job"], decode(JOBS[message["job"]], message["settings"], peer=peer), peer
+        return (
+            message["job"],
+            decode(get_job_type(message["job"]), message["settings"], peer=peer),
+            peer,
+        )
     except (ValueError, TypeError) as error:
         hint = "host and agent may be of different versions"
         raise AgentError("bad_job", f"not a job: {error}", hint=hint) from error

@@ -17,9 +17,11 @@ import pytest
 
 from edgekit.bundle.packing import pack
 from edgekit_agent.codec import decode, encode_job
-from edgekit_agent.jobs import Blob, InstallJob, ModelRef, NamedBlob, ReceiveJob
-from edgekit_agent.results import Failure, ReceiveResult
+from edgekit_agent.jobs import InstallJob, NamedBlob, ReceiveJob
+from edgekit_agent.results import ReceiveResult
 from edgekit_agent.samples import Column, Samples
+from edgekit_agent.worker_jobs import Blob, ModelRef
+from edgekit_agent.worker_results import Failure
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 ZOO = Path(os.environ.get("EDGEKIT_ZOO", Path(__file__).resolve().parents[3] / "shared" / "zoo"))

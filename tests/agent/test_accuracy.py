@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.jobs import ScoreJob
 from edgekit_agent.measure.accuracy import hits_from_hex, hits_to_hex
 from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.metrics.rows import decode_rows
-from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob, MetricOptions
+from edgekit_agent.worker_jobs import ScoreJob
+from edgekit_agent.worker_results import Tally
 
 ROWS = np.array([[1, 2, 3], [3, 2, 1], [1, 3, 2], [9, 1, 1], [1, 9, 1]], np.float32)
 LABELS = np.array([2, 0, 0, 0, 2])
@@ -127,8 +127,8 @@ def test_a_bad_label_is_named_by_its_place_in_the_data():
     ],
 )
 def test_resnet8_has_its_published_accuracy(agent, zoo, samples, file, runtime, expected):
-    from edgekit_agent.jobs import ModelRef
     from edgekit_agent.runtimes import import_runtime
+    from edgekit_agent.worker_jobs import ModelRef
 
     if runtime == "litert":
         pytest.importorskip("ai_edge_litert")

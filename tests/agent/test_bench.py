@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edgekit_agent.jobs import BenchJob, ModelRef
 from edgekit_agent.measure.benchmark import is_drifting
-from edgekit_agent.results import Report
+from edgekit_agent.worker_jobs import BenchJob, ModelRef
+from edgekit_agent.worker_results import Report
 
 SHORT = {"seconds": 0.05, "warmup_s": 0.2, "min_runs": 20, "max_runs": 400}
 

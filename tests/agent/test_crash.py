@@ -12,7 +12,8 @@ import pytest
 from edgekit_agent.codec import encode
 from edgekit_agent.jobs import InstallJob, NamedBlob
 from edgekit_agent.releases.install import install
-from edgekit_agent.results import Health, Watch
+from edgekit_agent.results import Watch
+from edgekit_agent.worker_results import Health
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 
@@ -23,7 +24,7 @@ import hashlib, json, os, shutil, sys
 from edgekit_agent.releases.install import install, rollback, status
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import InstallJob, RollbackJob, StatusJob
-from edgekit_agent.results import Health
+from edgekit_agent.worker_results import Health
 
 template, work, job = sys.argv[1], sys.argv[2], decode(InstallJob, json.loads(sys.argv[3]))
 names = ["replace", "rename", "symlink", "link", "unlink", "mkdir", "rmdir", "fsync"]

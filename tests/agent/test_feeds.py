@@ -9,11 +9,11 @@ import pytest
 
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.failures import AgentError
-from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.measure.feeds import iter_batches, open_columns, prepare_rows
 from edgekit_agent.protocol import Version
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Preprocess
+from edgekit_agent.worker_jobs import ModelRef, ScoreJob
 
 
 def tensor(dtype, *shape):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edgekit_agent.jobs import HealthJob
 from edgekit_agent.measure.health import INCOMPARABLE
-from edgekit_agent.results import Health
+from edgekit_agent.worker_jobs import HealthJob
+from edgekit_agent.worker_results import Health
 
 ROWS = np.arange(15, dtype=np.float32).reshape(5, 3) + 1
 

@@ -8,17 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit_agent.jobs import (
-    Blob,
-    HealthJob,
-    InstallJob,
-    ModelRef,
-    NamedBlob,
-    ReceiveJob,
-    RollbackJob,
-    StatusJob,
-)
-from edgekit_agent.results import Health, ReceiveResult, Status
+from edgekit_agent.jobs import InstallJob, NamedBlob, ReceiveJob, RollbackJob, StatusJob
+from edgekit_agent.results import ReceiveResult, Status
+from edgekit_agent.worker_jobs import Blob, HealthJob, ModelRef
+from edgekit_agent.worker_results import Health
 
 
 def names(folder):

@@ -10,7 +10,6 @@ import pytest
 
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.measure.accuracy import score
 from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.metrics.outputs import decode_outputs
@@ -21,8 +20,9 @@ from edgekit_agent.metrics.rows import (
     iter_pieces,
     join_pieces,
 )
-from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob, MetricOptions, Postprocess
+from edgekit_agent.worker_jobs import ModelRef, ScoreJob
+from edgekit_agent.worker_results import Tally
 from tests.builders import tiny
 
 MIB = 1 << 20

@@ -10,8 +10,10 @@ import zipapp
 
 import pytest
 
-from edgekit_agent.jobs import BenchJob, ModelRef, ReceiveJob, StatusJob
-from edgekit_agent.results import Failure, Report, Status
+from edgekit_agent.jobs import ReceiveJob, StatusJob
+from edgekit_agent.results import Status
+from edgekit_agent.worker_jobs import BenchJob, ModelRef
+from edgekit_agent.worker_results import Failure, Report
 
 LONG = {"seconds": 60.0, "warmup_s": 0.1, "max_runs": 10**9}
 SHORT = {"seconds": 0.0, "warmup_s": 0.05, "min_runs": 5, "max_runs": 5}

@@ -6,8 +6,10 @@ import zipfile
 
 import pytest
 
-from edgekit_agent.jobs import BenchJob, ModelRef, NamedBlob, RuntimeJob
-from edgekit_agent.results import Report, RuntimeResult
+from edgekit_agent.jobs import NamedBlob, RuntimeJob
+from edgekit_agent.results import RuntimeResult
+from edgekit_agent.worker_jobs import BenchJob, ModelRef
+from edgekit_agent.worker_results import Report
 
 
 def names(folder):

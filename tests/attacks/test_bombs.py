@@ -17,13 +17,14 @@ import pytest
 from edgekit.bundle.bundle_file import open_bundle
 from edgekit.errors import UserError
 from edgekit_agent.failures import AgentError
-from edgekit_agent.jobs import Blob, HealthJob, ModelRef, ReceiveJob
+from edgekit_agent.jobs import ReceiveJob
 from edgekit_agent.limits import Limits, get_expansion_limit
 from edgekit_agent.packing.rans import FLOOR
 from edgekit_agent.packing.unpack import COPY, FILL, MAGIC, PRODUCT, STORED, ZLIB, unpack
 from edgekit_agent.releases.receive import receive
 from edgekit_agent.supervise import run_in_worker
 from edgekit_agent.wire import Outlet
+from edgekit_agent.worker_jobs import Blob, HealthJob, ModelRef
 from tests.builders.projects import edgekit
 from tests.builders.servers import make_bundle
 

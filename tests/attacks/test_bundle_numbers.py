@@ -13,8 +13,8 @@ from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.releases.install import install, rollback, status
-from edgekit_agent.results import Health
 from edgekit_agent.wire import read_job
+from edgekit_agent.worker_results import Health
 from tests.builders.servers import make_bundle
 
 NUMBERS = ("1e999", "-1e999", "NaN", "Infinity", "1e308", "0.51", "-0.1", "1" + "0" * 400)

@@ -22,7 +22,7 @@ from edgekit_agent.releases.current import switch
 from edgekit_agent.releases.homes import open_home
 from edgekit_agent.releases.install import status
 from edgekit_agent.releases.store import lock_home
-from edgekit_agent.results import Health
+from edgekit_agent.worker_results import Health
 from tests.builders.projects import edgekit
 from tests.builders.servers import make_bundle
 from tests.builders.signed import make_signed

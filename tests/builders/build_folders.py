@@ -18,7 +18,7 @@ from edgekit.pass_settings import Clean, QuantizeDynamic, QuantizeStatic
 from edgekit.recipe import Step
 from edgekit.reporting.html import write_report
 from edgekit_agent.codec import encode
-from edgekit_agent.results import Latency
+from edgekit_agent.worker_results import Latency
 
 
 def digest(text):

@@ -8,7 +8,7 @@ from edgekit.bundle.results import MIB, Candidate, Check, Measurement, Verdict
 from edgekit.model import Model, Signature
 from edgekit.pipeline.search.policy import Terms, propose
 from edgekit.recipe import Recipe
-from edgekit_agent.results import Latency
+from edgekit_agent.worker_results import Latency
 
 MODEL = Model(path=Path("m"), format="onnx", digest="d", signature=Signature(inputs=(), outputs=()))
 

@@ -12,8 +12,8 @@ from onnx import numpy_helper
 from edgekit.bundle.golden_samples import make_golden_samples
 from edgekit.data.dataset import open_dataset
 from edgekit.onnx_graph.io import open_session
-from edgekit_agent.jobs import HealthJob, ModelRef
 from edgekit_agent.measure.health import check_health
+from edgekit_agent.worker_jobs import HealthJob, ModelRef
 from tests.builders.separable import network, weights
 from tests.builders.tiny import model
 

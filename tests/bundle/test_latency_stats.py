@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.bundle.latency_stats import MIN_RUNS_P99, compute_effective_size, summarize
-from edgekit_agent.results import Latency
+from edgekit_agent.worker_results import Latency
 
 
 def record(values, doubts=()):

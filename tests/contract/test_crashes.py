@@ -15,8 +15,8 @@ from edgekit.compression.pass_specs import PASSES
 from edgekit.errors import DeviceError
 from edgekit.onnx_graph.io import read_onnx
 from edgekit.pipeline.timing import Timing, time_interleaved
-from edgekit_agent.jobs import ModelRef
-from edgekit_agent.results import Latency, Report
+from edgekit_agent.worker_jobs import ModelRef
+from edgekit_agent.worker_results import Latency, Report
 from tests.builders.projects import edgekit
 
 REPORT = re.compile(r"please report it and attach (\S+\.txt)")

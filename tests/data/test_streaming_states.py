@@ -19,9 +19,9 @@ from edgekit.pipeline.benchmark import open_subject
 from edgekit.pipeline.model_settings import read_feeding
 from edgekit.pipeline.splits import open_calibration
 from edgekit.progress import ignore_progress
-from edgekit_agent.jobs import ModelRef, ScoreJob
 from edgekit_agent.measure.accuracy import score
 from edgekit_agent.measure.feeds import open_columns
+from edgekit_agent.worker_jobs import ModelRef, ScoreJob
 from tests.builders.projects import assert_refused, edgekit
 from tests.builders.stateful import (
     GROWING_TOML,

@@ -13,8 +13,8 @@ from edgekit.metrics.comparison import compare
 from edgekit.metrics.metric import Margin, Table
 from edgekit.metrics.registry import get_metric
 from edgekit.pipeline.budget_checks import MIB, Limits, judge
-from edgekit_agent.results import Latency, Tally
 from edgekit_agent.scoring import MetricOptions
+from edgekit_agent.worker_results import Latency, Tally
 
 
 def table(right, n=1000):

@@ -15,13 +15,13 @@ from edgekit.conversion.open_model import read_model
 from edgekit.data.column_rows import read_column
 from edgekit.data.dataset import open_dataset
 from edgekit.data.original_outputs import SingleModel, add_original_outputs
-from edgekit_agent.jobs import BenchJob, HealthJob, ModelRef, ScoreJob
 from edgekit_agent.measure.accuracy import score
 from edgekit_agent.measure.benchmark import bench, select_median_size
 from edgekit_agent.measure.health import check_health
 from edgekit_agent.metrics.outputs import decode_outputs
 from edgekit_agent.metrics.rows import decode_rows
 from edgekit_agent.scoring import MetricJob
+from edgekit_agent.worker_jobs import BenchJob, HealthJob, ModelRef, ScoreJob
 from tests.builders.metrics.ragged_projects import (
     make_ragged_samples,
     run_each,

@@ -14,7 +14,8 @@ from edgekit.remote.agent_file import pack_agent
 from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback, status
 from edgekit.remote.session import open_session
 from edgekit.remote.upload import PackedFiles, send, sha256
-from edgekit_agent.results import RuntimeFacts, StageProgress
+from edgekit_agent.results import RuntimeFacts
+from edgekit_agent.worker_results import StageProgress
 from tests.builders.servers import get_served, make_bundle
 
 

@@ -12,8 +12,9 @@ from edgekit.errors import DeviceError
 from edgekit.remote.agent_file import pack_agent
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.session import Session, open_session
-from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob, StatusJob
+from edgekit_agent.jobs import PlanJob, ReceiveJob, StatusJob
 from edgekit_agent.results import Plan, ReceiveResult, Status
+from edgekit_agent.worker_jobs import Blob
 from tests.builders.servers import agents_below
 
 

@@ -16,7 +16,8 @@ from edgekit.remote.deploy import PushReport
 from edgekit.reporting.text_tables import format_accuracy, format_size, format_table
 from edgekit_agent.codec import encode
 from edgekit_agent.releases.provenance import Provenance
-from edgekit_agent.results import AuditLine, DeviceFacts, Health, Release, Status
+from edgekit_agent.results import AuditLine, DeviceFacts, Release, Status
+from edgekit_agent.worker_results import Health
 
 _SHOWN_LAYERS = 8
 _SHOWN_OUTPUTS = 8

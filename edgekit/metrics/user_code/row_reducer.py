@@ -23,8 +23,8 @@ from edgekit.metrics.user_code.calls import Sample, UserCode, stack_samples
 from edgekit.metrics.user_code.loader import build_rows
 from edgekit_agent.metrics.outputs import decode_outputs
 from edgekit_agent.metrics.rows import decode_rows, encode_rows
-from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob
+from edgekit_agent.worker_results import Tally
 
 # Metric of the agent whose rows hold all outputs.
 OUTPUTS = "outputs"

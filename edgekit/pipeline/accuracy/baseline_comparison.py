@@ -9,7 +9,7 @@ from edgekit.pipeline.accuracy.comparison import add_details, compare_tallies
 from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.results_writer import Compared
-from edgekit_agent.results import Tally
+from edgekit_agent.worker_results import Tally
 
 
 def compare_all(inputs: BuildInputs, found: Build) -> Compared:

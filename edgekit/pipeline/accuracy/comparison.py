@@ -16,8 +16,8 @@ from edgekit.metrics.metric import INPUT, Margin, Metric, Table, TargetReader
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.slices import compare_slices
 from edgekit.pipeline.accuracy.tallies import Scoring, drop_unscored, read_table
-from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob
+from edgekit_agent.worker_results import Tally
 
 # Most numbers of changed samples in results.
 _MOST_CHANGED = 100

@@ -20,10 +20,10 @@ from edgekit.pipeline.accuracy.tallies import (
 from edgekit.pipeline.timing import Agent
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.jobs import Combination, ModelRef, ScoreJob
 from edgekit_agent.metrics.rows import decode_rows, join_pieces
-from edgekit_agent.results import StageProgress, Statistics, Tally
 from edgekit_agent.samples import Samples
+from edgekit_agent.worker_jobs import Combination, ModelRef, ScoreJob
+from edgekit_agent.worker_results import StageProgress, Statistics, Tally
 
 _KIND = "unfinished-tallies"
 # Most characters of encoded rows that an agent may send for one scoring.

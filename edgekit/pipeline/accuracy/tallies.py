@@ -19,8 +19,8 @@ from edgekit.metrics.row_checks import UnequalRowsError
 from edgekit_agent.codec import encode
 from edgekit_agent.measure.accuracy import hits_from_hex
 from edgekit_agent.metrics.rows import decode_rows, encode_rows
-from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob, Postprocess
+from edgekit_agent.worker_results import Tally
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.request import Request
 from edgekit.progress import Tick
 from edgekit_agent.files import write_atomic
-from edgekit_agent.results import Tally
+from edgekit_agent.worker_results import Tally
 
 
 @dataclass(frozen=True, kw_only=True)

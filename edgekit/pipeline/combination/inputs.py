@@ -35,7 +35,7 @@ from edgekit.pipeline.request import (
 )
 from edgekit.progress import Tick
 from edgekit.signing.releases import Signer, get_signer
-from edgekit_agent.results import Tally
+from edgekit_agent.worker_results import Tally
 
 # Samples on which inputs are recorded if there are none for calibration.
 _RECORDED = 32

@@ -15,10 +15,10 @@ from edgekit.config.user_modules import find_files, hash_files, import_fresh, re
 from edgekit.data.dataset import Dataset
 from edgekit.errors import UserError
 from edgekit.model import Model, TensorSpec
-from edgekit_agent.jobs import Combination, ModelRef, NamedModel, NamedType
 from edgekit_agent.measure.combined_model import CombinedModel, Listener, load_combined_model
-from edgekit_agent.results import Tally
 from edgekit_agent.samples import Samples
+from edgekit_agent.worker_jobs import Combination, ModelRef, NamedModel, NamedType
+from edgekit_agent.worker_results import Tally
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ from edgekit.data.column_rows import read_column
 from edgekit.data.subsets import map_columns
 from edgekit.errors import DeviceError
 from edgekit.pipeline.timing import Agent
-from edgekit_agent.jobs import Combination, ModelRef, ScoreJob
 from edgekit_agent.measure.feeds import open_columns
 from edgekit_agent.metrics.outputs import decode_outputs
 from edgekit_agent.metrics.rows import decode_rows, join_pieces
-from edgekit_agent.results import StageProgress, Statistics, Tally
 from edgekit_agent.samples import Column, Samples
 from edgekit_agent.scoring import MetricJob, MetricOptions, Postprocess
+from edgekit_agent.worker_jobs import Combination, ModelRef, ScoreJob
+from edgekit_agent.worker_results import StageProgress, Statistics, Tally
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -12,15 +12,15 @@ import numpy as np
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import open_atomic
-from edgekit_agent.jobs import ScoreJob
 from edgekit_agent.measure.feeds import Batch, check_samples, find_batch_size, iter_runs
 from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.measure.scored_samples import iter_scored_samples, select_output
 from edgekit_agent.metrics import ScoredSample, load_statistic
 from edgekit_agent.metrics.rows import PIECE_VALUES, encode_rows, get_rest, iter_pieces
-from edgekit_agent.results import Tally, TallyPart
 from edgekit_agent.scoring import MetricJob, MetricOptions
 from edgekit_agent.wire import Progress
+from edgekit_agent.worker_jobs import ScoreJob
+from edgekit_agent.worker_results import Tally, TallyPart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

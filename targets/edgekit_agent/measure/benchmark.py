@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Sequen
 import numpy as np
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.jobs import BenchJob
 from edgekit_agent.measure import sensors
 from edgekit_agent.measure.feeds import Batch, find_batch_size, iter_batches, iter_runs
 from edgekit_agent.measure.memory import peak_rss_bytes
 from edgekit_agent.measure.model_loading import load_model
-from edgekit_agent.results import Latency, Report
 from edgekit_agent.runtimes import LoadedModel, Tensor
 from edgekit_agent.samples import Samples
 from edgekit_agent.wire import Progress
+from edgekit_agent.worker_jobs import BenchJob
+from edgekit_agent.worker_results import Latency, Report
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequen
 import numpy as np
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.jobs import Combination
 from edgekit_agent.measure.feeds import cast_values
 from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.measure.user_modules import (
@@ -17,6 +16,7 @@ from edgekit_agent.measure.user_modules import (
 )
 from edgekit_agent.runtimes import LoadedModel, Tensor
 from edgekit_agent.samples import Samples
+from edgekit_agent.worker_jobs import Combination
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Dict, List, Optional, Tuple, Un
 import numpy as np
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.jobs import HealthJob
 from edgekit_agent.limits import MOST_GOLDEN_BYTES
 from edgekit_agent.measure.feeds import find_fixed_batch, stack_rows
 from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.measure.relative_error import compute_relative_rms
-from edgekit_agent.results import Health
 from edgekit_agent.runtimes import LoadedModel
 from edgekit_agent.wire import Progress
+from edgekit_agent.worker_jobs import HealthJob
+from edgekit_agent.worker_results import Health
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

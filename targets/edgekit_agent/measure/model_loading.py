@@ -6,9 +6,9 @@ import os
 import time
 from dataclasses import dataclass
 
-from edgekit_agent.jobs import ModelRef
 from edgekit_agent.measure.memory import rss_bytes
 from edgekit_agent.runtimes import LoadedModel, import_runtime
+from edgekit_agent.worker_jobs import ModelRef
 
 
 @dataclass(frozen=True)

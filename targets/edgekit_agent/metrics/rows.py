@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Iterator, List, Sequence
 
 import numpy as np
 
-from edgekit_agent.results import Statistics
+from edgekit_agent.worker_results import Statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -28,12 +28,12 @@ from typing import (
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import write_atomic
-from edgekit_agent.jobs import ExpandJob
 from edgekit_agent.packing.numbers import Group, LowBits, NumberReader, count_symbols
 from edgekit_agent.packing.rans import Decoder, compute_frequencies
 from edgekit_agent.packing.varints import Buffer, Varints
-from edgekit_agent.results import ExpandResult
 from edgekit_agent.wire import Progress
+from edgekit_agent.worker_jobs import ExpandJob
+from edgekit_agent.worker_results import ExpandResult
 
 if TYPE_CHECKING:
     import numpy as np

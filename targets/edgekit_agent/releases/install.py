@@ -19,7 +19,7 @@ from edgekit_agent.boot.watch import (
 )
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, open_atomic, sha256_of, temporary_name
-from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
+from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.releases.audit import read_last_lines
 from edgekit_agent.releases.cleanup import remove_unneeded
 from edgekit_agent.releases.current import both_releases, current_release, previous_release, switch
@@ -29,7 +29,7 @@ from edgekit_agent.releases.provenance import read_provenance
 from edgekit_agent.releases.rebuild import rebuild_records
 from edgekit_agent.releases.records import RECORD, check_file_names, check_record, write_record
 from edgekit_agent.releases.store import discard, find_damaged_files, lock_home, read_release, sweep
-from edgekit_agent.results import Health, Release, Status
+from edgekit_agent.results import Release, Status
 from edgekit_agent.trust.keys import (
     check_admission,
     check_as_signed,
@@ -40,6 +40,8 @@ from edgekit_agent.trust.keys import (
 )
 from edgekit_agent.trust.statements import Statement
 from edgekit_agent.wire import Progress
+from edgekit_agent.worker_jobs import HealthJob, ModelRef
+from edgekit_agent.worker_results import Health
 
 _NOT_OURS = "build the bundle again; nothing was changed on the device"
 

@@ -9,13 +9,15 @@ from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, open_atomic, sha256_of
-from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
+from edgekit_agent.jobs import ForgetJob, PlanJob, ReceiveJob
 from edgekit_agent.limits import get_expansion_limit
 from edgekit_agent.releases.cleanup import find_needs, remove_spares
 from edgekit_agent.releases.homes import Home, check_digest, open_home
 from edgekit_agent.releases.store import free_bytes, lock_home, remove, sweep
-from edgekit_agent.results import ExpandResult, ForgetResult, Plan, ReceiveResult
+from edgekit_agent.results import ForgetResult, Plan, ReceiveResult
 from edgekit_agent.wire import Inlet, Progress
+from edgekit_agent.worker_jobs import Blob, ExpandJob
+from edgekit_agent.worker_results import ExpandResult
 
 Expand = Callable[[ExpandJob], ExpandResult]
 

@@ -18,9 +18,11 @@ from edgekit.remote.local import LocalTransport
 from edgekit.remote.python_tags import read_device_python
 from edgekit.remote.session import Session
 from edgekit_agent.codec import encode
-from edgekit_agent.jobs import Blob, ModelRef, PlanJob, ProbeJob, ScoreJob, StatusJob
-from edgekit_agent.results import DeviceFacts, Health, Plan, Status, Tally
+from edgekit_agent.jobs import PlanJob, ProbeJob, StatusJob
+from edgekit_agent.results import DeviceFacts, Plan, Status
 from edgekit_agent.samples import Column, Samples
+from edgekit_agent.worker_jobs import Blob, ModelRef, ScoreJob
+from edgekit_agent.worker_results import Health, Tally
 from tests.builders import hostile_agent
 
 AGENT = Path(hostile_agent.__file__)

@@ -20,11 +20,11 @@ from edgekit.pipeline.accuracy.tallies import Scoring, check_statistics, compute
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.session import Session
 from edgekit_agent.codec import encode
-from edgekit_agent.jobs import ModelRef
 from edgekit_agent.metrics.rows import encode_rows
-from edgekit_agent.results import Statistics, Tally, TallyPart
 from edgekit_agent.samples import Column, Samples
 from edgekit_agent.scoring import MetricJob, MetricOptions, Postprocess
+from edgekit_agent.worker_jobs import ModelRef
+from edgekit_agent.worker_results import Statistics, Tally, TallyPart
 
 HUGE = 1e300
 BITS = 1 << 10

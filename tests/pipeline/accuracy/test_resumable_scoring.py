@@ -11,10 +11,10 @@ from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, join_tallies, read_table
 from edgekit.remote.session import LOCAL, open_session
 from edgekit_agent.codec import encode
-from edgekit_agent.jobs import ModelRef
 from edgekit_agent.metrics.rows import encode_rows
-from edgekit_agent.results import StageProgress, Tally, TallyPart
 from edgekit_agent.scoring import MetricJob
+from edgekit_agent.worker_jobs import ModelRef
+from edgekit_agent.worker_results import StageProgress, Tally, TallyPart
 from tests.builders.tiny import model, samples
 
 TOTAL = 40
