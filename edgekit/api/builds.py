@@ -151,7 +151,7 @@ def build_pipeline(
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
 ) -> PipelineOutcome:
-    """Compress the models of a ``[pipeline]`` in turn, judged by the answer of all together.
+    r"""Compress the models of a ``[pipeline]`` in turn, judged by the answer of all together.
 
     ``[pipeline]`` in edgekit.toml names a function ``(models, sample) -> outputs by name`` and the
     models that it calls. Writes a bundle and a report for each model to ``out/NAME``, and
@@ -184,6 +184,29 @@ def build_pipeline(
         UserError: An argument or one of the files is wrong.
         PassError: A pass of the requested recipe broke its contract.
         DeviceError: The device to measure on could not be reached, or failed.
+
+    Examples:
+        >>> import edgekit
+        >>> from pathlib import Path
+        >>> code = [
+        ...     "def run(models, sample):",
+        ...     "    outputs = models['reader'](image=sample['image'][None])",
+        ...     "    return {'scores': outputs['logits'][0]}",
+        ... ]
+        >>> _ = Path("reading.py").write_text("\n".join(code))
+        >>> settings = [
+        ...     "[pipeline]",
+        ...     "run = 'reading:run'",
+        ...     "[pipeline.models.reader]",
+        ...     "path = 'model.onnx'",
+        ...     "[data]",
+        ...     "evaluation = 'eval.npz'",
+        ...     "metric = 'top1'",
+        ... ]
+        >>> _ = Path("edgekit.toml").write_text("\n".join(settings))
+        >>> outcome = edgekit.build_pipeline(device="tablet-x86", steps=["clean"])
+        >>> outcome.passes
+        True
     """
     base, old_names = resolve_folder(folder), OldNames()
     chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
