@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edgekit.bundle.results import MIB, Rejection
+from edgekit.compression.pass_specs import PASSES, build_step
 from edgekit.pipeline.search.policy import choose_candidate, find_nearest, make_original, propose
 from edgekit.recipe import Recipe
 from tests.builders.candidates import (
@@ -77,6 +78,25 @@ def test_of_equally_fast_ones_the_smaller_wins():
     large, small = candidate("large", ms=1.00, size=400), candidate("small", ms=1.02, size=100)
 
     assert choose_candidate([large, small], source="host") is small
+
+
+def test_of_those_no_slower_than_the_original_compressed_ones_win_over_converted_ones():
+    original, converted, small, slow = (
+        candidate("original", ms=2.0, size=1000, recipe=make_original(7)),
+        candidate("converted", ms=1.0, size=980, recipe=accurate_recipe("to-tflite")),
+        candidate("small", ms=1.8, size=260, recipe=accurate_recipe("quantize-static")),
+        candidate("slow", ms=2.5, size=250, recipe=accurate_recipe("quantize-dynamic")),
+    )
+
+    assert choose_candidate([original, converted, small, slow], source="host") is small
+    assert choose_candidate([original, converted, slow], source="host") is converted
+    failing = replace(small, verdict=slow.verdict.__class__(checks=(), reasons=("killed",)))
+    assert choose_candidate([original, converted, failing], source="host") is converted
+
+
+def accurate_recipe(name):
+    """Return a recipe of one pass with its defaults."""
+    return Recipe(name=name, steps=(build_step(PASSES[name].settings()),))
 
 
 def test_a_candidate_not_timed_on_the_device_loses_against_a_timed_one():
