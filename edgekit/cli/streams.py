@@ -7,8 +7,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -48,6 +48,25 @@ def prepare_streams() -> None:
         sys.stdout = _wrap_stream(1, sys.stdout, drops_all=False)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = _wrap_stream(2, sys.stderr, drops_all=True)
+
+
+@contextmanager
+def reserve_stdout() -> Iterator[None]:
+    """Send everything that is written to stdout in this context to stderr instead.
+
+    Stdout is for the answer of the command; code of the user, libraries and processes that they
+    start print there too.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(answer, 1)
+        os.close(answer)
 
 
 def drop_output() -> None:

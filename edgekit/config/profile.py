@@ -209,12 +209,21 @@ def _describe_error(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, st
     if error["type"] == "extra_forbidden":
         *above, key = error["loc"]
         return f"unknown key{did_you_mean(key, _list_keys(kind, above))}", ""
-    text = error["msg"].removeprefix("Value error, ")
-    near = ""
+    text, near = _describe_problem(error), ""
     if error["type"] in ("literal_error", "enum"):
         words = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
         near = did_you_mean(error["input"], words)
     return f"{text[0].lower()}{text[1:]}", f", got {error['input']!r}{near}"
+
+
+def _describe_problem(error: ErrorDetails) -> str:
+    limits = error.get("ctx", {})
+    if error["type"] == "string_pattern_mismatch":
+        return f"must match the regular expression {limits['pattern']}"
+    if error["type"] == "too_short":
+        least = limits["min_length"]
+        return f"must have at least {least} {'entry' if least == 1 else 'entries'}"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _list_keys(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:

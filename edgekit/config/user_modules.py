@@ -37,7 +37,7 @@ def import_fresh(name: str, folder: Path) -> ModuleType:
     if module_name.endswith(".py"):
         raise UserError(
             f"{name}: a module is named without .py",
-            hint=f"give {name.replace('.py:', ':')}",
+            hint=f"give {module_name.removesuffix('.py')}:{name.partition(':')[2] or 'FUNCTION'}",
         )
     known = sys.modules.get(module_name)
     if known is not None:

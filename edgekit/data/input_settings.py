@@ -146,6 +146,7 @@ def build_feeding(
     *,
     dims: Mapping[str, int],
     folder: Path,
+    table: str = "model",
 ) -> Feeding:
     """Check ``[model.inputs]`` of edgekit.toml against a model, and read the files that it names.
 
@@ -154,6 +155,7 @@ def build_feeding(
         tables: Tables of edgekit.toml, by input.
         dims: Sizes of free dimensions by name.
         folder: Project folder, the base of relative paths.
+        table: Table of the model in edgekit.toml, for errors.
 
     Raises:
         UserError: An input, output or axis does not exist, or a value does not fit its input.
@@ -162,29 +164,29 @@ def build_feeding(
     axes: dict[str, int] = {}
     constants: dict[str, Array] = {}
     states: dict[str, RecurrentState] = {}
-    for name, table in tables.items():
-        where = f"edgekit.toml: model.inputs.{name}"
+    for name, given in tables.items():
+        where = f"edgekit.toml: {table}.inputs.{name}"
         if name not in specs:
             raise UserError(
                 f"{where}: the model has no input {name!r}{did_you_mean(name, specs)}",
                 hint=f"its inputs: {', '.join(specs)}",
             )
         spec = specs[name]
-        if table.batch_axis is not None:
-            axes[name] = _check_axis(spec, table.batch_axis, where)
-        is_state = table.output is not None
+        if given.batch_axis is not None:
+            axes[name] = _check_axis(spec, given.batch_axis, where)
+        is_state = given.output is not None
         axis = axes.get(name, find_default_axis(spec, signature, is_state=is_state))
-        if table.constant is not None:
-            constants[name] = _read_constant(spec, table.constant, folder, where)
-        if table.output is not None:
-            _check_pair(spec, table.output, signature, where)
+        if given.constant is not None:
+            constants[name] = _read_constant(spec, given.constant, folder, where)
+        if given.output is not None:
+            _check_pair(spec, given.output, signature, where)
             states[name] = RecurrentState(
-                output=table.output, initial=_read_initial(spec, axis, table.initial, folder, where)
+                output=given.output, initial=_read_initial(spec, axis, given.initial, folder, where)
             )
     if len(constants) + len(states) == len(specs):
         raise UserError(
-            "edgekit.toml: model.inputs: every input is a constant or a state; at least one must "
-            "come from the samples"
+            f"edgekit.toml: {table}.inputs: every input is a constant or a state; at least one "
+            "must come from the samples"
         )
     return Feeding(axes=axes, constants=constants, states=states, dims=dims)
 

@@ -111,7 +111,9 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
     if not zipfile.is_zipfile(path):
         raise UserError(
             f"{source}: not an .npz file",
-            hint="save arrays with numpy.savez(path, x=..., label=...)",
+            hint="annotations are found by the folder of their images: name that folder instead"
+            if path.suffix.lower() == ".json"
+            else "save arrays with numpy.savez(path, x=..., label=...)",
         )
     digest = sha256_of(str(path))
     arrays = []

@@ -150,6 +150,7 @@ def test_a_file_with_flipped_bytes_is_refused(tmp_path, refusal):
     [
         ("missing.npz", "no such file or folder"),
         ("text.npz", "not an .npz file"),
+        ("boxes.json", "name that folder instead"),
         ("empty", "contains neither .npy files nor images"),
         ("no_such_module_here:load", "No module named"),
         ("wrong_data:absent", "no attribute"),
@@ -162,6 +163,7 @@ def test_a_file_with_flipped_bytes_is_refused(tmp_path, refusal):
 )
 def test_an_invalid_source_is_refused(tmp_path, refusal, source, complaint):
     (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "boxes.json").write_text("{}")
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong_data.py").write_text(
         "def fails(): return 1 / 0\n"

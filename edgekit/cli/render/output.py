@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from edgekit.cli.streams import reserve_stdout
 from edgekit.errors import EdgekitError, ExitCode
 from edgekit.printable import escape_lines
 from edgekit.progress import Ticker
@@ -33,11 +34,12 @@ def say(text: str, *, file: TextIO | None = None) -> None:
 
 @contextmanager
 def show_progress() -> Iterator[Ticker]:
-    """Show progress on stderr and erase an unfinished line at the end."""
+    """Show progress on stderr, where code of the user prints too; erase an unfinished line."""
     tick = Ticker()
     tick.start()
     try:
-        yield tick
+        with reserve_stdout():
+            yield tick
     finally:
         tick.clear()
 

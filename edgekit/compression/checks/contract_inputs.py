@@ -176,6 +176,8 @@ def _iter_real(
 def _halve(value: NDArray[np.generic], spec: TensorSpec, batch: int) -> NDArray[np.generic]:
     """Return the first half along every free axis except the batch."""
     free = [axis for axis, d in enumerate(spec.shape) if axis != batch and not isinstance(d, int)]
+    if not free:
+        return value
     cuts = [slice(None)] * value.ndim
     for axis in free:
         cuts[axis] = slice(max(value.shape[axis] // 2, 1))

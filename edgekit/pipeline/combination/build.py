@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from edgekit.bundle.pipeline_folder import SUMMARY
 from edgekit.bundle.results import MIB, Candidate, Check, Measurement
+from edgekit.errors import EdgekitError
 from edgekit.metrics.comparison import Comparison
 from edgekit.pipeline.budget_checks import check_budget
 from edgekit.pipeline.build import BuildOutcome, build_model
@@ -18,6 +20,7 @@ from edgekit.pipeline.combination.inputs import (
     CombinedInputs,
     make_part_inputs,
     read_combined_inputs,
+    record_originals,
 )
 from edgekit.pipeline.measure_targets import HOST
 from edgekit.pipeline.request import Request
@@ -76,9 +79,17 @@ def build_pipeline(request: Request, tick: Tick, *, allow_failing: bool = False)
     given = read_combined_inputs(request, tick)
     combined, reference = given.combined, None
     built: dict[str, BuildOutcome] = {}
+    record_originals(given, tick)
+    for name in combined.models:  # fail before anything is built
+        with _name_errors(name):
+            make_part_inputs(given, name, combined, reference, tick)
+    (given.out / SUMMARY).unlink(missing_ok=True)  # it describes models that are replaced now
     for name in combined.models:
-        inputs = make_part_inputs(given, name, combined, reference, _name_stages(tick, name))
-        outcome = build_model(inputs, _name_stages(tick, name), allow_failing=allow_failing)
+        changed = None if combined.digest == given.combined.digest else reference
+        named = _name_stages(tick, name)
+        with _name_errors(name):
+            inputs = make_part_inputs(given, name, combined, changed, named)
+            outcome = build_model(inputs, named, allow_failing=allow_failing)
         built[name] = outcome
         reference = reference or _get_tally(outcome)
         if _is_meaningless(outcome):
@@ -101,6 +112,16 @@ def build_pipeline(request: Request, tick: Tick, *, allow_failing: bool = False)
 def _name_stages(tick: Tick, name: str) -> Tick:
     """Return a progress callback that names the model in front of each stage."""
     return lambda what, done, total: tick(f"{name}: {what}", done, total)
+
+
+@contextmanager
+def _name_errors(name: str) -> Iterator[None]:
+    """Name the model in front of the message of an error."""
+    try:
+        yield
+    except EdgekitError as error:
+        error.message = f"{name}: {error.message}"
+        raise
 
 
 def _get_tally(outcome: BuildOutcome) -> Tally | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgekit.pipeline.accuracy.evaluation_split import check_overlap, prepare_co
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.budget_checks import Limits
 from edgekit.pipeline.combination.models import CombinedModels, CombinedPart, check_function
-from edgekit.pipeline.combination.recorded_inputs import record_inputs
+from edgekit.pipeline.combination.recorded_inputs import RecordedInputs, record_inputs
 from edgekit.pipeline.model_settings import embed_external_data, get_sizes, resolve_model
 from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.request import (
@@ -257,7 +258,7 @@ def make_part_inputs(
         given: The checked inputs of all models.
         name: Name of the model.
         combined: The combination with the compressed models of earlier builds.
-        reference: Statistics of the combination of all originals; ``None`` for the first model.
+        reference: Statistics of the combination of all originals; ``None`` if these are.
         tick: Progress callback.
 
     Raises:
@@ -265,10 +266,15 @@ def make_part_inputs(
     """
     request, project, table = given.request, given.project, given.table.models[name]
     model = given.combined.models[name]
-    source = given.calibration or given.evaluation.first(_RECORDED)
-    recorded = record_inputs(combined, source, store=given.store, tick=tick)[name]
+    recorded = _record_part(given, combined, name, tick)
     asked = request.runtime or project.build.runtime
-    feeding = build_feeding(model.signature, table.inputs, dims=table.dims, folder=request.folder)
+    feeding = build_feeding(
+        model.signature,
+        table.inputs,
+        dims=table.dims,
+        folder=request.folder,
+        table=f"pipeline.models.{name}",
+    )
     seed = project.build.seed if request.seed is None else request.seed
     dims = get_sizes(model, feeding, table.dims, (recorded.dataset,))
     recipe = request.recipe
@@ -300,3 +306,41 @@ def make_part_inputs(
             reference=reference,
         ),
     )
+
+
+def record_originals(given: CombinedInputs, tick: Tick) -> Mapping[str, RecordedInputs]:
+    """Record the inputs that each model gets from the originals.
+
+    Raises:
+        UserError: The function or a model fails on a sample, or a model is never run.
+    """
+    return _record(given, given.combined, tick)
+
+
+def _record(
+    given: CombinedInputs, combined: CombinedModels, tick: Tick
+) -> Mapping[str, RecordedInputs]:
+    source = given.calibration or given.evaluation.first(_RECORDED)
+    return record_inputs(combined, source, store=given.store, tick=tick)
+
+
+def _record_part(
+    given: CombinedInputs, combined: CombinedModels, name: str, tick: Tick
+) -> RecordedInputs:
+    """Record the inputs of a model; from the originals if compressed models leave it without any.
+
+    Raises:
+        UserError: The function or an original fails on a sample, or a model is never run.
+    """
+    try:
+        return _record(given, combined, tick)[name]
+    except UserError as error:
+        if combined.digest == given.combined.digest:
+            raise
+        original = record_originals(given, tick)[name]
+        note = (
+            f"model {name}: calibrated on what the originals give it, as the models compressed "
+            f"before it fail on the samples for calibration: {error.message}"
+        )
+        dataset = replace(original.dataset, notes=(*original.dataset.notes, note))
+        return replace(original, dataset=dataset)

@@ -105,7 +105,8 @@ class CombinedPart:
         samples: Inputs that the model gets when the combination runs on samples.
         calls: Mean number of runs of the model for each sample.
         on_device: Whether the function runs on the device too.
-        reference: Statistics of the combination of all originals; ``None`` for the first part.
+        reference: Statistics of the combination of all originals; ``None`` while all other models
+            are originals.
     """
 
     name: str

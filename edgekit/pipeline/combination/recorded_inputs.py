@@ -121,7 +121,7 @@ def _run(combined: CombinedModels, dataset: Dataset, tick: Tick) -> dict[str, _R
             tick("recording the inputs of each model", batch.start + 1, dataset.count)
     except AgentError as error:
         raise UserError(
-            f"the originals fail on {dataset.source}: {error.failure.message}",
+            f"the models fail on {dataset.source}: {error.failure.message}",
             hint=error.failure.hint,
         ) from error
     return recorders

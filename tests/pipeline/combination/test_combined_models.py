@@ -6,6 +6,7 @@ import importlib.util
 import json
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -14,8 +15,10 @@ from edgekit.bundle.bundle_file import open_bundle
 from edgekit.cli.render.pipeline import format_pipeline
 from edgekit.conversion.open_model import read_model
 from edgekit.data.lengths import iter_own_rows
+from edgekit.pipeline.combination.inputs import make_part_inputs, read_combined_inputs
+from edgekit.pipeline.request import Request
 from tests.builders.projects import PROFILE, edgekit
-from tests.builders.tiny import model
+from tests.builders.tiny import model, proto
 from tests.pipeline.combination.digit_scenes import CODE, SETTINGS, write_project
 
 INT8 = "quantize-static"
@@ -100,12 +103,17 @@ def test_a_model_that_loses_too_much_fails_and_the_loss_is_that_against_all_orig
     assert round(comparison.after * comparison.n) == count_correct(project, packed)
 
 
-def test_the_command_reports_each_model_and_all_together(project):
+def test_the_command_reports_each_model_and_all_together(project, capfd):
+    prints = '    print("one")\n    os.system("echo two")\n    heat ='
+    (project / "reading.py").write_text(f"import os\n{CODE.replace('    heat =', prints)}")
+
     done = edgekit("build", "-C", project, "--step", "clean", "--json")
 
     assert done.code == 0, done.err
-    facts = json.loads(done.out)
+    facts = json.loads(done.out)  # what the function prints is not in it
+    assert capfd.readouterr().out == ""
     assert facts["passes"]
+    assert facts["comparison"]["interval"] == [0, 0]  # both files are the originals
     assert list(facts["builds"]) == ["locator", "reader"]
     out = project / "build" / "tablet-x86"
     saved = json.loads((out / "pipeline.json").read_text())
@@ -263,7 +271,22 @@ WRONG_SETTINGS = {
     "no samples": ('evaluation = "eval.npz"\n', "", "no evaluation data"),
     "another array": ("[pipeline]", '[pipeline]\ninputs = ["sceme"]', "did you mean 'scene'"),
     "no function": ("reading:run", "reading:read", "reading has no 'read'"),
-    "a bad name": ("[pipeline.models.reader]", '[pipeline.models."../reader"]', "../reader"),
+    "an input that a later model lacks": (
+        "[data]",
+        "[pipeline.models.reader.inputs.imag]\nconstant = 1\n[data]",
+        "reader: edgekit.toml: pipeline.models.reader.inputs.imag: the model has no input 'imag'",
+    ),
+    "no models": (
+        SETTINGS[SETTINGS.index("[pipeline.models.locator]") : SETTINGS.index("[data]")],
+        "models = {}\n",
+        "pipeline.models: must have at least 1 entry",
+    ),
+    "a bad name": (
+        "[pipeline.models.reader]",
+        '[pipeline.models."../reader"]',
+        "../reader: must match the regular expression",
+    ),
+    "a file as the function": ("reading:run", "reading.py", "give reading:FUNCTION"),
 }
 
 
@@ -277,6 +300,38 @@ def test_mistakes_of_the_settings_are_named(project, case):
     assert done.code == 2
     assert message in done.err
     assert not (project / "build").exists()
+
+
+def test_an_interrupted_build_leaves_no_result_of_earlier_models(project):
+    result = project / "build" / "tablet-x86" / "pipeline.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("{}")
+
+    def interrupt(what, done, total):
+        if what.startswith("locator: original"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        product.build_pipeline(folder=project, steps=["clean"], progress=interrupt)
+
+    assert not result.exists()
+
+
+def test_a_model_that_gets_nothing_from_a_compressed_one_is_calibrated_as_the_original(project):
+    """A locator that finds nothing in the calibration samples must not end the build."""
+    found = '    if heat.max() < 1:\n        return {"scores": np.zeros(10)}\n    row,'
+    (project / "reading.py").write_text(CODE.replace("    row,", found))
+    given = read_combined_inputs(Request(folder=project), lambda *_: None)
+    blank = proto(
+        "g (float[N,1,24,24] scene) => (float[N,1,24,24] heat) { heat = Sub(scene, scene) }"
+    )
+    onnx.save(blank, project / "blank.onnx")
+    compressed = given.combined.with_model("locator", read_model(project / "blank.onnx"))
+
+    reader = make_part_inputs(given, "reader", compressed, None, lambda *_: None)
+
+    assert reader.calibration.count == 200
+    assert "calibrated on what the originals give it" in reader.notes[-1]
 
 
 def test_arrays_that_no_model_takes_are_given_as_they_are_and_a_model_may_run_twice(project):
