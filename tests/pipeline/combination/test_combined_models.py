@@ -331,7 +331,7 @@ def test_a_model_that_gets_nothing_from_a_compressed_one_is_calibrated_as_the_or
     reader = make_part_inputs(given, "reader", compressed, None, lambda *_: None)
 
     assert reader.calibration.count == 200
-    assert "calibrated on what the originals give it" in reader.notes[-1]
+    assert "calibrated on what the originals give it" in reader.calibration.notes[-1]
 
 
 def test_arrays_that_no_model_takes_are_given_as_they_are_and_a_model_may_run_twice(project):
