@@ -298,7 +298,9 @@ def _iter_misfits(inputs: BuildInputs, model: Model) -> Iterator[str]:
     for obstacle in find_obstacles(model, inputs.profile):
         yield f"{obstacle.what}; {obstacle.fix}"
     if get_runtime(model) not in inputs.runtimes.names:
-        yield f"a .{model.format} file, which {' and '.join(inputs.runtimes.names)} do not run"
+        names = inputs.runtimes.names
+        verb = "does" if len(names) == 1 else "do"
+        yield f"a .{model.format} file, which {' and '.join(names)} {verb} not run"
 
 
 def _drop_duplicates(candidates: Sequence[Candidate]) -> list[Candidate]:

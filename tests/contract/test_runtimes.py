@@ -155,7 +155,7 @@ def test_a_file_is_converted_by_hand_and_back(tiny):
 def test_a_recipe_that_ends_in_a_file_the_device_does_not_run_is_refused(tiny):
     how = ("--device", "beaglebone-black", "--runtime", "auto", "--step", "quantize-static")
     assert_refused("build", "-C", tiny, *how, says="edgekit apply to-tflite")
-    assert_refused("build", "-C", tiny, "--step", "to-tflite", says="onnxruntime do not run")
+    assert_refused("build", "-C", tiny, "--step", "to-tflite", says="onnxruntime does not run")
 
 
 def test_a_build_with_another_constant_makes_another_tflite_file(workplace):

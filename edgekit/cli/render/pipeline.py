@@ -12,7 +12,8 @@ def format_pipeline(outcome: PipelineOutcome) -> str:
     lines: list[str] = []
     for name, each in outcome.models.items():
         part = each.inputs.part
-        runs = f", {part.calls:.3g} runs per sample" if part else ""
+        unit = "run" if part and part.calls == 1 else "runs"
+        runs = f", {part.calls:.3g} {unit} per sample" if part else ""
         lines += [f"model {name} of {outcome.run}{runs}", "", format_build(each), "", ""]
     lines.append(f"{outcome.run}: {_format_result(outcome)}")
     compared = outcome.comparison

@@ -43,8 +43,9 @@ def read_provenance(folder: str) -> Optional[Provenance]:
         scored = [m for m in manifest["measurements"] if m["n"]]
         nothing: Dict[str, Any] = {"correct": None, "n": None, "source": ""}
         last = scored[-1] if scored else nothing
-        metric = _check_type(manifest["metric"], str)
         found = manifest["verdict"].get("comparison", {})
+        # One of several models has no metric of its own: that of all together counts.
+        metric = _check_type(manifest["metric"] or found.get("metric", ""), str)
         points = found.get("drop_points")  # of version 0.1
         drop, unit = found.get("drop", points), found.get("unit", "points")
         return Provenance(

@@ -374,6 +374,19 @@ def test_a_bundle_of_one_of_the_models_has_no_metric_of_its_own(project):
     assert "one of several of a [pipeline]" in done.err
 
 
+def test_a_device_states_the_accuracy_of_all_models_for_the_release_of_one(project, tmp_path):
+    product.build_pipeline(folder=project, steps=["clean"], runtime="onnxruntime")
+    home = tmp_path / "home"
+
+    pushed = edgekit(
+        "push", project / "build" / "tablet-x86" / "reader", "local", "--home", home, "--watch", "0"
+    )
+    status = edgekit("status", "local", "--home", home)
+
+    assert pushed.code == 0, pushed.err
+    assert "(top1, host, drop +0.00 points)" in status.out
+
+
 def test_a_changed_function_is_measured_again(project):
     first = product.build_pipeline(folder=project, steps=["clean"], runtime="onnxruntime")
     (project / "reading.py").write_text(CODE.replace('["logits"][0]}', '["logits"][0][::-1]}'))
