@@ -278,8 +278,11 @@ def _make_candidate(
         # The original ran on the same samples, so a rejected job is this model's fault.
         if error.kind != "bad_job" and not is_models_fault(error, here=True):
             raise
+        is_function = runner.inputs.part is not None and error.kind == "bad_job"
         return Rejection(
-            recipe=recipe, reason=f"fails on the evaluation data: {error.message}", broken=True
+            recipe=recipe,
+            reason=f"fails on the evaluation data: {error.message}",
+            broken=not is_function,  # the function of a [pipeline] is not the pass's fault
         )
     except UserError:
         raise
