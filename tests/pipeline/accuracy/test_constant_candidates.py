@@ -10,8 +10,8 @@ from edgekit.metrics.metric import Margin
 from edgekit.pipeline.accuracy.comparison import compare_tallies
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit_agent.metrics.rows import encode_rows
-from edgekit_agent.results import Tally
 from edgekit_agent.scoring import MetricJob
+from edgekit_agent.worker_results import Tally
 from tests.builders.tiny import samples
 
 N = 600
