@@ -15,7 +15,7 @@ _COMPRESSED = 0.5
 def choose_candidate(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
     """Choose the fastest passing candidate; among equally fast ones, the smallest download.
 
-    Candidates of at most half of the original's size that are no slower than it come first: a small
+    Candidates of at most half of the original's size that are not slower than it come first: a small
     model may be fastest as it is, converted to another format, but was to be compressed.
 
     Args:
@@ -37,7 +37,7 @@ def choose_candidate(candidates: Sequence[Candidate], *, source: str) -> Candida
 def _list_compressed(
     candidates: Sequence[Candidate], passing: Sequence[Candidate], source: str
 ) -> list[Candidate]:
-    """List the passing candidates that are much smaller than the original and no slower."""
+    """List the passing candidates that are much smaller than the original and not slower."""
     original = next((c for c in candidates if not c.recipe.steps), None)
     if original is None:
         return []
