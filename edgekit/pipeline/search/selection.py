@@ -15,8 +15,8 @@ _COMPRESSED = 0.5
 def choose_candidate(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
     """Choose the fastest passing candidate; among equally fast ones, the smallest download.
 
-    Candidates of at most half of the original's size that are not slower than it come first: a small
-    model may be fastest as it is, converted to another format, but was to be compressed.
+    Candidates of at most half of the original's size that are not slower than it come first: a
+    small model may be fastest as it is, converted to another format, but was to be compressed.
 
     Args:
         candidates: all with verdicts, the original among them.
