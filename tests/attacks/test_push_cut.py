@@ -206,10 +206,11 @@ def test_data_received_before_the_interruption_is_not_sent_again(
     assert sent.encoding == "packed"
     total = len(sent.data) + bundle.manifest.file("golden.npz").bytes
     with (
-        make_proxy(sshd, tmp_path, monkeypatch, cut_after=int(0.8 * total)),
+        make_proxy(sshd, tmp_path, monkeypatch, cut_after=int(0.9 * total)),
         pytest.raises(DeviceError, match="connection was lost"),
     ):
         install(bundle, cache)
+    # Up to 2 MiB, the window of the channel, were on their way when the link broke.
     assert install(bundle, cache).sent_bytes < 0.5 * total
     assert get_served(sshd.edgekit_home) == sha256(bundle.manifest_bytes)[:RELEASE_DIGITS]
 
