@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit.api.arguments import (
@@ -29,6 +30,24 @@ from edgekit.pipeline.request import Request
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe
 from edgekit.reporting.html import write_report
+
+
+def _resolve_request(
+    base: Path,
+    *,
+    device: Device | None,
+    data: AnyPath | None,
+    evaluation: AnyPath | None,
+    out: AnyPath | None,
+) -> Request:
+    """Return a request with the arguments that name files or a device, resolved in a folder."""
+    return Request(
+        folder=base,
+        device=resolve_device(base, device),
+        data=resolve_data(data),
+        evaluation=resolve_data(evaluation),
+        out=None if out is None else base / out,
+    )
 
 
 @check_arguments
@@ -108,17 +127,13 @@ def build(
     chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
     warn_of_old_names(old_names)
     with convert_failures():
-        request = Request(
-            folder=base,
+        request = replace(
+            _resolve_request(base, device=device, data=data, evaluation=eval, out=out),
             model=None if model is None else resolve_model(base, model),
-            device=resolve_device(base, device),
-            data=resolve_data(data),
-            evaluation=resolve_data(eval),
             metric=metric,
             max_drop_points=max_drop,
             runtime=runtime,
             on=on,
-            out=None if out is None else base / out,
             seed=seed,
             recipe=chosen,
             trust_pickle=trust_pickle,
@@ -160,14 +175,14 @@ def build_pipeline(
     Args:
         device: The device: a name, a .toml file or a profile.
         data: Calibration samples; what each model gets on them calibrates it.
-        eval: Samples on which the outputs are scored against those of all originals.
+        eval: Samples on which the compressed models together are compared with all originals.
         metric: A metric of ``list_metrics``, or ``module:function``.
         runtime: ``onnxruntime``, ``litert``, or ``auto`` for both.
         max_drop: Largest loss of the metric by all models together.
         recipe: A recipe, or its TOML file, for every model, instead of the search.
         steps: Passes to run on every model, instead of the search.
-        on: Host on which memory and latency of each model are measured as well. The function
-            itself runs on this machine alone.
+        on: Host on which memory and latency of each model are measured as well; the accuracy too
+            with ``on_device = true`` in ``[pipeline]``.
         out: Output folder; by default ``build/NAME`` in ``folder``.
         seed: Seed of every random choice.
         trust_pickle: Whether model files may run the code that they carry.
@@ -212,16 +227,12 @@ def build_pipeline(
     chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
     warn_of_old_names(old_names)
     with convert_failures():
-        request = Request(
-            folder=base,
-            device=resolve_device(base, device),
-            data=resolve_data(data),
-            evaluation=resolve_data(eval),
+        request = replace(
+            _resolve_request(base, device=device, data=data, evaluation=eval, out=out),
             metric=metric,
             max_drop_points=max_drop,
             runtime=runtime,
             on=on,
-            out=None if out is None else base / out,
             seed=seed,
             recipe=chosen,
             trust_pickle=trust_pickle,

@@ -185,6 +185,11 @@ class Verdict:
         )
 
     @property
+    def is_meaningless(self) -> bool:
+        """Return whether the value of a metric says nothing, so that no candidate can be judged."""
+        return any(check.outcome == "meaningless" for check in self.checks)
+
+    @property
     def shortfall(self) -> tuple[int, int, float]:
         """Return a sort key of the distance from passing; the smallest is the nearest.
 
@@ -255,3 +260,8 @@ class Build:
     rejected: tuple[Rejection, ...]
     chosen: Candidate | None
     nearest: Candidate
+
+    @property
+    def shown(self) -> Candidate:
+        """Return the chosen candidate, else the nearest one, whose figures are shown."""
+        return self.chosen or self.nearest

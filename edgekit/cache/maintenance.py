@@ -24,8 +24,8 @@ _DIGEST = "[0-9a-f]{64}"
 _FORMS: dict[str, str] = {
     "models": rf"objects/[0-9a-f]{{2}}/{_DIGEST}",
     # "travelling": sizes of transfers in caches of version 0.1
-    "figures": r"(candidates|conversions|examples|golden|scalings|tallies|timings|transfers"
-    r"|travelling|unfinished-tallies)/[0-9a-f]{2}/[0-9a-f]{4,128}\.json",
+    "figures": r"(candidates|conversions|examples|golden|recorded-inputs|scalings|tallies|timings"
+    r"|transfers|travelling|unfinished-tallies)/[0-9a-f]{2}/[0-9a-f]{4,128}\.json",
     "data": rf"(columns|made-up|outputs|states|values)/{_DIGEST}",
     "wheels": r"wheels/[^/]+\.(whl|lock\.json)",
     "crash reports": r"crashes/[0-9a-f]{16}\.txt",

@@ -43,11 +43,11 @@ def import_fresh(name: str, folder: Path) -> ModuleType:
     if known is not None:
         own = folder.joinpath(*module_name.split(".")).with_suffix(".py")
         moved = own.exists() and not _is_file_of(known, own)
-        digest = hash_files(known, folder)
+        digest = hash_files(find_files(known, folder))
         if moved or _imported.get(module_name, digest) != digest:
             _forget_modules(known, folder)
     module = import_module(name, folder)
-    _imported[module_name] = hash_files(module, folder)
+    _imported[module_name] = hash_files(find_files(module, folder))
     return module
 
 
@@ -79,10 +79,10 @@ def find_files(module: ModuleType, folder: Path, value: object = None) -> tuple[
     return tuple(sorted({each for file in known for each in find_sources(file, folder)}))
 
 
-def hash_files(module: ModuleType, folder: Path, value: object = None) -> str:
-    """Return a digest of the files that define a module, and a function or class in it."""
-    read = (file.read_bytes() for file in find_files(module, folder, value))
-    return hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in read)).hexdigest()
+def hash_files(files: Iterable[Path]) -> str:
+    """Return a digest of the contents of files."""
+    digests = (hashlib.sha256(file.read_bytes()).digest() for file in files)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def read_code(name: str, files: Iterable[Path], folder: Path) -> tuple[CodeFile, ...]:

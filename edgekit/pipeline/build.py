@@ -21,7 +21,7 @@ from edgekit.pipeline.build_notes import iter_notes, iter_stale_notes
 from edgekit.pipeline.bundle_writer import estimate_overhead_bytes, pack_bundle
 from edgekit.pipeline.examples.collection import collect_examples
 from edgekit.pipeline.examples.records import write_examples
-from edgekit.pipeline.measure_targets import HOST
+from edgekit.pipeline.measure_targets import HOST, get_device_measurement
 from edgekit.pipeline.pixel_scaling import refuse_unscaled
 from edgekit.pipeline.recipe_runner import BuildRunner
 from edgekit.pipeline.request import BuildInputs, Request, read_build_inputs
@@ -162,7 +162,7 @@ def _try_recipes(
     """Extend the known results by recipes that the search proposes, or by the requested recipe."""
     inputs, tried = runner.inputs, list(known)
     baseline = next(t for t in tried if isinstance(t, Candidate))
-    if _is_meaningless(baseline):
+    if is_meaningless(baseline):
         return tried  # no candidate can be judged
     if inputs.recipe is not None:
         return tried if tried[1:] else [*tried, _make_requested(runner, inputs.recipe, baseline)]
@@ -180,7 +180,7 @@ def _measure_candidates(
     Nothing is timed if the metric is meaningless, as no candidate can be chosen.
     """
     candidates = _drop_duplicates([t for t in tried if isinstance(t, Candidate)])
-    if _is_meaningless(candidates[0]):
+    if is_meaningless(candidates[0]):
         return candidates
     candidates = runner.time(candidates, HOST)
     if source != HOST:
@@ -188,10 +188,9 @@ def _measure_candidates(
     return [_judge_candidate(runner.inputs, c, candidates[0]) for c in candidates]
 
 
-def _is_meaningless(baseline: Candidate) -> bool:
+def is_meaningless(baseline: Candidate) -> bool:
     """Return whether the value of the original is meaningless by one of the metrics."""
-    checks = baseline.verdict.checks if baseline.verdict else ()
-    return any(check.outcome == "meaningless" for check in checks)
+    return bool(baseline.verdict and baseline.verdict.is_meaningless)
 
 
 def _update_verdicts(
@@ -373,7 +372,7 @@ def _compute_verdict(
     return judge(
         inputs.limits,
         host=host,
-        device=next((m for m in candidate.measurements if m.source != HOST), None),
+        device=get_device_measurement(candidate),
         comparison=compared,
     )
 

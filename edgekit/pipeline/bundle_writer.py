@@ -189,13 +189,13 @@ def _describe_scoring(inputs: BuildInputs) -> dict[str, Any]:
     if inputs.part:
         return {"metric": "", "output": None}
     scoring = inputs.scoring
-    has_postprocess = scoring is not None and scoring.postprocess is not None
+    postprocess = scoring.postprocess if scoring else None
     return {
         "metric": inputs.metric,
         "output": inputs.output,
         "metric_options": _get_metric_options(inputs),
         "guards": scoring.names[1:] if scoring else (),
-        "postprocess": encode(scoring.postprocess) if scoring and has_postprocess else None,
+        "postprocess": encode(postprocess) if postprocess else None,
         "preprocess": inputs.project.data.preprocess,
     }
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
+from edgekit.bundle.results import Candidate, Measurement
 from edgekit.config.profile import DeviceProfile, RuntimeName, RuntimeSpec, get_runtime
 from edgekit.errors import DeviceError
 from edgekit.model import Model
@@ -32,6 +33,11 @@ HOST = "host"
 _ANY_VERSION = RuntimeSpec(version="")
 # Package of each runtime on this machine.
 PACKAGES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+
+
+def get_device_measurement(candidate: Candidate) -> Measurement | None:
+    """Return the measurement of a candidate on a device; ``None`` if there is none."""
+    return next((m for m in candidate.measurements if m.source != HOST), None)
 
 
 class Place(Protocol):

@@ -46,7 +46,8 @@ def find_model(
         names = ", ".join(project.pipeline.models)
         raise UserError(
             f"edgekit.toml has a [pipeline] of several models: {names}",
-            hint="give the file of one of them as MODEL; only 'edgekit build' takes all together",
+            hint="give the file of one of them as MODEL; 'edgekit build' without MODEL and "
+            "build_pipeline() of the Python package take all together",
         )
     if given is None and project.model.path is None:
         raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
@@ -86,7 +87,7 @@ def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Proje
 
 
 def read_feeding(folder: Path, project: Project, model: Model) -> Feeding:
-    """Read how the model's inputs are fed from edgekit.config.toml.
+    """Read how the model's inputs are fed from edgekit.toml.
 
     Raises:
         UserError: The settings do not fit the model.

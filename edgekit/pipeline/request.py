@@ -157,11 +157,6 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         UserError: Request, model, data or profile are wrong.
     """
     project = load_project(request.folder)
-    if project.pipeline and request.model is None:
-        raise UserError(
-            "edgekit.toml has a [pipeline] of several models",
-            hint="run 'edgekit build' without MODEL, or build_pipeline() of the Python package",
-        )
     profile = load_profile(choose_device(request, project))
     signer = get_signer(project.release)
     store = Store(get_default_root())

@@ -56,12 +56,13 @@ def load_user_metric(name: str, folder: Path | None = None) -> Metric:
     with search_modules_in(base):
         module = import_fresh(name, base)
         value = find_member(name, module)
+    files = find_files(module, base, value)
     code = UserCode(
         name=name,
         folder=base,
         value=_check_value(name, value),
-        digest=hash_files(module, base, value),
-        files=find_files(module, base, value),
+        digest=hash_files(files),
+        files=files,
         uses_targets=getattr(value, "uses_targets", True) is not False,
     )
     _loaded[name] = _build_metric(code)

@@ -11,22 +11,22 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 
 from edgekit.bundle.pipeline_folder import SUMMARY
-from edgekit.bundle.results import MIB, Candidate, Check, Measurement
+from edgekit.bundle.results import MIB, Check, Measurement, Verdict
 from edgekit.errors import EdgekitError
 from edgekit.metrics.comparison import Comparison
+from edgekit.pipeline.accuracy.baseline_comparison import get_reference
 from edgekit.pipeline.budget_checks import check_budget
-from edgekit.pipeline.build import BuildOutcome, build_model
+from edgekit.pipeline.build import BuildOutcome, build_model, is_meaningless
 from edgekit.pipeline.combination.inputs import (
     CombinedInputs,
     make_part_inputs,
     read_combined_inputs,
     record_originals,
 )
-from edgekit.pipeline.measure_targets import HOST
+from edgekit.pipeline.measure_targets import HOST, get_device_measurement
 from edgekit.pipeline.request import Request
 from edgekit.progress import Tick
 from edgekit_agent.files import write_atomic
-from edgekit_agent.worker_results import Tally
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,27 +37,31 @@ class PipelineOutcome:
         run: The function that combines the models.
         folder: Output folder; each model has a folder of its name in it.
         models: Outcome of the build of each model, by its name.
-        checks: Checks of all models together against the budget of the device.
+        verdict: Verdict on all models together, by the budget of the device.
         comparison: Comparison of all compressed models with all originals; ``None`` if not every
             model was built.
         notes: Caveats of the figures.
+        complete: Whether all models were built; if the metric is meaningless, only the first is.
     """
 
     run: str
     folder: Path
     models: Mapping[str, BuildOutcome]
-    checks: tuple[Check, ...]
+    verdict: Verdict
     comparison: Comparison | None
     notes: tuple[str, ...]
     complete: bool
 
     @property
+    def checks(self) -> tuple[Check, ...]:
+        """Return the checks of all models together."""
+        return self.verdict.checks
+
+    @property
     def passes(self) -> bool:
         """Return whether every model has a choice, and all together keep the budget."""
         chosen = all(outcome.choice for outcome in self.models.values())
-        strict = any(o.inputs.limits.strict for o in self.models.values())
-        failing = ("fails", "unmeasured") if strict else ("fails",)
-        return self.complete and chosen and all(c.outcome not in failing for c in self.checks)
+        return self.complete and chosen and self.verdict.passes
 
 
 def build_pipeline(request: Request, tick: Tick, *, allow_failing: bool = False) -> PipelineOutcome:
@@ -91,8 +95,8 @@ def build_pipeline(request: Request, tick: Tick, *, allow_failing: bool = False)
             inputs = make_part_inputs(given, name, combined, changed, named)
             outcome = build_model(inputs, named, allow_failing=allow_failing)
         built[name] = outcome
-        reference = reference or _get_tally(outcome)
-        if _is_meaningless(outcome):
+        reference = get_reference(inputs, outcome.found.baseline)
+        if is_meaningless(outcome.found.baseline):
             break  # no candidate of another model could be judged
         if outcome.choice:
             combined = combined.with_model(name, outcome.choice.model)
@@ -100,7 +104,7 @@ def build_pipeline(request: Request, tick: Tick, *, allow_failing: bool = False)
         run=given.table.run,
         folder=given.out,
         models=built,
-        checks=tuple(_iter_checks(given, built)),
+        verdict=Verdict(checks=tuple(_iter_checks(given, built)), strict=given.limits.strict),
         comparison=_get_comparison(given, built),
         notes=given.notes,
         complete=len(built) == len(given.combined.models),
@@ -124,34 +128,20 @@ def _name_errors(name: str) -> Iterator[None]:
         raise
 
 
-def _get_tally(outcome: BuildOutcome) -> Tally | None:
-    host = outcome.found.baseline.get_measurement(HOST)
-    return host.tally if host else None
-
-
-def _is_meaningless(outcome: BuildOutcome) -> bool:
-    verdict = outcome.found.baseline.verdict
-    return any(check.outcome == "meaningless" for check in (verdict.checks if verdict else ()))
-
-
-def _get_shown(outcome: BuildOutcome) -> Candidate:
-    return outcome.choice or outcome.found.nearest
-
-
 def _get_comparison(given: CombinedInputs, built: Mapping[str, BuildOutcome]) -> Comparison | None:
     """Return the comparison of the last model, which has all other compressed models around it."""
     if len(built) < len(given.combined.models):
         return None
     last = list(built.values())[-1]
-    return last.compared[_get_shown(last).key]
+    return last.compared[last.found.shown.key]
 
 
 def _iter_checks(given: CombinedInputs, built: Mapping[str, BuildOutcome]) -> Iterator[Check]:
     """Yield the checks of all models together: sums of sizes, of memory, and of latencies."""
     budget = given.limits.budget
-    shown = [_get_shown(outcome) for outcome in built.values()]
+    shown = [outcome.found.shown for outcome in built.values()]
     host = [m for c in shown if (m := c.get_measurement(HOST))]
-    device = [_get_device_measurement(c) for c in shown]
+    device = [get_device_measurement(c) for c in shown]
     parts = [outcome.inputs.part for outcome in built.values()]
     calls = [part.calls if part else 1.0 for part in parts]
     p95 = _add(_get_p95_ms(m, count) for m, count in zip(device, calls, strict=True))
@@ -176,10 +166,6 @@ def _iter_checks(given: CombinedInputs, built: Mapping[str, BuildOutcome]) -> It
     yield from (check for check in checks if check)
 
 
-def _get_device_measurement(candidate: Candidate) -> Measurement | None:
-    return next((m for m in candidate.measurements if m.source != HOST), None)
-
-
 def _get_p95_ms(measured: Measurement | None, calls: float) -> float | None:
     """Return the time of a model for one sample, in which it runs ``calls`` times."""
     times = measured.times if measured else None
@@ -199,7 +185,7 @@ def encode_pipeline(found: PipelineOutcome) -> dict[str, object]:
         "passes": found.passes,
         "models": {
             name: {
-                "candidate": _get_shown(outcome).recipe.name,
+                "candidate": outcome.found.shown.recipe.name,
                 "passes": outcome.choice is not None,
                 "folder": name,
                 "runs_per_sample": outcome.inputs.part.calls if outcome.inputs.part else None,

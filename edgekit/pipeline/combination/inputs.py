@@ -16,7 +16,6 @@ from edgekit.conversion.importers.source_opener import open_model
 from edgekit.data.dataset import Dataset, open_dataset
 from edgekit.data.input_settings import build_feeding
 from edgekit.data.readers import read_table
-from edgekit.data.targets import TargetUse
 from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit.pipeline.accuracy.evaluation_split import check_overlap, prepare_combined_evaluation
@@ -55,14 +54,10 @@ class CombinedInputs:
     combined: CombinedModels  # all originals
     calibration: Dataset | None
     evaluation: Dataset
-    scoring: Scoring
+    scoring: Scoring | None
     limits: Limits
     out: Path
     notes: tuple[str, ...] = ()
-
-    def get_out(self, name: str) -> Path:
-        """Return the output folder of a model."""
-        return self.out / name
 
 
 def read_combined_inputs(request: Request, tick: Tick) -> CombinedInputs:
@@ -82,7 +77,8 @@ def read_combined_inputs(request: Request, tick: Tick) -> CombinedInputs:
             f"{request.folder / 'edgekit.toml'}: there is no [pipeline]",
             hint="name a function and its models: [pipeline] run and [pipeline.models.NAME]",
         )
-    _check_request(request, project)
+    if project.model.path is not None:
+        raise UserError("edgekit.toml: [pipeline] and [model] path exclude each other")
     profile = load_profile(choose_device(request, project))
     signer, store = get_signer(project.release), Store(get_default_root())
     check_writable(store.root, hint="set EDGEKIT_CACHE to use another folder for the cache")
@@ -99,7 +95,15 @@ def read_combined_inputs(request: Request, tick: Tick) -> CombinedInputs:
             "no evaluation data", hint="give --eval EVAL, or [data] evaluation in edgekit.toml"
         )
     inputs = _find_inputs(source, request.folder, project, table, next(iter(models.values())), tick)
-    opened = partial(_open_samples, inputs=inputs, request=request, project=project, tick=tick)
+    opened = partial(
+        open_dataset,
+        signature=inputs,
+        folder=request.folder,
+        cache=store.root,
+        settings=project.data.preprocess,
+        files=project.data.files,
+        tick=tick,
+    )
     split = opened(source, targets="optional")
     given = request.data or project.data.calibration
     calibration = opened(given, targets="none") if given else None
@@ -122,8 +126,6 @@ def read_combined_inputs(request: Request, tick: Tick) -> CombinedInputs:
         store=store,
         tick=tick,
     )
-    if evaluation.scoring is None:
-        raise UserError(f"{source}: there is nothing to measure the accuracy on")
     return CombinedInputs(
         request=request,
         project=project,
@@ -139,21 +141,6 @@ def read_combined_inputs(request: Request, tick: Tick) -> CombinedInputs:
         out=out,
         notes=(*shared, *evaluation.notes),
     )
-
-
-def _check_request(request: Request, project: Project) -> None:
-    if request.model is not None:
-        raise UserError(
-            f"{request.model}: edgekit.toml has a [pipeline], whose models are named there",
-            hint="leave MODEL out, or remove [pipeline] to build one model",
-        )
-    if project.model.path is not None:
-        raise UserError("edgekit.toml: [pipeline] and [model] path exclude each other")
-    if request.dims:
-        raise UserError(
-            "--dims: a [pipeline] has several models",
-            hint="set dims in [pipeline.models.NAME] of edgekit.toml",
-        )
 
 
 def _open(name: str, request: Request, table: PipelineTable, store: Store, tick: Tick) -> Model:
@@ -187,12 +174,11 @@ def _find_inputs(
     if not table.inputs:
         specs = (_free_first_axis(spec, first.signature) for spec in first.signature.inputs)
         return Signature(inputs=tuple(specs), outputs=())
-    settings = project.data.preprocess
     columns = read_table(
         source,
         folder=folder,
         cache=get_default_root(),
-        settings=settings,
+        settings=project.data.preprocess,
         gray=False,
         size=None,
         most=None,
@@ -222,27 +208,6 @@ def _free_first_axis(spec: TensorSpec, signature: Signature) -> TensorSpec:
     has_axis = bool(spec.shape) and signature.sample_axis(spec) == 0
     is_batch = has_axis and (spec.shape[0] == 1 or not isinstance(spec.shape[0], int))
     return replace(spec, shape=("samples", *(spec.shape[1:] if is_batch else spec.shape)))
-
-
-def _open_samples(
-    source: str,
-    *,
-    inputs: Signature,
-    request: Request,
-    project: Project,
-    tick: Tick,
-    targets: TargetUse,
-) -> Dataset:
-    return open_dataset(
-        source,
-        inputs,
-        folder=request.folder,
-        cache=get_default_root(),
-        settings=project.data.preprocess,
-        files=project.data.files,
-        targets=targets,
-        tick=tick,
-    )
 
 
 def make_part_inputs(
@@ -289,7 +254,7 @@ def make_part_inputs(
         scoring=given.scoring,
         limits=given.limits,
         on=request.on,
-        out=given.get_out(name),
+        out=given.out / name,
         seed=seed,
         store=given.store,
         recipe=complete_recipe(recipe, model, feeding, dims, seed, given.profile)

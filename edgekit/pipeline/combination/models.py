@@ -157,4 +157,5 @@ def check_function(run: str, folder: Path) -> tuple[tuple[Path, ...], str]:
         ) from error
     except ValueError:
         pass  # written in C: it states no arguments
-    return find_files(module, base, function), hash_files(module, base, function)
+    files = find_files(module, base, function)
+    return files, hash_files(files)
