@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.data.column_rows import iter_chunks
+from edgekit.data.lengths import pad_row
 from edgekit.data.table import Table, build_table, describe_array
 from edgekit.data.targets import is_target_name
 from edgekit.errors import UserError
@@ -106,8 +107,7 @@ def open_padded_rows(
     with open_rows(path, dtype, shape) as append:
 
         def append_row(row: NDArray[Any]) -> None:
-            behind = [(0, most - own) for most, own in zip(shape, row.shape, strict=True)]
-            append(np.pad(row, behind)[np.newaxis])
+            append(pad_row(row, shape)[np.newaxis])
             sizes.append(row.shape)
 
         yield append_row

@@ -203,6 +203,13 @@ def list_ragged_notes(ragged: Mapping[str, RaggedInput], source: str) -> list[st
     return notes
 
 
+def pad_row(row: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
+    """Pad the end of each axis of a row with zeros, so that it has a size."""
+    padded = np.zeros(tuple(size), row.dtype)
+    padded[tuple(slice(own) for own in row.shape)] = row
+    return padded
+
+
 def iter_own_rows(columns: Sequence[Column], samples: Samples) -> Iterator[dict[str, NDArray[Any]]]:
     """Yield the rows of each sample in some columns of inputs, cut to the size of the sample.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgekit.cache.integrity import are_files_sealed, seal_files
 from edgekit.config.profile import get_runtime
 from edgekit.data.dataset import Dataset
+from edgekit.data.lengths import pad_row
 from edgekit.errors import UserError
 from edgekit.model import Model
 from edgekit.progress import Tick
@@ -200,8 +201,7 @@ def _pad(name: str, path: Path, shapes: Sequence[Shape]) -> list[Column]:
     with path.open("rb") as rows, open_atomic(str(padded)) as out:
         for shape in shapes:
             row = np.frombuffer(rows.read(4 * math.prod(shape)), "<f4").reshape(shape)
-            behind = [(0, most - own) for most, own in zip(size, shape, strict=True)]
-            out.write(np.pad(row, behind).tobytes())
+            out.write(pad_row(row, size).tobytes())
     path.unlink()
     write_atomic(str(beside), lengths.tobytes())
     return [

@@ -12,6 +12,7 @@ from edgekit.metrics.metric import (
     Metric,
     Table,
     TargetReader,
+    aggregate_mean,
     build_sums_value,
     prepare_first_mean,
 )
@@ -30,12 +31,7 @@ def _compute_decibels(rows: Floats) -> Floats:
 def prepare_psnr(table: Table, options: MetricOptions) -> Aggregate:
     """Return the mean PSNR of the images, each at most 100 dB."""
     del options
-    decibels = _compute_decibels(table.stack())
-
-    def compute(weights: Floats) -> Floats:
-        return np.asarray(weights @ decibels / weights.sum(axis=1))
-
-    return compute
+    return aggregate_mean(_compute_decibels(table.stack()))
 
 
 def compute_constant_psnr(read: TargetReader, options: MetricOptions) -> float | None:

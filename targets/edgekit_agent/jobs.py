@@ -1,4 +1,4 @@
-"""Jobs of the agent itself; ``codec`` converts them to JSON. See ``worker_jobs`` for the others.
+"""Jobs of the agent itself, which ``codec`` converts to JSON; see ``worker_jobs`` for the others.
 
 Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex.
 """

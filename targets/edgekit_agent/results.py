@@ -1,4 +1,4 @@
-"""Results that the agent returns to the host; ``codec`` converts them to JSON.
+"""Results of the agent itself, which ``codec`` converts to JSON; see ``worker_results`` for others.
 
 Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex.
 """

@@ -158,11 +158,8 @@ def read_job(line: bytes) -> Tuple[str, Any, Version]:
             raise _make_version_error(peer)
         if message["job"] not in JOBS:
             raise ValueError(f"unknown job {message['job']!r}; known: {', '.join(JOBS)}")
-        return (
-            message["job"],
-            decode(get_job_type(message["job"]), message["settings"], peer=peer),
-            peer,
-        )
+        job = decode(get_job_type(message["job"]), message["settings"], peer=peer)
+        return message["job"], job, peer
     except (ValueError, TypeError) as error:
         hint = "host and agent may be of different versions"
         raise AgentError("bad_job", f"not a job: {error}", hint=hint) from error

@@ -121,7 +121,7 @@ class Blob:
     size: int
     wire_digest: str
     wire_size: int
-    encoding: str  # "raw" | "zlib" | "packed" (see ``unpacking``)
+    encoding: str  # "raw" | "zlib" | "packed" (see ``packing.unpack``)
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,11 @@ from edgekit.metrics.metric import Floats
 from edgekit.metrics.registry import get_metric
 from edgekit.metrics.user_code.calls import Sample, UserCode, stack_samples
 from edgekit.metrics.user_code.loader import build_rows
-from edgekit_agent.metrics.outputs import decode_outputs
+from edgekit_agent.metrics.outputs import OUTPUTS, decode_outputs
 from edgekit_agent.metrics.rows import decode_rows, encode_rows
 from edgekit_agent.scoring import MetricJob
 from edgekit_agent.worker_results import Tally
 
-# Metric of the agent whose rows hold all outputs.
-OUTPUTS = "outputs"
 # Memory for the targets of other samples.
 _OTHER_BYTES = 16 << 20
 _FEWEST_OTHERS = 8

@@ -83,7 +83,7 @@ class CombinedModels:
         Args:
             samples: Samples that they will be run on.
             threads: Threads of each model.
-            listeners: Called with inputs and outputs of each run of a model, by its name.
+            listeners: Called with the inputs of each run of a model, by its name.
 
         Raises:
             AgentError: A model cannot be loaded.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgekit.cache.store import Store
 from edgekit.data.dataset import Dataset
 from edgekit.data.input_settings import WHOLE
+from edgekit.data.lengths import pad_row
 from edgekit.data.stored_arrays import store_array
 from edgekit.errors import UserError
 from edgekit.model import Model
@@ -54,9 +55,8 @@ class _Recorder:
     _step: int = 1
     _bytes: int = 0
 
-    def record(self, inputs: Mapping[str, NDArray[Any]], outputs: object) -> None:
+    def record(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Record the inputs of one run."""
-        del outputs
         self.runs += 1
         if (self.runs - 1) % self._step:
             return
@@ -144,7 +144,7 @@ def _make_record(
     columns, lengths = [], []
     for spec in specs:
         values = [row[spec.name] for row in rows]
-        column = store_array(spec.name, _pad(values), cache)
+        column = store_array(spec.name, _stack_padded(values), cache)
         columns.append(column if is_split else replace(column, axis=WHOLE))
         if len({value.shape for value in values}) > 1:
             sizes = np.array([value.shape for value in values], np.int64)
@@ -156,15 +156,10 @@ def _make_record(
     )
 
 
-def _pad(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _stack_padded(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Stack arrays of one rank, each padded with zeros to the largest size."""
-    if len({value.shape for value in values}) == 1:
-        return np.stack(values)
-    size = np.max([value.shape for value in values], axis=0)
-    padded = np.zeros((len(values), *size), values[0].dtype)
-    for row, value in zip(padded, values, strict=True):
-        row[tuple(slice(n) for n in value.shape)] = value
-    return padded
+    size = [max(sizes) for sizes in zip(*(value.shape for value in values), strict=True)]
+    return np.stack([pad_row(value, size) for value in values])
 
 
 def _drop_if_too_large(rows: Sequence[Arrays]) -> list[Arrays]:

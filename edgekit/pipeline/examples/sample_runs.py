@@ -15,7 +15,7 @@ from edgekit.data.subsets import map_columns
 from edgekit.errors import DeviceError
 from edgekit.pipeline.timing import Agent
 from edgekit_agent.measure.feeds import open_columns
-from edgekit_agent.metrics.outputs import decode_outputs
+from edgekit_agent.metrics.outputs import OUTPUTS, decode_outputs
 from edgekit_agent.metrics.rows import decode_rows, join_pieces
 from edgekit_agent.samples import Column, Samples
 from edgekit_agent.scoring import MetricJob, MetricOptions, Postprocess
@@ -23,9 +23,6 @@ from edgekit_agent.worker_jobs import Combination, ModelRef, ScoreJob
 from edgekit_agent.worker_results import StageProgress, Statistics, Tally
 
 Arrays = dict[str, NDArray[Any]]
-
-# Metric of the agent whose rows hold all outputs.
-_OUTPUTS = "outputs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +105,9 @@ def run_samples(
     job = ScoreJob(
         model,
         chosen.samples,
-        _OUTPUTS,
+        OUTPUTS,
         options.output,
-        metrics=(MetricJob(_OUTPUTS, options),),
+        metrics=(MetricJob(OUTPUTS, options),),
         postprocess=postprocess,
         combination=combination,
     )

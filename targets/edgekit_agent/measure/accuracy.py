@@ -16,7 +16,7 @@ from edgekit_agent.measure.feeds import Batch, check_samples, find_batch_size, i
 from edgekit_agent.measure.model_loading import load_model
 from edgekit_agent.measure.scored_samples import iter_scored_samples, select_output
 from edgekit_agent.metrics import ScoredSample, load_statistic
-from edgekit_agent.metrics.rows import PIECE_VALUES, encode_rows, get_rest, iter_pieces
+from edgekit_agent.metrics.rows import MOST_VALUES, PIECE_VALUES, encode_rows, get_rest, iter_pieces
 from edgekit_agent.scoring import MetricJob, MetricOptions
 from edgekit_agent.wire import Progress
 from edgekit_agent.worker_jobs import ScoreJob
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 OLD_METRICS = ("top1", "top5", "binary")
 # Seconds between two parts of the result: if the link breaks, only the last part is lost.
 _PART_EVERY_S = 2.0
-# More values of one sample would take more than 64 MiB.
-_MOST_VALUES = 6_000_000
 # With this many values a part is sent earlier, so that rows do not fill the memory.
 _PART_VALUES = 1 << 16
 
@@ -144,12 +142,12 @@ class _RowCollector:
 
     def _check_size(self, sample: ScoredSample, rows: Sequence[NDArray[np.float64]]) -> None:
         size = sum(row.size for row in rows)
-        if size > _MOST_VALUES:
+        if size > MOST_VALUES:
             names = " and ".join(metric.name for metric in self._metrics)
             raise AgentError(
                 "bad_job",
                 f"{names} of sample {sample.number} need {size:,} numbers, and a sample can have "
-                f"{_MOST_VALUES:,}",
+                f"{MOST_VALUES:,}",
                 hint="use a metric that needs less of each sample, such as miou instead of "
                 "macro-f1 for masks, or smaller outputs",
             )

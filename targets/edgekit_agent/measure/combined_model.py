@@ -9,13 +9,13 @@ import numpy as np
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import cast_values
 from edgekit_agent.measure.model_loading import load_model
-from edgekit_agent.measure.user_modules import (
+from edgekit_agent.runtimes import LoadedModel, Tensor
+from edgekit_agent.samples import Samples
+from edgekit_agent.user_modules import (
     describe_user_error,
     find_place,
     import_user_function,
 )
-from edgekit_agent.runtimes import LoadedModel, Tensor
-from edgekit_agent.samples import Samples
 from edgekit_agent.worker_jobs import Combination
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Models by name, and the arrays of one sample -> outputs of the sample.
 RunFunction = Callable[[Mapping[str, "CallableModel"], Mapping[str, Any]], Any]
-# Called with the inputs and the outputs of each run of a model.
-Listener = Callable[["Arrays", "Arrays"], None]
+# Called with the inputs of each run of a model.
+Listener = Callable[["Arrays"], None]
 
 
 class CallableModel:
@@ -72,12 +72,9 @@ class CallableModel:
         try:
             outputs = self._model.run(arrays)
         except AgentError as error:
-            failure = error.failure
-            raise AgentError(
-                failure.kind, f"model {self.name}: {failure.message}", hint=failure.hint
-            ) from error
+            raise _name_error(error, f"model {self.name}") from error
         if self._listener is not None:
-            self._listener(arrays, outputs)
+            self._listener(arrays)
         return outputs
 
 
@@ -118,10 +115,7 @@ class CombinedModel:
         try:
             answer = self._function(_ModelTable(self._models), sample)
         except AgentError as error:
-            failure, place = error.failure, find_place(error)
-            raise AgentError(
-                failure.kind, f"{self._entry}: {failure.message}{place}", hint=failure.hint
-            ) from error
+            raise _name_error(error, self._entry, find_place(error)) from error
         except (Exception, SystemExit) as error:
             raise AgentError("bad_job", f"{self._entry}: {describe_user_error(error)}") from error
         return {name: value[None] for name, value in self._check(answer).items()}
@@ -155,7 +149,7 @@ def load_combined_model(
     Args:
         job: the combination.
         samples: samples with a column for each array that the function gets.
-        listeners: called with inputs and outputs of each run of a model, by its name.
+        listeners: called with the inputs of each run of a model, by its name.
 
     Raises:
         AgentError: ``bad_job`` if there is no such function; errors of the runtimes.
@@ -172,6 +166,12 @@ def load_combined_model(
         for c in samples.columns
     ]
     return CombinedModel(job.run, function, models, tensors)
+
+
+def _name_error(error: AgentError, source: str, place: str = "") -> AgentError:
+    """Return an error with its source in front of the message and a place behind it."""
+    failure = error.failure
+    return AgentError(failure.kind, f"{source}: {failure.message}{place}", hint=failure.hint)
 
 
 def _to_array(value: object) -> Optional[NDArray[Any]]:

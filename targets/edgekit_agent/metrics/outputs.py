@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 import numpy as np
 
 from edgekit_agent.failures import AgentError
+from edgekit_agent.metrics.rows import MOST_VALUES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +27,8 @@ _TYPES = (
 # Larger integers are not exact as float64.
 _MOST_INTEGER = 1 << 53
 _MOST_AXES = 32
-# More would take more than 64 MiB of memory.
-_MOST_VALUES = 6_000_000
+# Name of the metric.
+OUTPUTS = "outputs"
 
 
 def collect_outputs(sample: ScoredSample, options: MetricOptions) -> NDArray[np.float64]:
@@ -39,11 +40,11 @@ def collect_outputs(sample: ScoredSample, options: MetricOptions) -> NDArray[np.
     """
     del options
     total = sum(np.asarray(value).size for value in sample.outputs.values())
-    if total > _MOST_VALUES:
+    if total > MOST_VALUES:
         raise AgentError(
             "bad_job",
             f"the outputs of sample {sample.number} have {total:,} values, and a metric of your "
-            f"own can get {_MOST_VALUES:,} for each sample",
+            f"own can get {MOST_VALUES:,} for each sample",
             hint="declare [postprocess], such as argmax, or use a smaller output",
         )
     parts: List[NDArray[Any]] = [np.array([len(sample.outputs)], np.float64)]
@@ -143,4 +144,4 @@ def _check(name: str, value: NDArray[Any], number: int) -> None:
         )
 
 
-STATISTICS: Dict[str, Statistic] = {"outputs": collect_outputs}
+STATISTICS: Dict[str, Statistic] = {OUTPUTS: collect_outputs}

@@ -14,6 +14,8 @@ from edgekit_agent.worker_results import Statistics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Most values of the rows of a sample; more would take more than 64 MiB of memory.
+MOST_VALUES = 6_000_000
 # Values of one piece of a row; a multiple of 3, so that its text in base64 has no padding.
 PIECE_VALUES = 3 << 16
 # Largest number of pieces of the rows of a sample.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.measure.user_modules import describe_user_error, import_user_function
 from edgekit_agent.scoring import MetricCode
+from edgekit_agent.user_modules import describe_user_error, import_user_function
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,11 +41,10 @@ def load_user_statistic(code: MetricCode) -> Statistic:
                 "bad_job", f"{code.entry}: sample {sample.number}: {describe_user_error(error)}"
             ) from error
         if row.size != 1 or not np.isfinite(row).all():
+            answer = row[0] if row.size == 1 else f"{row.size} numbers"
             raise AgentError(
                 "bad_job",
-                f"{code.entry}: returned {row.size} numbers for sample {sample.number}"
-                if row.size != 1
-                else f"{code.entry}: returned {row[0]} for sample {sample.number}",
+                f"{code.entry}: returned {answer} for sample {sample.number}",
                 hint="return an array with one finite number for each sample",
             )
         return row
