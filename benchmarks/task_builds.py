@@ -20,7 +20,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,38 @@ def _list_costly(entry: Entry, before: dict[str, Any], size: float, slowness: fl
     return faults
 
 
+def report_trouble(entry: Entry, head: Sequence[str], trouble: str) -> tuple[str, ...]:
+    """Return the line of an entry without figures."""
+    return (entry.name, *[""] * (len(head) - 2), trouble)
+
+
+def print_table(
+    head: Sequence[str],
+    options: argparse.Namespace,
+    report_entry: Callable[[Entry], tuple[str, ...]],
+) -> bool:
+    """Print a line for each entry that is no classifier; return whether all hold.
+
+    Args:
+        head: Names of the columns; the last one tells what does not hold, or is ``-``.
+        options: Options of the command: ``folder``, ``only`` and ``write``.
+        report_entry: Returns the line of an entry.
+    """
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    print("\n".join(lines), flush=True)
+    holds = True
+    for entry in entries(options.folder.resolve(), options.only):
+        if "kind" not in entry.facts:  # a classifier, see benchmarks.zoo
+            continue
+        row = report_entry(entry)
+        holds &= row[-1] == "-"
+        lines.append(f"| {' | '.join(row)} |")
+        print(lines[-1], flush=True)
+    if options.write:
+        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return holds
+
+
 def main() -> None:
     """Build the entries and print the table line by line; exit 1 if a line does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -181,22 +213,15 @@ def main() -> None:
     parser.add_argument("--step", nargs="*", default=[], help="one recipe instead of a search")
     parser.add_argument("--write", type=Path, help="a file for the table")
     options = parser.parse_args()
-    lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
-    print("\n".join(lines), flush=True)
-    holds = True
-    for entry in entries(options.folder.resolve(), options.only):
-        if "kind" not in entry.facts:  # a classifier, see benchmarks.zoo
-            continue
+
+    def report_entry(entry: Entry) -> tuple[str, ...]:
         folder = write_project(entry.home, entry.facts, options.out.resolve() / entry.name)
         built = build(folder, options.device, options.step)
-        blank = [""] * (len(_HEAD) - 2)
-        row = (entry.name, *blank, built) if isinstance(built, str) else report(entry, built)
-        holds &= row[-1] == "-"
-        lines.append(f"| {' | '.join(row)} |")
-        print(lines[-1], flush=True)
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    sys.exit(not holds)
+        return (
+            report_trouble(entry, _HEAD, built) if isinstance(built, str) else report(entry, built)
+        )
+
+    sys.exit(not print_table(_HEAD, options, report_entry))
 
 
 if __name__ == "__main__":

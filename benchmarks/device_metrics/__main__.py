@@ -29,27 +29,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.device_metrics.memory import watch_memory
-from benchmarks.task_builds import build
+from benchmarks.task_builds import build, print_table, report_trouble
 from benchmarks.task_projects import shrink_project, write_project
-from benchmarks.tasks import Entry, entries
+from benchmarks.tasks import Entry
 from edgekit.conversion.open_model import read_model
 from edgekit.data.dataset import Dataset
 from edgekit.model import Model
 from edgekit.pipeline.accuracy.comparison import compare_tallies
 from edgekit.pipeline.accuracy.resumable_scoring import score
 from edgekit.pipeline.accuracy.tallies import Scoring, compute_scores, read_table
+from edgekit.pipeline.examples.sample_runs import ChosenSamples, run_samples
 from edgekit.pipeline.measure_targets import open_device_place, open_host_place
 from edgekit.pipeline.request import Request, read_build_inputs
-from edgekit.pipeline.timing import Agent
 from edgekit.progress import ignore_progress
 from edgekit_agent.metrics import ScoredSample, load_statistic
-from edgekit_agent.metrics.outputs import decode_outputs
-from edgekit_agent.metrics.rows import decode_rows, join_pieces
 from edgekit_agent.postprocess import postprocess
-from edgekit_agent.samples import Samples
-from edgekit_agent.scoring import MetricJob
-from edgekit_agent.worker_jobs import ModelRef, ScoreJob
-from edgekit_agent.worker_results import StageProgress, Statistics, Tally
+from edgekit_agent.scoring import MetricOptions
 
 _MOST_MORE_MIB = 64
 _HEAD = (
@@ -58,29 +53,6 @@ _HEAD = (
 )  # fmt: skip
 
 Rows = list[NDArray[np.float64]]
-
-
-def return_outputs(agent: Agent, model: ModelRef, samples: Samples) -> list[dict[str, Any]]:
-    """Run samples on a device and return all outputs of each, without post-processing."""
-    rows: Rows = []
-    pieces: list[Statistics] = []
-
-    def receive(said: StageProgress) -> None:
-        if said.part is None:
-            return
-        if said.part.piece is not None:
-            pieces.append(said.part.piece)
-            return
-        found = said.part.tally.statistics[0]
-        joined = join_pieces(pieces, found) if pieces else found
-        pieces.clear()
-        rows.extend(decode_rows(joined, said.part.tally.n))
-
-    job = MetricJob("outputs")
-    asked = ScoreJob(model, samples, job.name, metrics=(job,))
-    last = agent.ask(asked, Tally, progress=receive)
-    rows.extend(decode_rows(last.statistics[0], last.n))
-    return [decode_outputs(row) for row in rows]
 
 
 def compute_rows(outputs: Sequence[dict[str, Any]], evaluation: Dataset, scoring: Scoring) -> Rows:
@@ -100,7 +72,7 @@ def report(entry: Entry, folder: Path, model: Model, host: str, profile: str) ->
     inputs = read_build_inputs(Request(folder=folder, device=profile))
     scoring = inputs.scoring
     if scoring is None:
-        return (entry.name, *[""] * (len(_HEAD) - 2), "no metric")
+        return report_trouble(entry, _HEAD, "no metric")
     run = partial(score, scoring=scoring, tick=ignore_progress)
     with open_host_place(inputs.profile, inputs.store.root / "agent") as place:
         before, here = (
@@ -114,7 +86,10 @@ def report(entry: Entry, folder: Path, model: Model, host: str, profile: str) ->
         with watch_memory(host) as of_metric:
             there = run(place.agent, ref, samples)
         with watch_memory(host) as of_outputs:
-            outputs = return_outputs(place.agent, ref, samples)
+            every = ChosenSamples(samples=samples, places=tuple(range(inputs.evaluation.count)))
+            outputs = run_samples(
+                place.agent, ref, every, options=MetricOptions(), postprocess=None
+            )
     compared = compare_tallies(
         before,
         there,
@@ -159,27 +134,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/device_metrics"))
     parser.add_argument("--write", type=Path, help="a file for the table")
     options = parser.parse_args()
-    lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
-    print("\n".join(lines), flush=True)
-    holds = True
-    for entry in entries(options.folder.resolve(), options.only):
-        if "kind" not in entry.facts:  # a classifier, see benchmarks.zoo
-            continue
+
+    def report_entry(entry: Entry) -> tuple[str, ...]:
         folder = write_project(entry.home, entry.facts, options.out.resolve() / entry.name)
         shrink_project(folder, options.samples)
         built = build(folder, options.profile, options.step)
         if isinstance(built, str) or built.model is None:
             trouble = built if isinstance(built, str) else "nothing was packed"
-            row = (entry.name, *[""] * (len(_HEAD) - 2), trouble)
-        else:
-            model = read_model(built.model)
-            row = report(entry, folder, model, options.host, options.profile)
-        holds &= row[-1] == "-"
-        lines.append(f"| {' | '.join(row)} |")
-        print(lines[-1], flush=True)
-    if options.write:
-        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    sys.exit(not holds)
+            return report_trouble(entry, _HEAD, trouble)
+        return report(entry, folder, read_model(built.model), options.host, options.profile)
+
+    sys.exit(not print_table(_HEAD, options, report_entry))
 
 
 if __name__ == "__main__":
