@@ -262,6 +262,6 @@ class Build:
     nearest: Candidate
 
     @property
-    def shown(self) -> Candidate:
+    def shown_candidate(self) -> Candidate:
         """Return the chosen candidate, else the nearest one, whose figures are shown."""
         return self.chosen or self.nearest

@@ -28,7 +28,7 @@ def format_build(outcome: BuildOutcome) -> str:
     lines = [_format_candidates(outcome), *_format_pairs(outcome)]
     # For a model that is already quantized, one note replaces a line for each recipe.
     lines += _iter_rejection_lines([r for r in found.rejected if not r.quantized])
-    shown = found.shown
+    shown = found.shown_candidate
     if found.chosen:
         unmeasured = "" if inputs.scoring else "; accuracy: unmeasured"
         lines += ["", f"{inputs.profile.name}: {shown.recipe.name} chosen{unmeasured}"]
@@ -123,7 +123,7 @@ def _format_variant(form: StorageVariant) -> str:
 
 
 def _list_notes(outcome: BuildOutcome) -> list[str]:
-    shown = outcome.found.shown
+    shown = outcome.found.shown_candidate
     notes = [*outcome.notes, *shown.notes]
     for measured in shown.measurements:
         doubts = measured.times.doubts if measured.times else ()
@@ -142,7 +142,7 @@ def encode_build(outcome: BuildOutcome) -> dict[str, object]:
         "device": outcome.inputs.profile.name,
         "passes": found.chosen is not None,
         "chosen": found.chosen.recipe.name if found.chosen else None,
-        "nearest": found.shown.recipe.name,
+        "nearest": found.shown_candidate.recipe.name,
         "candidates": [_encode_candidate(outcome, c) for c in found.candidates],
         "rejected": {r.recipe.name: r.reason for r in found.rejected},
         "hints": {r.recipe.name: r.hint for r in found.rejected if r.hint},

@@ -15,7 +15,7 @@ from edgekit_agent.worker_results import Tally
 def compare_all(inputs: BuildInputs, found: Build) -> Compared:
     """Compare every candidate with the original, and the shown one on slices and classes too."""
     compared = {c.key: compare_with_original(inputs, c, found.baseline) for c in found.candidates}
-    shown = found.shown
+    shown = found.shown_candidate
     whole, tally = compared[shown.key], shown.tally
     reference = get_reference(inputs, found.baseline)
     if whole is None or tally is None or reference is None or inputs.scoring is None:

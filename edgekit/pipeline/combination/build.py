@@ -133,13 +133,13 @@ def _get_comparison(given: CombinedInputs, built: Mapping[str, BuildOutcome]) ->
     if len(built) < len(given.combined.models):
         return None
     last = list(built.values())[-1]
-    return last.compared[last.found.shown.key]
+    return last.compared[last.found.shown_candidate.key]
 
 
 def _iter_checks(given: CombinedInputs, built: Mapping[str, BuildOutcome]) -> Iterator[Check]:
     """Yield the checks of all models together: sums of sizes, of memory, and of latencies."""
     budget = given.limits.budget
-    shown = [outcome.found.shown for outcome in built.values()]
+    shown = [outcome.found.shown_candidate for outcome in built.values()]
     host = [m for c in shown if (m := c.get_measurement(HOST))]
     device = [get_device_measurement(c) for c in shown]
     parts = [outcome.inputs.part for outcome in built.values()]
@@ -185,7 +185,7 @@ def encode_pipeline(found: PipelineOutcome) -> dict[str, object]:
         "passes": found.passes,
         "models": {
             name: {
-                "candidate": outcome.found.shown.recipe.name,
+                "candidate": outcome.found.shown_candidate.recipe.name,
                 "passes": outcome.choice is not None,
                 "folder": name,
                 "runs_per_sample": outcome.inputs.part.calls if outcome.inputs.part else None,

@@ -72,7 +72,7 @@ def collect_examples(inputs: BuildInputs, found: Build, build: str, tick: Tick) 
         build: The id of the build.
         tick: Progress callback.
     """
-    shown, scoring = found.shown, inputs.scoring
+    shown, scoring = found.shown_candidate, inputs.scoring
     reference, tally = get_reference(inputs, found.baseline), shown.tally
     if not inputs.project.build.examples or not (scoring and reference and tally):
         return None
