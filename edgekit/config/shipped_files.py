@@ -1,4 +1,4 @@
-"""Files that come with edgekit beside its code: device profiles and example projects."""
+"""Files that come with edgekit beside its code: device profiles, examples and pages of apps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 
 
 def get_shipped_folder(name: str) -> Traversable:
-    """Return a folder of shipped files: inside the package, or beside it in a checkout."""
-    inside = resources.files("edgekit") / name
+    """Return a folder of shipped files: inside the package, or beside it in a checkout.
+
+    Args:
+        name: Path of the folder in a checkout, such as ``examples`` or ``targets/pages``.
+    """
+    inside = resources.files("edgekit").joinpath(*name.split("/"))
     return inside if inside.is_dir() else Path(__file__).parents[2] / name

@@ -1,0 +1,67 @@
+// The backend of an app that a server on this device runs: POST /predict, GET /health.
+import { Failure } from "./failure.js";
+
+export const place = "device";
+
+const START_S = 60; // a server that has just been started loads its model
+const PAUSE_MS = 500;
+const REQUEST_MS = 10_000;
+
+/** Wait until the server is ready. */
+export async function load(onProgress = () => {}) {
+  onProgress(0, 0);
+  const end = Date.now() + START_S * 1000;
+  for (;;) {
+    const answer = await health();
+    if (answer.ready !== false) return;
+    if (Date.now() > end) throw new Failure("not_ready");
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+/** Return the state of the server. */
+export async function health() {
+  const signal = typeof AbortSignal.timeout === "function" ? AbortSignal.timeout(REQUEST_MS) : null;
+  return readAnswer(await send("health", { signal }));
+}
+
+/** Send one sample (an image or sound as a Blob, a row as an object, or a text). */
+export async function predict(sample, { signal } = {}) {
+  const [body, type] = encodeSample(sample);
+  return readAnswer(
+    await send("predict", { method: "POST", body, headers: { "Content-Type": type }, signal }),
+  );
+}
+
+function encodeSample(sample) {
+  if (sample instanceof Blob) return [sample, sample.type || "application/octet-stream"];
+  if (typeof sample === "string") return [sample, "text/plain; charset=utf-8"];
+  return [JSON.stringify(sample), "application/json"];
+}
+
+async function send(path, options) {
+  try {
+    return await fetch(new URL(path, document.baseURI), { cache: "no-store", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("unreachable");
+  }
+}
+
+const CODES = { 408: "timeout", 413: "too_large", 429: "busy", 503: "busy", 504: "timeout" };
+
+async function readAnswer(response) {
+  let answer = null;
+  try {
+    answer = await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if (error.name === "TypeError") throw new Failure("unreachable"); // the connection broke
+    if (response.ok) throw new Failure("failed");
+  }
+  if (response.ok) return answer;
+  const given = answer?.error;
+  const code = CODES[response.status] ?? (response.status < 500 && given?.code) ?? "failed";
+  const message = typeof given === "string" ? given : (given?.message ?? "");
+  throw new Failure(code || "failed", { message, hint: given?.hint ?? "" });
+}

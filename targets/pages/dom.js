@@ -1,0 +1,60 @@
+// Build elements without HTML strings, so that no label can become markup.
+
+/** Create an element: attributes, `on` listeners and `dataset` by name; children are nodes or text. */
+export function create(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "on") {
+      for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    } else if (value === true) {
+      element.setAttribute(name, "");
+    } else if (value !== false && value !== null && value !== undefined) {
+      element.setAttribute(name, String(value));
+    }
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Create a button that does not submit a form. */
+export function createButton(words, onClick, attributes = {}) {
+  return create("button", { type: "button", on: { click: onClick }, ...attributes }, words);
+}
+
+/** Create a label with its own direction, so that it does not reorder the text around it. */
+export function createName(name, attributes = {}) {
+  return create("bdi", attributes, name);
+}
+
+/** Create a file input whose label looks like a button and that the keyboard reaches. */
+export function createFileButton(words, accept, onFile, style = "button main") {
+  const label = create("label", { class: style, for: "file" }, words);
+  const input = create("input", { type: "file", id: "file", accept, class: "visually-hidden" });
+  input.addEventListener("change", () => {
+    const [file] = input.files;
+    input.value = ""; // choosing the same file again counts as a choice
+    if (file) onFile(file);
+  });
+  return { nodes: [input, label], label };
+}
+
+/** Call `onFile` for a file that is dropped on an element. */
+export function acceptDrops(element, onFile) {
+  const mark = (event) => {
+    event.preventDefault();
+    element.classList.add("over");
+  };
+  element.addEventListener("dragenter", mark);
+  element.addEventListener("dragover", mark);
+  element.addEventListener("dragleave", () => element.classList.remove("over"));
+  element.addEventListener("drop", (event) => {
+    event.preventDefault();
+    element.classList.remove("over");
+    const [file] = event.dataTransfer.files;
+    if (file) onFile(file);
+  });
+  // A file dropped beside the box must not replace the page.
+  for (const name of ["dragover", "drop"]) {
+    window.addEventListener(name, (event) => event.preventDefault());
+  }
+}

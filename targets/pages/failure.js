@@ -1,0 +1,31 @@
+// Errors whose words a user can act on.
+
+/** An error with a code of the page's own words, or with words of its own and a hint. */
+export class Failure extends Error {
+  constructor(code, { message = "", hint = "", values = {} } = {}) {
+    super(message || code);
+    this.code = code;
+    this.words = message;
+    this.hint = hint;
+    this.values = values;
+  }
+}
+
+const OWN_WORDS = new Set(["unreachable", "busy", "timeout", "too_large", "not_ready"]);
+
+/** Say what happened and what to do: the page's words for its codes, else those of the backend. */
+export function describeFailure(error, words) {
+  const key = `error_${error?.code}`;
+  const given = error instanceof Failure ? error.words : error?.code ? error.message : "";
+  if (words.has(key) && (OWN_WORDS.has(error.code) || !given)) {
+    return [words.fill(key, error.values)];
+  }
+  if (given) return [given, error.hint].filter(Boolean).map(endSentence);
+  return [words.fill("error_unexpected", { detail: error?.message || String(error) })];
+}
+
+function endSentence(text) {
+  const line = text.trim();
+  const first = line.charAt(0).toLocaleUpperCase() + line.slice(1);
+  return /[.!?…]$/.test(first) ? first : `${first}.`;
+}

@@ -1,0 +1,37 @@
+// One file of any kind, for an app that watches a folder.
+import { acceptDrops, create, createFileButton } from "./dom.js";
+import { preparePhoto } from "./photo.js";
+import { createPhotoView } from "./photo-view.js";
+import { checkBytes } from "./sound.js";
+
+/** Create the input; photos are shown with their results, other files are sent as they are. */
+export function createInput({ config, words, runs, problem }) {
+  const view = createPhotoView();
+  const chosen = create("p", { class: "quiet" });
+
+  async function take(file) {
+    runs.cancel();
+    runs.clearResult();
+    view.element.hidden = true;
+    chosen.textContent = words.fill("chosen_file", { name: file.name });
+    try {
+      if (!file.type.startsWith("image/")) {
+        checkBytes(file, config.max_bytes);
+        runs.start(file);
+        return;
+      }
+      const { blob, picture } = await preparePhoto(file, config.max_bytes);
+      view.show(picture, words.fill("photo"));
+      picture.close();
+      runs.start(blob, { view });
+    } catch (error) {
+      problem.show(error);
+    }
+  }
+
+  const button = createFileButton(words.fill("choose_file"), "", take);
+  const drop = create("div", { class: "drop" }, create("div", { class: "buttons centered" }, ...button.nodes));
+  acceptDrops(drop, take);
+  const note = create("p", {}, words.fill("folder_note"));
+  return { element: create("div", {}, note, drop, chosen, view.element) };
+}

@@ -1,0 +1,64 @@
+// A photo from a file, by drag and drop, by pasting, or from the camera.
+import { openCamera } from "./camera.js";
+import { acceptDrops, create, createButton, createFileButton } from "./dom.js";
+import { ACCEPTED, preparePhoto } from "./photo.js";
+import { createPhotoView } from "./photo-view.js";
+
+/** Create the input of an app for photos; a chosen photo is sent at once. */
+export function createInput({ config, words, runs, problem }) {
+  const view = createPhotoView();
+  let latest = 0;
+
+  async function take(file) {
+    const turn = (latest += 1);
+    runs.cancel();
+    runs.clearResult();
+    let photo;
+    try {
+      photo = await preparePhoto(file, config.max_bytes);
+    } catch (error) {
+      if (turn === latest) problem.show(error);
+      return;
+    }
+    if (turn === latest) {
+      view.show(photo.picture, words.fill("photo"));
+      fileButton.label.textContent = words.fill("choose_other_photo");
+      runs.start(photo.blob, { view });
+    }
+    photo.picture.close();
+  }
+
+  const fileButton = createFileButton(words.fill("choose_photo"), ACCEPTED, take);
+  const buttons = create("div", { class: "buttons centered" }, ...fileButton.nodes);
+  const drop = create("div", { class: "drop" }, buttons, create("p", { class: "quiet" }, words.fill("drop_photo")));
+  acceptDrops(drop, take);
+  document.addEventListener("paste", (event) => {
+    const [file] = event.clipboardData?.files ?? [];
+    if (file) take(file);
+  });
+  const element = create("div", {}, drop, view.element);
+  if (config.camera) addCamera({ words, problem, take, buttons, drop });
+  return { element };
+}
+
+function addCamera({ words, problem, take, buttons, drop }) {
+  let camera = null;
+  const open = createButton(words.fill("use_camera"), async () => {
+    if (camera) return;
+    problem.clear();
+    const close = () => {
+      camera = null;
+      drop.hidden = false;
+      open.focus();
+    };
+    camera = openCamera({ words, take, close });
+    try {
+      drop.before(await camera);
+      drop.hidden = true;
+    } catch (error) {
+      camera = null;
+      problem.show(error);
+    }
+  });
+  buttons.append(open);
+}

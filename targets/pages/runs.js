@@ -1,0 +1,93 @@
+// One prediction at a time: progress after a second, cancel, and try again.
+
+const SHOW_MS = 1000;
+
+/**
+ * Create the runner of predictions.
+ *
+ * `start(sample, input)` cancels the run before it; its result is no longer shown. `input` is what
+ * a result needs to be drawn: the view of the photo. `onBusy` listeners hear when a run starts and
+ * ends.
+ */
+export function createRuns({ backend, words, problem, find, showResult }) {
+  const listeners = new Set();
+  let current = null;
+
+  const isCurrent = (run) => current === run;
+
+  function setBusy(busy) {
+    find("result").setAttribute("aria-busy", String(busy));
+    for (const listener of listeners) listener(busy);
+  }
+
+  function clearResult() {
+    problem.clear();
+    for (const id of ["summary", "latency"]) find(id).textContent = "";
+    find("result-body").replaceChildren();
+  }
+
+  function showProgress(run) {
+    const [panel, line] = [find("progress"), find("progress-text")];
+    const write = () => {
+      const seconds = Math.floor((performance.now() - run.began) / 1000);
+      line.textContent = words.fill("working", { seconds: words.whole(seconds) });
+      panel.hidden = false;
+    };
+    run.timer = setTimeout(() => {
+      write();
+      run.timer = setInterval(write, 5000);
+    }, SHOW_MS);
+  }
+
+  function end(run) {
+    clearTimeout(run.timer);
+    clearInterval(run.timer);
+    if (!isCurrent(run)) return;
+    current = null;
+    find("progress").hidden = true;
+    setBusy(false);
+  }
+
+  function cancel() {
+    const run = current;
+    if (!run) return;
+    run.control.abort();
+    end(run);
+    find("summary").textContent = words.fill("cancelled");
+    find("summary").classList.add("quiet");
+  }
+
+  async function start(sample, input = {}) {
+    if (current) {
+      current.control.abort();
+      end(current);
+    }
+    const run = { control: new AbortController(), began: performance.now(), timer: 0 };
+    current = run;
+    clearResult();
+    setBusy(true);
+    showProgress(run);
+    try {
+      const result = await backend.predict(sample, { signal: run.control.signal });
+      if (!isCurrent(run)) return;
+      showResult(result, input);
+    } catch (error) {
+      if (!isCurrent(run) || run.control.signal.aborted) return;
+      problem.show(error, () => start(sample, input));
+    } finally {
+      end(run);
+    }
+  }
+
+  find("cancel").addEventListener("click", cancel);
+  return {
+    start,
+    cancel,
+    clearResult,
+    show: showResult,
+    get busy() {
+      return current !== null;
+    },
+    onBusy: (listener) => listeners.add(listener),
+  };
+}
