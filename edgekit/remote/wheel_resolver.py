@@ -54,7 +54,12 @@ def read_wheel(path: Path, python: DevicePython) -> Wheel:
 
 
 def resolve(
-    roots: Sequence[str], wheels: Iterable[Wheel], python: DevicePython, provided: frozenset[str]
+    roots: Sequence[str],
+    wheels: Iterable[Wheel],
+    python: DevicePython,
+    provided: frozenset[str],
+    *,
+    leaves: frozenset[str] = frozenset(),
 ) -> tuple[tuple[Wheel, ...], tuple[str, ...]]:
     """Resolve requirements recursively with the given wheels, as pip would on the device.
 
@@ -63,6 +68,7 @@ def resolve(
         wheels: the available wheels.
         python: the device's Python, which decides which markers hold.
         provided: normalized names of packages that are already on the device.
+        leaves: normalized names of packages of whose requirements only the roots count.
 
     Returns:
         The wheels that are needed, sorted by name, and the requirements that no wheel meets.
@@ -71,6 +77,7 @@ def resolve(
     needed: dict[str, Wheel] = {}
     missing: dict[str, None] = {}
     todo = [Requirement(r) for r in roots]
+    root_names = {canonicalize_name(r.name) for r in todo}
     seen: set[str] = set()
     while todo:
         asked = todo.pop()
@@ -84,7 +91,12 @@ def resolve(
             missing[f"{asked.name}{extras}{asked.specifier}"] = None
             continue
         needed[name] = wheel
-        todo += [r for r in wheel.requires if _is_required(r, asked.extras, python)]
+        counted = [
+            r
+            for r in wheel.requires
+            if name not in leaves or canonicalize_name(r.name) in root_names
+        ]
+        todo += [r for r in counted if _is_required(r, asked.extras, python)]
     return tuple(needed[n] for n in sorted(needed)), tuple(missing)
 
 

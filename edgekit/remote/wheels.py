@@ -1,27 +1,24 @@
-"""Download and cache of runtime wheels for a device, through pip on the host."""
+"""Choice and cache of runtime wheels for a device."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from edgekit.cache.integrity import mark_used, read_entry, seal_entry
 from edgekit.config.profile import RuntimeName, RuntimeSpec
 from edgekit.errors import DeviceError
-from edgekit.remote.pip_command import find_pip
 from edgekit.remote.python_tags import DevicePython
 from edgekit.remote.session import Progress
-from edgekit.remote.wheel_resolver import read_wheel, resolve
+from edgekit.remote.wheel_download import WheelRequest, download_closure
+from edgekit.remote.wheel_resolver import read_wheel
 from edgekit_agent.files import sha256_of, write_atomic
 from edgekit_agent.worker_results import StageProgress
 
@@ -34,16 +31,6 @@ TFLITE_ARCHES = ("x86_64", "aarch64", "armv7l")
 LITERT_OLDEST_PYTHON = (3, 10)
 # Architectures with wheels of numpy, onnxruntime and ai-edge-litert.
 NUMPY_ARCHES = ("x86_64", "aarch64")
-# Rounds of download: pip evaluates the host's markers, so it may leave out requirements.
-ROUNDS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class WheelRequest:
-    """Requirements to download, the runtime first; ``provided`` are names the device must have."""
-
-    requirements: tuple[str, ...]
-    provided: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +72,10 @@ def fetch_runtime(
         DeviceError: there are no such wheels, or they cannot be downloaded.
         PipMissing: wheels must be downloaded, and there is no pip.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     failure: DeviceError | None = None
     for wanted in list_candidates(runtime, spec, python, tested_version):
-        lock = cache / _lock_name(wanted, python)
         try:
-            files = _find_locked_files(lock, cache) or _fetch_files(
-                wanted, python, cache, lock, progress
-            )
+            files = fetch_wheels(wanted, python, cache=cache, progress=progress)
         except DeviceError as error:
             failure = error
             continue
@@ -101,6 +84,27 @@ def fetch_runtime(
             runtime=runtime, version=str(root.version), files=files, provided=wanted.provided
         )
     raise failure or DeviceError(f"no {runtime} for Python {python.version} on {python.arch}")
+
+
+def fetch_wheels(
+    wanted: WheelRequest, python: DevicePython, *, cache: Path, progress: Progress | None = None
+) -> tuple[tuple[Path, str], ...]:
+    """Return wheels and their sha256 from the cache, or download them with pip.
+
+    Args:
+        wanted: the requirements; the wheel of the first one comes first.
+        python: the device's Python.
+        cache: the folder of wheels and lock files.
+        progress: called with the package that is downloaded.
+
+    Raises:
+        DeviceError: there are no such wheels, or they cannot be downloaded.
+        PipMissing: wheels must be downloaded, and there is no pip.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    lock = cache / _lock_name(wanted, python)
+    found = _find_locked_files(lock, cache)
+    return found or _fetch_files(wanted, python, cache, lock, progress)
 
 
 def list_candidates(
@@ -180,8 +184,10 @@ def _request_tflite(python: DevicePython) -> WheelRequest:
 
 
 def _lock_name(wanted: WheelRequest, python: DevicePython) -> str:
-    asked = json.dumps([wanted.requirements, python.platforms(), python.interpreter])
-    short = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    asked = [wanted.requirements, python.platforms(), python.interpreter]
+    if wanted.leaves:
+        asked.append(sorted(wanted.leaves))
+    short = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
     root = "".join(c if c.isalnum() or c in "-." else "_" for c in wanted.requirements[0])
     return f"{root}-{python.interpreter}-{python.arch}-{short}.lock.json"
 
@@ -224,7 +230,10 @@ def _fetch_files(
     if progress is not None:
         progress(StageProgress(f"fetch {wanted.requirements[0]}"))
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as scratch:
-        chosen = _download_closure(wanted, _read_pins(lock), python, cache, Path(scratch))
+        known = Path(scratch) / "known"
+        _link_known(cache, known)
+        pins = _read_pins(lock)
+        chosen = download_closure(wanted, python, Path(scratch), known=known, pins=pins)
         files = tuple((cache / path.name, sha256_of(str(path))) for path in chosen)
         for path in chosen:
             path.replace(cache / path.name)
@@ -242,58 +251,3 @@ def _link_known(cache: Path, folder: Path) -> None:
             path, link = cache / name, folder / name
             if not link.is_symlink() and path.is_file() and sha256_of(str(path)) == digest:
                 link.symlink_to(path.absolute())
-
-
-def _download_closure(
-    wanted: WheelRequest, pins: Sequence[str], python: DevicePython, cache: Path, scratch: Path
-) -> list[Path]:
-    """Download wheels whose requirements are met on the device; the runtime's comes first."""
-    asked, known = (*wanted.requirements, *pins), scratch / "known"
-    _link_known(cache, known)
-    for turn in range(ROUNDS):
-        folder = scratch / str(turn)
-        _download(asked, python, known, folder, with_deps=not wanted.provided)
-        wheels = [read_wheel(path, python) for path in sorted(folder.glob("*.whl"))]
-        needed, missing = resolve(wanted.requirements, wheels, python, wanted.provided)
-        if not missing:
-            root = canonicalize_name(Requirement(wanted.requirements[0]).name)
-            return [w.path for w in sorted(needed, key=lambda w: w.name != root)]
-        asked = (*asked, *missing)
-    raise DeviceError(
-        f"the wheels of {wanted.requirements[0]} lack {', '.join(missing)} for "
-        f"Python {python.version} on {python.arch}"
-    )
-
-
-def _download(
-    requirements: Sequence[str],
-    python: DevicePython,
-    known: Path,
-    folder: Path,
-    *,
-    with_deps: bool,
-) -> None:
-    target = ["--python-version", ".".join(map(str, python.minor)), "--implementation", "cp"]
-    for abi in (python.interpreter, "abi3", "none"):
-        target += ["--abi", abi]
-    for platform in python.platforms():
-        target += ["--platform", platform]
-    command = [
-        *find_pip(), "download", "--quiet", "--no-input", "--only-binary=:all:",
-        "--disable-pip-version-check", "--find-links", str(known), "--dest", str(folder),
-        *([] if with_deps else ["--no-deps"]), *target, *requirements,
-    ]  # fmt: skip
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode:
-        raise _pip_error(requirements[0], python, done.stderr.decode(errors="replace"))
-
-
-def _pip_error(requirement: str, python: DevicePython, stderr: str) -> DeviceError:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no error message"]
-    return DeviceError(
-        f"cannot fetch {requirement} for Python {python.version} on {python.arch} "
-        f"(glibc {'.'.join(map(str, python.glibc))}): pip: {errors[-1].removeprefix('ERROR: ')}",
-        hint="push once from a machine with network access, or install the runtime on the device",
-        transient=any("Retrying" in line for line in lines),
-    )
