@@ -107,7 +107,11 @@ class Package:
             signature.
         models: the models; without an ``entry``, the first one answers.
         wheels: paths of the wheels, in the order of unpacking.
-        entry: ``module:function`` in the folder ``app``; empty if there is none.
+        entry: ``module:function`` in the folder ``app`` that answers, called with the sessions by
+            the names of their models and with the sample; empty if there is none.
+        background: ``module:function`` in the folder ``app`` that the server calls in a thread of
+            its own, with a function that answers (bytes, media type) as ``POST /predict`` does, and
+            with the ``threading.Event`` that is set when the server ends; empty if there is none.
         memory_mib: most memory that the app may use; 0 = no limit.
     """
 
@@ -122,6 +126,7 @@ class Package:
     models: Tuple[PackagedModel, ...]
     wheels: Tuple[str, ...]
     entry: str = ""
+    background: str = ""
     memory_mib: int = 0
     schema_version: int = SCHEMA_VERSION
 
@@ -206,8 +211,9 @@ def _check_facts(package: Package) -> None:
     for name, numbers in (("python", package.python), ("glibc", package.glibc)):
         if len(numbers) != 2 or not all(0 <= number < 1000 for number in numbers):
             raise ValueError(f"{name}: expected two numbers, such as [3, 11]")
-    if package.entry:
-        _check_text("entry", package.entry, ENTRY)
+    for name, function in (("entry", package.entry), ("background", package.background)):
+        if function:
+            _check_text(name, function, ENTRY)
     _check_count("memory_mib", package.memory_mib, 0, MOST_MEMORY_MIB)
 
 
