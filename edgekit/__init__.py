@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from edgekit.version import __version__
 
 if TYPE_CHECKING:
+    from edgekit.api.apps import new_app
     from edgekit.api.benchmark import bench
     from edgekit.api.builds import build, build_pipeline, report
     from edgekit.api.metrics import list_metrics
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from edgekit.inspection.summary import Inspection
     from edgekit.metrics.registry import MetricFacts
     from edgekit.model import Model
+    from edgekit.packaging.templates import NewApp
     from edgekit.pipeline.apply import ApplyResult
     from edgekit.pipeline.benchmark import BenchResult
     from edgekit.pipeline.build import BuildOutcome
@@ -67,6 +69,7 @@ __all__ = [
     "Inspection",
     "MetricFacts",
     "Model",
+    "NewApp",
     "PassCrash",
     "PassError",
     "PassFacts",
@@ -94,6 +97,7 @@ __all__ = [
     "list_devices",
     "list_metrics",
     "list_passes",
+    "new_app",
     "open_bundle",
     "probe",
     "push",
@@ -115,6 +119,7 @@ _MODULES = {
     "list_devices": "edgekit.api.profiles",
     "list_metrics": "edgekit.api.metrics",
     "list_passes": "edgekit.api.passes",
+    "new_app": "edgekit.api.apps",
     "open_bundle": "edgekit.api.releases",
     "probe": "edgekit.api.releases",
     "push": "edgekit.api.releases",
@@ -134,6 +139,7 @@ _MODULES = {
     "Inspection": "edgekit.inspection.summary",
     "MetricFacts": "edgekit.metrics.registry",
     "Model": "edgekit.model",
+    "NewApp": "edgekit.packaging.templates",
     "PassFacts": "edgekit.compression.recipe_parser",
     "PassSpec": "edgekit.compression.pass_specs",
     "PipelineOutcome": "edgekit.pipeline.combination.build",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgekit.config.output_folders import find_existing, find_fault
 from edgekit.errors import UserError
-from edgekit.pipeline.output_folders import find_existing, find_fault
 
 # Errors of the folders that the user named for output, not of edgekit.
 _UNWRITABLE = {

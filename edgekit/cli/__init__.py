@@ -11,6 +11,7 @@ import typer
 
 import edgekit
 from edgekit.api.failures import convert_failure
+from edgekit.cli.apps import apps_app
 from edgekit.cli.builds import build
 from edgekit.cli.cache import show_cache
 from edgekit.cli.completion import prepare_completion, print_completion
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(devices_app, name="devices")
 app.add_typer(keys_app, name="keys")
+app.add_typer(apps_app, name="app")
 
 
 _MODEL = (

@@ -54,6 +54,13 @@ def complete_pass(incomplete: str) -> list[str]:
     return [name for name in list_pass_names() if name.startswith(incomplete)]
 
 
+def complete_template(incomplete: str) -> list[str]:
+    """Return the names of templates of apps that begin with a text."""
+    from edgekit.api.apps import list_templates
+
+    return [name for name in list_templates() if name.startswith(incomplete)]
+
+
 def complete_device(incomplete: str) -> list[str]:
     """Return the names of device profiles that begin with a text."""
     from edgekit.api.names import list_profile_names

@@ -1,4 +1,4 @@
-"""Files that come with edgekit beside its code: device profiles, examples and pages of apps."""
+"""Files that come with edgekit beside its code: profiles, examples, and parts of apps."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from edgekit.compression.checks.agreement import Agreement
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
 from edgekit.compression.pass_specs import Work
 from edgekit.compression.step_runner import StepResult, run_checked
+from edgekit.config.output_folders import check_writable
 from edgekit.config.profile import choose_weight_bits, load_profile
 from edgekit.config.project import FILE_NAME, Project, load_project
 from edgekit.conversion.importers.source import detect_source, list_files
@@ -35,7 +36,6 @@ from edgekit.pipeline.model_settings import (
     set_free_dims,
     with_dims,
 )
-from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.slowdown import describe_slowdown
 from edgekit.pipeline.splits import open_calibration
 from edgekit.pipeline.transfer_size import get_transfer_bytes

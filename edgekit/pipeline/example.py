@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import re
-import secrets
-import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,10 +10,10 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from edgekit.config.output_folders import create_folder
 from edgekit.config.project import FILE_NAME
 from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.errors import UserError, did_you_mean
-from edgekit.pipeline.output_folders import check_writable
 
 # Folders that a checkout may hold beside the files of an example.
 _OUTPUTS = {"build", "__pycache__"}
@@ -67,54 +64,26 @@ def write_example(name: str, folder: Path | str) -> ExampleProject:
             hint=f"known: {', '.join(known)}",
         )
     source = get_shipped_folder("examples") / name
-    given, target = Path(folder), Path(folder).resolve()
-    _check_target(given, target)
-    scratch = target.parent / f".{target.name}-{secrets.token_hex(4)}"
-    try:
+    given = Path(folder)
+    with create_folder(given) as scratch:
         files = tuple(_copy_files(source, scratch))
-        _move_into_place(scratch, target, given)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    settings = tomllib.loads((target / FILE_NAME).read_text(encoding="utf-8"))
+        settings = tomllib.loads((scratch / FILE_NAME).read_text(encoding="utf-8"))
     return ExampleProject(
         name=name, folder=given, files=files, device=str(settings["build"]["device"])
     )
 
 
-def _check_target(given: Path, target: Path) -> None:
-    if target.is_dir():
-        if any(target.iterdir()):
-            raise UserError(f"{given}: is not empty", hint="choose a new folder")
-        if target == Path.cwd():
-            raise UserError(f"{given}: is the current folder", hint="choose a new folder in it")
-    elif target.exists():
-        raise UserError(f"{given}: exists, and is not a folder", hint="choose a new folder")
-    elif not target.parent.is_dir():
-        raise UserError(f"{target.parent}: no such folder", hint="create it first")
-    check_writable(target.parent, hint="choose another folder")
-
-
 def _copy_files(source: Traversable, target: Path) -> Iterator[str]:
-    """Copy the files of an example into a new folder, and yield their relative paths."""
-    target.mkdir()
+    """Copy the files of an example into an empty folder, and yield their relative paths."""
     for entry in sorted(source.iterdir(), key=lambda e: e.name):
         if entry.name in _OUTPUTS:
             continue
         if entry.is_dir():
+            (target / entry.name).mkdir()
             yield from (f"{entry.name}/{name}" for name in _copy_files(entry, target / entry.name))
         else:
             (target / entry.name).write_bytes(entry.read_bytes())
             yield entry.name
-
-
-def _move_into_place(scratch: Path, target: Path, given: Path) -> None:
-    """Rename a complete folder to its final name; only an empty folder is replaced."""
-    try:
-        scratch.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise UserError(f"{given}: is no longer empty", hint="choose a new folder") from error
-        raise
 
 
 def _read_summary(folder: Traversable) -> str:

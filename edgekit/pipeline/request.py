@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.manifest import BUILT_FILES, RESULTS, SUFFIX
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import Runtimes, choose_runtimes
+from edgekit.config.output_folders import check_writable
 from edgekit.config.profile import AnyRuntime, DeviceProfile, choose_weight_bits, load_profile
 from edgekit.config.project import Project, load_project
 from edgekit.data.dataset import Dataset
@@ -34,7 +35,6 @@ from edgekit.pipeline.model_settings import (
     set_free_dims,
     with_dims,
 )
-from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.splits import add_carried_states, open_split
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, set_weight_bits

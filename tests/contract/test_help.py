@@ -35,8 +35,10 @@ COMMANDS = [
     "keys trust",
     "keys untrust",
     "keys revoke",
+    "app",
+    "app new",
 ]
-GROUPS = ("devices", "keys")
+GROUPS = ("devices", "keys", "app")
 HEAVY = {"numpy", "onnx", "onnxruntime", "paramiko", "pydantic", "jinja2", "ai_edge_litert"}
 
 

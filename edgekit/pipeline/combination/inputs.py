@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import choose_runtimes
+from edgekit.config.output_folders import check_writable
 from edgekit.config.profile import DeviceProfile, load_profile
 from edgekit.config.project import PipelineTable, Project, load_project
 from edgekit.config.user_modules import read_code
@@ -24,7 +25,6 @@ from edgekit.pipeline.budget_checks import Limits
 from edgekit.pipeline.combination.models import CombinedModels, CombinedPart, check_function
 from edgekit.pipeline.combination.recorded_inputs import RecordedInputs, record_inputs
 from edgekit.pipeline.model_settings import embed_external_data, get_sizes, resolve_model
-from edgekit.pipeline.output_folders import check_writable
 from edgekit.pipeline.request import (
     BuildInputs,
     Request,

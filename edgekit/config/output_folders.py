@@ -1,0 +1,88 @@
+"""Folders that the user named for output: checked first, and written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgekit.errors import UserError, reason
+
+
+def check_writable(folder: Path, *, hint: str = "") -> None:
+    """Check that a folder, which may not exist yet, can be created and written to.
+
+    Raises:
+        UserError: It cannot; names the existing folder that does not allow it.
+    """
+    standing = find_existing(folder)
+    if not standing.is_dir():
+        raise UserError(f"{folder}: cannot be written: {standing} is not a folder", hint=hint)
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be written: no permission in {standing}", hint=hint)
+    if fault := find_fault(standing):
+        where = "" if standing == folder else f"{folder}: cannot be written: "
+        raise UserError(f"{where}{fault}", hint=hint)
+
+
+def find_existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    return next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+
+
+def find_fault(folder: Path) -> str:
+    """Return why no file can be created in an existing folder; empty if one can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return f"no file can be created in {folder}: {reason(error)}"
+
+
+@contextmanager
+def create_folder(given: Path) -> Iterator[Path]:
+    """Yield a new folder to write; it gets the given name once the block ends without an error.
+
+    Args:
+        given: A new folder, or an empty one other than the current folder.
+
+    Raises:
+        UserError: It is something else, or its parent is missing or cannot be written.
+    """
+    target = given.resolve()
+    _check_target(given, target)
+    scratch = target.parent / f".{target.name}-{secrets.token_hex(4)}"
+    try:
+        scratch.mkdir()
+        yield scratch
+        _move_into_place(scratch, target, given)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_target(given: Path, target: Path) -> None:
+    if target.is_dir():
+        if any(target.iterdir()):
+            raise UserError(f"{given}: is not empty", hint="choose a new folder")
+        if target == Path.cwd():
+            raise UserError(f"{given}: is the current folder", hint="choose a new folder in it")
+    elif target.exists():
+        raise UserError(f"{given}: exists, and is not a folder", hint="choose a new folder")
+    elif not target.parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder", hint="create it first")
+    check_writable(target.parent, hint="choose another folder")
+
+
+def _move_into_place(scratch: Path, target: Path, given: Path) -> None:
+    """Rename a complete folder to its final name; only an empty folder is replaced."""
+    try:
+        scratch.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"{given}: is no longer empty", hint="choose a new folder") from error
+        raise

@@ -1,0 +1,54 @@
+"""Files of a folder: each new file gets the answer of the model beside it.
+
+The answer to ``photo.jpg`` is one line of JSON in ``photo.jpg.result.json``.
+"""
+
+import json
+import mimetypes
+import os
+
+# The folder that is watched; it is created when the app starts.
+FOLDER = os.path.expanduser(os.environ.get("WATCH_FOLDER", "~/incoming"))
+# Names that do not end so are left alone.
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".wav", ".txt", ".json")
+RESULT = ".result.json"
+EVERY_S = 1.0
+
+
+def watch(answer, stop):
+    """Answer new files until the app stops.
+
+    The app calls this function in a thread beside its server. ``answer`` takes the bytes of a file
+    and its media type, and returns the dictionary of the result; ``stop`` is set at the end.
+    """
+    os.makedirs(FOLDER, exist_ok=True)
+    sizes = {}
+    while not stop.wait(EVERY_S):
+        for path in list_new_files():
+            # A file whose size still changes is being written.
+            size = os.path.getsize(path)
+            if sizes.get(path) == size:
+                write_result(path, answer)
+            sizes[path] = size
+
+
+def list_new_files():
+    """Return the paths of the files that have no result yet."""
+    names = sorted(os.listdir(FOLDER))
+    new = [n for n in names if n.lower().endswith(ENDINGS) and not n.endswith(RESULT)]
+    return [os.path.join(FOLDER, n) for n in new if n + RESULT not in names]
+
+
+def write_result(path, answer):
+    """Write the answer to a file beside it, whole or not at all."""
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        found = answer(data, kind)
+    except Exception as error:  # noqa: BLE001 - the next file may be a good one
+        found = {"error": str(error)}
+    line = json.dumps({"file": os.path.basename(path), **found})
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        file.write(line + "\n")
+    os.replace(path + ".part", path + RESULT)
