@@ -24,8 +24,9 @@ from edgekit.config.project import MetricOptionsTable, PreprocessSettings
 from edgekit.model import Format
 from edgekit.old_names import rename_stored_recipe
 from edgekit_agent.codec import decode
+from edgekit_agent.preprocess.settings import Audio, InputSettings, RowFields, Text
 from edgekit_agent.releases.records import MOST_RELATIVE_ERROR, MOST_THREADS
-from edgekit_agent.scoring import Postprocess
+from edgekit_agent.scoring import Answer, Postprocess
 
 MANIFEST = "manifest.json"
 
@@ -57,11 +58,15 @@ REPORT = "report.html"
 EXAMPLES = "examples.json"
 
 
+TOKENIZER = "tokenizer.json"
+
+
 MODELS = ("model.onnx", "model.tflite")
 
 
 BUILT_FILES = (
     *MODELS, GOLDEN_SAMPLES, OLD_GOLDEN_SAMPLES, MANIFEST, SIGNATURE, LOCK, REPORT, EXAMPLES,
+    TOKENIZER,
 )  # fmt: skip
 
 
@@ -139,7 +144,8 @@ class Manifest(_Part):
 
     ``variants`` lists the candidates with the same low-bit weights; without such candidates, only
     the packed one. ``recipe``, ``provenance``, ``measurements`` and ``verdict`` inform the reader;
-    nothing on the device depends on them.
+    nothing on the device depends on them. The fields from ``class_names`` on are what an
+    application needs to feed the model and to read its answers; older bundles lack them.
     """
 
     schema_version: SchemaVersion = SCHEMA_VERSION
@@ -166,6 +172,12 @@ class Manifest(_Part):
     verdict: dict[str, Any]
     passes: bool
     variants: tuple[StorageVariant, ...] = ()
+    class_names: tuple[str, ...] = ()
+    audio: Audio | None = None
+    text: Text | None = None
+    fields: tuple[RowFields, ...] = ()
+    input_settings: InputSettings | None = None
+    answer: Answer | None = None
 
     @field_validator("recipe")
     @classmethod

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgekit_agent.preprocess.settings import Audio
+
 Count = Annotated[int, Field(ge=1, le=1 << 24)]
 Hertz = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -66,3 +68,13 @@ class AudioSettings(BaseModel):
         if self.high_hz is not None and self.high_hz <= self.low_hz:
             raise ValueError("'high_hz' must exceed 'low_hz'")
         return self
+
+    def to_audio(self, rate: int, samples: int | None = None) -> Audio:
+        """Return the settings of a device.
+
+        Args:
+            rate: Sampling rate of the files in Hz.
+            samples: Length of each sample; ``None`` = each file keeps its own.
+        """
+        values = self.model_dump(exclude={"rate", "samples", "length_s"})
+        return Audio(rate=rate, samples=samples, **values)

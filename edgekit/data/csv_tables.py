@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -24,11 +24,12 @@ from edgekit.data.csv_rows import (
     to_narrow_array,
 )
 from edgekit.data.groups import SEQUENCE, is_group_name
-from edgekit.data.table import Table
+from edgekit.data.table import SampleReading, Table
 from edgekit.data.targets import LABELS, is_target_name
 from edgekit.errors import UserError
 from edgekit.model import TensorSpec
 from edgekit_agent.files import sha256_of
+from edgekit_agent.preprocess.settings import RowFields
 
 _TARGET = "target"
 _MOST_COLUMNS = 1 << 16
@@ -97,7 +98,13 @@ def read_csv(source: str, path: Path, cache: Path, inputs: Sequence[TensorSpec])
         _write_arrays(source, path, layout, locate)
 
     names = [*layout.inputs, *layout.numbers, *layout.texts]
-    return build_cached_table(source, f"csv 1 {sha256_of(str(path))} {layout}", names, fill, cache)
+    facts = f"csv 1 {sha256_of(str(path))} {layout}"
+    fields = tuple(
+        RowFields(name, tuple(layout.header[place] for place in use.columns))
+        for name, use in layout.inputs.items()
+    )
+    table = build_cached_table(source, facts, names, fill, cache)
+    return replace(table, reading=SampleReading(fields=fields))
 
 
 def _read_layout(source: str, path: Path, inputs: Sequence[TensorSpec]) -> _Layout:

@@ -25,7 +25,7 @@ from edgekit.data.lengths import (
 from edgekit.data.readers import read_table
 from edgekit.data.stored_arrays import store_array
 from edgekit.data.subsets import select_rows
-from edgekit.data.table import Table
+from edgekit.data.table import SampleReading, Table
 from edgekit.data.targets import (
     LABELS,
     TargetUse,
@@ -50,6 +50,7 @@ class Dataset:
     of its own), ``slices`` the label of each sample by the name of the slice column,
     ``class_names`` the names of classes that the source knows. ``has_text_target`` tells whether
     the main target holds texts. ``lines`` is the file of JSON lines of which each is a sample.
+    ``reading`` tells how an application reads a sample.
     """
 
     source: str
@@ -62,6 +63,7 @@ class Dataset:
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
     has_text_target: bool = False
     lines: Path | None = None
+    reading: SampleReading = field(default_factory=SampleReading)
 
     def first(self, count: int) -> Dataset:
         """Return the first ``count`` samples of the split."""
@@ -179,6 +181,7 @@ def open_dataset(
         class_names=table.class_names,
         has_text_target=truth.is_text,
         lines=table.lines,
+        reading=table.reading,
     )
 
 

@@ -28,8 +28,6 @@ from edgekit.data.coco import (
 from edgekit.data.listed_files import list_files, list_label_files, select_spread
 from edgekit.data.masks import MaskedImage, MaskWriter, list_masked_images
 from edgekit.data.pixels import (
-    DecodeSettings,
-    Pixels,
     build_decode_settings,
     compute_own_size,
     decode_image,
@@ -40,6 +38,8 @@ from edgekit.errors import UserError
 from edgekit.progress import Tick
 from edgekit_agent.files import open_atomic
 from edgekit_agent.metrics.ragged import get_length_name
+from edgekit_agent.preprocess.images import Pixels
+from edgekit_agent.preprocess.settings import DecodeSettings
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _VERSION = 1

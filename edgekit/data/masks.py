@@ -11,8 +11,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgekit.data.cached_arrays import open_padded_rows
-from edgekit.data.pixels import DecodeSettings, Pixels, decode_mask, has_byte_pixels
+from edgekit.data.pixels import decode_mask, has_byte_pixels
 from edgekit.errors import UserError
+from edgekit_agent.preprocess.images import Pixels
+from edgekit_agent.preprocess.settings import DecodeSettings
 
 _MASKS = (".png", ".bmp", ".tif", ".tiff")
 

@@ -15,10 +15,28 @@ from numpy.typing import NDArray
 
 from edgekit.errors import UserError
 from edgekit.printable import escape_text
+from edgekit_agent.preprocess.settings import Audio, RowFields, Text
 from edgekit_agent.samples import Column
 
 _MOST_BYTES = 1 << 62
 _LONGEST_NAME = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleReading:
+    """Settings by which a source was read, so that an application reads a sample in the same way.
+
+    Attributes:
+        audio: Settings of sounds.
+        text: Settings of texts.
+        tokenizer: File of the tokenizer of texts.
+        fields: Names of the columns that feed each input.
+    """
+
+    audio: Audio | None = None
+    text: Text | None = None
+    tokenizer: Path | None = None
+    fields: tuple[RowFields, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +45,8 @@ class Table:
 
     ``texts`` names the columns that hold text: a row has the code points (int32) of a text on its
     last axis, followed by zeros. ``class_names`` has the names of classes that the source knows.
-    ``lines`` is the file of JSON lines of which each is a sample, if the source is one.
+    ``lines`` is the file of JSON lines of which each is a sample, if the source is one. ``reading``
+    tells how an application reads such samples.
     """
 
     source: str
@@ -36,6 +55,7 @@ class Table:
     texts: frozenset[str] = frozenset()
     class_names: Mapping[int, str] = field(default_factory=dict)
     lines: Path | None = None
+    reading: SampleReading = field(default_factory=SampleReading)
 
 
 @dataclass(frozen=True, kw_only=True)

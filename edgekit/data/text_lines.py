@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,38 +17,34 @@ from edgekit.config.text import TextSettings
 from edgekit.data.cached_arrays import Locate, build_cached_table, open_rows, save_array
 from edgekit.data.csv_rows import check_label, to_narrow_array
 from edgekit.data.groups import GROUP, SLICE
-from edgekit.data.table import Table
-from edgekit.errors import UserError, first_line, make_missing_extra_error
+from edgekit.data.sample_errors import raise_user_errors
+from edgekit.data.table import SampleReading, Table
+from edgekit.errors import UserError, first_line
 from edgekit.model import TensorSpec
 from edgekit.progress import Tick
 from edgekit_agent import strictjson
 from edgekit_agent.files import open_regular, sha256_of
 from edgekit_agent.metrics.ragged import get_length_name
+from edgekit_agent.preprocess.settings import Text
+from edgekit_agent.preprocess.texts import (
+    ROLES,
+    check_text,
+    choose_pad_id,
+    encode_text,
+    fill_row,
+    find_role,
+    load_tokenizer,
+)
 
 LINES = (".jsonl", ".ndjson")
 _VERSION = 2
 _TOKENIZER = "tokenizer.json"
 _LABELS = ("label", "y")
 _LONGEST_LINE = 1 << 20
-_MOST_TOKENIZER_BYTES = 1 << 26
+MOST_TOKENIZER_BYTES = 1 << 26
 _MOST_PADDED = 1 << 26
 # Target of padding; metrics do not score it with ignore = -1.
 _NO_TOKEN = -1
-_PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>")
-
-# Values of an input for the tokens of one text.
-_ROLES: dict[str, Callable[[Any], Sequence[int]]] = {
-    "input_ids": lambda tokens: tokens.ids,
-    "attention_mask": lambda tokens: [1] * len(tokens.ids),
-    "token_type_ids": lambda tokens: tokens.type_ids,
-    "position_ids": lambda tokens: range(len(tokens.ids)),
-}
-_OTHER_NAMES = {
-    "ids": "input_ids",
-    "tokens": "input_ids",
-    "input_mask": "attention_mask",
-    "segment_ids": "token_type_ids",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +94,7 @@ def read_text_lines(
     settings = settings or TextSettings()
     place = _find_tokenizer(source, path, folder, settings)
     tokenizer = _load_tokenizer(place)
-    pad_id = _choose_pad_id(tokenizer, settings)
+    pad_id = choose_pad_id(tokenizer) if settings.pad_id is None else settings.pad_id
     tokenizer.no_padding()
     tokenizer.no_truncation()
     roles = {spec.name: _find_role(source, spec) for spec in inputs}
@@ -129,9 +125,7 @@ def read_text_lines(
                     raise _build_empty_error(source, line, is_next=is_next)
                 counts.append(count)
                 for name, role in roles.items():
-                    row = np.full((1, size), pad_id if role == "input_ids" else 0, np.int64)
-                    row[0, :count] = _ROLES[role](tokens)[:count]
-                    append[name](row)
+                    append[name](fill_row(tokens, role, size, count, pad_id)[np.newaxis])
                 if is_next:
                     line = _set_next_tokens(line, tokens.ids[1:], length, source)
                 _add_labels(labels, line, names, source)
@@ -144,7 +138,9 @@ def read_text_lines(
         + [repr(spec) for spec in inputs]
     )
     arrays = [*roles, *lengths, *names]
-    return replace(build_cached_table(source, f"text {facts}", arrays, fill, cache), lines=path)
+    table = build_cached_table(source, f"text {facts}", arrays, fill, cache)
+    how = Text(_TOKENIZER, length, pad_id, roles, is_next)
+    return replace(table, lines=path, reading=SampleReading(text=how, tokenizer=place))
 
 
 def _build_empty_error(source: str, line: _Line, *, is_next: bool) -> UserError:
@@ -206,26 +202,22 @@ def _find_tokenizer(source: str, path: Path, folder: Path, settings: TextSetting
 
 
 def _load_tokenizer(place: Path) -> Any:  # noqa: ANN401 - the library has no types
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise make_missing_extra_error("tokenizers", "tokenizers") from error
-    try:
-        tokenizer = Tokenizer.from_str(read_regular(place, _MOST_TOKENIZER_BYTES).decode())
-    except Exception as error:
-        raise UserError(
-            f"{place}: not a tokenizer.json that can be read: {first_line(error)}"
-        ) from error
-    return tokenizer
+    with raise_user_errors():
+        try:
+            data = read_regular(place, MOST_TOKENIZER_BYTES)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{place}: not a tokenizer.json that can be read: {first_line(error)}"
+            ) from error
+        return load_tokenizer(data, str(place))
 
 
 def _find_role(source: str, spec: TensorSpec) -> str:
     """Return what an input takes, by its name."""
-    name = spec.name.rsplit("/", 1)[-1].split(":")[0].lower()
-    role = _OTHER_NAMES.get(name, name)
-    if role not in _ROLES or len(spec.shape) != 2:
+    role = find_role(spec.name)
+    if role is None or len(spec.shape) != 2:
         raise UserError(
-            f"{source}: the input {spec} is not one of {', '.join(_ROLES)} [batch, tokens]",
+            f"{source}: the input {spec} is not one of {', '.join(ROLES)} [batch, tokens]",
             hint="make other inputs constants in [model.inputs.NAME], or write an .npz",
         )
     return role
@@ -241,21 +233,9 @@ def _find_longest(tokenizer: Any, lines: Iterator[_Line]) -> int:  # noqa: ANN40
     return max(1, max(len(_encode(tokenizer, line, "").ids) for line in lines))
 
 
-def _choose_pad_id(tokenizer: Any, settings: TextSettings) -> int:  # noqa: ANN401 - no types
-    if settings.pad_id is not None:
-        return settings.pad_id
-    if tokenizer.padding:
-        return int(tokenizer.padding["pad_id"])
-    found = (tokenizer.token_to_id(token) for token in _PAD_TOKENS)
-    return next((int(number) for number in found if number is not None), 0)
-
-
 def _encode(tokenizer: Any, line: _Line, source: str) -> Any:  # noqa: ANN401 - no types
-    try:
-        tokens = tokenizer.encode(line.text, line.pair)
-    except Exception as error:
-        raise UserError(f"{source}: line {line.number}: {first_line(error)}") from error
-    return tokens
+    with raise_user_errors():
+        return encode_text(tokenizer, line.text, line.pair, f"{source}: line {line.number}")
 
 
 def _iter_lines(source: str, path: Path) -> Iterator[_Line]:
@@ -280,8 +260,8 @@ def _parse_line(data: bytes, number: int, where: str) -> _Line:
     text, pair = fields.get("text"), fields.get("text_pair")
     if not isinstance(text, str) or not isinstance(pair, str | None):
         raise UserError(f"{where}: needs the field text, a string")
-    if any("\ud800" <= char <= "\udfff" for char in text + (pair or "")):
-        raise UserError(f"{where}: the text has half of a surrogate pair")
+    with raise_user_errors():
+        check_text(text + (pair or ""), where)
     return _Line(number=number, text=text, pair=pair, fields=fields)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,8 @@ class Values:
 
 
 Answer = Classes | Boxes | Text | Values
+# Answers of an application; ``frames`` has a class for each value of the target.
+AnswerKind = Literal["class", "frames", "labels", "boxes", "mask", "text", "values"]
 ReadAnswer = Callable[[ScoredSample, MetricOptions], Answer | None]
 
 
@@ -64,11 +67,13 @@ class AnswerReader:
         read_target: Reads the right answer; ``None`` if there is none to show.
         reduction: Post-processing after which the answer can still be read, so that less than all
             outputs is needed of models that have the class axis it reduces.
+        kind: Answer that an application gives.
     """
 
     read_output: ReadAnswer
     read_target: ReadAnswer
     reduction: Postprocess | None = None
+    kind: AnswerKind = "values"
 
 
 def _read_best_class(sample: ScoredSample, options: MetricOptions) -> Answer:
@@ -167,16 +172,30 @@ def _to_values(array: NDArray[np.generic]) -> Answer:
 
 
 VALUES = AnswerReader(read_output=_read_values, read_target=_read_target_values)
-SCORES = AnswerReader(read_output=_read_values, read_target=_read_labels)
-BEST_CLASS = AnswerReader(read_output=_read_best_class, read_target=_read_labels)
-BEST_CLASSES = AnswerReader(read_output=_read_best_classes, read_target=_read_labels)
-SIDE = AnswerReader(read_output=_read_side, read_target=_read_labels)
-FRAME_CLASSES = AnswerReader(read_output=_read_frame_classes, read_target=_read_labels)
-PRESENT_CLASSES = AnswerReader(read_output=_read_present_classes, read_target=_read_present_labels)
-MASKS = AnswerReader(
-    read_output=_read_mask, read_target=_read_labels, reduction=Postprocess("argmax")
+# Numbers in the report, classes in an application.
+FRAME_VALUES = AnswerReader(
+    read_output=_read_values, read_target=_read_target_values, kind="frames"
 )
-BOXES = AnswerReader(read_output=_read_boxes, read_target=_read_target_boxes)
-TEXTS = AnswerReader(read_output=_read_text, read_target=_read_target_text)
-PLACE_OF_ORIGINAL = AnswerReader(read_output=_read_best_class, read_target=_read_place_of_original)
+SCORES = AnswerReader(read_output=_read_values, read_target=_read_labels)
+CLASS_SCORES = AnswerReader(read_output=_read_values, read_target=_read_labels, kind="frames")
+BEST_CLASS = AnswerReader(read_output=_read_best_class, read_target=_read_labels, kind="class")
+BEST_CLASSES = AnswerReader(read_output=_read_best_classes, read_target=_read_labels, kind="class")
+SIDE = AnswerReader(read_output=_read_side, read_target=_read_labels, kind="class")
+FRAME_CLASSES = AnswerReader(
+    read_output=_read_frame_classes, read_target=_read_labels, kind="frames"
+)
+PRESENT_CLASSES = AnswerReader(
+    read_output=_read_present_classes, read_target=_read_present_labels, kind="labels"
+)
+MASKS = AnswerReader(
+    read_output=_read_mask,
+    read_target=_read_labels,
+    reduction=Postprocess("argmax"),
+    kind="mask",
+)
+BOXES = AnswerReader(read_output=_read_boxes, read_target=_read_target_boxes, kind="boxes")
+TEXTS = AnswerReader(read_output=_read_text, read_target=_read_target_text, kind="text")
+PLACE_OF_ORIGINAL = AnswerReader(
+    read_output=_read_best_class, read_target=_read_place_of_original, kind="class"
+)
 VALUES_OF_ORIGINAL = AnswerReader(read_output=_read_values, read_target=_read_values_of_original)

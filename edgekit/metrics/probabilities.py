@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.metrics.answers import FRAME_CLASSES
+from edgekit.metrics.answers import FRAME_CLASSES, FRAME_VALUES
 from edgekit.metrics.metric import (
     Floats,
     Margin,
@@ -119,5 +119,6 @@ METRICS = (
             relation=_are_gaps_possible,
         ),
         companions=_COMPANIONS,
+        answers=FRAME_VALUES,
     ),
 )

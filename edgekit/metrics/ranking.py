@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.metrics.answers import SCORES
+from edgekit.metrics.answers import CLASS_SCORES
 from edgekit.metrics.metric import (
     Aggregate,
     Floats,
@@ -132,7 +132,7 @@ METRICS = (
         reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
         sample_value=ORDERED_PAIRS,
-        answers=SCORES,
+        answers=CLASS_SCORES,
     ),
     Metric(
         name="eer",
@@ -144,7 +144,7 @@ METRICS = (
         reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
         sample_value=ORDERED_PAIRS,
-        answers=SCORES,
+        answers=CLASS_SCORES,
     ),
     Metric(
         name="spearman",

@@ -23,6 +23,7 @@ from edgekit.bundle.manifest import (
     PACKED,
     SIGNATURE,
     SUFFIX,
+    TOKENIZER,
     BundledFile,
     Manifest,
     RuntimeUse,
@@ -40,6 +41,7 @@ from edgekit.errors import EdgekitError
 from edgekit.metrics.comparison import Comparison
 from edgekit.model import TensorSpec
 from edgekit.pass_settings import QuantizeWeights
+from edgekit.pipeline.application_settings import describe_application, read_tokenizer
 from edgekit.pipeline.measure_targets import HOST, PACKAGES
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.results_writer import Compared, describe_machine
@@ -72,10 +74,11 @@ def pack_bundle(
     members = {
         model_name: candidate.model.path.read_bytes(),
         GOLDEN_SAMPLES: golden.read_bytes(),
+        **read_tokenizer(inputs),
     }
     sent = encode_for_transfer(members[model_name], partial(tick, "packing"))
     files = tuple(
-        _describe_file(name, data, None if name == GOLDEN_SAMPLES else sent)
+        _describe_file(name, data, sent if name == model_name else None)
         for name, data in members.items()
     )
     variants = tuple(
@@ -102,7 +105,7 @@ def pack_bundle(
         signed[SIGNATURE] = encode_signature(inputs.signer.sign(manifest, text))
         write_atomic(str(out / SIGNATURE), signed[SIGNATURE])
     write_bundle(out / f"{inputs.profile.name}{SUFFIX}", members | signed | {MANIFEST: text})
-    for stale in {*MODELS, OLD_GOLDEN_SAMPLES} - {model_name}:
+    for stale in {*MODELS, OLD_GOLDEN_SAMPLES, TOKENIZER} - {model_name, *members}:
         (out / stale).unlink(missing_ok=True)
     write_atomic(str(out / MANIFEST), text)
     return manifest
@@ -118,6 +121,7 @@ def estimate_overhead_bytes(
     if candidate.golden is None:
         return 0
     model, golden = candidate.model, candidate.golden.read_bytes()
+    beside = read_tokenizer(inputs)
     sizes = candidate.measurements[0]
     timed = candidate
     if not sizes.latency:
@@ -132,6 +136,7 @@ def estimate_overhead_bytes(
             encoding="packed",
         ),
         _describe_file(GOLDEN_SAMPLES, golden, None),
+        *(_describe_file(name, data, None) for name, data in beside.items()),
     )
     manifest = _build_manifest(
         inputs,
@@ -144,7 +149,8 @@ def estimate_overhead_bytes(
     text = encode_manifest(manifest)
     signed = encode_signature(inputs.signer.sign(manifest, text)) if inputs.signer else b""
     # The signature is sent twice: before anything else, and again with the job.
-    return len(golden) + count_wire_bytes(text) + COMMANDS_BYTES + 2 * len(signed)
+    sent = len(golden) + sum(map(count_wire_bytes, beside.values())) + count_wire_bytes(text)
+    return sent + COMMANDS_BYTES + 2 * len(signed)
 
 
 def _build_manifest(
@@ -178,6 +184,7 @@ def _build_manifest(
         verdict=_encode_verdict(candidate) | _encode_comparison(compared),
         passes=passes,
         variants=variants,
+        **describe_application(inputs),
     )
 
 

@@ -18,9 +18,11 @@ from edgekit.config.profile import AnyRuntime, DeviceProfile, choose_weight_bits
 from edgekit.config.project import Project, load_project
 from edgekit.data.dataset import Dataset
 from edgekit.data.input_settings import Feeding
+from edgekit.data.original_outputs import SingleModel
 from edgekit.data.table import clean_class_name
 from edgekit.errors import UserError
 from edgekit.model import Model
+from edgekit.pipeline.accuracy.answer_choice import choose_answer
 from edgekit.pipeline.accuracy.evaluation_split import check_overlap, prepare_evaluation
 from edgekit.pipeline.accuracy.metric_choice import choose_margins
 from edgekit.pipeline.accuracy.tallies import Scoring
@@ -39,6 +41,7 @@ from edgekit.pipeline.splits import add_carried_states, open_split
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, set_weight_bits
 from edgekit.signing.releases import Signer, get_signer
+from edgekit_agent.scoring import Answer
 
 _TIMED = 32  # number of samples; few enough to stay in memory beside the model
 
@@ -86,6 +89,7 @@ class BuildInputs:
     signer: Signer | None = None  # None = the bundle is not signed
     part: CombinedPart | None = None  # the model is one of several that are combined
     notes: tuple[str, ...] = ()  # on the samples and the metric
+    answer: Answer = field(default_factory=Answer)  # of an application that runs the model
 
     @property
     def metric(self) -> str:
@@ -214,6 +218,14 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
         feeding=feeding,
         scoring=scoring,
         limits=make_limits(request, project, profile, scoring),
+        answer=choose_answer(
+            project,
+            scoring,
+            samples,
+            SingleModel(model=model),
+            class_count=len(project.data.class_names or samples.class_names),
+            tick=tick,
+        ),
         on=request.on,
         out=out,
         seed=seed,

@@ -99,3 +99,27 @@ class Postprocess:
     threshold: float = 0.5
     charset: Tuple[str, ...] = ()
     blank: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How outputs become the answer to a sample.
+
+    Attributes:
+        kind: ``class`` (one of several), ``labels`` (any number of them), ``boxes``, ``mask`` (a
+            class for each position), ``text``, ``decisions`` (a class for each time) or ``values``.
+        output: the output that is read; ``None`` = the first one.
+        logits: whether the output holds logits, to which softmax (sigmoid for a single score and
+            for ``labels``) is applied first.
+        threshold: score (after softmax or sigmoid) above which a class is present.
+        class_axis: axis of the classes in the output of one sample, for ``mask`` and
+            ``decisions``; ``None`` = there is a single score at each position.
+        ignore: code point that is no part of a text.
+    """
+
+    kind: str = "values"
+    output: Optional[str] = None
+    logits: bool = False
+    threshold: float = 0.5
+    class_axis: Optional[int] = None
+    ignore: Optional[int] = None

@@ -1,68 +1,29 @@
-"""Samples of ``.wav`` files: integers of 8 to 32 bits and floats, mixed to one channel."""
+"""Samples of ``.wav`` files of a folder."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.data.sample_errors import raise_user_errors
 from edgekit.errors import UserError, reason
 from edgekit_agent.files import open_regular
-
-_INTEGERS, _FLOATS, _EXTENSIBLE = 1, 3, 0xFFFE
-# Types of the standard (little-endian) by format and bits; 24 bits are read byte by byte.
-_TYPES = {
-    (_INTEGERS, 8): "u1",
-    (_INTEGERS, 16): "<i2",
-    (_INTEGERS, 24): "u1",
-    (_INTEGERS, 32): "<i4",
-    (_FLOATS, 32): "<f4",
-    (_FLOATS, 64): "<f8",
-}
-_OTHERS = {2: "ADPCM", 6: "A-law", 7: "mu-law", 0x55: "MP3"}
-_MOST_CHANNELS = 256
-_MOST_BYTES = 1 << 28
-_MOST_CHUNKS = 1000
-# Size of the data that programs state if they cannot know it.
-_UNKNOWN_SIZE = 0xFFFFFFFF
+from edgekit_agent.preprocess import wav
 
 
-@dataclass(frozen=True, kw_only=True)
-class WavFormat:
-    """Format of the samples of a file, and where they are."""
-
-    kind: int
-    bits: int
-    channels: int
-    rate: int
-    offset: int = 0
-    size: int = 0
-
-    @property
-    def frame_bytes(self) -> int:
-        """Return the bytes of one value of each channel."""
-        return self.channels * self.bits // 8
-
-    @property
-    def count(self) -> int:
-        """Return the number of values of each channel."""
-        return self.size // self.frame_bytes
-
-
-def read_wav_format(file: Path) -> WavFormat:
+def read_wav_format(file: Path) -> wav.WavFormat:
     """Read the format of a file from its header.
 
     Raises:
         UserError: It is not a ``.wav`` file, damaged, or compressed.
     """
     with _open(file) as opened:
-        return _read_format(opened, file)
+        return wav.read_wav_format(opened, str(file))
 
 
 def read_wav(file: Path, most: int | None = None) -> NDArray[np.float32]:
@@ -76,84 +37,13 @@ def read_wav(file: Path, most: int | None = None) -> NDArray[np.float32]:
         UserError: As ``read_wav_format``; or a value is not finite.
     """
     with _open(file) as opened:
-        how = _read_format(opened, file)
-        count = how.count if most is None else min(most, how.count)
-        if count * how.frame_bytes > _MOST_BYTES:
-            raise UserError(
-                f"{file}: has more than {_MOST_BYTES >> 20} MiB of samples",
-                hint="cut it, or set [data.audio] length_s",
-            )
-        opened.seek(how.offset)
-        data = opened.read(count * how.frame_bytes)
-    values = _decode(data, how).reshape(-1, how.channels).mean(axis=1)
-    if not np.isfinite(values).all():
-        raise UserError(f"{file}: value {int(np.argmin(np.isfinite(values)))} is not finite")
-    mono: NDArray[np.float32] = values.astype(np.float32)
-    return mono
-
-
-def _decode(data: bytes, how: WavFormat) -> NDArray[np.float64]:
-    raw = np.frombuffer(data, _TYPES[how.kind, how.bits])
-    if how.kind == _FLOATS:
-        return raw.astype(np.float64)
-    if how.bits == 8:  # the only unsigned type
-        return (raw.astype(np.float64) - 128) / 128
-    if how.bits == 24:
-        parts = raw.reshape(-1, 3).astype(np.int32)
-        raw = (parts[:, 0] << 8 | parts[:, 1] << 16 | parts[:, 2] << 24) >> 8
-    scaled: NDArray[np.float64] = raw / float(1 << (how.bits - 1))
-    return scaled
+        return wav.read_wav(opened, str(file), most)
 
 
 @contextmanager
 def _open(file: Path) -> Iterator[BinaryIO]:
     try:
-        with open_regular(str(file)) as opened:
+        with raise_user_errors(), open_regular(str(file)) as opened:
             yield opened
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read: {reason(error)}") from error
-
-
-def _read_format(file: BinaryIO, path: Path) -> WavFormat:
-    head = file.read(12)
-    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        raise UserError(f"{path}: not a .wav file", hint="convert it with: ffmpeg -i FILE OUT.wav")
-    end = file.seek(0, 2)
-    found: WavFormat | None = None
-    place = 12
-    for _ in range(_MOST_CHUNKS):
-        file.seek(place)
-        chunk = file.read(8)
-        if len(chunk) < 8:
-            break
-        name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
-        if name == b"fmt ":
-            found = _parse_format(file.read(min(size, 40)), path)
-        elif name == b"data" and found is not None:
-            return _locate_data(found, place + 8, size, end, path)
-        place += 8 + size + size % 2
-    raise UserError(f"{path}: damaged: it has no {'data' if found else 'format'}")
-
-
-def _parse_format(data: bytes, path: Path) -> WavFormat:
-    if len(data) < 16:
-        raise UserError(f"{path}: damaged: its format is incomplete")
-    kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", data[:16])
-    if kind == _EXTENSIBLE and len(data) >= 26:
-        kind = int.from_bytes(data[24:26], "little")
-    if (kind, bits) not in _TYPES:
-        raise UserError(
-            f"{path}: {_OTHERS.get(kind, f'format {kind}')} of {bits} bits is not read",
-            hint="convert it to 16-bit PCM: ffmpeg -i FILE -c:a pcm_s16le OUT.wav",
-        )
-    if not 1 <= channels <= _MOST_CHANNELS or not rate:
-        raise UserError(f"{path}: damaged: {channels} channels at {rate} Hz")
-    return WavFormat(kind=kind, bits=bits, channels=channels, rate=rate)
-
-
-def _locate_data(how: WavFormat, offset: int, size: int, end: int, path: Path) -> WavFormat:
-    left = end - offset
-    size = left if size == _UNKNOWN_SIZE else size
-    if size > left:
-        raise UserError(f"{path}: truncated: {left} of {size} bytes of samples")
-    return replace(how, offset=offset, size=size)

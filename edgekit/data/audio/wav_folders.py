@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.config.audio import AudioSettings
-from edgekit.data.audio.spectrogram import compute_spectrogram, count_frames
 from edgekit.data.audio.wav_files import read_wav, read_wav_format
-from edgekit.data.audio.wav_streams import iter_windows, list_streams
+from edgekit.data.audio.wav_streams import list_streams
 from edgekit.data.cached_arrays import (
     Locate,
     build_cached_table,
@@ -23,11 +18,14 @@ from edgekit.data.cached_arrays import (
     save_array,
 )
 from edgekit.data.listed_files import FileListing, list_files
-from edgekit.data.table import Table
+from edgekit.data.sample_errors import raise_user_errors
+from edgekit.data.table import SampleReading, Table
 from edgekit.errors import UserError
 from edgekit.model import TensorSpec
 from edgekit.progress import Tick
 from edgekit_agent.metrics.ragged import get_length_name
+from edgekit_agent.preprocess.audio import choose_shape, convert_wave, iter_windows, pad_wave
+from edgekit_agent.preprocess.settings import Audio
 
 WAVES = (".wav", ".wave")
 _VERSION = 1
@@ -70,13 +68,14 @@ def read_wav_folder(
     if settings.step is not None:
         return _read_streams(source, listing, settings, settings.step, rate, sizes, cache, tick)
     length = _choose_length(source, listing.files, settings, rate, sizes)
+    how = settings.to_audio(rate, length)
     if length is None:
         shapes = [
-            _choose_shape(f"{source}: {file.name}", read_wav_format(file).count, settings, sizes)
+            _choose_shape(f"{source}: {file.name}", read_wav_format(file).count, how, sizes)
             for file in listing.files
         ]
     else:
-        shapes = [_choose_shape(source, length, settings, sizes)] * len(listing.files)
+        shapes = [_choose_shape(source, length, how, sizes)] * len(listing.files)
     shape = tuple(map(max, zip(*shapes, strict=True)))
     if length is None:
         check_padded_size(source, len(shapes), "float32", shape)
@@ -87,7 +86,7 @@ def read_wav_folder(
             for number, (file, own) in enumerate(zip(listing.files, shapes, strict=True)):
                 tick(f"reading {source}", number, len(listing.files))
                 wave = read_wav(file, length)
-                row = _convert(_fit(wave, length or len(wave)), settings, rate)
+                row = convert_wave(pad_wave(wave, length or len(wave)), how)
                 append(row.reshape(own))
         for name, values in listing.arrays.items():
             save_array(locate(name), values)
@@ -95,7 +94,7 @@ def read_wav_folder(
     facts = f"wav {_VERSION} {settings} {rate} {length} {shape} {listing.describe()}"
     names = ["x", *([_LENGTH] if length is None else []), *listing.arrays]
     table = build_cached_table(source, facts, names, fill, cache)
-    return replace(table, class_names=listing.class_names)
+    return replace(table, class_names=listing.class_names, reading=SampleReading(audio=how))
 
 
 def _read_streams(
@@ -110,7 +109,8 @@ def _read_streams(
 ) -> Table:
     """Read each file as a sequence of steps."""
     window = _choose_window(settings, step, rate, sizes)
-    shape = _choose_shape(source, window, settings, sizes)
+    how = settings.to_audio(rate, window)
+    shape = _choose_shape(source, window, how, sizes)
     streams = list_streams(listing, window=window, step=step)
 
     def fill(locate: Locate) -> None:
@@ -118,12 +118,13 @@ def _read_streams(
             for number, file in enumerate(listing.files):
                 tick(f"reading {source}", number, len(listing.files))
                 for values in iter_windows(read_wav(file), window, step):
-                    append(_convert(values, settings, rate).reshape(1, *shape))
+                    append(convert_wave(values, how).reshape(1, *shape))
         for name, values in streams.arrays.items():
             save_array(locate(name), values)
 
     facts = f"streams {_VERSION} {settings} {rate} {shape} {streams.digest}"
-    return build_cached_table(source, facts, ["x", *streams.arrays], fill, cache)
+    table = build_cached_table(source, facts, ["x", *streams.arrays], fill, cache)
+    return replace(table, reading=SampleReading(audio=how))
 
 
 def _choose_window(
@@ -214,31 +215,7 @@ def _find_needed_length(settings: AudioSettings, sizes: Sequence[int | str | Non
 
 
 def _choose_shape(
-    source: str, length: int, settings: AudioSettings, sizes: Sequence[int | str | None]
+    source: str, length: int, how: Audio, sizes: Sequence[int | str | None]
 ) -> tuple[int, ...]:
-    """Return the shape of rows, with the axes of size 1 that the model's input has."""
-    shape: tuple[int, ...] = (length,)
-    if settings.spectrogram is not None:
-        frames = count_frames(length, settings)
-        if not frames or (settings.center and length <= settings.n_fft // 2):
-            raise UserError(
-                f"{source}: {length} values are too few for a frame of n_fft = {settings.n_fft}"
-            )
-        bins = settings.n_fft // 2 + 1 if settings.spectrogram == "magnitude" else settings.mels
-        shape = (frames, bins) if settings.layout == "frames-bins" else (bins, frames)
-    kept = iter(shape)
-    if len(sizes) - sum(size == 1 for size in sizes) != len(shape):
-        return shape
-    return tuple(1 if size == 1 else next(kept) for size in sizes)
-
-
-def _fit(wave: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """Fill a signal with zeros at its end."""
-    return np.pad(wave, (0, length - len(wave)))
-
-
-def _convert(wave: NDArray[np.float32], settings: AudioSettings, rate: int) -> NDArray[Any]:
-    if settings.spectrogram is None:
-        return wave
-    found = compute_spectrogram(wave, settings, rate)
-    return found if settings.layout == "frames-bins" else found.T
+    with raise_user_errors():
+        return choose_shape(source, length, how, sizes)

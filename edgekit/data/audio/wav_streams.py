@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,6 @@ def list_streams(listing: FileListing, *, window: int, step: int) -> Streams:
     arrays[SEQUENCE] = np.repeat(np.arange(len(counts)), counts)
     digest = f"{listing.describe()} {compute_files_digest(found)} {window} {step}"
     return Streams(arrays=arrays, digest=digest)
-
-
-def iter_windows(
-    wave: NDArray[np.float32], window: int, step: int
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the values of each step: new ones, after the last ones of the step before.
-
-    Zeros come before the first step. Values behind the last whole step are left out.
-    """
-    padded = np.pad(wave, (window - step, 0))
-    for start in range(0, len(wave) - step + 1, step):
-        yield padded[start : start + window]
 
 
 def _count_steps(file: Path, step: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ from edgekit_agent.samples import Column
 _SAMPLES = 32
 _TOLERANCE = 1e-3
 _FEWEST_CLASSES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputLook:
+    """Shape of an output of one sample, and whether it holds logits, not probabilities."""
+
+    shape: tuple[int, ...]
+    has_logits: bool
 
 
 def has_class_scores(column: Column) -> bool:
@@ -53,30 +61,35 @@ def resolve_logits(
     if not any(get_metric(name).reads_probabilities for name in scoring.names):
         return scoring
     tick("looking at the outputs", 0, 0)
-    logits = not _are_probabilities(_read_rows(original, dataset, project.data.output))
+    logits = look_at_output(original, dataset, project.data.output).has_logits
     metrics = tuple(
         replace(job, options=replace(job.options, logits=logits)) for job in scoring.metrics
     )
     return replace(scoring, metrics=metrics)
 
 
-def _read_rows(original: Original, dataset: Dataset, output: str | None) -> NDArray[np.float64]:
-    """Return the scored output of the first samples, one row for each."""
+def look_at_output(original: Original, dataset: Dataset, output: str | None) -> OutputLook:
+    """Look at the scored output of the first samples, until one shows that it holds logits.
+
+    Raises:
+        UserError: The original fails on the samples.
+    """
     samples = dataset.first(_SAMPLES).samples
+    shape: tuple[int, ...] = ()
     try:
         loaded = original.load(samples, 1)
         size = find_batch_size(samples, loaded.inputs) or 1
-        rows = [
-            np.asarray(select_output(outputs, output, batch), np.float64).reshape(batch.rows, -1)
-            for batch, outputs in iter_runs(samples, loaded, size)
-        ]
+        for batch, outputs in iter_runs(samples, loaded, size):
+            rows = select_output(outputs, output, batch)
+            shape = shape or rows.shape[1:]
+            if not _are_probabilities(np.asarray(rows, np.float64)):
+                return OutputLook(shape=shape, has_logits=True)
     except AgentError as error:
         raise UserError(
             f"the original fails on {dataset.source}: {error.failure.message}",
             hint=error.failure.hint,
         ) from error
-    width = min(row.shape[1] for row in rows)
-    return np.concatenate([row[:, :width] for row in rows])
+    return OutputLook(shape=shape, has_logits=False)
 
 
 def _are_probabilities(rows: NDArray[np.float64]) -> bool:
