@@ -106,7 +106,8 @@ def _describe_scores(
         chosen = "decisions"
         axis = _find_only_axis(look.shape)
     threshold = options.threshold
-    if kind == "class" and logits:  # the metric compares the score itself
+    if kind == "class" and logits and not drop_ones(look.shape):
+        # The metric compares the single score itself.
         threshold = float(sigmoid(threshold))
     return Answer(
         kind=chosen,
