@@ -103,7 +103,7 @@ class Postprocess:
 
 @dataclass(frozen=True)
 class Answer:
-    """How outputs become the answer to a sample.
+    """Interpretation of the outputs as the answer to a sample.
 
     Attributes:
         kind: ``class`` (one of several), ``labels`` (any number of them), ``boxes``, ``mask`` (a

@@ -150,7 +150,7 @@ class StateInput:
 
 @dataclass(frozen=True)
 class InputSettings:
-    """How inputs are fed: the axis of the samples (-1 = none) of each, constants and states."""
+    """Sample axis of each input (-1 = none), constants and states."""
 
     axes: Optional[Dict[str, int]] = None
     constants: Tuple[ConstantInput, ...] = ()
