@@ -1,0 +1,80 @@
+/** Decoding of image files by the browser. */
+
+import { makeSampleError } from "./failures.js";
+import { MOST_PIXELS } from "./images.js";
+
+/** Largest size of an image file in bytes. */
+export const MOST_IMAGE_BYTES = 64 << 20;
+
+/**
+ * Decode an image file to pixels, upright, without conversion to the screen's colors.
+ *
+ * Semi-transparent pixels are rounded by the browser; other pixels are exact.
+ *
+ * @param {Blob} blob
+ * @returns {Promise<ImageData>}
+ */
+export async function decodeImage(blob) {
+  if (blob.size > MOST_IMAGE_BYTES) {
+    throw makeSampleError(
+      `the image file is too large: ${Math.ceil(blob.size / 2 ** 20)} MiB`,
+      `use one of at most ${MOST_IMAGE_BYTES >> 20} MiB`,
+    );
+  }
+  const bitmap = await openBitmap(blob);
+  try {
+    const { width, height } = bitmap;
+    if (width * height > MOST_PIXELS) {
+      throw makeSampleError(
+        `the image is too large: ${width} x ${height} pixels`,
+        `use one of at most ${MOST_PIXELS / 1_000_000} million pixels`,
+      );
+    }
+    return readPixels(bitmap, width, height);
+  } finally {
+    bitmap.close();
+  }
+}
+
+/** @param {Blob} blob */
+async function openBitmap(blob) {
+  try {
+    return await createImageBitmap(blob, {
+      colorSpaceConversion: "none",
+      imageOrientation: "from-image",
+      premultiplyAlpha: "none",
+    });
+  } catch (error) {
+    throw makeSampleError(
+      "this file is not an image that the browser can read",
+      "use a JPEG, PNG or WebP file",
+    );
+  }
+}
+
+/**
+ * @param {ImageBitmap} bitmap
+ * @param {number} width
+ * @param {number} height
+ */
+function readPixels(bitmap, width, height) {
+  const canvas = makeCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  if (!context) throw makeSampleError("the browser has no memory for an image of this size");
+  try {
+    context.drawImage(bitmap, 0, 0);
+    return context.getImageData(0, 0, width, height);
+  } catch (error) {
+    throw makeSampleError("the browser has no memory for an image of this size");
+  }
+}
+
+/**
+ * @param {number} width
+ * @param {number} height
+ * @returns {any} a canvas; older tablets have those of a page only.
+ */
+function makeCanvas(width, height) {
+  if (typeof OffscreenCanvas !== "undefined") return new OffscreenCanvas(width, height);
+  return Object.assign(document.createElement("canvas"), { width, height });
+}
