@@ -61,7 +61,8 @@ async function readAnswer(response) {
   }
   if (response.ok) return answer;
   const given = answer?.error;
-  const code = CODES[response.status] ?? (response.status < 500 && given?.code) ?? "failed";
   const message = typeof given === "string" ? given : (given?.message ?? "");
-  throw new Failure(code || "failed", { message, hint: given?.hint ?? "" });
+  const refused = response.status < 500 && message;
+  const code = CODES[response.status] ?? (refused ? (given.code ?? given.kind ?? "refused") : "failed");
+  throw new Failure(code, { message, hint: given?.hint ?? "" });
 }

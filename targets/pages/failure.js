@@ -15,11 +15,11 @@ const OWN_WORDS = new Set(["unreachable", "busy", "timeout", "too_large", "not_r
 
 /** Say what happened and what to do: the page's words for its codes, else those of the backend. */
 export function describeFailure(error, words) {
-  const key = `error_${error?.code}`;
-  const given = error instanceof Failure ? error.words : error?.code ? error.message : "";
-  if (words.has(key) && (OWN_WORDS.has(error.code) || !given)) {
-    return [words.fill(key, error.values)];
-  }
+  const code = error?.code ?? error?.kind;
+  const own = `error_${code}`;
+  const given = error instanceof Failure ? error.words : typeof code === "string" ? error.message : "";
+  if (words.has(own) && (OWN_WORDS.has(code) || !given)) return [words.fill(own, error.values)];
+  if (code === "failed") return [words.fill(own), endSentence(given)];
   if (given) return [given, error.hint].filter(Boolean).map(endSentence);
   return [words.fill("error_unexpected", { detail: error?.message || String(error) })];
 }

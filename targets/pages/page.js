@@ -45,6 +45,7 @@ function createShow(config, words) {
     const ms = result.ms;
     const time = Number.isFinite(ms) ? words.fill("latency", { time: words.time(ms) }) : "";
     find("latency").textContent = time;
+    find("summary").scrollIntoView({ block: "nearest" });
   };
 }
 

@@ -3,7 +3,7 @@ import { getColor, OUTLINE } from "./colors.js";
 import { create, createName } from "./dom.js";
 import { isolate, shorten } from "./words.js";
 
-const NAMED = 25; // more names than this hide the photo
+const NAMED = 40; // more names than this hide the photo
 const LISTED_CLASSES = 5;
 const NAME_LENGTH = 24;
 const RIGHT_TO_LEFT = /^[^\p{L}]*[\p{Script=Arabic}\p{Script=Hebrew}]/u;
@@ -41,10 +41,8 @@ export function showBoxes(result, { words, input }) {
     return create("li", {}, button);
   }
 
-  const count = words.whole(NAMED);
-  const note = boxes.length > NAMED && view ? words.fill("boxes_drawn", { count }) : "";
-  const nodes = [note ? create("p", { class: "quiet" }, note) : null, list];
-  return { summary: summarize(boxes, words), nodes: nodes.filter(Boolean) };
+  const note = create("p", { class: "quiet" }, words.fill("boxes_drawn"));
+  return { summary: summarize(boxes, words), nodes: view ? [note, list] : [list] };
 }
 
 function summarize(boxes, words) {
@@ -64,8 +62,9 @@ function paintBoxes(context, { scale, unit }, boxes, chosen, words) {
   context.lineJoin = "round";
   const drawn = chosen >= 0 ? [chosen] : boxes.map((_, index) => index).reverse();
   for (const index of drawn) paintBox(context, boxes[index], scale, unit, chosen >= 0);
-  const named = drawn.filter((index) => chosen >= 0 || index < NAMED);
-  for (const index of named) paintName(context, boxes[index], index, scale, unit, words);
+  const places = [];
+  const named = drawn.reverse().filter((index) => chosen >= 0 || index < NAMED);
+  for (const index of named) paintName(context, boxes[index], index, { scale, unit, places, words });
 }
 
 function paintBox(context, { box, index }, scale, unit, alone) {
@@ -78,20 +77,30 @@ function paintBox(context, { box, index }, scale, unit, alone) {
   }
 }
 
-function paintName(context, { box, label, index, confidence }, position, scale, unit, words) {
-  const name = shorten(label, NAME_LENGTH);
-  const text = `${position + 1} ${isolate(name)} ${words.percent(confidence)}`;
+/** Write the name of a box above or inside it, unless a more certain one has its place. */
+function paintName(context, { box, label, index, confidence }, position, view) {
+  const { scale, unit, places, words } = view;
+  const text = `${position + 1} ${isolate(shorten(label, NAME_LENGTH))} ${words.percent(confidence)}`;
   context.font = `600 ${13 * unit}px system-ui, sans-serif`;
   context.direction = RIGHT_TO_LEFT.test(label) ? "rtl" : "ltr";
   context.textAlign = "left";
   context.textBaseline = "middle";
   const [height, pad] = [20 * unit, 5 * unit];
-  const width = Math.min(context.measureText(text).width + 2 * pad, context.canvas.width);
-  const left = Math.max(0, Math.min(box[0] * scale, context.canvas.width - width));
-  const above = box[1] * scale - height;
-  const top = above >= 0 ? above : Math.max(0, Math.min(box[1] * scale, context.canvas.height - height));
+  const { width: most, height: bottom } = context.canvas;
+  const width = Math.min(context.measureText(text).width + 2 * pad, most);
+  const left = Math.max(0, Math.min(box[0] * scale, most - width));
+  const top = box[1] * scale;
+  const free = [top - height, top]
+    .map((start) => [left, Math.max(0, Math.min(start, bottom - height)), width, height])
+    .find((place) => !places.some((other) => overlap(place, other)));
+  if (!free) return;
+  places.push(free);
   context.fillStyle = getColor(index);
-  context.fillRect(left, top, width, height);
+  context.fillRect(...free);
   context.fillStyle = OUTLINE;
-  context.fillText(text, left + pad, top + height / 2, width - 2 * pad);
+  context.fillText(text, left + pad, free[1] + height / 2, width - 2 * pad);
+}
+
+function overlap([left, top, width, height], [left2, top2, width2, height2]) {
+  return left < left2 + width2 && left2 < left + width && top < top2 + height2 && top2 < top + height;
 }

@@ -25,7 +25,12 @@ export function showValues(result, { words, config }) {
 
 function describe(name, values, config, words) {
   const { label = name, unit = "" } = config.outputs?.[name] ?? {};
-  return { name: label, unit, cells: [...listCells(values, [], words)] };
+  return { name: label, unit, cells: [...listCells(removeBatch(values), [], words)] };
+}
+
+/** Remove outer lists of one element: the batch of one sample. */
+function removeBatch(values) {
+  return Array.isArray(values) && values.length === 1 ? removeBatch(values[0]) : values;
 }
 
 function* listCells(values, position, words) {

@@ -1,4 +1,5 @@
 // Results by kind; each module returns the summary that is read aloud and the nodes below it.
+import { create } from "./dom.js";
 import { showBoxes } from "./result-boxes.js";
 import { showClass, showLabels } from "./result-class.js";
 import { showDecisions } from "./result-decisions.js";
@@ -16,9 +17,10 @@ const KINDS = {
   values: showValues,
 };
 
-/** Return the summary and the nodes of a result. */
+/** Return the summary and the nodes of a result; one of an unknown kind is shown as it is. */
 export function showResult(result, context) {
-  const show = Object.hasOwn(KINDS, result?.kind) ? KINDS[result.kind] : null;
-  if (!show) return { summary: context.words.fill("unknown_kind"), nodes: [] };
-  return show(result, context);
+  if (Object.hasOwn(KINDS, result?.kind ?? "")) return KINDS[result.kind](result, context);
+  const text = JSON.stringify(result?.result ?? result, null, 2) ?? "";
+  const summary = context.words.fill("unknown_kind");
+  return { summary, nodes: [create("pre", { class: "recognized", tabindex: "0" }, text)] };
 }

@@ -24,7 +24,9 @@ export async function readJson(name) {
 export function createWords(strings, language) {
   const round = (digits) => new Intl.NumberFormat(language, { maximumFractionDigits: digits });
   const [whole, tenth, precise] = [round(0), round(1), significant(language)];
-  const percent = new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 1 });
+  const [percent, fine] = [0, 1].map(
+    (digits) => new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: digits }),
+  );
   const fill = (key, values = {}) => {
     const pattern = strings[key] ?? key;
     return pattern.replace(/\{(\w+)\}/g, (hole, name) => values[name] ?? hole);
@@ -39,9 +41,9 @@ export function createWords(strings, language) {
     number: (value) => (typeof value === "number" ? precise.format(value) : String(value)),
     // 99.96 % is not written as certainty, nor .04 % as impossible.
     percent: (share) => {
-      if (share > 0.999 && share < 1) return `> ${percent.format(0.999)}`;
-      if (share > 0 && share < 0.001) return `< ${percent.format(0.001)}`;
-      return percent.format(share);
+      if (share > 0.999 && share < 1) return `> ${fine.format(0.999)}`;
+      if (share > 0 && share < 0.001) return `< ${fine.format(0.001)}`;
+      return (share < 0.01 || share > 0.99 ? fine : percent).format(share);
     },
     time: (ms) =>
       ms < 1000

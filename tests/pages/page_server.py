@@ -59,7 +59,7 @@ class App:
 class Handler(SimpleHTTPRequestHandler):
     """Files of the pages, ``config.json``, ``/health`` and ``/predict``."""
 
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.0"  # a connection does not outlive a server that stops
 
     def __init__(self, app: App, *rest):
         self.app = app

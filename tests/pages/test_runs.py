@@ -1,0 +1,184 @@
+"""Slow, failed and repeated predictions, and the start of the page."""
+
+import time
+
+import pytest
+
+from tests.pages import answers
+from tests.pages.page_server import HEALTH
+
+pytestmark = pytest.mark.browser
+
+
+def write(page, text="short of breath"):
+    page.find("textarea").clear()
+    page.find("textarea").send_keys(text)
+
+
+def open_text(open_page, **settings):
+    config = {"input": "text", **settings.pop("config", {})}
+    return open_page(**{"result": answers.PNEUMONIA, "config": config, **settings})
+
+
+def test_a_slow_prediction_shows_progress_after_a_second(open_page):
+    page = open_text(open_page, delay_s=1.6)
+    write(page)
+    page.button("Get the result").click()
+    time.sleep(0.3)
+    assert not page.find("#progress").is_displayed()
+    assert page.find("#result").get_attribute("aria-busy") == "true"
+    page.wait_for("#progress", "Working on it: 1 s.")
+    page.wait_for("#summary", "PNEUMONIA")
+    assert not page.find("#progress").is_displayed()
+    assert page.find("#result").get_attribute("aria-busy") == "false"
+
+
+def test_a_slow_prediction_can_be_cancelled(open_page):
+    page = open_text(open_page, delay_s=2)
+    write(page)
+    page.button("Get the result").click()
+    page.wait(lambda: page.find("#cancel").is_displayed())
+    page.button("Cancel").click()
+    page.wait_for("#summary", "Cancelled. There is no result.")
+    time.sleep(1.5)
+    assert page.text("#summary") == "Cancelled. There is no result."
+    assert page.text("#problem") == ""
+    page.app.delay_s = 0
+    page.button("Get the result").click()
+    page.wait_for("#summary", "PNEUMONIA")
+
+
+def test_pressing_twice_sends_once(open_page):
+    page = open_text(open_page, delay_s=0.5)
+    write(page)
+    button = page.button("Get the result")
+    button.click()
+    button.click()
+    page.find("textarea").send_keys("\ue009\ue007")  # Ctrl+Enter
+    assert button.get_attribute("aria-disabled") == "true"
+    page.wait_for("#summary", "PNEUMONIA")
+    assert len(page.app.bodies) == 1
+    assert button.get_attribute("aria-disabled") == "false"
+
+
+def test_a_new_photo_replaces_one_that_is_being_worked_on(open_page, photo):
+    first, second = photo(name="first.jpg"), photo(200, 300, name="second.jpg")
+
+    def answer(body):
+        late = body == first.read_bytes()
+        time.sleep(1 if late else 0)
+        return answers.make_class(("first" if late else "second", 0.9))
+
+    page = open_page(result=answer)
+    page.choose_file(first)
+    page.wait(lambda: page.app.bodies)
+    page.choose_file(second)
+    page.wait_for("#summary", "second")
+    time.sleep(1)
+    assert page.text("#summary") == "second, 90% confident"
+
+
+def test_a_server_that_is_gone_can_be_tried_again(open_page):
+    page = open_text(open_page)
+    page.wait_for("#fact_check", "computes")
+    page.app.stop()
+    write(page)
+    page.button("Get the result").click()
+    page.wait_for("#problem", "The app does not answer. Check that it is running on this device")
+    page.app.start()
+    page.button("Try again").click()
+    page.wait_for("#summary", "PNEUMONIA")
+    assert page.text("#problem") == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        (
+            400,
+            {"error": {"kind": "bad_sample", "message": "the photo is dark", "hint": "use light"}},
+            "The photo is dark.\nUse light.",
+        ),
+        (413, {"error": {"kind": "bad_sample", "message": "9 bytes"}}, "This input is too large."),
+        (503, {}, "The app is busy with another request."),
+        (500, {"error": {"kind": "crash", "message": ""}}, "The app could not work on this input."),
+        (
+            500,
+            {"error": {"kind": "crash", "message": "no disk"}},
+            "choose another input.\nNo disk.",
+        ),
+        (422, {"error": "This text is in Latin."}, "This text is in Latin."),
+        (404, [], "The app could not work on this input."),
+    ],
+)
+def test_errors_of_the_app_say_what_to_do(open_page, status, answer, words):
+    page = open_text(open_page, status=status, result=answer)
+    write(page)
+    page.button("Get the result").click()
+    assert page.wait_for("#problem", words)
+    assert page.button("Try again").is_displayed()
+    assert page.text("#summary") == ""
+
+
+def test_the_result_before_is_not_shown_beside_an_error(open_page):
+    page = open_text(open_page)
+    write(page)
+    page.button("Get the result").click()
+    page.wait_for("#summary", "PNEUMONIA")
+    page.app.status = 500
+    page.button("Get the result").click()
+    page.wait_for("#problem", "could not work")
+    assert page.text("#result-body") == page.text("#latency") == page.text("#summary") == ""
+
+
+# ------------------------------------------------------------------------------ start
+
+
+def test_the_page_waits_until_the_app_is_ready(open_page):
+    page = open_text(open_page, ready=False, health={**HEALTH, "ready": False})
+    page.wait_for("#progress", "The model is being loaded.")
+    assert page.find_all("textarea") == []
+    page.app.health = HEALTH
+    page.wait(lambda: page.find_all("textarea"))
+    assert not page.find("#progress").is_displayed()
+
+
+def test_a_page_that_is_not_complete_says_to_reload_it(open_page):
+    page = open_text(open_page, ready=False, config={"backend": "./gone.js"})
+    page.wait(lambda: page.find("#not-loaded").is_displayed())
+    assert "Reload it." in page.text("#not-loaded")
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "warned"),
+    [
+        ("different", "This device does not compute as the original did.", True),
+        ("unknown", "Not checked.", False),
+        ("running", "Being checked.", False),
+    ],
+)
+def test_the_state_of_the_self_check_is_shown(open_page, state, words, warned):
+    page = open_text(open_page, health={**HEALTH, "check": {"state": state}})
+    page.wait_for("#fact_check", words)
+    assert page.find("#warning").is_displayed() is warned
+    page.app.health = HEALTH
+    if state == "running":
+        page.wait_for("#fact_check", "This device computes as the original did.")
+
+
+def test_words_of_another_language_fall_back_to_english(open_page):
+    page = open_text(open_page, config={"language": "ar", "title": "قارئ"})
+    assert page.script("return document.documentElement.lang") == "en"
+    assert page.button("Get the result").is_displayed()
+
+
+def test_no_request_leaves_the_page_s_own_origin(open_page):
+    page = open_text(open_page)
+    names = page.script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert names
+    assert all(name.startswith(page.app.address) for name in names)
+    blocked = page.module(
+        "try { await fetch('http://127.0.0.1:9/'); return 'sent' } catch { return 'blocked' }"
+    )
+    assert blocked == "blocked"
+    assert any("Content Security Policy" in line for line in page.read_console())
