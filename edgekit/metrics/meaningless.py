@@ -110,6 +110,9 @@ def find_meaningless(
         return _explain_trivial(judged, trivial)
     if not _has_enough_values(read_targets):
         return _explain_few(judged)
+    chance = metric.find_chance(scored, options) if metric.find_chance else ""
+    if chance:
+        return f"{judged.describe_value()}: {chance}"
     return metric.find_fault(scored, read_targets, options) if metric.find_fault else ""
 
 
@@ -140,6 +143,11 @@ class _Judged:
     def format_value(self, value: float) -> str:
         """Format a value of the metric."""
         return f"{100 * value:.2f} %" if self.metric.is_share else f"{value:.5g}"
+
+    def describe_value(self) -> str:
+        """Describe the value of the model."""
+        value = self.format_value(self.value)
+        return f"{self.metric.name} of {self.model} is {value} on {self.table.n} samples"
 
     def is_better(self, trivial: float, compute_trivial: Aggregate | None = None) -> bool:
         """Return whether the model is significantly better than the trivial predictor.
@@ -246,10 +254,7 @@ def _are_equal(rows: Sequence[Floats]) -> bool:
 
 
 def _explain_few(judged: _Judged) -> str:
-    return (
-        f"{judged.metric.name} of {judged.model} is {judged.format_value(judged.value)} on "
-        f"{judged.table.n} samples, which may be chance: use {_FEWEST_VALUES} samples or more"
-    )
+    return f"{judged.describe_value()}, which may be chance: use {_FEWEST_VALUES} samples or more"
 
 
 def _explain_constant(judged: _Judged) -> str:
@@ -263,9 +268,8 @@ def _explain_constant(judged: _Judged) -> str:
 def _explain_trivial(judged: _Judged, trivial: float) -> str:
     metric, table = judged.metric, judged.table
     reason = (
-        f"{metric.name} of {judged.model} is {judged.format_value(judged.value)} on {table.n} "
-        f"samples, not significantly better than {judged.format_value(trivial)}, which a predictor "
-        "that ignores its input reaches"
+        f"{judged.describe_value()}, not significantly better than "
+        f"{judged.format_value(trivial)}, which a predictor that ignores its input reaches"
     )
     checks = "that targets belong to samples, their order and the preprocessing"
     if metric.is_proportion and table.rows[0].size > 1:
@@ -278,8 +282,7 @@ def _explain_trivial(judged: _Judged, trivial: float) -> str:
 
 def _explain_mismatched(judged: _Judged, other: float) -> str:
     return (
-        f"{judged.metric.name} of {judged.model} is {judged.format_value(judged.value)} on "
-        f"{judged.table.n} samples, not significantly better than {judged.format_value(other)}, "
+        f"{judged.describe_value()}, not significantly better than {judged.format_value(other)}, "
         "its value with the targets of other samples: check that the targets are "
         "real and belong to the samples, and whether lower is better; use more samples, or set "
         "uses_targets = False on a function that reads the outputs alone"

@@ -108,6 +108,8 @@ class Metric:
             targets of other samples, ``None`` where they are unknown; the original must be better.
         find_fault: Finds why a model is no better than a constant, where its value alone does not
             tell; the reader yields the inputs too, as ``input:NAME``.
+        find_chance: Finds why a value that is better than that of a constant may be chance, where
+            the bootstrap of few groups does not tell.
         companions: Metrics of the same rows for a value that is as good where nothing is predicted;
             the original and each candidate must exceed a constant by one of them.
         code: Function or class of the user that computes the metric on this machine, from the
@@ -137,6 +139,7 @@ class Metric:
     find_blocks: Callable[[Table], NDArray[np.int64]] | None = None
     prepare_mismatched: Callable[[Table], Aggregate | None] | None = None
     find_fault: Callable[[Table, TargetReader, MetricOptions], str] | None = None
+    find_chance: Callable[[Table, MetricOptions], str] | None = None
     companions: tuple[Metric, ...] = ()
     code: UserCode | None = None
     check_rows: CheckRows | None = None

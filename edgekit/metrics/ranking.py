@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import permutations
+
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.metrics.answers import CLASS_SCORES
 from edgekit.metrics.metric import (
@@ -27,6 +33,8 @@ from edgekit_agent.scoring import MetricOptions
 
 # Up to this many groups, their pairs are counted once.
 _MOST_GROUPS = 500
+# Reassignments of targets to groups, and the share of them that may be as good as the data.
+_REASSIGNMENTS, _LEVEL = 400, 0.05
 
 
 def prepare_frame_auc(table: Table, options: MetricOptions) -> Aggregate:
@@ -118,6 +126,76 @@ def compute_zero(read: TargetReader, options: MetricOptions) -> float | None:
     return 0.0
 
 
+def prepare_group_test(
+    prepare: Callable[[Table, MetricOptions], Aggregate], *, higher_is_better: bool
+) -> Callable[[Table, MetricOptions], str]:
+    """Return the ``find_chance`` of groups whose samples all have the same target.
+
+    Such groups are as few observations as there are groups, for which the bootstrap is too narrow:
+    it takes the chance order of ten groups for a good one in 10 to 20 % of the cases. So the value
+    must exceed all but 5 % of those with the targets of the groups exchanged (permutation test).
+
+    Args:
+        prepare: ``prepare`` of the metric.
+        higher_is_better: Direction of the metric.
+    """
+    sign = 1.0 if higher_is_better else -1.0
+
+    def compute(table: Table, options: MetricOptions) -> float:
+        return sign * float(prepare(table, options)(np.ones((1, table.n)))[0])
+
+    def find_chance(table: Table, options: MetricOptions) -> str:
+        groups, targets = _find_group_targets(table)
+        if not 1 < targets.size < min(_MOST_GROUPS, table.n):
+            return ""
+        value = compute(table, options) - 1e-12
+        found = [
+            compute(_replace_targets(table, each[groups]), options)
+            for each in _iter_reassignments(targets)
+        ]
+        share = float(np.mean([each >= value for each in found]))
+        if share <= _LEVEL:
+            return ""
+        return (
+            f"the samples of each of the {targets.size} groups have the same target, and "
+            f"{100 * share:.0f} % of the ways to exchange the targets of the groups give a value "
+            "as good as that of the original, which may be chance: use more groups"
+        )
+
+    return find_chance
+
+
+def _find_group_targets(table: Table) -> tuple[Indices, Floats]:
+    """Return the group of each sample and the target of each group, if all groups have only one."""
+    none = np.empty(0, np.int64), np.empty(0)
+    if table.groups is None:
+        return none
+    _, groups = np.unique(table.groups, return_inverse=True)
+    lowest = np.full(groups.max() + 1, np.inf)
+    highest = -lowest
+    rows = split_rows(table)
+    np.minimum.at(lowest, groups[rows.owners], rows.first)
+    np.maximum.at(highest, groups[rows.owners], rows.first)
+    return (groups, lowest) if np.array_equal(lowest, highest) else none
+
+
+def _iter_reassignments(targets: Floats) -> Iterable[NDArray[np.float64]]:
+    """Yield targets in other orders: all of them if they are few, else random ones."""
+    if math.factorial(targets.size) <= 2 * _REASSIGNMENTS:
+        return (np.array(each) for each in permutations(targets))
+    random = np.random.default_rng(0)
+    return [targets, *(random.permutation(targets) for _ in range(_REASSIGNMENTS))]
+
+
+def _replace_targets(table: Table, targets: Floats) -> Table:
+    """Return a table with one target for all frames of a sample."""
+    rows = tuple(
+        np.concatenate([np.full(row.size // 2, target), row[row.size // 2 :]])
+        for row, target in zip(table.rows, targets, strict=True)
+    )
+    return replace(table, rows=rows)
+
+
 ORDERED_PAIRS = SampleValue(
     compute=compute_ordered_shares, title="pairs in the right order", is_share=True
 )
@@ -129,6 +207,7 @@ METRICS = (
         target="0 or 1, or one of them for each frame",
         prepare=prepare_frame_auc,
         compute_trivial=compute_half,
+        find_chance=prepare_group_test(prepare_frame_auc, higher_is_better=True),
         reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
         sample_value=ORDERED_PAIRS,
@@ -140,6 +219,7 @@ METRICS = (
         target="0 or 1, or one of them for each frame",
         prepare=prepare_frame_eer,
         compute_trivial=compute_half,
+        find_chance=prepare_group_test(prepare_frame_eer, higher_is_better=False),
         higher_is_better=False,
         reads_probabilities=True,
         check_rows=check_columns(FLAG, ANY, layout="columns", may_be_empty=True),
@@ -152,6 +232,7 @@ METRICS = (
         target="numbers in the shape of the output",
         prepare=prepare_spearman,
         compute_trivial=compute_zero,
+        find_chance=prepare_group_test(prepare_spearman, higher_is_better=True),
         check_rows=check_columns(ANY, ANY, layout="columns", may_be_empty=True),
     ),
 )

@@ -306,3 +306,33 @@ def test_an_autoencoder_must_exceed_a_constant_reconstruction():
     assert "not significantly better than 50.00 %" in judge(x + rng.normal(0, 1, x.shape))
     nearly = x.mean(axis=0) + 0.01 * rng.normal(0, 1, x.shape)
     assert "the distance of the input from a constant reaches" in judge(nearly + 0.1)
+
+
+def judge_group_scores(metric, rng, groups, signal):
+    """Judge scores of groups that have one target each and an effect of their own."""
+    targets = rng.permutation(np.arange(groups) % 2)
+    means = rng.normal(size=groups) + signal * targets
+    owners = np.repeat(np.arange(groups), 5)
+    rows = tuple(np.array([targets[g], means[g] + 0.3 * rng.normal()]) for g in owners)
+    reader = make_reader([targets[[g]] for g in owners])
+    return find_meaningless(get_metric(metric), Table(rows=rows, groups=owners), reader, OPTIONS)
+
+
+@pytest.mark.parametrize("metric", ["auc", "eer", "spearman"])
+@pytest.mark.parametrize("groups", [6, 10])
+def test_chance_order_of_few_groups_seldom_passes(metric, groups):
+    rng = np.random.default_rng(groups)
+    passes = sum(not judge_group_scores(metric, rng, groups, 0) for _ in range(60))
+    assert passes <= 7  # a test at 5 % passes 8 or more times with probability .01
+
+
+@pytest.mark.parametrize("metric", ["auc", "eer", "spearman"])
+def test_real_order_of_twelve_groups_passes(metric):
+    rng = np.random.default_rng(1)
+    assert sum(not judge_group_scores(metric, rng, 12, 4.0) for _ in range(20)) >= 18
+
+
+def test_four_groups_of_one_target_each_are_too_few():
+    reason = judge_group_scores("auc", np.random.default_rng(2), 4, 9.0)
+    assert "17 % of the ways" in reason
+    assert "use more groups" in reason
