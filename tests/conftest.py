@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.browsers import chromium, web_runtime
 from tests.builders.fixtures import built, digits, shared_cache, tiny, workplace
 
-__all__ = ["built", "digits", "shared_cache", "tiny", "workplace"]
+__all__ = ["built", "chromium", "digits", "shared_cache", "tiny", "web_runtime", "workplace"]
 
 # How many threads a library starts; read when it is loaded, in tests and in what they start.
 THREADS = (

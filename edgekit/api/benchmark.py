@@ -45,7 +45,8 @@ def bench(
 
     Args:
         target: The folder that ``build`` wrote, a .edgekit file, or a model.
-        host: ``local``, an ssh alias, or ``user@host:port``.
+        host: ``local``, ``web`` for headless Chromium on this machine, an ssh alias, or
+            ``user@host:port``; an alias ``web`` is written ``ssh:web``.
         eval: Labeled samples to score.
         metric: A metric of ``list_metrics``, or ``module:function``; by default that of the
             bundle or the project.

@@ -90,8 +90,8 @@ def build(
         recipe: A recipe, or its TOML file, instead of the search.
         steps: Passes to run in this order instead of the search, each a step or a text
             ``NAME[:KEY=VALUE,...]``.
-        on: Host on which the candidates are measured as well: ``local``, an ssh alias, or
-            ``user@host:port``.
+        on: Host on which the candidates are measured as well: ``local``, ``web`` (headless
+            Chromium), an ssh alias, or ``user@host:port``.
         out: Output folder; by default ``build/NAME`` in ``folder``.
         seed: Seed of every random choice.
         dims: Sizes of free dimensions by name.

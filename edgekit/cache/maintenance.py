@@ -28,6 +28,7 @@ _FORMS: dict[str, str] = {
     r"|transfers|travelling|unfinished-tallies)/[0-9a-f]{2}/[0-9a-f]{4,128}\.json",
     "data": rf"(columns|made-up|outputs|states|values)/{_DIGEST}",
     "wheels": r"wheels/[^/]+\.(whl|lock\.json)",
+    "web runtimes": r"web-runtime/[^/]+\.tgz",
     "crash reports": r"crashes/[0-9a-f]{16}\.txt",
     "unfinished": r"scratch/tmp[^/]+|wheels/\.fetch-[^/]+|([^/]+/){1,3}\.[^/]+\.[0-9a-f]{8}\.tmp",
     "runtimes": r"host",

@@ -28,6 +28,7 @@ from edgekit.cli.options import (
     HomeFolder,
     Hosts,
     Json,
+    MeasuredHosts,
     Metric,
     TrustPickle,
     parse_dims,
@@ -229,7 +230,7 @@ def bench(
     target: Annotated[
         Path, typer.Argument(metavar="BUNDLE|MODEL", help="Bundle or model to measure.")
     ],
-    hosts: Hosts,
+    hosts: MeasuredHosts,
     evaluation: Evaluation = None,
     metric: Metric = None,
     device: DeviceName = None,

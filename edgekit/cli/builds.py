@@ -60,7 +60,12 @@ def build(
         ),
     ] = None,
     on: Annotated[
-        str | None, typer.Option("--on", metavar="HOST", help="Measure candidates on this device.")
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="HOST",
+            help="Measure candidates on this device; 'web': in headless Chromium.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,

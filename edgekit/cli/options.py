@@ -33,6 +33,12 @@ TrustPickle = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")]
+MeasuredHosts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="HOST", help="'local', 'web' (headless Chromium), an ssh alias, or user@host:port."
+    ),
+]
 Hosts = Annotated[
     list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
 ]

@@ -35,14 +35,15 @@ from edgekit.pipeline.accuracy.metric_choice import choose_scoring
 from edgekit.pipeline.accuracy.output_kind import resolve_logits
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, compute_scores
-from edgekit.pipeline.measure_targets import DevicePlace, HostPlace, open_device_place
+from edgekit.pipeline.browser_place import Device, open_device
+from edgekit.pipeline.measure_targets import HostPlace
 from edgekit.pipeline.model_settings import check_output, find_model, read_feeding, with_dims
 from edgekit.pipeline.proposals.missing_settings import complete_project
 from edgekit.pipeline.splits import open_split
 from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import DEFAULT, Home
-from edgekit.remote.session import LOCAL, open_session
+from edgekit.remote.session import LOCAL, WEB, open_session
 from edgekit_agent.measure.feeds import open_columns
 from edgekit_agent.results import DeviceFacts
 from edgekit_agent.samples import Column, Samples
@@ -203,8 +204,7 @@ def _find_mistake(subject: Subject, tick: Tick) -> DeviceError | None:
 
 def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult:
     store = Store(get_default_root())
-    cache = store.root / "wheels"
-    with open_device_place(host, subject.profile, cache=cache, tick=tick, home=home) as place:
+    with open_device(host, subject.profile, root=store.root, tick=tick, home=home) as place:
         ref = place.model_ref(subject.model)
         inputs = place.samples(subject.inputs) if subject.inputs else None
         reports = time_interleaved(
@@ -234,13 +234,13 @@ def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult
         host=host,
         facts=place.facts,
         runtime=f"{reports[0].runtime} {reports[0].runtime_version}",
-        threads=ref.threads,
+        threads=max(r.latency.threads for r in reports),
         times=summarize([r.latency for r in reports]),
         peak_rss_bytes=max(r.peak_rss_bytes for r in reports),
         load_ms=min(r.latency.load_ms for r in reports),
         scores=compute_scores(tally, subject.scoring, _get_groups(subject)) if tally else (),
         reports=tuple(reports),
-        notes=tuple(_iter_notes(subject, place.facts)),
+        notes=tuple(_iter_notes(subject, host, place.facts)),
     )
 
 
@@ -248,7 +248,7 @@ def _get_groups(subject: Subject) -> NDArray[np.int64] | None:
     return subject.evaluation.groups if subject.evaluation else None
 
 
-def _compute_tally_key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
+def _compute_tally_key(subject: Subject, place: Device, ref: ModelRef) -> str:
     """Compute the key of a tally from everything that decides it, including the device."""
     facts = [
         place.identity(get_runtime(subject.model)),
@@ -355,8 +355,10 @@ def _read_golden_inputs(folder: Path, name: str) -> Samples:
     )
 
 
-def _iter_notes(subject: Subject, facts: DeviceFacts) -> Iterator[str]:
+def _iter_notes(subject: Subject, host: str, facts: DeviceFacts) -> Iterator[str]:
     profile = subject.profile
+    if host == WEB:
+        yield f"measured in headless {facts.system} on this machine"
     if profile and profile.hardware.arch != facts.machine:
         yield (
             f"this machine is {facts.machine}, the bundle is for {profile.hardware.arch} "

@@ -80,9 +80,7 @@ class HostPlace:
 def compute_host_identity(runtime: RuntimeName) -> str:
     """Return a digest of this machine and a runtime, on which all figures depend."""
     cpu, isa = read_name_and_isa()
-    return _compute_identity(
-        platform.machine(), cpu, isa, count_cores(), version(PACKAGES[runtime])
-    )
+    return compute_identity(platform.machine(), cpu, isa, count_cores(), version(PACKAGES[runtime]))
 
 
 @contextmanager
@@ -147,7 +145,7 @@ class DevicePlace:
     def identity(self, runtime: RuntimeName) -> str:
         """Return a digest of machine, processor and runtime of the device."""
         facts, version = self.facts, self.runtime(runtime).version
-        return _compute_identity(facts.machine, facts.cpu, facts.isa, facts.cores, version)
+        return compute_identity(facts.machine, facts.cpu, facts.isa, facts.cores, version)
 
 
 @contextmanager
@@ -204,9 +202,8 @@ def _get_host_version(runtime: RuntimeName) -> str:
         return ""  # no version was tested here: the newest that the profile allows is taken
 
 
-def _compute_identity(
-    machine: str, cpu: str, isa: tuple[str, ...], cores: int, runtime: str
-) -> str:
+def compute_identity(machine: str, cpu: str, isa: tuple[str, ...], cores: int, runtime: str) -> str:
+    """Return a digest of a machine, its processor and a runtime, on which all figures depend."""
     # The agent measures: another version of it may measure differently.
     facts = json.dumps([machine, cpu, isa, cores, runtime, pack_agent().digest])
     return hashlib.sha256(facts.encode()).hexdigest()

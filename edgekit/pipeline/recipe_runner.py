@@ -35,12 +35,12 @@ from edgekit.errors import (
 from edgekit.model import Model
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import compute_scores
+from edgekit.pipeline.browser_place import open_device
 from edgekit.pipeline.golden_samples import get_golden_samples
 from edgekit.pipeline.measure_targets import (
     HOST,
     Place,
     compute_host_identity,
-    open_device_place,
     open_host_place,
 )
 from edgekit.pipeline.refusals import decode_refusal, encode_refusal, make_rejection
@@ -369,10 +369,10 @@ class BuildRunner:
         inputs = self.inputs
         if source == HOST:
             return open_host_place(inputs.profile, inputs.store.root / "host")
-        return open_device_place(
+        return open_device(
             source.removeprefix("device:"),
             inputs.profile,
-            cache=inputs.store.root / "wheels",
+            root=inputs.store.root,
             tick=self.tick,
             home=profile_home(inputs.profile),
             same_machine=True,

@@ -40,6 +40,9 @@ R = TypeVar("R")
 Progress = Callable[[StageProgress], None]
 
 LOCAL = "local"
+# Headless Chromium on this machine, which is no session; an ssh alias of that name is ``ssh:web``.
+WEB = "web"
+_SSH = "ssh:"
 # The longest time without an accepted byte while edgekit sends.
 STALL_S = 60.0
 # The longest time without a line while the agent works; long jobs report their progress.
@@ -81,11 +84,22 @@ def open_session(host: str, *, home: str | Home = "") -> Iterator[Session]:
 def _make_transport(host: str) -> Transport:
     if host == LOCAL:
         return LocalTransport()
+    if host == WEB:
+        raise DeviceError(
+            f"{WEB}: a browser on this machine can only be measured (bench, build --on)",
+            hint=f"write {_SSH}{WEB} for an ssh alias of that name",
+        )
     from edgekit.remote.ssh.client import (
         SshTransport,  # slow to import, and `local` needs none of it
     )
 
-    return SshTransport(host)
+    return SshTransport(strip_ssh_mark(host))
+
+
+def strip_ssh_mark(host: str) -> str:
+    """Return the argument of ``ssh``: the name after ``ssh:``, which marks one that is reserved."""
+    is_marked = host.startswith(_SSH) and not host.startswith(f"{_SSH}//")
+    return host.removeprefix(_SSH) if is_marked else host
 
 
 class Session:

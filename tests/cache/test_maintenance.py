@@ -38,6 +38,8 @@ def fill(store):
     columns.mkdir(parents=True)
     (columns / "x.npy").write_bytes(bytes(1000))
     (store.root / "wheels" / "numpy-2.0-cp311.whl").write_bytes(bytes(50))
+    (store.root / "web-runtime").mkdir()
+    (store.root / "web-runtime" / "onnxruntime-web-1.30.0.tgz").write_bytes(bytes(60))
     (store.root / "scratch" / "tmpabc" / "half").write_bytes(bytes(70))
     return put(store, b"one"), put(store, b"other")
 
@@ -55,6 +57,7 @@ def test_every_kind_is_counted(store):
     assert found["figures"][0] == 2
     assert found["data"] == (1, 1000)
     assert found["wheels"] == (1, 50)
+    assert found["web runtimes"] == (1, 60)
     assert found["unfinished"] == (1, 70)
     total = sum(bytes for _, bytes in found.values())
     assert measure_usage().bytes == total
@@ -77,7 +80,7 @@ def test_clear_removes_all_entries_and_keeps_other_files(store, tmp_path):
     (store.root / "states").symlink_to(outside)
     removal = clear()
     assert measure_usage().sections == ()
-    assert (removal.entries, removal.left.bytes) == (8, 0)
+    assert (removal.entries, removal.left.bytes) == (9, 0)
     assert [name for name in kept if not (store.root / name).exists()] == []
     assert (outside / "file").read_text() == "precious"
     assert (store.root / "states").is_symlink()

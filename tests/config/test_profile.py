@@ -59,6 +59,7 @@ def test_the_devices_that_the_documentation_names_are_shipped():
         "raspberry-pi-5",
         "raspberry-pi-zero-2w",
         "tablet",
+        "tablet-web",
         "tablet-x86",
     ]
 

@@ -48,7 +48,7 @@ def press_tab(tmp_path, monkeypatch):
         (["keys", "untr"], {"untrust"}),
         (["build", "--dev"], {"--device"}),
         (["build", "--device", "raspberry-pi-5"], {"raspberry-pi-5"}),
-        (["devices", "show", "tab"], {"tablet", "tablet-x86"}),
+        (["devices", "show", "tab"], {"tablet", "tablet-web", "tablet-x86"}),
         (["passes", "prune-c"], {"prune-channels"}),
         (["apply", "cle"], {"clean"}),
         (["build", "--step", "low"], {"low-rank"}),

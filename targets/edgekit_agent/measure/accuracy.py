@@ -50,7 +50,11 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
         known = ", ".join(OLD_METRICS)
         raise AgentError("bad_job", f"unknown metric {job.metric!r}; known: {known}")
     progress("load", 0, 0)
-    model = _load(job)
+    return score_model(job, _load(job), progress)
+
+
+def score_model(job: ScoreJob, model: LoadedModel, progress: Progress) -> Tally:
+    """Score a model that is loaded already; see ``score``."""
     n = check_samples(job.samples, model.inputs)
     if not 0 <= job.start < n or (job.start and job.outputs_path is not None):
         raise AgentError("bad_job", f"score: cannot start at sample {job.start} of {n}")

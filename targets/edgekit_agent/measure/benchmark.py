@@ -55,7 +55,7 @@ def bench(job: BenchJob, progress: Progress) -> Report:
         )
     progress("load", 0, 0)
     session = load_model(job.model)
-    collected = _collect_inputs(job, session.model)
+    collected = collect_inputs(job, session.model)
     is_ragged = job.samples is not None and bool(job.samples.lengths)
     timer = _Timer(session.model, select_median_size(collected) if is_ragged else collected)
     warmup_runs, steady = _warm_up(timer, job.warmup_s, progress)
@@ -159,7 +159,8 @@ def _measure(
     return values
 
 
-def _collect_inputs(job: BenchJob, model: LoadedModel) -> List[Mapping[str, NDArray[Any]]]:
+def collect_inputs(job: BenchJob, model: LoadedModel) -> List[Mapping[str, NDArray[Any]]]:
+    """Return the inputs to time in turn: those of a few samples, or random ones."""
     if job.samples is None:
         return [_make_random_inputs(model.inputs, job)]
     batch = find_batch_size(job.samples, model.inputs) or 1

@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Iterator, List, Optional, Tuple
 
 from edgekit_agent.jobs import ProbeJob
@@ -28,6 +29,11 @@ _TRIAL_TIMEOUT_S = 120.0
 
 def probe(job: ProbeJob) -> DeviceFacts:
     """Collect the facts of this device; nothing on it is changed."""
+    return replace(read_machine(job.home), runtimes=tuple(_iter_runtimes(job.sites)))
+
+
+def read_machine(home: str) -> DeviceFacts:
+    """Collect the facts of this device but those of its runtimes."""
     name, isa = cpu.read_name_and_isa()
     return DeviceFacts(
         machine=platform.machine(),
@@ -41,12 +47,12 @@ def probe(job: ProbeJob) -> DeviceFacts:
         isa=isa,
         memory_bytes=memory.total_bytes(),
         free_memory_bytes=memory.available_bytes(),
-        free_disk_bytes=free_bytes(open_home(job.home)),
+        free_disk_bytes=free_bytes(open_home(home)),
         governor=cpu.read_governor(),
         temperature_c=cpu.read_temperature_c(),
         load_1min=os.getloadavg()[0],
-        runtimes=tuple(_iter_runtimes(job.sites)),
-        home_is_noexec=is_noexec(open_home(job.home)),
+        runtimes=(),
+        home_is_noexec=is_noexec(open_home(home)),
     )
 
 
