@@ -68,6 +68,7 @@ def test_the_wheel_contains_the_agent_the_profiles_the_examples_and_every_other_
         ("device_profiles", ROOT, "edgekit/"),
         ("examples", ROOT, "edgekit/"),
         ("pages", ROOT / "targets", "edgekit/targets/"),
+        ("web", ROOT / "targets", "edgekit/targets/"),
     ):
         files = (p for p in (home / package).rglob("*") if p.is_file())
         ignored = {"__pycache__", "build"}

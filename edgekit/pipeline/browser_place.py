@@ -16,7 +16,7 @@ from edgekit.pipeline.measure_targets import Place, compute_identity, open_devic
 from edgekit.pipeline.timing import Agent
 from edgekit.progress import Tick
 from edgekit.remote.home import DEFAULT, Home
-from edgekit.remote.session import WEB
+from edgekit.remote.host_names import WEB
 from edgekit.remote.web.browser_agent import BrowserAgent
 from edgekit.remote.web.runtime_files import fetch_web_runtime
 from edgekit_agent.measure.probe import read_machine

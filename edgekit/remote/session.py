@@ -27,6 +27,7 @@ from edgekit.remote.agent_answers import (
 from edgekit.remote.agent_file import pack_agent
 from edgekit.remote.agent_version import check_agent_version, is_bad_job
 from edgekit.remote.home import Home
+from edgekit.remote.host_names import get_ssh_argument
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.start_commands import OLDEST_PYTHON, make_fast_start, make_launch
 from edgekit.remote.transport import LineTooLong, Stream, Transport, signal_name, write_all
@@ -40,9 +41,6 @@ R = TypeVar("R")
 Progress = Callable[[StageProgress], None]
 
 LOCAL = "local"
-# Headless Chromium on this machine, which is no session; an ssh alias of that name is ``ssh:web``.
-WEB = "web"
-_SSH = "ssh:"
 # The longest time without an accepted byte while edgekit sends.
 STALL_S = 60.0
 # The longest time without a line while the agent works; long jobs report their progress.
@@ -84,22 +82,12 @@ def open_session(host: str, *, home: str | Home = "") -> Iterator[Session]:
 def _make_transport(host: str) -> Transport:
     if host == LOCAL:
         return LocalTransport()
-    if host == WEB:
-        raise DeviceError(
-            f"{WEB}: a browser on this machine can only be measured (bench, build --on)",
-            hint=f"write {_SSH}{WEB} for an ssh alias of that name",
-        )
+    alias = get_ssh_argument(host)
     from edgekit.remote.ssh.client import (
         SshTransport,  # slow to import, and `local` needs none of it
     )
 
-    return SshTransport(strip_ssh_mark(host))
-
-
-def strip_ssh_mark(host: str) -> str:
-    """Return the argument of ``ssh``: the name after ``ssh:``, which marks one that is reserved."""
-    is_marked = host.startswith(_SSH) and not host.startswith(f"{_SSH}//")
-    return host.removeprefix(_SSH) if is_marked else host
+    return SshTransport(alias)
 
 
 class Session:
