@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders.browsers import chromium, web_runtime
-from tests.builders.fixtures import built, digits, shared_cache, tiny, workplace
+from tests.builders.fixtures import (
+    built,
+    chromium,
+    digits,
+    shared_cache,
+    tiny,
+    web_runtime,
+    workplace,
+)
 
 __all__ = ["built", "chromium", "digits", "shared_cache", "tiny", "web_runtime", "workplace"]
 

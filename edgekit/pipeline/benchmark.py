@@ -35,9 +35,9 @@ from edgekit.pipeline.accuracy.metric_choice import choose_scoring
 from edgekit.pipeline.accuracy.output_kind import resolve_logits
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, compute_scores
-from edgekit.pipeline.browser_place import Device, open_device
 from edgekit.pipeline.measure_targets import HostPlace
 from edgekit.pipeline.model_settings import check_output, find_model, read_feeding, with_dims
+from edgekit.pipeline.places.browser_place import Device, open_device
 from edgekit.pipeline.proposals.missing_settings import complete_project
 from edgekit.pipeline.splits import open_split
 from edgekit.pipeline.timing import Timing, time_interleaved

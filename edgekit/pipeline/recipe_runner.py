@@ -35,7 +35,6 @@ from edgekit.errors import (
 from edgekit.model import Model
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import compute_scores
-from edgekit.pipeline.browser_place import open_device
 from edgekit.pipeline.golden_samples import get_golden_samples
 from edgekit.pipeline.measure_targets import (
     HOST,
@@ -43,6 +42,7 @@ from edgekit.pipeline.measure_targets import (
     compute_host_identity,
     open_host_place,
 )
+from edgekit.pipeline.places.browser_place import open_device
 from edgekit.pipeline.refusals import decode_refusal, encode_refusal, make_rejection
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.timing import Timing, time_interleaved

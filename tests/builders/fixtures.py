@@ -1,4 +1,4 @@
-"""Shared fixtures: a separate working folder, and a finished build."""
+"""Shared fixtures: a separate working folder, a finished build, and headless Chromium."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.cache.integrity import KEY_FILE, compute_seal, get_config_folder
+from edgekit.errors import DeviceError, UserError
+from edgekit.remote.web.chromium import find_chromium
+from edgekit.remote.web.runtime_files import fetch_web_runtime
 from tests.builders.projects import copy_digits, spawn, write_tiny
 
 
@@ -57,3 +60,21 @@ def built(shared_cache, tmp_path_factory):
     done = spawn("build", "-C", project, "--json", EDGEKIT_CACHE=shared_cache)
     assert done.code == 0, done.err
     return project, done
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of Chromium."""
+    try:
+        return find_chromium()
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def web_runtime(shared_cache):
+    """The files of onnxruntime-web, in the cache that builds share."""
+    try:
+        return fetch_web_runtime(shared_cache / "web-runtime")
+    except UserError as error:
+        pytest.skip(str(error))
