@@ -26,6 +26,27 @@ export function createName(name, attributes = {}) {
   return create("bdi", attributes, name);
 }
 
+/**
+ * Create a list that shows the first `most` rows and a button for the others.
+ *
+ * Rows are created when they are shown: a list of hundreds is not in the way of the keyboard.
+ */
+export function createLongList(attributes, rows, most, createRow, writeMore) {
+  const list = create("ul", attributes);
+  const add = (from, to) => rows.slice(from, to).forEach((row, index) => list.append(createRow(row, from + index)));
+  add(0, most);
+  if (rows.length <= most) return list;
+  const more = createButton(writeMore(rows.length - most), () => {
+    add(most);
+    const next = list.children[most];
+    const target = next.querySelector("button, input") ?? next;
+    if (target === next) next.tabIndex = -1;
+    more.remove();
+    target.focus();
+  });
+  return create("div", {}, list, create("div", { class: "buttons" }, more));
+}
+
 /** Create a file input whose label looks like a button and that the keyboard reaches. */
 export function createFileButton(words, accept, onFile, style = "button main") {
   const label = create("label", { class: style, for: "file" }, words);

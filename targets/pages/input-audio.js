@@ -12,7 +12,9 @@ const MOST_S = 60;
 export function createInput({ config, words, backend, runs, problem }) {
   const rate = config.audio?.sample_rate ?? RATE;
   const chosen = create("p", { class: "quiet" });
+  let panel = null;
   const take = async (file) => {
+    await panel?.close();
     runs.cancel();
     runs.clearResult();
     chosen.textContent = words.fill("chosen_file", { name: file.name });
@@ -28,8 +30,8 @@ export function createInput({ config, words, backend, runs, problem }) {
   acceptDrops(drop, take);
   const element = create("div", {}, drop, chosen);
   if (config.microphone) {
-    const panel = createMicrophonePanel({ config, words, backend, runs, problem, rate, chosen });
-    element.append(panel);
+    panel = createMicrophonePanel({ config, words, backend, runs, problem, rate, chosen });
+    element.append(panel.element);
   }
   return { element };
 }
@@ -37,7 +39,11 @@ export function createInput({ config, words, backend, runs, problem }) {
 function createMicrophonePanel({ config, words, backend, runs, problem, rate, chosen }) {
   const level = createLevel(words);
   const state = create("p", { role: "status" });
-  const listener = createListener({ config, words, backend, runs, problem, rate });
+  const fail = async (error) => {
+    await close();
+    problem.show(error);
+  };
+  const listener = createListener({ config, words, backend, rate, fail });
   let open = null; // {mode, microphone, samples, count}
 
   const record = createButton(words.fill("record"), () => toggle("record"));
@@ -50,7 +56,7 @@ function createMicrophonePanel({ config, words, backend, runs, problem, rate, ch
     record.classList.toggle("recording", mode === "record");
     listen.classList.toggle("recording", mode === "listen");
     record.hidden = mode === "listen";
-    listen.hidden = mode === "record";
+    listen.hidden = mode === "record" || config.audio?.listen === false;
     level.element.hidden = !mode;
     state.textContent = mode === "listen" ? words.fill("listening") : "";
   }
@@ -72,15 +78,21 @@ function createMicrophonePanel({ config, words, backend, runs, problem, rate, ch
     if (seconds >= (config.audio?.max_s ?? MOST_S)) toggle("record");
   }
 
+  /** Close the microphone; return what was open. */
+  async function close() {
+    const own = open;
+    if (!own?.microphone) return null;
+    open = null;
+    show();
+    listener.stop();
+    await own.microphone.stop();
+    return own;
+  }
+
   async function toggle(mode) {
     if (open) {
-      const own = open;
-      if (!own.microphone) return; // it is still being opened
-      open = null;
-      show();
-      await own.microphone.stop();
-      if (own.mode === "record") send(own);
-      else listener.stop();
+      const own = await close();
+      if (own?.mode === "record") send(own);
       return;
     }
     const own = { mode, microphone: null, samples: [], count: 0, seconds: -1 };
@@ -113,7 +125,8 @@ function createMicrophonePanel({ config, words, backend, runs, problem, rate, ch
   }
 
   show();
-  return create("div", {}, create("div", { class: "buttons" }, record, listen), state, level.element);
+  const buttons = create("div", { class: "buttons" }, record, listen);
+  return { element: create("div", {}, buttons, state, level.element), close };
 }
 
 function createLevel(words) {

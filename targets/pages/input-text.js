@@ -4,7 +4,14 @@ import { create } from "./dom.js";
 /** Create the input of an app for texts; Ctrl+Enter sends too. */
 export function createInput({ config, words, runs }) {
   const most = config.max_chars ?? 0;
-  const area = create("textarea", { id: "text", dir: "auto", "aria-describedby": "text-wrong" });
+  // Spelling services of some browsers send texts away.
+  const area = create("textarea", {
+    id: "text",
+    dir: "auto",
+    spellcheck: "false",
+    autocomplete: "off",
+    "aria-describedby": "text-wrong",
+  });
   const wrong = create("p", { class: "wrong", id: "text-wrong", role: "alert" });
   const button = create("button", { type: "submit", class: "main" }, words.fill("text_submit"));
   const form = create(

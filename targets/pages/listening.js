@@ -7,8 +7,13 @@ import { encodeWav, resample } from "./sound.js";
 const WINDOW_S = 1;
 const MOST_WAITING = 2; // windows; older ones are left out, so that decisions stay current
 
-/** Create the part that cuts sound into windows, sends each and shows what was decided. */
-export function createListener({ config, words, backend, problem, rate }) {
+/**
+ * Create the part that cuts sound into windows, sends each and shows what was decided.
+ *
+ * `fail(error)` hears of a window that could not be worked on; one that came while the app was busy
+ * is left out.
+ */
+export function createListener({ config, words, backend, rate, fail }) {
   const seconds = config.audio?.window_s ?? WINDOW_S;
   const find = (id) => document.getElementById(id);
   let session = null;
@@ -16,7 +21,7 @@ export function createListener({ config, words, backend, problem, rate }) {
   function start() {
     const timeline = createTimeline(words);
     const note = create("p", { class: "quiet" });
-    session = { timeline, note, block: [], filled: 0, windows: 0, waiting: [], left_out: 0, running: false };
+    session = { timeline, note, block: [], filled: 0, windows: 0, waiting: [], leftOut: 0, running: false };
     find("summary").classList.remove("quiet");
     find("result-body").replaceChildren(note, timeline.element);
   }
@@ -43,10 +48,14 @@ export function createListener({ config, words, backend, problem, rate }) {
     own.windows += 1;
     if (own.waiting.length > MOST_WAITING) {
       own.waiting.shift();
-      own.left_out += 1;
-      own.note.textContent = words.fill("behind", { count: words.whole(own.left_out) });
+      countLeftOut(own);
     }
     if (!own.running) run(own);
+  }
+
+  function countLeftOut(own) {
+    own.leftOut += 1;
+    own.note.textContent = words.fill("behind", { count: words.whole(own.leftOut) });
   }
 
   async function run(own) {
@@ -56,11 +65,11 @@ export function createListener({ config, words, backend, problem, rate }) {
       try {
         const sound = encodeWav(await resample(samples, microphoneRate, rate), rate);
         const result = await backend.predict(sound, {});
-        if (session !== own) return;
-        problem.clear();
-        show(own, result, from_s);
+        if (session === own) show(own, result, from_s);
       } catch (error) {
-        if (session === own) problem.show(error);
+        if (session !== own) return;
+        if (error?.code === "busy") countLeftOut(own);
+        else fail(error);
       }
     }
     own.running = false;

@@ -1,9 +1,10 @@
 // Boxes over the photo, and a list in which each box can be shown alone.
 import { getColor, OUTLINE } from "./colors.js";
-import { create, createName } from "./dom.js";
+import { create, createLongList, createName } from "./dom.js";
 import { isolate, shorten } from "./words.js";
 
-const NAMED = 40; // more names than this hide the photo
+const LISTED = 20;
+const NAMED = 12; // beyond it, boxes narrower than their name have a number, tiny ones nothing
 const LISTED_CLASSES = 5;
 const NAME_LENGTH = 24;
 const RIGHT_TO_LEFT = /^[^\p{L}]*[\p{Script=Arabic}\p{Script=Hebrew}]/u;
@@ -16,8 +17,13 @@ export function showBoxes(result, { words, input }) {
   let chosen = -1;
   const paint = (context, size) => paintBoxes(context, size, boxes, chosen, words);
   const redraw = () => view?.draw(paint, words.fill("photo_boxes"));
-  const list = create("ul", { class: "list", "aria-label": words.fill("boxes_list"), tabindex: "0" });
-  boxes.forEach((box, index) => list.append(createRow(box, index)));
+  const list = createLongList(
+    { class: "list", "aria-label": words.fill("boxes_list") },
+    boxes,
+    LISTED,
+    createRow,
+    (count) => words.fill("more", { count: words.whole(count) }),
+  );
   redraw();
 
   function createRow(box, index) {
@@ -63,8 +69,8 @@ function paintBoxes(context, { scale, unit }, boxes, chosen, words) {
   const drawn = chosen >= 0 ? [chosen] : boxes.map((_, index) => index).reverse();
   for (const index of drawn) paintBox(context, boxes[index], scale, unit, chosen >= 0);
   const places = [];
-  const named = drawn.reverse().filter((index) => chosen >= 0 || index < NAMED);
-  for (const index of named) paintName(context, boxes[index], index, { scale, unit, places, words });
+  const view = { scale, unit, places, words, crowded: drawn.length > NAMED };
+  for (const index of drawn.reverse()) paintName(context, boxes[index], index, view);
 }
 
 function paintBox(context, { box, index }, scale, unit, alone) {
@@ -79,15 +85,20 @@ function paintBox(context, { box, index }, scale, unit, alone) {
 
 /** Write the name of a box above or inside it, unless a more certain one has its place. */
 function paintName(context, { box, label, index, confidence }, position, view) {
-  const { scale, unit, places, words } = view;
-  const text = `${position + 1} ${isolate(shorten(label, NAME_LENGTH))} ${words.percent(confidence)}`;
+  const { scale, unit, places, words, crowded } = view;
   context.font = `600 ${13 * unit}px system-ui, sans-serif`;
   context.direction = RIGHT_TO_LEFT.test(label) ? "rtl" : "ltr";
   context.textAlign = "left";
   context.textBaseline = "middle";
   const [height, pad] = [20 * unit, 5 * unit];
   const { width: most, height: bottom } = context.canvas;
-  const width = Math.min(context.measureText(text).width + 2 * pad, most);
+  const measure = (words) => Math.min(context.measureText(words).width + 2 * pad, most);
+  const number = String(position + 1);
+  const name = `${number} ${isolate(shorten(label, NAME_LENGTH))} ${words.percent(confidence)}`;
+  const room = crowded ? (box[2] - box[0]) * scale : most;
+  const text = measure(name) > room ? number : name;
+  if (measure(text) > room) return;
+  const width = measure(text);
   const left = Math.max(0, Math.min(box[0] * scale, most - width));
   const top = box[1] * scale;
   const free = [top - height, top]

@@ -1,5 +1,5 @@
 // Classes and labels with a bar of confidence each.
-import { create, createButton, createName } from "./dom.js";
+import { create, createLongList, createName } from "./dom.js";
 import { isolate } from "./words.js";
 
 const SHOWN = 10;
@@ -29,16 +29,9 @@ function createNote(words) {
 }
 
 function createBars(rows, words) {
-  const list = create("ul", { class: "bars", "aria-label": words.fill("class_others") });
-  const add = (part) => list.append(...part.map((row) => createBar(row, words)));
-  add(rows.slice(0, SHOWN));
-  if (rows.length <= SHOWN) return list;
-  const count = words.whole(rows.length - SHOWN);
-  const more = createButton(words.fill("class_more", { count }), () => {
-    add(rows.slice(SHOWN));
-    more.remove();
-  });
-  return create("div", {}, list, more);
+  const attributes = { class: "bars", "aria-label": words.fill("class_others") };
+  const more = (count) => words.fill("more", { count: words.whole(count) });
+  return createLongList(attributes, rows, SHOWN, (row) => createBar(row, words), more);
 }
 
 function createBar({ label, confidence }, words) {

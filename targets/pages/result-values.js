@@ -4,23 +4,34 @@ import { isolate } from "./words.js";
 
 const SHOWN = 50; // values of one output
 
-/** Show a single value as the summary, more of them as a table. */
+/** Show a single value as the summary, more of them as tables. */
 export function showValues(result, { words, config }) {
   const outputs = Object.entries(result.result ?? {});
   const lists = outputs.map(([name, values]) => describe(name, values, config, words));
-  const count = lists.reduce((sum, list) => sum + list.cells.length, 0);
+  const filled = lists.filter((list) => list.cells.length);
+  const count = filled.reduce((sum, list) => sum + list.cells.length, 0);
   if (!count) return { summary: words.fill("values_none"), nodes: [] };
   if (count === 1) {
-    const { name, unit, cells } = lists.find((list) => list.cells.length);
+    const [{ name, unit, cells }] = filled;
     const value = joinUnit(words.number(cells[0].value), unit);
     return { summary: words.fill("values_one", { name: isolate(name), value }), nodes: [] };
   }
   const summary = words.fill("values_many", { count: words.whole(count) });
-  const notes = lists.filter((list) => list.cells.length > SHOWN).map((list) => {
-    const values = { shown: SHOWN, count: words.whole(list.cells.length), name: isolate(list.name) };
-    return create("p", { class: "quiet" }, words.fill("values_left_out", values));
-  });
-  return { summary, nodes: [createTable(lists, words, summary), ...notes] };
+  if (filled.every((list) => list.cells.length === 1)) {
+    const rows = filled.map(({ name, unit, cells }) => [createName(name), cells[0].value, unit]);
+    return { summary, nodes: [createTable("values_name", rows, words, summary)] };
+  }
+  return { summary, nodes: filled.flatMap((list) => createListNodes(list, words)) };
+}
+
+function createListNodes({ name, unit, cells }, words) {
+  const rows = cells.slice(0, SHOWN).map(({ position, value }) => [position, value, unit]);
+  const values = { shown: SHOWN, count: words.whole(cells.length), name: isolate(name) };
+  return [
+    create("h3", {}, createName(name)),
+    createTable("values_position", rows, words, name),
+    ...(cells.length > SHOWN ? [create("p", { class: "quiet" }, words.fill("values_left_out", values))] : []),
+  ];
 }
 
 function describe(name, values, config, words) {
@@ -47,19 +58,14 @@ function joinUnit(value, unit) {
   return unit ? `${value} ${unit}` : value;
 }
 
-function createTable(lists, words, caption) {
-  const head = ["values_name", "values_position", "values_value"].map((key) =>
-    create("th", { scope: "col" }, words.fill(key)),
-  );
-  const rows = lists.flatMap(({ name, unit, cells }) =>
-    cells.slice(0, SHOWN).map(({ position, value }) =>
-      create(
-        "tr",
-        {},
-        create("td", {}, createName(name)),
-        create("td", {}, position),
-        create("td", {}, joinUnit(words.number(value), unit)),
-      ),
+function createTable(key, rows, words, caption) {
+  const head = [key, "values_value"].map((each) => create("th", { scope: "col" }, words.fill(each)));
+  const body = rows.map(([first, value, unit]) =>
+    create(
+      "tr",
+      {},
+      create("td", {}, first),
+      create("td", {}, joinUnit(words.number(value), unit)),
     ),
   );
   const table = create(
@@ -67,7 +73,7 @@ function createTable(lists, words, caption) {
     {},
     create("caption", { class: "visually-hidden" }, caption),
     create("thead", {}, create("tr", {}, ...head)),
-    create("tbody", {}, ...rows),
+    create("tbody", {}, ...body),
   );
   return create("div", { class: "table", tabindex: "0", role: "group", "aria-label": caption }, table);
 }

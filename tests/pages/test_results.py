@@ -82,7 +82,10 @@ def test_one_box_can_be_shown_alone_by_the_keyboard(open_page, photo):
 def test_three_hundred_boxes_are_listed_and_drawn(open_page, photo):
     page = open_page(result=answers.CROWD, width=360)
     assert show(page, photo).startswith("300 found: 34 cell type 0, 34 cell type 1")
+    assert len(page.find_all("#result-body li")) == 20
+    page.button("Show 280 more").click()
     assert len(page.find_all("#result-body li")) == 300
+    assert page.script("return document.activeElement.textContent").startswith("21")
     assert not page.is_too_wide()
     # Box 290 of class 2: rows of 20.
     left, top = answers.CROWD["result"][290]["box"][:2]
@@ -131,9 +134,18 @@ def test_many_values_are_a_table(open_page, photo):
     page = open_page(result=answers.EMBEDDING, width=360)
     assert show(page, photo, "values") == "256 values"
     cells = [cell.text for cell in page.find_all("tbody tr:nth-child(3) td")]
-    assert cells == ["embedding", "3", "0.28571"]
+    assert page.text("h3") == "embedding"
+    assert cells == ["3", "0.28571"]
     assert "The first 50 of 256 values" in page.text("#result-body")
     assert not page.is_too_wide()
+
+
+def test_several_single_values_are_a_table_of_names(open_page, photo):
+    values = answers.make_answer("values", {"systolic": [[121.4]], "diastolic": [80]})
+    page = open_page(result=values, config={"outputs": {"systolic": {"unit": "mmHg"}}})
+    show(page, photo, "2 values")
+    rows = [row.text.split(" ", 1) for row in page.find_all("tbody tr")]
+    assert rows == [["systolic", "121.4 mmHg"], ["diastolic", "80"]]
 
 
 def test_decisions_are_a_strip_and_a_list(open_page, photo):

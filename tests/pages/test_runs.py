@@ -172,6 +172,12 @@ def test_words_of_another_language_fall_back_to_english(open_page):
     assert page.button("Get the result").is_displayed()
 
 
+def test_an_app_of_a_browser_links_its_manifest(open_page):
+    page = open_text(open_page, config={"manifest": "manifest.webmanifest"})
+    link = page.find("link[rel=manifest]")
+    assert link.get_attribute("href") == f"{page.app.address}manifest.webmanifest"
+
+
 def test_no_request_leaves_the_page_s_own_origin(open_page):
     page = open_text(open_page)
     names = page.script("return performance.getEntriesByType('resource').map(e => e.name)")

@@ -102,6 +102,31 @@ def test_windows_are_left_out_when_the_device_is_slower_than_the_sound(open_page
     page.button("Stop listening").click()
 
 
+def test_listening_ends_with_the_words_of_a_failure(open_page):
+    page = open_sound(open_page, audio={"window_s": 0.1})
+    page.app.status = 400
+    page.app.result = {"error": {"kind": "bad_sample", "message": "the sound is too short"}}
+    page.button("Listen continuously").click()
+    page.wait_for("#problem", "The sound is too short.")
+    page.wait(lambda: page.button("Listen continuously").is_displayed())
+
+
+def test_choosing_a_file_ends_listening(open_page, tmp_path):
+    page = open_sound(open_page, audio={"window_s": 30})
+    page.button("Listen continuously").click()
+    page.wait_for("#input", "Listening.")
+    page.choose_file(write_wav(tmp_path / "call.wav"))
+    page.wait_for("#summary", "3 decisions")
+    assert page.button("Listen continuously").is_displayed()
+    assert len(page.app.bodies) == 1
+
+
+def test_an_app_that_takes_whole_sounds_does_not_listen(open_page):
+    page = open_sound(open_page, audio={"listen": False})
+    assert page.button("Record").is_displayed()
+    assert "Listen" not in page.text("#input")
+
+
 def test_a_blocked_microphone_says_what_to_do(open_page):
     page = open_sound(open_page)
     refuse = "() => Promise.reject(new DOMException('', 'NotAllowedError'))"
