@@ -186,7 +186,7 @@ def iter_runs(
         outputs = model.run(batch_rows.inputs)
         for state in samples.states:
             name = state.initial.name
-            states[name] = _get_next_state(outputs, state, tensors_by_name[name])
+            states[name] = get_next_state(outputs, state, tensors_by_name[name])
         if batch_rows.start >= first:
             yield batch_rows, outputs
 
@@ -214,7 +214,12 @@ def _read_initial_state(
     return stack_rows(row, tensors_by_name[column.name], None, column.axis, batch)
 
 
-def _get_next_state(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[Any]:
+def get_next_state(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[Any]:
+    """Return the output that is fed back to the input of a state.
+
+    Raises:
+        AgentError: ``bad_job``; there is no such output, or it does not fit the input.
+    """
     if state.output not in outputs:
         raise AgentError("bad_job", f"the model has no output {state.output} for {tensor.name}")
     value = np.asarray(outputs[state.output])

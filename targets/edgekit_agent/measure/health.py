@@ -52,16 +52,45 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     Raises:
         AgentError: ``bad_job`` for a damaged file of golden samples; errors of the runtime.
     """
-    inputs, axes, expected, picked = _read_golden_samples(os.path.expanduser(job.golden_samples))
+    path = os.path.expanduser(job.golden_samples)
+    golden = _read_golden_samples(path)
     progress("load", 0, 0)
     model = load_model(job.model).model
+    return _compare(model, golden, path, job.max_relative_error, progress)
+
+
+def check_model(
+    model: LoadedModel, path: str, max_relative_error: float, progress: Progress
+) -> Health:
+    """Compare the outputs of a loaded model for golden samples with those of the host.
+
+    Args:
+        model: the model.
+        path: file of the golden samples.
+        max_relative_error: largest error of a healthy model.
+        progress: called with the number of samples done.
+
+    Raises:
+        AgentError: ``bad_job`` for a damaged file of golden samples; errors of the runtime.
+    """
+    return _compare(model, _read_golden_samples(path), path, max_relative_error, progress)
+
+
+def _compare(
+    model: LoadedModel,
+    golden: Tuple[Arrays, Axes, Arrays, Arrays],
+    path: str,
+    max_relative_error: float,
+    progress: Progress,
+) -> Health:
+    inputs, axes, expected, picked = golden
     missing = {t.name for t in model.inputs} ^ set(inputs) | (
         (set(expected) | set(picked)) - {t.name for t in model.outputs}
     )
     if missing:
         raise AgentError(
             "bad_job",
-            f"{job.golden_samples}: these golden samples belong to another model; the model lacks "
+            f"{path}: these golden samples belong to another model; the model lacks "
             f"{', '.join(sorted(missing))}",
         )
     outputs = run_samples(model, inputs, axes, progress)
@@ -69,8 +98,8 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     errors.update({name: _compute_picked_error(outputs[name], v) for name, v in picked.items()})
     worst = max(errors, key=lambda name: errors[name][0])
     figure, output = errors[worst]
-    healthy = figure <= job.max_relative_error
-    detail = "" if healthy else f"output {worst} {output}, the limit is {job.max_relative_error:g}"
+    healthy = figure <= max_relative_error
+    detail = "" if healthy else f"output {worst} {output}, the limit is {max_relative_error:g}"
     return Health(healthy, figure, detail)
 
 

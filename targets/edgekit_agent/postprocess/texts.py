@@ -27,14 +27,25 @@ def decode_ctc(outputs: Arrays, targets: Arrays, settings: Postprocess) -> Array
     """
     del targets
     scores = next(iter(select_outputs(outputs, settings).values()))
-    best = _move_classes_last(scores, settings).argmax(axis=-1)
-    is_new = np.concatenate([[True], best[1:] != best[:-1]])
-    chosen = best[is_new & (best != settings.blank)]
+    best = move_text_classes_last(scores, settings).argmax(axis=-1)
+    chosen = best[find_chosen_steps(best, settings.blank)]
     text = "".join(settings.charset[k - (k > settings.blank)] for k in chosen.tolist())
     return {"text": np.array([ord(character) for character in text], np.int32)}
 
 
-def _move_classes_last(scores: NDArray[Any], settings: Postprocess) -> NDArray[Any]:
+def find_chosen_steps(best: NDArray[Any], blank: int) -> NDArray[np.bool_]:
+    """Return at which steps the best class is a new character."""
+    is_new = np.concatenate([[True], best[1:] != best[:-1]])
+    chosen: NDArray[np.bool_] = is_new[: len(best)] & (best != blank)
+    return chosen
+
+
+def move_text_classes_last(scores: NDArray[Any], settings: Postprocess) -> NDArray[Any]:
+    """Return the scores as [steps, classes].
+
+    Raises:
+        AgentError: ``bad_job``; the output does not have the classes of the charset.
+    """
     classes = len(settings.charset) + 1
     if not 0 <= settings.blank < classes:
         raise AgentError(
