@@ -103,7 +103,7 @@ class SampleReader:
             return self.read_array(sample)
         raise AgentError(
             "bad_sample",
-            f"an object of type {type(sample).__name__} is no sample",
+            f"the sample is an object of type {type(sample).__name__}",
             hint=self._hint(),
         )
 
