@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
+import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -37,6 +40,13 @@ class Numbers:
     """An array that the function takes as numbers alone, without its shape."""
 
     def __init__(self, values: NDArray[Any]) -> None:
+        self.values = values
+
+
+class Named:
+    """Values by name that the function takes as a Map."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
 
 
@@ -88,7 +98,7 @@ def find_web_runtime() -> Path:
 def call_all(module: str, function: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
     """Call a function several times; return its results, or errors, in the same order."""
     document = {"module": module, "function": function, "calls": _encode(calls)}
-    return [_get_result(each) for each in _run("calls.mjs", document)]
+    return [_get_result(each) for each in _ask(document)]
 
 
 def call(module: str, function: str, *arguments: Any) -> Any:
@@ -120,7 +130,7 @@ def run_session(
         "samples": _encode(samples),
         "golden": _encode(golden),
     }
-    found = _run("session_calls.mjs", document)
+    found = _ask(document)
     loaded = _get_result(found["loaded"])
     if isinstance(loaded, NodeError):
         raise loaded
@@ -131,23 +141,40 @@ def run_session(
     )
 
 
+def rename(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass under their names in the page, such as ``scoreMin``."""
+    values = dataclasses.asdict(record)
+    return {re.sub(r"_([a-z])", lambda m: m[1].upper(), name): values[name] for name in values}
+
+
 def store(array: NDArray[Any]) -> dict[str, Any]:
     """Return an array in the JSON form of settings and golden samples."""
     data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
     return {"dtype": str(array.dtype), "shape": list(array.shape), "data": data}
 
 
-def _run(script: str, document: Any) -> Any:
-    done = subprocess.run(
-        [find_node(), str(HERE / script)],
-        input=json.dumps(document).encode(),
-        capture_output=True,
-        check=False,
-        timeout=300,
+def _ask(document: Any) -> Any:
+    """Send a document to node, and return its answer."""
+    driver = _start_driver(find_node())
+    assert driver.stdin is not None
+    assert driver.stdout is not None
+    driver.stdin.write(json.dumps(document).encode() + b"\n")
+    driver.stdin.flush()
+    line = driver.stdout.readline()
+    if not line:
+        _start_driver.cache_clear()
+        raise RuntimeError(f"node has ended: {driver.wait()}")
+    return json.loads(line)
+
+
+@cache
+def _start_driver(node: str) -> subprocess.Popen[bytes]:
+    """Start node once; it ends with its input."""
+    driver = subprocess.Popen(
+        [node, str(HERE / "driver.mjs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    if done.returncode:
-        raise RuntimeError(done.stderr.decode())
-    return json.loads(done.stdout)
+    atexit.register(driver.kill)
+    return driver
 
 
 def _get_result(value: dict[str, Any]) -> Any:
@@ -157,6 +184,8 @@ def _get_result(value: dict[str, Any]) -> Any:
 def _encode(value: Any) -> Any:
     if isinstance(value, Numbers):
         return {"numbers": store(value.values)}
+    if isinstance(value, Named):
+        return {"map": [[name, _encode(each)] for name, each in value.values.items()]}
     if isinstance(value, np.ndarray):
         return store(value)
     if isinstance(value, dict):

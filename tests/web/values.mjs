@@ -13,13 +13,6 @@ const TYPES = {
   BigInt64Array: "int64",
 };
 
-/** Read the document on the standard input. */
-export async function readInput() {
-  const parts = [];
-  for await (const part of process.stdin) parts.push(part);
-  return JSON.parse(Buffer.concat(parts).toString());
-}
-
 /** Encode the values that a function returns; a Map becomes a list of pairs. */
 export function encode(value) {
   const type = TYPES[value?.constructor?.name];

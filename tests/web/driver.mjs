@@ -1,0 +1,43 @@
+// Calls functions and sessions of targets/web/edgekit. Each line on the standard input is a JSON
+// document, and each line on the standard output its result.
+//
+// A call is {"module": NAME, "function": NAME, "calls": [[argument, ...], ...]}, with one result or
+// error for each list of arguments. A session is {"runtime": FILE, "settings", "model" (base64),
+// "golden", "samples"}, with one result or error for the check and for each sample.
+
+import { createInterface } from "node:readline";
+import { Session } from "../../targets/web/edgekit/session.js";
+import { decode, encode, toResult } from "./values.mjs";
+
+async function callFunction({ module, function: name, calls }) {
+  const functions = await import(`../../targets/web/edgekit/${module}.js`);
+  const results = [];
+  for (const given of calls) {
+    results.push(await toResult(async () => encode(await functions[name](...given.map(decode)))));
+  }
+  return results;
+}
+
+async function runSession({ runtime, settings, model, golden, samples }) {
+  const ort = await import(runtime);
+  ort.env.wasm.numThreads = 1;
+  ort.env.logLevel = "fatal";
+  const found = { loaded: null, health: null, predictions: [] };
+  found.loaded = await toResult(async () => {
+    const session = await Session.load({ settings, model: Buffer.from(model, "base64"), ort });
+    if (golden) found.health = await toResult(() => session.check(golden));
+    for (const sample of samples) {
+      const predict = async () => encode(await session.predict(decode(sample)));
+      found.predictions.push(await toResult(predict));
+    }
+    await session.close();
+    return { inputKind: session.inputKind };
+  });
+  return found;
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const document = JSON.parse(line);
+  const result = await ("runtime" in document ? runSession(document) : callFunction(document));
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+}
