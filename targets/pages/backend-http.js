@@ -3,18 +3,25 @@ import { Failure } from "./failure.js";
 
 export const place = "device";
 
-const START_S = 60; // a server that has just been started loads its model
+const MIB = 1024 * 1024;
+/** Largest bodies that the server takes, by the input of the app. */
+export const mostBytes = { image: 32 * MIB, audio: 64 * MIB, folder: 64 * MIB };
+
+const START_S = 300; // a server that has just been started loads its model
+const PROBLEM_S = 5; // a model that fails to load is tried again by the server
 const PAUSE_MS = 500;
 const REQUEST_MS = 10_000;
 
 /** Wait until the server is ready. */
 export async function load(onProgress = () => {}) {
   onProgress(0, 0);
-  const end = Date.now() + START_S * 1000;
+  const began = Date.now();
   for (;;) {
     const answer = await health();
     if (answer.ready !== false) return;
-    if (Date.now() > end) throw new Failure("not_ready");
+    const seconds = (Date.now() - began) / 1000;
+    if (answer.problem && seconds > PROBLEM_S) throw new Failure("no_model", { message: answer.problem });
+    if (seconds > START_S) throw new Failure("not_ready");
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
 }
@@ -62,7 +69,6 @@ async function readAnswer(response) {
   if (response.ok) return answer;
   const given = answer?.error;
   const message = typeof given === "string" ? given : (given?.message ?? "");
-  const refused = response.status < 500 && message;
-  const code = CODES[response.status] ?? (refused ? (given.code ?? given.kind ?? "refused") : "failed");
-  throw new Failure(code, { message, hint: given?.hint ?? "" });
+  const code = given?.code ?? given?.kind ?? CODES[response.status] ?? (message ? "refused" : "failed");
+  throw new Failure(response.status === 500 ? "failed" : code, { message, hint: given?.hint ?? "" });
 }

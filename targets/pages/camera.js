@@ -39,9 +39,9 @@ export async function openCamera({ words, take, close }) {
 
   const shoot = createButton(words.fill("take_photo"), async () => {
     if (!video.videoWidth) return;
-    const photo = await encodePhoto(video);
+    const { blob } = await encodePhoto(video);
     end();
-    take(photo);
+    take(blob);
   }, { class: "main" });
 
   async function turn() {

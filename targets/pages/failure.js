@@ -11,7 +11,10 @@ export class Failure extends Error {
   }
 }
 
-const OWN_WORDS = new Set(["unreachable", "busy", "timeout", "too_large", "not_ready"]);
+// The page's own words say better what to do than those of a backend.
+const OWN_WORDS = new Set(["unreachable", "busy", "timeout", "not_ready"]);
+// Words of a program, which the person who made the app may need.
+const WITH_DETAIL = new Set(["failed", "no_model"]);
 
 /** Say what happened and what to do: the page's words for its codes, else those of the backend. */
 export function describeFailure(error, words) {
@@ -19,7 +22,7 @@ export function describeFailure(error, words) {
   const own = `error_${code}`;
   const given = error instanceof Failure ? error.words : typeof code === "string" ? error.message : "";
   if (words.has(own) && (OWN_WORDS.has(code) || !given)) return [words.fill(own, error.values)];
-  if (code === "failed") return [words.fill(own), endSentence(given)];
+  if (WITH_DETAIL.has(code)) return [words.fill(own), endSentence(given)];
   if (given) return [given, error.hint].filter(Boolean).map(endSentence);
   return [words.fill("error_unexpected", { detail: error?.message || String(error) })];
 }

@@ -10,6 +10,7 @@ const MOST_S = 60;
 
 /** Create the input of an app for sounds. */
 export function createInput({ config, words, backend, runs, problem }) {
+  const most = config.max_bytes ?? backend.mostBytes?.audio ?? 0;
   const rate = config.audio?.sample_rate ?? RATE;
   const chosen = create("p", { class: "quiet" });
   let panel = null;
@@ -19,7 +20,7 @@ export function createInput({ config, words, backend, runs, problem }) {
     runs.clearResult();
     chosen.textContent = words.fill("chosen_file", { name: file.name });
     try {
-      runs.start(await prepareSound(file, rate, config.max_bytes));
+      runs.start(await prepareSound(file, rate, most));
     } catch (error) {
       problem.show(error);
     }

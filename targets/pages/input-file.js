@@ -5,7 +5,8 @@ import { createPhotoView } from "./photo-view.js";
 import { checkBytes } from "./sound.js";
 
 /** Create the input; photos are shown with their results, other files are sent as they are. */
-export function createInput({ config, words, runs, problem }) {
+export function createInput({ config, words, backend, runs, problem }) {
+  const most = config.max_bytes ?? backend.mostBytes?.[config.input] ?? 0;
   const view = createPhotoView();
   const chosen = create("p", { class: "quiet" });
 
@@ -16,14 +17,14 @@ export function createInput({ config, words, runs, problem }) {
     chosen.textContent = words.fill("chosen_file", { name: file.name });
     try {
       if (!file.type.startsWith("image/")) {
-        checkBytes(file, config.max_bytes);
+        checkBytes(file, most);
         runs.start(file);
         return;
       }
-      const { blob, picture } = await preparePhoto(file, config.max_bytes);
-      view.show(picture, words.fill("photo"));
-      picture.close();
-      runs.start(blob, { view });
+      const photo = await preparePhoto(file, most);
+      view.show(photo, words.fill("photo"));
+      photo.picture.close();
+      runs.start(photo.blob, { view });
     } catch (error) {
       problem.show(error);
     }

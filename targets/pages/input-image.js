@@ -5,7 +5,8 @@ import { ACCEPTED, preparePhoto } from "./photo.js";
 import { createPhotoView } from "./photo-view.js";
 
 /** Create the input of an app for photos; a chosen photo is sent at once. */
-export function createInput({ config, words, runs, problem }) {
+export function createInput({ config, words, backend, runs, problem }) {
+  const most = config.max_bytes ?? backend.mostBytes?.[config.input] ?? 0;
   const view = createPhotoView();
   let latest = 0;
 
@@ -15,13 +16,13 @@ export function createInput({ config, words, runs, problem }) {
     runs.clearResult();
     let photo;
     try {
-      photo = await preparePhoto(file, config.max_bytes);
+      photo = await preparePhoto(file, most);
     } catch (error) {
       if (turn === latest) problem.show(error);
       return;
     }
     if (turn === latest) {
-      view.show(photo.picture, words.fill("photo"));
+      view.show(photo, words.fill("photo"));
       fileButton.label.textContent = words.fill("choose_other_photo");
       runs.start(photo.blob, { view });
     }

@@ -28,8 +28,9 @@ export function createPhotoView() {
     if (paint) paint(context, { ...size, scale: canvas.width / size.width, unit });
   }
 
-  function show(picture, name) {
-    size = { width: picture.width, height: picture.height };
+  /** Show a picture; boxes are drawn in pixels of the size that the photo was sent in. */
+  function show({ picture, size: sent }, name) {
+    size = sent;
     let scale = Math.min(1, MOST_WIDTH / Math.max(size.width, size.height));
     if (size.width < LEAST_WIDTH) scale = Math.ceil(LEAST_WIDTH / size.width);
     base.width = canvas.width = Math.max(1, Math.round(size.width * scale));

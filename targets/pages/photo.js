@@ -4,15 +4,16 @@ import { Failure } from "./failure.js";
 export const ACCEPTED = "image/jpeg,image/png,image/webp,image/bmp";
 const QUALITY = 0.95;
 const MOST_ORIENTATION_BYTES = 256 * 1024;
-const MOST_SIDE = 8192; // larger canvases fail on tablets
+const MOST_PIXELS = 64e6; // backends refuse larger photos
+const MOST_DRAWN_PIXELS = 16e6; // larger canvases stay empty on some tablets
 const MIB = 1024 * 1024;
 
 /**
- * Return the photo to send and its picture.
+ * Return the photo to send, the size that it is sent in, and its picture.
  *
  * Cameras store photos sideways with a note how to turn them; models see the stored pixels. Such
- * photos, and formats that a backend may not decode, are drawn upright and sent as JPEG. All others
- * are sent byte for byte.
+ * photos, formats that a backend may not decode, and photos that are too large for it are drawn
+ * upright and sent as JPEG. All others are sent byte for byte.
  */
 export async function preparePhoto(file, mostBytes = 0) {
   if (!file.size) throw new Failure("file_empty");
@@ -23,39 +24,44 @@ export async function preparePhoto(file, mostBytes = 0) {
     throw new Failure("photo");
   }
   const head = new Uint8Array(await file.slice(0, MOST_ORIENTATION_BYTES).arrayBuffer());
-  let blob = file;
-  const changed = readOrientation(head) !== 1 || !isCommonFormat(head);
-  if (changed || (mostBytes && file.size > mostBytes)) {
-    blob = await encodePhoto(picture);
-  }
-  if (mostBytes && blob.size > mostBytes) {
-    const [size, most] = [Math.ceil(blob.size / MIB), Math.floor(mostBytes / MIB)];
+  const type = findType(head);
+  const isPlain = type && readOrientation(head) === 1;
+  const fits = picture.width * picture.height <= MOST_PIXELS && !(mostBytes && file.size > mostBytes);
+  const sent = isPlain && fits
+    ? { blob: new Blob([file], { type }), size: { width: picture.width, height: picture.height } }
+    : await encodePhoto(picture);
+  if (mostBytes && sent.blob.size > mostBytes) {
+    const [size, most] = [Math.ceil(sent.blob.size / MIB), Math.floor(mostBytes / MIB)];
     picture.close();
     throw new Failure("photo_bytes", { values: { size, most } });
   }
-  return { blob, picture };
+  return { ...sent, picture };
 }
 
-/** Encode a bitmap or the current picture of a video as JPEG. */
-export function encodePhoto(source) {
+/** Encode a bitmap or the current picture of a video as JPEG, smaller if it is very large. */
+export async function encodePhoto(source) {
+  const [width, height] = [source.videoWidth ?? source.width, source.videoHeight ?? source.height];
+  const scale = Math.min(1, Math.sqrt(MOST_DRAWN_PIXELS / (width * height)));
   const canvas = document.createElement("canvas");
-  canvas.width = source.videoWidth ?? source.width;
-  canvas.height = source.videoHeight ?? source.height;
-  if (Math.max(canvas.width, canvas.height) > MOST_SIDE) throw new Failure("too_large");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
   const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
   context.fillStyle = "#fff"; // what is transparent
   context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(source, 0, 0);
-  return new Promise((resolve, reject) => {
-    const done = (blob) => (blob ? resolve(blob) : reject(new Failure("photo")));
-    canvas.toBlob(done, "image/jpeg", QUALITY);
-  });
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
+  if (!blob) throw new Failure("photo");
+  return { blob, size: { width: canvas.width, height: canvas.height } };
 }
 
-function isCommonFormat(head) {
+/** Return the media type of a photo that every backend decodes, by its first bytes. */
+function findType(head) {
   const starts = (...bytes) => bytes.every((byte, index) => head[index] === byte);
-  const webp = starts(0x52, 0x49, 0x46, 0x46) && head[8] === 0x57 && head[9] === 0x45;
-  return starts(0xff, 0xd8) || starts(0x89, 0x50, 0x4e, 0x47) || starts(0x42, 0x4d) || webp;
+  if (starts(0xff, 0xd8)) return "image/jpeg";
+  if (starts(0x89, 0x50, 0x4e, 0x47)) return "image/png";
+  if (starts(0x42, 0x4d)) return "image/bmp";
+  return starts(0x52, 0x49, 0x46, 0x46) && head[8] === 0x57 && head[9] === 0x45 ? "image/webp" : "";
 }
 
 /** Return the EXIF orientation (1 to 8) of a JPEG; 1 where there is none. */

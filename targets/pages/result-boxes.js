@@ -97,7 +97,8 @@ function paintName(context, { box, label, index, confidence }, position, view) {
   const name = `${number} ${isolate(shorten(label, NAME_LENGTH))} ${words.percent(confidence)}`;
   const room = crowded ? (box[2] - box[0]) * scale : most;
   const text = measure(name) > room ? number : name;
-  if (measure(text) > room) return;
+  const covered = height * measure(text);
+  if (crowded && 3 * covered > (box[2] - box[0]) * (box[3] - box[1]) * scale * scale) return;
   const width = measure(text);
   const left = Math.max(0, Math.min(box[0] * scale, most - width));
   const top = box[1] * scale;

@@ -43,11 +43,9 @@ def photo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
 
     def save(width=320, height=240, *, name="photo.jpg", orientation=None):
-        rows, columns = np.mgrid[0:height, 0:width]
-        red = 60 + 130 * columns / width
-        green = 90 + 60 * np.sin(rows / height * 9)
-        blue = 160 - 100 * rows / height
-        picture = image.fromarray(np.stack([red, green, blue], -1).astype(np.uint8))
+        rows, columns = np.mgrid[0:120, 0:160]
+        parts = [60 + columns * 0.8, 90 + 60 * np.sin(rows / 13), 160 - rows * 0.8]
+        picture = image.fromarray(np.stack(parts, -1).astype(np.uint8)).resize((width, height))
         exif = picture.getexif()
         if orientation:
             exif[0x0112] = orientation

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.pages import answers
+from tests.pages.browser import set_width
 from tests.pages.test_forms import FIELDS
 
 pytestmark = pytest.mark.browser
@@ -32,24 +33,28 @@ return [...document.querySelectorAll(kinds)]
 """
 
 
-@pytest.mark.parametrize("kind", INPUTS)
-@pytest.mark.parametrize("width", [320, 360, 768, 1280])
-def test_inputs_fit_the_screen_with_targets_for_fingers(open_page, kind, width):
-    page = open_page(config=INPUTS[kind], width=width)
-    assert not page.is_too_wide()
-    assert page.script(SMALL) == []
+WIDTHS = (320, 360, 768, 1280)
+
+
+def check_layout(page, *, dark=False):
+    for width in WIDTHS:
+        set_width(page.driver, width, dark=dark)
+        assert not page.is_too_wide(), width
+        assert page.script(SMALL) == [], width
     assert page.script(UNNAMED) == []
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("kind", INPUTS)
+def test_inputs_fit_the_screen_with_targets_for_fingers(open_page, kind):
+    check_layout(open_page(config=INPUTS[kind]))
+
+
 @pytest.mark.parametrize("name", ["PNEUMONIA", "DOGS", "MASK", "TEXT", "DECISIONS", "EMBEDDING"])
-def test_results_fit_the_screen_with_targets_for_fingers(open_page, photo, name, width):
-    page = open_page(result=getattr(answers, name), width=width, dark=width == 360)
+def test_results_fit_the_screen_with_targets_for_fingers(open_page, photo, name):
+    page = open_page(result=getattr(answers, name))
     page.choose_file(photo())
     page.wait_for("#latency", "32 ms")
-    assert not page.is_too_wide()
-    assert page.script(SMALL) == []
-    assert page.script(UNNAMED) == []
+    check_layout(page, dark=True)
 
 
 def test_a_text_can_be_sent_by_the_keyboard_alone(open_page):

@@ -6,6 +6,7 @@ import pytest
 
 from tests.pages import answers
 from tests.pages.conftest import read_size
+from tests.pages.test_results import PIXEL
 
 pytestmark = pytest.mark.browser
 DROP = """
@@ -50,6 +51,18 @@ def test_a_large_photo_is_shown_at_the_size_of_the_screen(open_page, photo):
     assert [canvas.get_attribute("width"), canvas.get_attribute("height")] == ["1600", "1200"]
     assert canvas.rect["width"] < 360
     assert read_size(page.app.bodies[0][0]) == (4000, 3000)
+
+
+def test_a_photo_of_too_many_pixels_is_sent_smaller(open_page, photo):
+    box = ("person", 0, 0.9, [1000, 750, 3000, 2250])
+    page = open_page(result=answers.make_boxes(box))
+    page.choose_file(photo(9300, 7000, name="huge.jpg"))
+    page.wait_for("#summary", "found")
+    width, height = read_size(page.app.bodies[0][0])
+    assert (width, height) == pytest.approx((4610, 3470), rel=0.01)
+    # The box is drawn in pixels of what was sent.
+    row = page.script(PIXEL, 0.5, 750 / height)
+    assert row == [255, 214, 10]
 
 
 def test_a_photo_larger_than_the_app_takes_is_sent_as_jpeg_or_refused(open_page, photo):

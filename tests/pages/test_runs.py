@@ -99,8 +99,15 @@ def test_a_server_that_is_gone_can_be_tried_again(open_page):
             {"error": {"kind": "bad_sample", "message": "the photo is dark", "hint": "use light"}},
             "The photo is dark.\nUse light.",
         ),
-        (413, {"error": {"kind": "bad_sample", "message": "9 bytes"}}, "This input is too large."),
+        (413, {}, "This input is too large."),
+        (413, {"error": {"code": "too_large", "message": "at most 32 MB"}}, "At most 32 MB."),
         (503, {}, "The app is busy with another request."),
+        (
+            503,
+            {"error": {"code": "busy", "message": "queue full"}},
+            "Wait a moment, then try again.",
+        ),
+        (503, {"error": {"code": "killed", "message": "the model stopped"}}, "The model stopped."),
         (500, {"error": {"kind": "crash", "message": ""}}, "The app could not work on this input."),
         (
             500,
@@ -141,6 +148,16 @@ def test_the_page_waits_until_the_app_is_ready(open_page):
     page.app.health = HEALTH
     page.wait(lambda: page.find_all("textarea"))
     assert not page.find("#progress").is_displayed()
+
+
+def test_a_model_that_does_not_load_is_named(open_page):
+    problem = "the model's process ended while it loaded the models"
+    health = {**HEALTH, "ready": False, "problem": problem}
+    page = open_text(open_page, ready=False, health=health)
+    page.wait_for("#problem", "install it again.\nThe model's process ended")
+    page.app.health = HEALTH
+    page.button("Try again").click()
+    page.wait(lambda: page.find_all("textarea"))
 
 
 def test_a_page_that_is_not_complete_says_to_reload_it(open_page):
