@@ -63,7 +63,7 @@ class Dataset:
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
     has_text_target: bool = False
     lines: Path | None = None
-    reading: SampleReading = field(default_factory=SampleReading)
+    reading: SampleReading = field(default_factory=SampleReading, compare=False)
 
     def first(self, count: int) -> Dataset:
         """Return the first ``count`` samples of the split."""

@@ -55,7 +55,7 @@ class Table:
     texts: frozenset[str] = frozenset()
     class_names: Mapping[int, str] = field(default_factory=dict)
     lines: Path | None = None
-    reading: SampleReading = field(default_factory=SampleReading)
+    reading: SampleReading = field(default_factory=SampleReading, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

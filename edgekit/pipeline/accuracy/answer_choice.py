@@ -55,15 +55,22 @@ def choose_answer(
     if kind == "values" and text is not None and text.next_tokens:
         kind = "class"
     is_open = kind == "values" and scoring is not None and get_metric(scoring.names[0]).code
-    if kind not in _SCORED and not (is_open and class_count > 1):
+    settings = scoring.postprocess if scoring else None
+    has_steps = settings is not None and settings.kind == "ctc"
+    if kind not in _SCORED and not has_steps and not (is_open and class_count > 1):
         return Answer(
             kind=kind, output=options.output, threshold=options.threshold, ignore=options.ignore
         )
     tick("looking at the outputs", 0, 0)
+    read = settings.outputs[0] if settings and settings.outputs else options.output
     try:
-        look = look_at_output(original, dataset, options.output)
+        look = look_at_output(original, dataset, read)
     except UserError:  # the build tells, as soon as it scores the original
-        return Answer(kind="values", output=options.output)
+        return Answer(kind="text" if has_steps else "values", output=options.output)
+    if has_steps:
+        return Answer(
+            kind=kind, output=options.output, logits=look.has_logits, ignore=options.ignore
+        )
     if kind not in _SCORED and drop_ones(look.shape) != (class_count,):
         return Answer(kind="values", output=options.output)
     return _describe_scores(project, scoring, dataset, options, kind, look)
