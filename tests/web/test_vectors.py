@@ -18,4 +18,6 @@ def test_vectors_are_the_same_each_time_and_cover_every_answer(tmp_path):
     assert kinds == set(ANSWERS)
     refused = [vector["error"] for each in read.values() for vector in each if "error" in vector]
     assert len(refused) > 10
-    assert all("\n" not in error["message"] and "0x" not in error["message"] for error in refused)
+    assert all(
+        "\n" not in error["message"] and " object at " not in error["message"] for error in refused
+    )

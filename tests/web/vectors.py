@@ -22,7 +22,7 @@ from PIL import Image
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.session import Session
-from tests.builders.model_folders import write_model_folder
+from tests.builders.apps.model_folders import write_model_folder
 from tests.web.step_vectors import (
     Vector,
     describe_refusal,
