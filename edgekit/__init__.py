@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgekit.api.passes import list_passes
     from edgekit.api.profiles import list_devices
     from edgekit.api.projects import example, init
-    from edgekit.api.releases import open_bundle, probe, push, rollback, status
+    from edgekit.api.releases import open_bundle, probe, push, rollback, status, uninstall
     from edgekit.bundle.bundle_file import Bundle
     from edgekit.bundle.results import Candidate
     from edgekit.compression.pass_specs import PassSpec, Promise, Work
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline.init_project import InitResult
     from edgekit.recipe import Recipe, Step
     from edgekit.remote.deploy import PushReport
-    from edgekit_agent.results import DeviceFacts, Status
+    from edgekit_agent.results import DeviceFacts, Status, UninstallResult
 
 __all__ = [
     "ApplyResult",
@@ -83,6 +83,7 @@ __all__ = [
     "Recipe",
     "Status",
     "Step",
+    "UninstallResult",
     "UnknownStateError",
     "UserError",
     "Work",
@@ -104,6 +105,7 @@ __all__ = [
     "report",
     "rollback",
     "status",
+    "uninstall",
 ]
 
 # Module of each public name; a new name also goes to __all__ and to the imports above.
@@ -126,6 +128,7 @@ _MODULES = {
     "report": "edgekit.api.builds",
     "rollback": "edgekit.api.releases",
     "status": "edgekit.api.releases",
+    "uninstall": "edgekit.api.releases",
     # settings and results
     "ApplyResult": "edgekit.pipeline.apply",
     "BenchResult": "edgekit.pipeline.benchmark",
@@ -149,6 +152,7 @@ _MODULES = {
     "Recipe": "edgekit.recipe",
     "Status": "edgekit_agent.results",
     "Step": "edgekit.recipe",
+    "UninstallResult": "edgekit_agent.results",
     "Work": "edgekit.compression.pass_specs",
     # errors
     "ArgumentError": "edgekit.errors",

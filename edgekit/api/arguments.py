@@ -28,6 +28,7 @@ from edgekit.errors import ArgumentError, UserError
 from edgekit.metrics.registry import get_metric
 from edgekit.recipe import Step
 from edgekit.remote.home import Home, profile_home
+from edgekit_agent.releases.homes import APP_NAME
 
 
 def _check_device(name: str, value: object) -> None:
@@ -39,6 +40,13 @@ def _check_home(name: str, value: object) -> None:
     path = os.fspath(typing.cast("str | os.PathLike[str]", value))
     if not path.strip() or not path.isprintable():
         raise ArgumentError(name, f"{path!r} is not a folder path")
+
+
+def _check_app_name(name: str, value: object) -> None:
+    check_text(name, value, what="the name of a release")
+    if not APP_NAME.fullmatch(str(value)):
+        hint = "1 to 32 of a-z, 0-9 and -; the first is a letter"
+        raise ArgumentError(name, f"{format_value(value)} is not a name", hint=hint)
 
 
 def _check_steps(name: str, value: object) -> None:
@@ -71,6 +79,7 @@ def _check_metric(name: str, value: object) -> None:
 # A device profile: its name, the path of a .toml file, or the profile itself.
 Device = Annotated[str | os.PathLike[str], _check_device] | DeviceProfile
 HomePath = Annotated[str | os.PathLike[str], _check_home]
+AppName = Annotated[str, _check_app_name]
 MetricName = Annotated[str, _check_metric]
 Points = Annotated[float, check_points]
 Seconds = Annotated[float, check_seconds]

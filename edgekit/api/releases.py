@@ -8,7 +8,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from edgekit.api.arguments import Count, Device, HomePath, Seconds, choose_home, resolve_folder
+from edgekit.api.arguments import (
+    AppName,
+    Count,
+    Device,
+    HomePath,
+    Seconds,
+    choose_home,
+    resolve_folder,
+)
 from edgekit.api.failures import convert_failures
 from edgekit.argument_checks import AnyPath, Host, check_arguments
 from edgekit.bundle import bundle_file
@@ -17,11 +25,12 @@ from edgekit.bundle.golden_samples import check_golden_samples
 from edgekit.cache.store import get_default_root
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote import deploy
+from edgekit.remote import uninstall as remote_uninstall
 from edgekit.remote.confirmation import choose_watch_terms
 from edgekit.remote.deploy import PushReport
 from edgekit.remote.home import Home
 from edgekit.remote.session import Session, open_session
-from edgekit_agent.results import DeviceFacts, Status
+from edgekit_agent.results import DeviceFacts, Status, UninstallResult
 from edgekit_agent.worker_results import StageProgress
 
 R = TypeVar("R")
@@ -62,6 +71,7 @@ def push(
     bundle: AnyPath | Bundle,
     host: Host,
     *,
+    name: AppName | None = None,
     home: HomePath | Home | None = None,
     device: Device | None = None,
     allow_downgrade: bool = False,
@@ -76,6 +86,7 @@ def push(
         bundle: The folder that ``build`` wrote, a .edgekit file, or an opened bundle; a relative
             path is resolved from ``folder``.
         host: ``local``, an ssh alias, or ``user@host:port``.
+        name: Name to install it under, beside the releases of other names and the one without.
         home: edgekit's folder on the device; a relative one is below the user's home there.
         device: Profile that may name this folder; by default that of edgekit.toml.
         allow_downgrade: Allow a lower version; needs a key that the device trusts.
@@ -87,7 +98,7 @@ def push(
 
     Returns:
         The report. Attributes: ``host``; ``release``; ``previous`` release; ``runtime``;
-        ``sent_bytes``; ``health``; ``watch``, the confirmation; ``seconds``; ``notes``.
+        ``sent_bytes``; ``health``; ``watch``, the confirmation; ``seconds``; ``notes``; ``name``.
 
     Raises:
         UserError: The bundle cannot be used.
@@ -114,6 +125,7 @@ def push(
             progress=_forward(progress),
             allow_downgrade=allow_downgrade,
             watch=choose_watch_terms(host, watch, by_app=app_confirms),
+            app=name or "",
         )
         meant = bundle.manifest.profile.connection.home
         if not meant or where.path:
@@ -126,6 +138,7 @@ def push(
 def rollback(
     host: Host,
     *,
+    name: AppName | None = None,
     home: HomePath | Home | None = None,
     device: Device | None = None,
     folder: AnyPath = ".",
@@ -135,6 +148,7 @@ def rollback(
 
     Args:
         host: ``local``, an ssh alias, or ``user@host:port``.
+        name: Name of the releases; by default those that were pushed without a name.
         home: edgekit's folder on the device; a relative one is below the user's home there.
         device: Profile that may name this folder; by default that of edgekit.toml.
         folder: The project folder.
@@ -156,7 +170,7 @@ def rollback(
         True
     """
     where = choose_home(home, device, folder=folder)
-    return ask_host(host, deploy.rollback, where, progress)
+    return ask_host(host, lambda session: deploy.rollback(session, app=name or ""), where, progress)
 
 
 @check_arguments
@@ -164,6 +178,7 @@ def status(
     host: Host,
     *,
     log: Count = 0,
+    name: AppName | None = None,
     home: HomePath | Home | None = None,
     device: Device | None = None,
     folder: AnyPath = ".",
@@ -174,6 +189,7 @@ def status(
     Args:
         host: ``local``, an ssh alias, or ``user@host:port``.
         log: Number of entries of the audit log to return.
+        name: Name of the releases; by default those that were pushed without a name.
         home: edgekit's folder on the device; a relative one is below the user's home there.
         device: Profile that may name this folder; by default that of edgekit.toml.
         folder: The project folder.
@@ -182,7 +198,8 @@ def status(
     Returns:
         The status. Attributes: ``current`` and ``previous``, each a release or ``None``;
         ``current_model`` and ``previous_model``, where the models come from; ``health``; ``trust``,
-        the keys that the device trusts; ``watch``; ``log``.
+        the keys that the device trusts; ``watch``; ``log``; ``apps``, the releases of all names,
+        unless a name is given.
 
     Raises:
         DeviceError: The device could not be reached, or failed.
@@ -193,7 +210,51 @@ def status(
         True
     """
     where = choose_home(home, device, folder=folder)
-    return ask_host(host, lambda session: deploy.status(session, log=log), where, progress)
+    return ask_host(
+        host, lambda session: deploy.status(session, log=log, app=name or ""), where, progress
+    )
+
+
+@check_arguments
+def uninstall(
+    host: Host,
+    name: AppName,
+    *,
+    home: HomePath | Home | None = None,
+    device: Device | None = None,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> UninstallResult:
+    """Remove the releases of a name from a device; all others stay.
+
+    Args:
+        host: ``local``, an ssh alias, or ``user@host:port``.
+        name: The name that they were installed under.
+        home: edgekit's folder on the device; a relative one is below the user's home there.
+        device: Profile that may name this folder; by default that of edgekit.toml.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The removal. Attributes: ``release``, the one that was served; ``runtimes`` that were
+        removed because nothing else uses them; ``boot_problem``, why the start of its watcher at
+        boot could not be removed.
+
+    Raises:
+        DeviceError: Nothing is installed under this name, or the device could not be reached.
+        UnknownStateError: It is unknown whether the name was removed.
+
+    Examples:
+        >>> import edgekit
+        >>> outcome = edgekit.build(steps=["clean"])
+        >>> done = edgekit.push(outcome.folder, "local", name="door")
+        >>> edgekit.uninstall("local", "door").release == done.release
+        True
+    """
+    where = choose_home(home, device, folder=folder)
+    return ask_host(
+        host, lambda session: remote_uninstall.uninstall(session, name), where, progress
+    )
 
 
 @check_arguments

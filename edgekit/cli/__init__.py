@@ -21,6 +21,7 @@ from edgekit.cli.keys import keys_app
 from edgekit.cli.metrics import list_metrics
 from edgekit.cli.option_names import format_error
 from edgekit.cli.options import (
+    AppName,
     DeviceName,
     Dims,
     Evaluation,
@@ -35,7 +36,7 @@ from edgekit.cli.options import (
 )
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.plugin_warnings import disable_pydantic_plugins, show_plugin_warnings
-from edgekit.cli.releases import roll_back, show_status
+from edgekit.cli.releases import roll_back, show_status, uninstall
 from edgekit.cli.render.output import emit, run_on_hosts, say, show_progress
 from edgekit.cli.streams import check_command_line, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode
@@ -177,6 +178,7 @@ app.command("metrics")(list_metrics)
 def push(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Build folder or bundle file.")],
     hosts: Hosts,
+    name: AppName = None,
     home: HomeFolder = None,
     device: DeviceName = None,
     allow_downgrade: Annotated[
@@ -211,6 +213,7 @@ def push(
         done = edgekit.push(
             opened,
             host,
+            name=name,
             home=where,
             allow_downgrade=allow_downgrade,
             watch=watch,
@@ -265,6 +268,7 @@ def bench(
 
 app.command("rollback")(roll_back)
 app.command("status")(show_status)
+app.command("uninstall")(uninstall)
 app.command("report")(write_page)
 app.command("cache")(show_cache)
 app.command("completion")(print_completion)

@@ -59,6 +59,10 @@ HomeFolder = Annotated[
         help="edgekit's folder on the device; a relative one is below your home there.",
     ),
 ]
+AppName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Name of releases beside others on the device."),
+]
 Evaluation = Annotated[
     str | None, typer.Option("--eval", metavar="EVAL", help="Labeled samples to score.")
 ]

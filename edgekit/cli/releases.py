@@ -1,20 +1,25 @@
-"""edgekit rollback and edgekit status: the releases on devices."""
+"""edgekit rollback, status and uninstall: the releases on devices."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 import edgekit
-from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json
+from edgekit.cli.options import AppName, DeviceName, HomeFolder, Hosts, Json
 from edgekit.cli.render.output import run_on_hosts
 
 _LOG_LINES = 50
 
 
 def roll_back(
-    hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
+    hosts: Hosts,
+    name: AppName = None,
+    home: HomeFolder = None,
+    device: DeviceName = None,
+    as_json: Json = False,
 ) -> int:
     """Return to the previous release, if it passes the health check."""
     from edgekit.api.arguments import choose_home
@@ -23,15 +28,16 @@ def roll_back(
     where = choose_home(home, device)
     return run_on_hosts(
         hosts,
-        lambda host, tick: (host, edgekit.rollback(host, home=where, progress=tick)),
-        render_text.format_rollbacks,
+        lambda host, tick: (host, edgekit.rollback(host, name=name, home=where, progress=tick)),
+        partial(render_text.format_rollbacks, name=name),
         as_json=as_json,
-        facts=render_text.encode_states,
+        facts=partial(render_text.encode_states, name=name),
     )
 
 
 def show_status(
     hosts: Hosts,
+    name: AppName = None,
     home: HomeFolder = None,
     device: DeviceName = None,
     log: Annotated[
@@ -39,15 +45,41 @@ def show_status(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Show the current and the previous release of a device."""
+    """Show the current and the previous release of a device, also of each name."""
     from edgekit.api.arguments import choose_home
     from edgekit.cli.render import text as render_text
 
     lines, where = _LOG_LINES if log else 0, choose_home(home, device)
     return run_on_hosts(
         hosts,
-        lambda host, tick: (host, edgekit.status(host, log=lines, home=where, progress=tick)),
-        render_text.format_states,
+        lambda host, tick: (
+            host,
+            edgekit.status(host, log=lines, name=name, home=where, progress=tick),
+        ),
+        partial(render_text.format_states, name=name),
         as_json=as_json,
-        facts=render_text.encode_states,
+        facts=partial(render_text.encode_states, name=name),
+    )
+
+
+def uninstall(
+    host: Annotated[
+        str, typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name that was given to push.")],
+    home: HomeFolder = None,
+    device: DeviceName = None,
+    as_json: Json = False,
+) -> int:
+    """Remove the releases of a name from a device; all others stay."""
+    from edgekit.api.arguments import choose_home
+    from edgekit.cli.render import text as render_text
+
+    where = choose_home(home, device)
+    return run_on_hosts(
+        [host],
+        lambda host, tick: (host, edgekit.uninstall(host, name, home=where, progress=tick)),
+        partial(render_text.format_removals, name=name),
+        as_json=as_json,
+        facts=partial(render_text.encode_states, name=name),
     )

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from edgekit.errors import DeviceError
 from edgekit.printable import escape_text
+from edgekit.remote.agent_version import asks_for_app, make_old_agent_error
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import ForgetJob, PlanJob, ProbeJob, ReceiveJob
@@ -332,6 +333,8 @@ def check_known_to_first(name: str, job: object) -> None:
             hint="it knows top1, top5 and binary alone, without options and post-processing; "
             "upgrade edgekit on the device",
         )
+    if asks_for_app(job):
+        raise make_old_agent_error(name)
     if isinstance(job, (ScoreJob, BenchJob)) and job.samples and job.samples.lengths:
         raise DeviceError(
             f"{name}: its agent of protocol 1.0 cannot run samples of different sizes",

@@ -6,6 +6,7 @@ from typing import Any
 
 from edgekit.errors import DeviceError
 from edgekit_agent.protocol import PROTOCOL, Version
+from edgekit_agent.worker_results import Failure
 
 
 def check_agent_version(host: str, version: Version) -> None:
@@ -28,3 +29,28 @@ def is_bad_job(answer: dict[str, Any]) -> bool:
     """Return whether an agent answers that it was not sent a job that it knows."""
     error = answer.get("error")
     return isinstance(error, dict) and error.get("kind") == "bad_job"
+
+
+def check_app_known(host: str, job: object, failure: Failure) -> None:
+    """Check that an agent did not fail because it is older than named releases.
+
+    Raises:
+        DeviceError: it did.
+    """
+    is_unknown = "unknown field app" in failure.message or "unknown job" in failure.message
+    if failure.kind == "bad_job" and is_unknown and asks_for_app(job):
+        raise make_old_agent_error(host)
+
+
+def asks_for_app(job: object) -> bool:
+    """Return whether a job is about a named home."""
+    return bool(str(getattr(job, "app", "")))
+
+
+def make_old_agent_error(host: str) -> DeviceError:
+    """Return the error that an agent does not know named releases."""
+    return DeviceError(
+        f"{host}: its agent is older than releases with names (--name): upgrade edgekit on the "
+        "device",
+        kind="protocol",
+    )

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from edgekit.errors import DeviceError, UnknownStateError
 from edgekit.remote.session import LOCAL, Progress, Session
+from edgekit.remote.switch_result import format_command
 from edgekit_agent.jobs import ConfirmJob, StatusJob
 from edgekit_agent.results import ConfirmResult, Status, Watch
 from edgekit_agent.worker_results import StageProgress
@@ -46,7 +47,12 @@ def choose_watch_terms(host: str, seconds: float | None, *, by_app: bool) -> Wat
 
 
 def confirm(
-    session: Session, after: Status, release: str, terms: WatchTerms, progress: Progress | None
+    session: Session,
+    after: Status,
+    release: str,
+    terms: WatchTerms,
+    progress: Progress | None,
+    app: str = "",
 ) -> None:
     """Confirm a release, or wait for the app to confirm it.
 
@@ -56,6 +62,7 @@ def confirm(
         release: the name of the installed release.
         terms: the waiting time, and who confirms.
         progress: called with the time waited for the app.
+        app: the name that the release is installed under; empty = none.
 
     Raises:
         DeviceError: the release was not confirmed in time, and the device rolled back.
@@ -64,25 +71,26 @@ def confirm(
     if after.watch is None or after.watch.release != release:
         return
     if not terms.by_app:
-        _ask(session, ConfirmJob(session.home, release), ConfirmResult, after.watch)
+        _ask(session, ConfirmJob(session.home, release, app), ConfirmResult, after.watch, app)
         return
     started = time.monotonic()
     # The limit comes from the user's terms: the device could report any number of seconds.
     while (waited := time.monotonic() - started) < terms.seconds + _GRACE_S:
         if progress is not None:
             progress(StageProgress("waiting for the app", int(waited), int(terms.seconds)))
-        state = _ask(session, StatusJob(session.home), Status, after.watch)
+        state = _ask(session, StatusJob(session.home, app=app), Status, after.watch, app)
         if state.watch is None or state.watch.release != release:
-            _check_served(session.name, state, release)
+            _check_served(session.name, state, release, app)
             return
         time.sleep(_POLL_S)
     raise DeviceError(
         f"{session.name}: the app did not confirm {release}, and the device did not roll back",
-        hint="see 'edgekit status HOST --log'; to roll back: edgekit rollback HOST",
+        hint=f"see '{format_command('status', 'HOST', app)} --log'; to roll back: "
+        f"{format_command('rollback', 'HOST', app)}",
     )
 
 
-def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
+def _ask(session: Session, job: object, result: type[R], watch: Watch, app: str) -> R:
     """Send a job; repeat it while another install keeps the device busy, once if the link is lost.
 
     Raises:
@@ -97,7 +105,7 @@ def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
             if error.kind == _WENT_BACK:
                 raise
             if error.kind != _BUSY or time.monotonic() > until:
-                raise _make_unknown_state_error(session.name, error, watch) from error
+                raise _make_unknown_state_error(session.name, error, watch, app) from error
         time.sleep(_POLL_S)
 
 
@@ -118,22 +126,24 @@ def _ask_twice(session: Session, job: object, result: type[R]) -> R:
         raise lost from error
 
 
-def _make_unknown_state_error(host: str, error: DeviceError, watch: Watch) -> UnknownStateError:
+def _make_unknown_state_error(
+    host: str, error: DeviceError, watch: Watch, app: str
+) -> UnknownStateError:
     return UnknownStateError(
         f"{error.message}; if the release was confirmed, the device serves {watch.release}; "
         f"otherwise it rolls back to {watch.previous} within {watch.seconds:g} s",
-        hint=f"check with 'edgekit status {host}' when the device can be reached",
+        hint=f"check with '{format_command('status', host, app)}' when the device can be reached",
         transient=True,
     )
 
 
-def _check_served(host: str, state: Status, release: str) -> None:
+def _check_served(host: str, state: Status, release: str, app: str) -> None:
     if state.current is None or state.current.name != release:
         served = state.current.name if state.current else "nothing"
         raise DeviceError(
             f"{host}: the app did not confirm {release} in time; the device rolled back to "
             f"{served}",
-            hint=f"to confirm, the app writes {release} to the file 'confirmed' in edgekit's "
-            "folder on the device",
+            hint=f"to confirm, the app writes {release} to the file 'confirmed' in "
+            f"{f'the folder apps/{app} of ' if app else ''}edgekit's folder on the device",
             kind=_WENT_BACK,
         )

@@ -24,8 +24,21 @@ from edgekit.remote.switch_result import switch
 from edgekit.remote.trust import is_installed, request_admission
 from edgekit.remote.upload import PackedFiles, send, sha256
 from edgekit.remote.wheels import choose_litert_packages, fetch_runtime
-from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
-from edgekit_agent.results import DeviceFacts, RuntimeFacts, RuntimeResult, Status, Watch
+from edgekit_agent.jobs import (
+    InstallJob,
+    NamedBlob,
+    RollbackJob,
+    RuntimeJob,
+    StatusJob,
+)
+from edgekit_agent.results import (
+    AppStatus,
+    DeviceFacts,
+    RuntimeFacts,
+    RuntimeResult,
+    Status,
+    Watch,
+)
 from edgekit_agent.trust.statements import Signature
 from edgekit_agent.worker_results import Health
 
@@ -41,6 +54,7 @@ class PushReport:
         runtime: name and version, such as ``onnxruntime 1.20.1``.
         watch: the wait for a confirmation of the release; None = none was needed.
         notes: remarks for the user.
+        name: the name that the release is installed under; empty = none.
     """
 
     host: str
@@ -53,6 +67,7 @@ class PushReport:
     health: Health | None
     watch: Watch | None = None
     notes: tuple[str, ...] = ()
+    name: str = ""
 
 
 def push(
@@ -63,6 +78,7 @@ def push(
     progress: Progress | None = None,
     allow_downgrade: bool = False,
     watch: WatchTerms = UNWATCHED,
+    app: str = "",
 ) -> PushReport:
     """Install a bundle and switch the device to it if its health check passes.
 
@@ -73,6 +89,7 @@ def push(
         progress: called with the progress.
         allow_downgrade: install a lower version if the device trusts a key of this user.
         watch: how long the device waits for a confirmation before it rolls back, and from whom.
+        app: the name to install the bundle under, beside other releases; empty = none.
 
     Raises:
         DeviceError: the installation failed; the device serves the same release as before.
@@ -81,11 +98,15 @@ def push(
     """
     started = time.monotonic()
     release = sha256(bundle.manifest_bytes)
-    after = _ask_status(session, release[:RELEASE_DIGITS], progress)
-    permit = request_admission(session, bundle, after.trust, allow_downgrade=allow_downgrade)
+    after = _ask_status(session, release[:RELEASE_DIGITS], progress, app)
+    permit = request_admission(
+        session, bundle, after.trust, allow_downgrade=allow_downgrade, app=app
+    )
     if not is_installed(bundle, after):
-        after = _install(bundle, session, after, release, cache, progress, permit, watch.seconds)
-    confirm(session, after, release[:RELEASE_DIGITS], watch, progress)
+        after = _install(
+            bundle, session, after, release, cache, progress, permit, watch.seconds, app
+        )
+    confirm(session, after, release[:RELEASE_DIGITS], watch, progress, app)
     return PushReport(
         host=session.name,
         release=release[:RELEASE_DIGITS],
@@ -96,18 +117,21 @@ def push(
         seconds=time.monotonic() - started,
         health=after.health,
         watch=after.watch,
+        name=app,
     )
 
 
-def _ask_status(session: Session, release: str, progress: Progress | None) -> Status:
+def _ask_status(session: Session, release: str, progress: Progress | None, app: str) -> Status:
     """Return the status of the device, with its health if it serves the release undamaged."""
-    job = StatusJob(home=session.home, check=release)
+    job = StatusJob(home=session.home, check=release, app=app)
     try:
         return session.ask(job, Status, progress=progress)
     except DeviceError as error:
         if not error.kind:
             raise
-        return status(session)  # damaged or unhealthy: a new install repairs it or reports why not
+        return status(
+            session, app=app
+        )  # damaged or unhealthy: a new install repairs it or reports why not
 
 
 def _install(
@@ -119,9 +143,11 @@ def _install(
     progress: Progress | None,
     permit: Signature | None,
     watch_s: float,
+    app: str,
 ) -> Status:
     manifest, use = bundle.manifest, bundle.manifest.runtime
-    facts = session.facts(find_sites(before))
+    sites = find_sites(before, *([status(session)] if app else []))
+    facts = session.facts(sites)
     check_machine(session.name, facts, manifest.profile)
     found = ensure_runtime(
         session,
@@ -136,7 +162,7 @@ def _install(
         packed = PackedFiles(
             find=lambda digest: _find_packed_model(bundle, digest), site=found.site
         )
-        send(session, [*sources, (bundle.manifest_bytes, release)], progress, packed)
+        send(session, [*sources, (bundle.manifest_bytes, release)], progress, packed, app=app)
     job = InstallJob(
         home=session.home,
         release=release[:RELEASE_DIGITS],
@@ -151,6 +177,7 @@ def _install(
         signature=bundle.signature,
         permit=permit,
         watch_s=watch_s,
+        app=app,
     )
     return switch(session, job, wanted=job.release, progress=progress)
 
@@ -166,23 +193,26 @@ def _describe_runtime(after: Status) -> str:
     return f"{current.runtime} {current.runtime_version}".strip() if current else ""
 
 
-def rollback(session: Session) -> Status:
-    """Switch the device to the previous release.
+def rollback(session: Session, *, app: str = "") -> Status:
+    """Switch the device to the previous release, of a name if one is given.
 
     Raises:
         DeviceError: there is no previous release, or it is not healthy.
         UnknownStateError: the link was lost, and the device could not be asked which release it
             serves.
     """
-    job, before = RollbackJob(home=session.home), status(session).previous
+    job, before = RollbackJob(home=session.home, app=app), status(session, app=app).previous
     if before is None:
         return session.ask(job, Status)  # raises the agent's own error
     return switch(session, job, wanted=before.name)
 
 
-def status(session: Session, *, log: int = 0) -> Status:
-    """Ask a device for its current and previous release and the last ``log`` audit entries."""
-    return session.ask(StatusJob(home=session.home, log=log), Status)
+def status(session: Session, *, log: int = 0, app: str = "") -> Status:
+    """Ask a device for its current and previous release and the last ``log`` audit entries.
+
+    With a name, they are those of the name; without one, all names are reported too.
+    """
+    return session.ask(StatusJob(home=session.home, log=log, app=app), Status)
 
 
 def ensure_runtime(
@@ -294,9 +324,10 @@ def _make_broken_runtime_error(
     return DeviceError(f"{host}: the runtime sent to {site} does not work: {why}", hint=hint)
 
 
-def find_sites(before: Status) -> tuple[str, ...]:
-    """Return the folders of the runtimes that the releases of a device use."""
-    releases = (before.current, before.previous)
+def find_sites(*states: Status) -> tuple[str, ...]:
+    """Return the folders of the runtimes that the releases of a device use, also under names."""
+    homes: list[Status | AppStatus] = [*states, *(app for state in states for app in state.apps)]
+    releases = [release for home in homes for release in (home.current, home.previous)]
     return tuple(dict.fromkeys(r.site for r in releases if r is not None and r.site is not None))
 
 

@@ -44,13 +44,18 @@ def switch(
         is_known = error.kind and error.kind not in _IN_DOUBT
         if is_known or not session.delivered:
             raise
-        return _ask_again(session, wanted, error, progress)
+        return _ask_again(session, wanted, job.app, error, progress)
     if _is_serving(after, wanted):
         return after
     wrong = DeviceError(
         f"{session.name}: the device reports that it serves {_get_current_name(after)}"
     )
-    return _ask_again(session, wanted, wrong, progress)
+    return _ask_again(session, wanted, job.app, wrong, progress)
+
+
+def format_command(verb: str, host: str, app: str) -> str:
+    """Return the command line that the user runs for a host, with the name of an app."""
+    return f"edgekit {verb} {host}{f' --name {app}' if app else ''}"
 
 
 def _is_serving(after: Status, wanted: str) -> bool:
@@ -63,7 +68,7 @@ def _get_current_name(after: Status) -> str:
 
 
 def _ask_again(
-    session: Session, wanted: str, lost: DeviceError, progress: Progress | None
+    session: Session, wanted: str, app: str, lost: DeviceError, progress: Progress | None
 ) -> Status:
     """Connect once more and check which release the device serves.
 
@@ -75,7 +80,7 @@ def _ask_again(
         progress(StageProgress(f"{lost.message}; reconnecting"))
     try:
         session.reconnect()
-        job = StatusJob(home=session.home, check=wanted, wait_s=SETTLED_S)
+        job = StatusJob(home=session.home, check=wanted, wait_s=SETTLED_S, app=app)
         after = session.ask(job, Status, progress=progress)
     except DeviceError as error:
         if error.kind in ("corrupt", "unhealthy"):
@@ -83,7 +88,8 @@ def _ask_again(
         raise UnknownStateError(
             f"{lost.message}; it is unknown whether the device serves {wanted}, as the second "
             f"attempt failed: {error.message.removeprefix(f'{session.name}: ')}",
-            hint=f"check with 'edgekit status {session.name}' when the device can be reached",
+            hint=f"check with '{format_command('status', session.name, app)}' when the device can "
+            "be reached",
             transient=True,
         ) from lost
     if _is_serving(after, wanted):

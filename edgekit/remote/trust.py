@@ -12,7 +12,12 @@ from edgekit_agent.trust.statements import Signature, TrustedKey, is_public_key,
 
 
 def request_admission(
-    session: Session, bundle: Bundle, trust: Trust | None, *, allow_downgrade: bool
+    session: Session,
+    bundle: Bundle,
+    trust: Trust | None,
+    *,
+    allow_downgrade: bool,
+    app: str = "",
 ) -> Signature | None:
     """Ask a device that trusts keys to admit a bundle.
 
@@ -21,6 +26,7 @@ def request_admission(
         bundle: the bundle to install.
         trust: the keys that the device trusts; None = its file of keys is damaged.
         allow_downgrade: sign a permit to install a lower version.
+        app: the name that the bundle is installed under; empty = none.
 
     Returns:
         The permit, if one is needed.
@@ -32,7 +38,7 @@ def request_admission(
     if trust is not None and not trust.wants_signature():
         return None
     permit = _sign_permit(session, bundle, trust) if allow_downgrade and trust is not None else None
-    session.ask(AdmitJob(session.home, bundle.signature, permit), Trust)
+    session.ask(AdmitJob(session.home, bundle.signature, permit, app), Trust)
     return permit
 
 

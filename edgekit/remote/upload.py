@@ -57,6 +57,8 @@ def send(
     files: Sequence[tuple[Path | bytes, str]],
     progress: Progress | None = None,
     packed: PackedFiles | None = None,
+    *,
+    app: str = "",
 ) -> dict[str, str]:
     """Send the files that the device lacks.
 
@@ -66,9 +68,10 @@ def send(
         progress: called with the progress.
         packed: packed encodings of files; they are deflated instead for a device that cannot expand
             them.
+        app: the name that the files are for; empty = the main home.
 
     Returns:
-        The path on the device of every file, by sha256.
+        The path on the device of every file, by sha256, if they are for the main home.
 
     Raises:
         DeviceError: a file did not arrive complete.
@@ -78,25 +81,26 @@ def send(
         Upload(blob=_make_raw_blob(source, digest), source=source)
         for digest, source in sources.items()
     ]
-    held = _plan(session, plain)
+    held = _plan(session, plain, app)
     missing = [p for p, present in zip(plain, held, strict=True) if present != PRESENT]
     if missing:
         # Only missing files are compressed, because packing takes long.
         with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
             wrapped = [_pack(p, Path(scratch), packed) for p in missing]
             try:
-                _send_missing(session, wrapped, progress, packed)
+                _send_missing(session, wrapped, progress, packed, app=app)
             except DeviceError as error:
                 if packed is None or error.kind != CANNOT_EXPAND:
                     raise
                 if progress is not None:
                     progress(StageProgress(f"{error.message}; sent with deflate instead"))
-                _send_missing(session, [_deflate(p, Path(scratch)) for p in missing], progress)
+                deflated = [_deflate(p, Path(scratch)) for p in missing]
+                _send_missing(session, deflated, progress, app=app)
     return {digest: f"{session.home}/objects/{digest}" for digest in sources}
 
 
-def _plan(session: Session, parcels: Sequence[Upload]) -> tuple[int, ...]:
-    job = PlanJob(home=session.home, blobs=tuple(p.blob for p in parcels))
+def _plan(session: Session, parcels: Sequence[Upload], app: str) -> tuple[int, ...]:
+    job = PlanJob(home=session.home, blobs=tuple(p.blob for p in parcels), app=app)
     return session.ask(job, Plan).present
 
 
@@ -105,14 +109,17 @@ def _send_missing(
     parcels: Sequence[Upload],
     progress: Progress | None,
     packed: PackedFiles | None = None,
+    *,
+    app: str,
 ) -> None:
-    held = _plan(session, parcels)
+    held = _plan(session, parcels, app)
     going = [(p, at) for p, at in zip(parcels, held, strict=True) if at != PRESENT]
     job = ReceiveJob(
         home=session.home,
         blobs=tuple(p.blob for p, _ in going),
         offsets=tuple(at for _, at in going),
         site=packed.site if packed else None,
+        app=app,
     )
     payload = (piece for parcel, at in going for piece in _iter_chunks(parcel.source, at))
     session.ask(job, ReceiveResult, payload=payload, progress=progress)

@@ -37,6 +37,7 @@ JOBS: Dict[str, str] = {
     "confirm": "edgekit_agent.jobs:ConfirmJob",
     "rollback": "edgekit_agent.jobs:RollbackJob",
     "status": "edgekit_agent.jobs:StatusJob",
+    "uninstall": "edgekit_agent.jobs:UninstallJob",
 }
 
 

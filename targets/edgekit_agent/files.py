@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 from typing import BinaryIO, Iterator, Union
 
 CHUNK = 1 << 20
+# Errors of link(2) where a file system has no hard links, or no more of them.
+_NO_HARD_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def sha256_of(path: str) -> str:
@@ -74,6 +78,17 @@ def open_atomic(path: str, *, is_private: bool = False) -> Iterator[BinaryIO]:
             os.unlink(temporary)
         raise
     fsync_folder(os.path.dirname(path))
+
+
+def link_or_copy(source: str, path: str) -> None:
+    """Link a file to a new path, or copy it where the file system has no hard links."""
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+        with open(source, "rb") as original, open_atomic(path) as copy:
+            shutil.copyfileobj(original, copy)
 
 
 def write_atomic(path: str, data: Union[bytes, bytearray], *, is_private: bool = False) -> None:

@@ -1,6 +1,7 @@
 """Jobs of the agent itself, which ``codec`` converts to JSON; see ``worker_jobs`` for the others.
 
-Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex.
+Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex. ``app`` is the
+name of the named home, in ``home``, that a job is about; empty = ``home`` itself.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
-from edgekit_agent.protocol import mark_old_name
+from edgekit_agent.protocol import mark_added, mark_old_name
 from edgekit_agent.trust.statements import Signature, TrustedKey
 from edgekit_agent.worker_jobs import Blob
 
@@ -27,6 +28,7 @@ class PlanJob:
 
     home: str
     blobs: Tuple[Blob, ...]
+    app: str = field(default="", metadata=mark_added())
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class ReceiveJob:
     blobs: Tuple[Blob, ...]
     offsets: Tuple[int, ...]
     site: Optional[str] = None
+    app: str = field(default="", metadata=mark_added())
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class InstallJob:
     signature: Optional[Signature] = None
     permit: Optional[Signature] = None
     watch_s: float = 0.0
+    app: str = field(default="", metadata=mark_added())
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class AdmitJob:
     home: str
     signature: Optional[Signature]
     permit: Optional[Signature] = None
+    app: str = field(default="", metadata=mark_added())
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class ConfirmJob:
 
     home: str
     release: str
+    app: str = field(default="", metadata=mark_added())
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,15 @@ class RollbackJob:
     """Check the health of the previous release and switch ``current`` back to it."""
 
     home: str
+    app: str = field(default="", metadata=mark_added())
+
+
+@dataclass(frozen=True)
+class UninstallJob:
+    """Remove a named home with its releases, and the runtimes that nothing else uses."""
+
+    home: str
+    app: str
 
 
 @dataclass(frozen=True)
@@ -158,3 +173,4 @@ class StatusJob:
     check: str = ""
     log: int = 0
     wait_s: float = 0.0
+    app: str = field(default="", metadata=mark_added())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
 from edgekit_agent.jobs import NamedBlob
-from edgekit_agent.protocol import mark_old_name
+from edgekit_agent.protocol import mark_added, mark_old_name
 from edgekit_agent.releases.provenance import Provenance
 from edgekit_agent.trust.statements import TrustedKey
 from edgekit_agent.worker_results import Health
@@ -110,17 +110,26 @@ class Release:
 
 
 @dataclass(frozen=True)
+class AppVersion:
+    """The highest version of a signed release that was taken under a name."""
+
+    app: str
+    version: int
+
+
+@dataclass(frozen=True)
 class Trust:
     """Keys whose releases a device takes. If it trusts one, it takes no others.
 
     Attributes:
         keys: trusted; empty where every key was revoked or none was ever trusted.
         revoked: never to be trusted again.
-        version: the highest version of a release that was taken.
+        version: the highest version of a release that was taken, under the name in question.
         newest_s: the newest time that was signed, in seconds since 1970; the clock may be behind.
         nonce: random number that a permit or a waiver has to name.
         profile: the only device profile whose releases are taken; empty = every one.
         takes_unsigned: the owner of a trusted key has ended the trust in all keys.
+        app_versions: the highest version under each name; it stays when the name is removed.
     """
 
     keys: Tuple[TrustedKey, ...] = ()
@@ -130,6 +139,7 @@ class Trust:
     nonce: str = ""
     profile: str = ""
     takes_unsigned: bool = False
+    app_versions: Tuple[AppVersion, ...] = field(default=(), metadata=mark_added())
 
     def wants_signature(self) -> bool:
         """Return whether unsigned releases are refused."""
@@ -175,11 +185,12 @@ class AuditLine:
         user: user that the agent ran as.
         client: address of the SSH client; empty for somebody at the device itself.
         action: ``install``, ``rollback``, ``trust``, ``revoke``, ``untrust``, ``replace keys``,
-            ``restore keys``, ``confirm`` or ``go back``.
+            ``restore keys``, ``confirm``, ``go back`` or ``uninstall``.
         release: its name; after a rollback, the release that is served since.
         version: of the release, where the device verified a signature.
         key: short name of the key of the release, or of the key that was trusted or revoked.
         result: ``done``, or the kind of failure and its message.
+        app: the name that the release is installed under; empty for the main home.
     """
 
     at: str
@@ -190,6 +201,34 @@ class AuditLine:
     version: int
     key: str
     result: str
+    app: str = field(default="", metadata=mark_added())
+
+
+@dataclass(frozen=True)
+class AppStatus:
+    """The served and the previous release of a named home; their files are left out."""
+
+    name: str
+    current: Optional[Release]
+    previous: Optional[Release]
+    current_model: Optional[Provenance] = None
+    previous_model: Optional[Provenance] = None
+    watch: Optional[Watch] = None
+
+
+@dataclass(frozen=True)
+class UninstallResult:
+    """The removal of a named home.
+
+    Attributes:
+        release: the release that it served; empty if it served none.
+        runtimes: the runtimes that were removed with it.
+        boot_problem: why the start of its watcher at boot could not be removed.
+    """
+
+    release: str
+    runtimes: Tuple[str, ...] = ()
+    boot_problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -199,7 +238,7 @@ class Status:
     ``current_model`` and ``previous_model`` are the provenance of their models, if their manifests
     can be read. ``trust`` is missing where its file is damaged. ``log`` has the last lines of the
     audit log, as many as the job asked for. ``watch`` is set while the current release waits for
-    its confirmation.
+    its confirmation. ``apps`` are the named homes of the device, if the job asked for none of them.
     """
 
     current: Optional[Release]
@@ -210,6 +249,7 @@ class Status:
     trust: Optional[Trust] = Trust()
     log: Tuple[AuditLine, ...] = ()
     watch: Optional[Watch] = None
+    apps: Tuple[AppStatus, ...] = field(default=(), metadata=mark_added())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from edgekit_agent.protocol import Version
 from edgekit_agent.releases.audit import run_and_log
 from edgekit_agent.releases.install import install, rollback, status
 from edgekit_agent.releases.receive import forget, plan, receive
+from edgekit_agent.releases.uninstall import uninstall
 from edgekit_agent.releases.wheels import unpack_runtime
 from edgekit_agent.supervise import run_in_worker
 from edgekit_agent.trust.keys import admit, change_trust, end_trust
@@ -80,6 +81,7 @@ def _run(
         "confirm": lambda: confirm(job),
         "rollback": lambda: run_and_log(job, lambda: rollback(job, ask_health)),
         "status": lambda: status(job, ask_health),
+        "uninstall": lambda: run_and_log(job, lambda: uninstall(job)),
     }
     if kind not in handlers:
         raise AgentError("bad_job", f"unknown kind of job: {kind}")

@@ -16,7 +16,14 @@ from edgekit.remote.deploy import PushReport
 from edgekit.reporting.text_tables import format_accuracy, format_size, format_table
 from edgekit_agent.codec import encode
 from edgekit_agent.releases.provenance import Provenance
-from edgekit_agent.results import AuditLine, DeviceFacts, Release, Status
+from edgekit_agent.results import (
+    AppStatus,
+    AuditLine,
+    DeviceFacts,
+    Release,
+    Status,
+    UninstallResult,
+)
 from edgekit_agent.worker_results import Health
 
 _SHOWN_LAYERS = 8
@@ -139,7 +146,7 @@ def format_push_reports(reports: Iterable[PushReport]) -> str:
 
 def _iter_push_lines(r: PushReport) -> Iterator[str]:
     yield (
-        f"{r.host}: serves {r.release} ({r.runtime}), "
+        f"{_format_place(r.host, r.name)}: serves {r.release} ({r.runtime}), "
         f"health {_format_health(r.health)}, sent {format_size(r.sent_bytes)} in {r.seconds:.1f} s"
         f"{f', previous release {r.previous}' if r.previous else ''}"
     )
@@ -184,41 +191,80 @@ def _format_times(times: LatencySummary) -> str:
     return f"{text} ({times.runs} runs, {times.processes} processes)"
 
 
-def encode_states(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]]:
-    """Return the states of hosts as plain data."""
-    return [{"host": host} | encode(status) for host, status in found]
+def _format_place(host: str, name: str | None) -> str:
+    """Format a host, and the name of releases there."""
+    return f"{host} ({name})" if name else host
 
 
-def format_rollbacks(found: Iterable[tuple[str, Status]]) -> str:
+def encode_states(
+    found: Iterable[tuple[str, Status | UninstallResult]], *, name: str | None = None
+) -> list[dict[str, object]]:
+    """Return the states of hosts, or of a name there, as plain data."""
+    place = {"name": name} if name else {}
+    return [{"host": host} | place | encode(state) for host, state in found]
+
+
+def format_removals(found: Iterable[tuple[str, UninstallResult]], *, name: str) -> str:
+    """Format a line for each host from which a name was removed, and a note on its watcher."""
+    return "\n".join(line for each in found for line in _iter_removal_lines(*each, name))
+
+
+def _iter_removal_lines(host: str, removed: UninstallResult, name: str) -> Iterator[str]:
+    release = f", which served {removed.release}" if removed.release else ""
+    runtimes = f", with {', '.join(removed.runtimes)}" if removed.runtimes else ""
+    yield f"{host}: removed {name}{release}{runtimes}"
+    if removed.boot_problem:
+        yield f"  note: the start of its watcher at boot stays: {escape_text(removed.boot_problem)}"
+
+
+def format_rollbacks(found: Iterable[tuple[str, Status]], *, name: str | None = None) -> str:
     """Format a line for each host with the release it went back to and the one before."""
     return "\n".join(
-        f"{host}: rolled back to {_format_release(status.current, status.current_model)}, health "
+        f"{_format_place(host, name)}: rolled back to "
+        f"{_format_release(status.current, status.current_model)}, health "
         f"{_format_health(status.health)}; "
         f"previous: {_format_release(status.previous, status.previous_model)}"
         for host, status in found
     )
 
 
-def format_states(found: Iterable[tuple[str, Status]]) -> str:
-    """Format the current and the previous release of each host, and its audit log."""
+def format_states(found: Iterable[tuple[str, Status]], *, name: str | None = None) -> str:
+    """Format the current and the previous release of each host and name, and its audit log."""
     return "\n".join(
         line
         for host, status in found
         for line in (
-            f"{host}: serves {_format_release(status.current, status.current_model)}; "
-            f"previous: {_format_release(status.previous, status.previous_model)}",
+            f"{_format_place(host, name)}: {_format_state(status)}",
             *(f"  note: {note}" for note in _iter_state_notes(status)),
+            *(line for app in status.apps for line in _iter_app_lines(app)),
             *(f"  {_format_audit_line(line)}" for line in status.log),
         )
     )
 
 
-def _iter_state_notes(status: Status) -> Iterator[str]:
+def _format_state(status: Status | AppStatus) -> str:
+    return (
+        f"serves {_format_release(status.current, status.current_model)}; "
+        f"previous: {_format_release(status.previous, status.previous_model)}"
+    )
+
+
+def _iter_app_lines(app: AppStatus) -> Iterator[str]:
+    yield f"  {app.name}: {_format_state(app)}"
+    for note in _iter_watch_notes(app):
+        yield f"    note: {note}"
+
+
+def _iter_watch_notes(status: Status | AppStatus) -> Iterator[str]:
     if status.watch is not None and status.current and status.watch.release == status.current.name:
         yield (
             f"{status.watch.release} is not confirmed yet; without confirmation the device rolls "
             f"back to {status.watch.previous}"
         )
+
+
+def _iter_state_notes(status: Status) -> Iterator[str]:
+    yield from _iter_watch_notes(status)
     if status.trust is None:
         yield (
             "the device's file of trusted keys is damaged; it accepts no release until you run "
@@ -231,7 +277,7 @@ def _format_audit_line(line: AuditLine) -> str:
     who = f"{line.user} from {line.client}" if line.client else line.user
     signed = [f"key {line.key}"] if line.key else []
     signed += [f"version {line.version}"] if line.version else []
-    what = " ".join(part for part in (line.action, line.release) if part)
+    what = " ".join(part for part in (line.action, line.app, line.release) if part)
     return ", ".join([f"{line.at} {what}", *signed, f"by {who}: {line.result}"])
 
 

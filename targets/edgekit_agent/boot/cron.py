@@ -55,6 +55,26 @@ def add_line(name: str, command: List[str], *, system: str = "/") -> bool:
     return True
 
 
+def remove_line(name: str) -> bool:
+    """Remove the line with a tag from the crontab, if there is one; return whether there was.
+
+    Raises:
+        AgentError: ``not_removed``: the crontab cannot be read or written.
+    """
+    if shutil.which("crontab") is None:
+        return False
+    tag = f"# {name}"
+    lines = _read_crontab()
+    other_lines = [line for line in lines if not line.endswith(tag)]
+    if other_lines == lines:
+        return False
+    text = "".join(f"{line}\n" for line in other_lines)
+    completed = _run_crontab(["-"], text.encode(errors="surrogateescape"))
+    if completed.returncode:
+        raise AgentError("not_removed", _describe_failure(completed))
+    return True
+
+
 def _read_crontab() -> List[str]:
     """Read the lines of the crontab; they end with line feeds alone."""
     listed = _run_crontab(["-l"])

@@ -93,6 +93,26 @@ def start_now(home: str, start: BootStart) -> None:
         user_units.restart_unit(_get_unit_name(home))
 
 
+def has_boot_start(home: str) -> bool:
+    """Return whether the start of the watcher of a home at boot was ever prepared."""
+    return os.path.lexists(os.path.join(home, _SCRIPT))
+
+
+def remove_boot(home: str) -> str:
+    """Remove the start of the watcher of a home at boot; return why that failed, or an empty text.
+
+    Units and lines of crontabs of other homes stay.
+    """
+    problems = []
+    for remove in (user_units.remove_unit, cron.remove_line):
+        try:
+            if remove(_get_unit_name(home)):
+                os.sync()
+        except (AgentError, OSError, subprocess.TimeoutExpired) as error:
+            problems.append(str(error))
+    return ", and ".join(problems)
+
+
 def _get_unit_name(home: str) -> str:
     """Return a unit name that is unique to a home."""
     return f"edgekit-watch-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"

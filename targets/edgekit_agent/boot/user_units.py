@@ -67,6 +67,24 @@ def restart_unit(name: str) -> None:
         _run_systemctl("restart", "--no-block", f"{name}.service")
 
 
+def remove_unit(name: str) -> bool:
+    """Remove a unit from every folder where it may be; return whether there was one."""
+    try:
+        folders = [folder for folder in _iter_folders() if _has_unit(folder, name)]
+    except KeyError:
+        return False  # a user without a name has no units
+    for folder in folders:
+        _remove_unit(folder, name)
+    if folders:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            _run_systemctl("daemon-reload")
+    return bool(folders)
+
+
+def _has_unit(folder: str, name: str) -> bool:
+    return os.path.lexists(os.path.join(folder, f"{name}.service"))
+
+
 def _is_lingering(system: str) -> bool:
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
@@ -105,7 +123,7 @@ def _write_unit(folder: str, name: str, text: str) -> bool:
 
 
 def _remove_unit(folder: str, name: str) -> None:
-    """Remove a unit that is never read, and the folders that held nothing else."""
+    """Remove a unit and its link, and the folders that held nothing else."""
     wants = os.path.join(folder, "default.target.wants")
     for directory in (wants, folder):
         with contextlib.suppress(FileNotFoundError):

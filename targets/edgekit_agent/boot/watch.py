@@ -113,8 +113,8 @@ def confirm(job: ConfirmJob) -> ConfirmResult:
     Raises:
         AgentError: ``not_confirmed``: the device went back, or it serves another one; ``busy``.
     """
-    home = open_home(job.home)
-    with lock_home(home):
+    home = open_home(job.home, job.app)
+    with lock_home(home, creates=False):
         watch = read_pending_watch(home)
         served = current_release(home)
         if served != job.release:
@@ -142,7 +142,7 @@ def run_watch(path: str) -> int:
             return 0
         if _is_due(watch) or _has_app_confirmed(home, watch):
             try:
-                with lock_home(home):
+                with lock_home(home, creates=False):
                     if read_pending_watch(home) == watch:
                         _end_watch(home, watch)
             except AgentError:

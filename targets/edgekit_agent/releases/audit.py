@@ -12,9 +12,16 @@ from typing import Callable, Iterator, List, Tuple, TypeVar, Union
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import to_failure
 from edgekit_agent.files import open_regular
-from edgekit_agent.jobs import AdmitJob, InstallJob, RollbackJob, TrustJob, UntrustJob
+from edgekit_agent.jobs import (
+    AdmitJob,
+    InstallJob,
+    RollbackJob,
+    TrustJob,
+    UninstallJob,
+    UntrustJob,
+)
 from edgekit_agent.releases.homes import Home, is_marked, open_home
-from edgekit_agent.results import AuditLine, Status
+from edgekit_agent.results import AuditLine, Status, UninstallResult
 from edgekit_agent.strictjson import loads
 from edgekit_agent.trust.statements import key_id
 
@@ -26,7 +33,7 @@ _MOST_BYTES = 1 << 20
 _MOST_CHARS = 300
 
 
-AuditedJob = Union[InstallJob, AdmitJob, RollbackJob, TrustJob, UntrustJob]
+AuditedJob = Union[InstallJob, AdmitJob, RollbackJob, TrustJob, UntrustJob, UninstallJob]
 
 
 def run_and_log(job: AuditedJob, act: Callable[[], T]) -> T:
@@ -34,20 +41,23 @@ def run_and_log(job: AuditedJob, act: Callable[[], T]) -> T:
 
     Nothing is logged if the job only asked for the keys, or for an admission that is not refused.
     """
-    home = open_home(job.home)
+    app = "" if isinstance(job, (TrustJob, UntrustJob)) else job.app
+    home = open_home(job.home, app)
     action, release, key = _describe_job(job)
     try:
         result = act()
     except Exception as error:
         failure = to_failure(error)
         # A folder without the marker may be another program's: nothing is written there.
-        if action and is_marked(home):
+        if action and is_marked(Home(home.shared)):
             add_line(home, action, f"{failure.kind}: {failure.message}", release=release, key=key)
         raise
     if action and not isinstance(job, AdmitJob):
         version, served = 0, result.current if isinstance(result, Status) else None
         if served is not None:
             release, key, version = served.name, served.key, served.version
+        if isinstance(result, UninstallResult):
+            release = result.release
         add_line(home, action, "done", release=release, key=key, version=version)
     return result
 
@@ -59,6 +69,8 @@ def _describe_job(job: object) -> Tuple[str, str, str]:
         return "install", release, job.signature.key if job.signature else ""
     if isinstance(job, RollbackJob):
         return "rollback", "", ""
+    if isinstance(job, UninstallJob):
+        return "uninstall", "", ""
     if isinstance(job, TrustJob) and job.revoke:
         return "revoke", "", job.revoke[0]
     if isinstance(job, TrustJob) and (job.add or job.profile is not None):
@@ -79,9 +91,11 @@ def add_line(
 ) -> None:
     """Append a line to the audit log of a home; do nothing if the home does not exist.
 
+    The log of a named home is that of the main home, so that it survives the removal of the name.
+
     A log that cannot be written is reported on stderr and does not fail the action.
     """
-    if not os.path.isdir(home.path):
+    if not os.path.isdir(home.shared):
         return
     line = AuditLine(
         at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -92,12 +106,16 @@ def add_line(
         version=version,
         key=_shorten_key(key),
         result=result[:_MOST_CHARS],
+        app=home.app,
     )
-    data = json.dumps(encode(line), sort_keys=True).encode() + b"\n"
-    path = os.path.join(home.path, LOG)
+    record = encode(line)
+    if not home.app:
+        del record["app"]  # older agents do not know the field
+    data = json.dumps(record, sort_keys=True).encode() + b"\n"
+    path = os.path.join(home.shared, LOG)
     try:
         if os.path.isfile(path) and os.path.getsize(path) > _MOST_BYTES:
-            os.replace(path, os.path.join(home.path, OLDER_LOG))
+            os.replace(path, os.path.join(home.shared, OLDER_LOG))
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         handle = os.open(path, flags, 0o600)
         try:
@@ -116,11 +134,15 @@ def _get_missing_newline(handle: int) -> bytes:
 
 
 def read_last_lines(home: Home, count: int) -> Tuple[AuditLine, ...]:
-    """Read the last ``count`` lines of the log, oldest first; damaged lines are left out."""
+    """Read the last ``count`` lines of the log, oldest first; damaged lines are left out.
+
+    Of a named home they are the lines of its name.
+    """
     lines: List[AuditLine] = []
     for name in (LOG, OLDER_LOG):
         if len(lines) < count:
-            lines = [*_read_lines(os.path.join(home.path, name)), *lines]
+            found = _read_lines(os.path.join(home.shared, name))
+            lines = [*(line for line in found if home.app in ("", line.app)), *lines]
     return tuple(lines[-count:]) if count > 0 else ()
 
 

@@ -3,6 +3,9 @@
 A folder is a home if it holds the file ``MARKER``. A folder that is empty or missing becomes one.
 Homes of versions before the marker lack it; they are recognized by their entries. Any other folder
 belongs to another program, and nothing is written into or removed from it.
+
+Releases that are installed under a name have a home of their own, ``apps/NAME`` in the main home.
+It shares the trusted keys, the runtimes and the audit log of the main home.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import json
 import os
 import re
 import secrets
+import stat
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator
+from typing import Callable, Dict, Iterator, List
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, open_regular, write_atomic
@@ -22,6 +26,9 @@ from edgekit_agent.releases.records import DIGEST, PLAIN_NAME, RECORD
 DEFAULT_HOME = "~/.local/share/edgekit"
 MARKER = ".edgekit-home"
 FOLDERS = ("objects", "parts", "runtimes", "releases")
+APPS = "apps"
+APP_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+MOST_APPS = 100
 
 STAGING = re.compile(r"\.staging-[0-9a-f]{8}")
 PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{64}\.part")
@@ -38,13 +45,34 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Home:
-    """The folder that holds everything edgekit keeps on a device."""
+    """The folder that holds everything edgekit keeps on a device, or there under one name.
+
+    Attributes:
+        path: the folder.
+        main: path of the main home whose keys, runtimes and log a named home shares; else empty.
+    """
 
     path: str
+    main: str = ""
+
+    @property
+    def app(self) -> str:
+        """Name of a named home; empty for the main home."""
+        return os.path.basename(self.path) if self.main else ""
+
+    @property
+    def shared(self) -> str:
+        """Path of the home that holds the keys, the runtimes and the audit log."""
+        return self.main or self.path
+
+    @property
+    def apps(self) -> str:
+        """Path of the folder of the named homes."""
+        return os.path.join(self.shared, APPS)
 
     def folder(self, kind: str) -> str:
         """Return the path of ``objects``, ``parts``, ``runtimes`` or ``releases``."""
-        return os.path.join(self.path, kind)
+        return os.path.join(self.shared if kind == "runtimes" else self.path, kind)
 
     def object(self, digest: str) -> str:
         """Return the path of a verified blob."""
@@ -57,7 +85,7 @@ class Home:
 
     def runtime(self, name: str) -> str:
         """Return the folder of an unpacked runtime."""
-        return os.path.join(self.path, "runtimes", check_name(name, "runtime"))
+        return os.path.join(self.folder("runtimes"), check_name(name, "runtime"))
 
     def release(self, name: str) -> str:
         """Return the folder of a release."""
@@ -65,12 +93,75 @@ class Home:
 
     def staging(self, kind: str) -> str:
         """Return a temporary path for an incomplete entry; ``sweep`` removes leftovers."""
-        return os.path.join(self.path, kind, f".staging-{secrets.token_hex(4)}")
+        return os.path.join(self.folder(kind), make_staging_name())
 
 
-def open_home(path: str) -> Home:
-    """Return the home at a path, ``~/.local/share/edgekit`` if empty; nothing is created."""
-    return Home(os.path.abspath(os.path.expanduser(path or DEFAULT_HOME)))
+def make_staging_name() -> str:
+    """Return a new name of an incomplete entry, or of one that is being removed."""
+    return f".staging-{secrets.token_hex(4)}"
+
+
+def open_home(path: str, app: str = "") -> Home:
+    """Return the home at a path, or a named home in it; nothing is created.
+
+    Args:
+        path: the folder, ``~/.local/share/edgekit`` if empty. The folder of a named home is opened
+            as such, with the keys of its main home.
+        app: name of a home in it.
+
+    Raises:
+        AgentError: ``bad_job``: the name is not valid; ``foreign_home``: the folder of the named
+            home is a link, no folder, or another user's.
+    """
+    folder = os.path.abspath(os.path.expanduser(path or DEFAULT_HOME))
+    main = _find_main(os.path.realpath(folder))
+    if not app:
+        return Home(os.path.realpath(folder), main) if main else Home(folder)
+    if main or not APP_NAME.fullmatch(app):
+        what = f"{folder} is the folder of a name itself" if main else f"not a name: {app[:40]!r}"
+        raise AgentError("bad_job", what, hint="a name has 1 to 32 of a-z, 0-9 and -; a-z is first")
+    home = Home(os.path.join(folder, APPS, app), folder)
+    for each in (home.apps, home.path):
+        _check_named_folder(home, each)
+    return home
+
+
+def list_apps(home: Home) -> List[Home]:
+    """Return the named homes of a device, by name."""
+    if os.path.islink(home.apps) or not os.path.isdir(home.apps):
+        return []
+    entries = [
+        entry.name
+        for entry in os.scandir(home.apps)
+        if APP_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+    ]
+    found = (Home(os.path.join(home.apps, name), home.shared) for name in sorted(entries))
+    return [each for each in found if is_marked(each)]
+
+
+def _find_main(folder: str) -> str:
+    """Return the path of the main home if a folder is that of a named home, else empty."""
+    apps, name = os.path.split(folder)
+    main = os.path.dirname(apps)
+    is_named = os.path.basename(apps) == APPS and APP_NAME.fullmatch(name)
+    return main if is_named and is_marked(Home(main)) else ""
+
+
+def _check_named_folder(home: Home, folder: str) -> None:
+    """Refuse a folder through which another user, or another program, could serve a release."""
+    try:
+        found = os.lstat(folder)
+    except FileNotFoundError:
+        return
+    owners = (0, os.geteuid(), os.stat(home.shared).st_uid)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid in owners:
+        return
+    what = "belongs to another user" if stat.S_ISDIR(found.st_mode) else "is not a folder"
+    raise AgentError(
+        "foreign_home",
+        f"{folder} {what}; nothing was changed there",
+        hint="remove it, or choose another folder: --home",
+    )
 
 
 def check_digest(digest: str) -> str:
@@ -103,7 +194,10 @@ def claim(home: Home) -> None:
     Raises:
         AgentError: ``foreign_home``: the folder has entries that are not edgekit's; ``read_only``.
     """
-    if not os.path.lexists(home.path):
+    if home.main:
+        claim(Home(home.main))
+        _make_named(home)
+    elif not os.path.lexists(home.path):
         os.makedirs(home.path, 0o700)
         fsync_folder(os.path.dirname(home.path))
     _check_writable(home)
@@ -111,6 +205,8 @@ def claim(home: Home) -> None:
         _mark(home)
     mode = 0o700 | get_shared_mode(home)
     for kind in FOLDERS:
+        if home.main and kind == "runtimes":
+            continue
         folder = home.folder(kind)
         os.makedirs(folder, 0o700, exist_ok=True)
         # Objects, with their samples, and partial downloads are private to this user.
@@ -119,12 +215,29 @@ def claim(home: Home) -> None:
             os.chmod(folder, folder_mode)
 
 
+def _make_named(home: Home) -> None:
+    """Create the folder of a named home, with the permissions of the main home."""
+    mode = 0o700 | get_shared_mode(home)
+    if not os.path.isdir(home.path) and len(list_apps(home)) >= MOST_APPS:
+        raise AgentError(
+            "too_many_names",
+            f"{home.apps} holds {MOST_APPS} names already",
+            hint="remove one: edgekit uninstall HOST NAME",
+        )
+    for folder in (home.apps, home.path):
+        if not os.path.isdir(folder):
+            os.mkdir(folder, 0o700)
+            fsync_folder(os.path.dirname(folder))
+        if os.stat(folder).st_mode & 0o777 != mode and os.access(folder, os.W_OK | os.X_OK):
+            os.chmod(folder, mode)
+
+
 def get_shared_mode(home: Home) -> int:
     """Return the mode bits of group and others on a home; installed files get the same.
 
     So ``chmod 750`` of the home lets its group run the served release.
     """
-    return os.stat(home.path).st_mode & 0o055
+    return os.stat(home.shared).st_mode & 0o055
 
 
 def share(home: Home, path: str) -> None:
@@ -172,7 +285,7 @@ def _mark(home: Home) -> None:
     for entry in entries:
         if not _is_ours(entry):
             raise _make_foreign_error(home, entry.name)
-    if not entries:
+    if not entries and not home.main:
         os.chmod(home.path, 0o700)
     write_atomic(os.path.join(home.path, MARKER), b"edgekit keeps its files here\n")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 from dataclasses import replace
@@ -18,8 +17,9 @@ from edgekit_agent.boot.watch import (
     settle_watch,
 )
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, open_atomic, sha256_of, temporary_name
+from edgekit_agent.files import fsync_folder, link_or_copy, sha256_of, temporary_name
 from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, StatusJob
+from edgekit_agent.releases.app_status import describe_apps, describe_release
 from edgekit_agent.releases.audit import read_last_lines
 from edgekit_agent.releases.cleanup import remove_unneeded
 from edgekit_agent.releases.current import both_releases, current_release, previous_release, switch
@@ -28,7 +28,14 @@ from edgekit_agent.releases.lock_wait import wait_until_unlocked
 from edgekit_agent.releases.provenance import read_provenance
 from edgekit_agent.releases.rebuild import rebuild_records
 from edgekit_agent.releases.records import RECORD, check_file_names, check_record, write_record
-from edgekit_agent.releases.store import discard, find_damaged_files, lock_home, read_release, sweep
+from edgekit_agent.releases.store import (
+    adopt_object,
+    discard,
+    find_damaged_files,
+    lock_home,
+    read_release,
+    sweep,
+)
 from edgekit_agent.results import Release, Status
 from edgekit_agent.trust.keys import (
     check_admission,
@@ -47,9 +54,6 @@ _NOT_OURS = "build the bundle again; nothing was changed on the device"
 
 AskHealth = Callable[[HealthJob], Health]
 
-# Errors of link(2) where a file system has no hard links, or no more of them.
-_NO_HARD_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS)
-
 
 def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Status:
     """Install a release beside the served one, check its health, then switch to it.
@@ -62,13 +66,12 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
             ``unhealthy`` (the release stays), ``busy``; refusals of a device that trusts keys:
             see ``trust``.
     """
-    home = open_home(job.home)
+    home = open_home(job.home, job.app)
     _check_release(_build_release(job, None))
     if not 0 <= job.watch_s <= MOST_SECONDS:
         raise AgentError("bad_job", f"watch_s is {job.watch_s:g}, must be 0 to {MOST_SECONDS:g}")
     with lock_home(home):
-        trust = read_trust(home)
-        statement = check_admission(trust, job.signature, job.permit)
+        statement = check_admission(read_trust(home), job.signature, job.permit)
         if statement is not None:
             check_as_signed(job, statement)
         settle_watch(home, job.release)
@@ -89,7 +92,7 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
             raise
         _refresh_record(home, release)
         if statement is not None:
-            record_release(home, trust, statement, job.permit)
+            record_release(home, statement, job.signature, job.permit)
         before = previous if served == job.release else served
         if job.watch_s and served not in (None, job.release):
             begin_watch(home, job.release, served, job.watch_s)
@@ -107,10 +110,10 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
     Raises:
         AgentError: ``no_previous``, ``corrupt``, ``unhealthy`` (the release stays), ``busy``.
     """
-    home = open_home(job.home)
+    home = open_home(job.home, job.app)
     if current_release(home) is None:
         raise AgentError("nothing_installed", f"{home.path}: no release is installed")
-    with lock_home(home):
+    with lock_home(home, creates=False):
         served, previous = current_release(home), previous_release(home)
         if served is None or previous is None:
             raise AgentError(
@@ -168,7 +171,7 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
     Raises:
         AgentError: the release to check is ``corrupt`` or ``unhealthy``; ``busy``.
     """
-    home = open_home(job.home)
+    home = open_home(job.home, job.app)
     if job.wait_s:
         wait_until_unlocked(home.path, job.wait_s)
     served, health = current_release(home), None
@@ -181,28 +184,22 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
     watch = read_pending_watch(home)
     served, previous = both_releases(home)
     answer = _build_status(home, served, previous, health if served == job.check else None)
-    return replace(answer, watch=watch, log=read_last_lines(home, job.log))
+    apps = () if home.app else describe_apps(home)
+    return replace(answer, watch=watch, log=read_last_lines(home, job.log), apps=apps)
 
 
 def _build_status(
     home: Home, current: Optional[str], previous: Optional[str], health: Optional[Health]
 ) -> Status:
     return Status(
-        current=_describe_release(home, current) if current else None,
-        previous=_describe_release(home, previous) if previous else None,
+        current=describe_release(home, current) if current else None,
+        previous=describe_release(home, previous) if previous else None,
         health=health,
         current_model=read_provenance(home.release(current)) if current else None,
         previous_model=read_provenance(home.release(previous)) if previous else None,
         trust=try_read_trust(home),
         watch=read_pending_watch(home),
     )
-
-
-def _describe_release(home: Home, name: str) -> Release:
-    try:
-        return read_release(home, name)
-    except AgentError:
-        return Release(name, "", "", 0, None, "", "")
 
 
 def _check_files(home: Home, release: Release) -> None:
@@ -298,9 +295,8 @@ def _check_same_files(home: Home, release: Release) -> None:
 
 def _link_object(home: Home, file: NamedBlob, path: str) -> None:
     """Link an object to a path, or copy it where the file system has no hard links."""
-    source = home.object(file.digest)
     try:
-        os.link(source, path)
+        link_or_copy(adopt_object(home, file.digest), path)
     except FileNotFoundError:
         raise AgentError(
             "missing_blob",
@@ -308,11 +304,6 @@ def _link_object(home: Home, file: NamedBlob, path: str) -> None:
             hint="push again",
             transient=True,
         ) from None
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINK:
-            raise
-        with open(source, "rb") as original, open_atomic(path) as copy:
-            shutil.copyfileobj(original, copy)
 
 
 def _remove_damaged_object(home: Home, file: NamedBlob) -> AgentError:

@@ -11,9 +11,9 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, open_atomic, sha256_of
 from edgekit_agent.jobs import ForgetJob, PlanJob, ReceiveJob
 from edgekit_agent.limits import get_expansion_limit
-from edgekit_agent.releases.cleanup import find_needs, remove_spares
+from edgekit_agent.releases.cleanup import find_needed_objects, remove_spares
 from edgekit_agent.releases.homes import Home, check_digest, open_home
-from edgekit_agent.releases.store import free_bytes, lock_home, remove, sweep
+from edgekit_agent.releases.store import free_bytes, list_copies, lock_home, remove, sweep
 from edgekit_agent.results import ForgetResult, Plan, ReceiveResult
 from edgekit_agent.wire import Inlet, Progress
 from edgekit_agent.worker_jobs import Blob, ExpandJob
@@ -27,8 +27,11 @@ _SPARE_BYTES = 1 << 16
 
 
 def plan(job: PlanJob) -> Plan:
-    """Report how many bytes of each blob are here; an object is verified again and counts as -1."""
-    home = open_home(job.home)
+    """Report how many bytes of each blob are here; an object is verified again and counts as -1.
+
+    An object of another home of the device counts too: the installation links it.
+    """
+    home = open_home(job.home, job.app)
     return Plan(tuple(_count_present_bytes(home, blob) for blob in job.blobs), free_bytes(home))
 
 
@@ -53,7 +56,7 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
         raise AgentError("bad_job", "a size is below 0")
     total = sum(blob.wire_size - offset for blob, offset in pairs)
     inlet.expect(total)
-    home, received_bytes = open_home(job.home), 0
+    home, received_bytes = open_home(job.home, job.app), 0
     with lock_home(home):
         _check_space(home, pairs, job.site)
         for blob in job.blobs:
@@ -86,9 +89,9 @@ def forget(job: ForgetJob) -> ForgetResult:
         for entry in os.listdir(home.folder("parts")):
             if entry.partition(".")[0] in digests:
                 remove(os.path.join(home.folder("parts"), entry))
-        needs = find_needs(home)
+        needed = find_needed_objects(home)
         here = digests & set(os.listdir(home.folder("objects")))
-        kept_digests = here if needs is None else here & needs[0]
+        kept_digests = here if needed is None else here & needed
         for digest in here - kept_digests:
             os.unlink(home.object(digest))
         fsync_folder(home.folder("objects"))
@@ -106,9 +109,10 @@ def _check_claim(blob: Blob) -> None:
 
 
 def _count_present_bytes(home: Home, blob: Blob) -> int:
-    path, part = home.object(blob.digest), home.part(blob.digest, blob.wire_digest)
-    if os.path.isfile(path) and sha256_of(path) == blob.digest:
-        return -1
+    part = home.part(blob.digest, blob.wire_digest)
+    for path in list_copies(home, blob.digest):
+        if os.path.isfile(path) and sha256_of(path) == blob.digest:
+            return -1
     size = os.path.getsize(part) if os.path.isfile(part) else 0
     return size if size <= blob.wire_size else 0
 

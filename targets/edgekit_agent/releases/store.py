@@ -7,11 +7,11 @@ import fcntl
 import os
 import shutil
 import time
-from typing import Iterator, List, Set
+from typing import BinaryIO, Iterator, List, Set
 
 from edgekit_agent.boot.mounts import find_nearest_folder
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import sha256_of
+from edgekit_agent.files import link_or_copy, sha256_of
 from edgekit_agent.releases.homes import (
     AGENT_TEMPORARY,
     PART,
@@ -20,6 +20,7 @@ from edgekit_agent.releases.homes import (
     TEMPORARY_OBJECT,
     Home,
     claim,
+    list_apps,
 )
 from edgekit_agent.releases.records import PLAIN_NAME, RECORD, read_record
 from edgekit_agent.results import Release
@@ -41,29 +42,71 @@ def is_noexec(home: Home) -> bool:
 
 
 @contextlib.contextmanager
-def lock_home(home: Home) -> Iterator[None]:
+def lock_home(home: Home, *, creates: bool = True) -> Iterator[None]:
     """Lock a home against other agents, after creating its folders.
 
+    Args:
+        home: the home.
+        creates: create a named home that is missing; the main home is created anyway.
+
     Raises:
-        AgentError: ``busy`` when another agent holds the lock for over two seconds; see ``claim``.
+        AgentError: ``busy`` when another agent holds the lock for over two seconds;
+            ``no_such_name`` for a named home that is missing; see ``claim``.
     """
-    claim(home)
-    with open(os.path.join(home.path, "lock"), "ab") as file:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise AgentError(
-                        "busy",
-                        f"{home.path} is in use by another edgekit run",
-                        hint="wait until it is finished, then run the command again",
-                        transient=True,
-                    ) from None
-            time.sleep(_LOCK_RETRY_S)
+    path = os.path.join(home.path, "lock")
+    while True:
+        if home.main and not creates and not os.path.isdir(home.path):
+            raise make_missing_error(home)
+        claim(home)
+        with open(path, "ab") as file:
+            _wait_for_lock(home, file)
+            # A named home that was waited for may have been removed meanwhile.
+            if _is_file_at(file, path):
+                yield
+                return
+
+
+def _is_file_at(file: BinaryIO, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for_lock(home: Home, file: BinaryIO) -> None:
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise AgentError(
+                    "busy",
+                    f"{home.path} is in use by another edgekit run",
+                    hint="wait until it is finished, then run the command again",
+                    transient=True,
+                ) from None
+        time.sleep(_LOCK_RETRY_S)
+
+
+@contextlib.contextmanager
+def lock_main(home: Home) -> Iterator[None]:
+    """Lock the main home as well, for a change of what all names share. The home must be locked.
+
+    Raises:
+        AgentError: ``busy``; see ``lock_home``.
+    """
+    with lock_home(Home(home.main)) if home.main else contextlib.nullcontext():
         yield
+
+
+def make_missing_error(home: Home) -> AgentError:
+    """Return the error that nothing is installed under a name."""
+    names = ", ".join(each.app for each in list_apps(home)) or "none"
+    return AgentError(
+        "no_such_name", f"nothing is installed under the name {home.app}; names there: {names}"
+    )
 
 
 def read_release(home: Home, name: str) -> Release:
@@ -92,6 +135,24 @@ def find_damaged_files(home: Home, release: Release) -> List[str]:
     ]
 
 
+def adopt_object(home: Home, digest: str) -> str:
+    """Return the path of an object; if it is missing, link it from another home of the device."""
+    path = home.object(digest)
+    if os.path.lexists(path):
+        return path
+    source = next((p for p in list_copies(home, digest) if os.path.isfile(p)), None)
+    if source is not None:
+        link_or_copy(source, path)
+    return path
+
+
+def list_copies(home: Home, digest: str) -> List[str]:
+    """Return the paths that an object can have in the home and in the others of the device."""
+    others = (Home(home.shared), *list_apps(home))
+    paths = [home.object(digest), *(each.object(digest) for each in others)]
+    return list(dict.fromkeys(paths))
+
+
 def discard(home: Home, kind: str, name: str) -> None:
     """Remove a release or a runtime; it is renamed first, so that no part of it is ever in use."""
     staging = home.staging(kind)
@@ -108,7 +169,8 @@ def sweep(home: Home) -> None:
         (home.path, TEMPORARY),
         (home.folder("objects"), TEMPORARY_OBJECT),
         (home.folder("releases"), STAGING),
-        (home.folder("runtimes"), STAGING),
+        *(() if home.main else ((home.folder("runtimes"), STAGING),)),
+        *(((home.apps, STAGING),) if os.path.isdir(home.apps) else ()),
         *((home.release(name), TEMPORARY) for name in list_folders(home, "releases")),
     )
     for folder, form in forms:

@@ -20,8 +20,8 @@ from edgekit_agent.jobs import AdmitJob, InstallJob, TrustJob, UntrustJob
 from edgekit_agent.measure.cpu import userland
 from edgekit_agent.releases.audit import add_line
 from edgekit_agent.releases.homes import Home, open_home
-from edgekit_agent.releases.store import lock_home
-from edgekit_agent.results import Trust
+from edgekit_agent.releases.store import lock_home, lock_main
+from edgekit_agent.results import AppVersion, Trust
 from edgekit_agent.strictjson import load
 from edgekit_agent.trust.ed25519 import is_usable_key
 from edgekit_agent.trust.signatures import check_release, verify_statement
@@ -37,6 +37,7 @@ from edgekit_agent.trust.statements import (
 
 TRUST, COPY = "trust.json", "trust.copy.json"
 _MOST_KEYS = 64
+_MOST_VERSIONS = 1000
 _MOST_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}|")
 _PROFILE = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}|")
@@ -46,16 +47,18 @@ def read_trust(home: Home) -> Trust:
     """Read the trusted keys of the device, from the copy if the file is damaged or missing.
 
     Returns:
-        No keys if there is neither file nor copy yet.
+        The keys, with the version of the home's own name; no keys if there is neither file nor
+        copy yet.
 
     Raises:
         AgentError: ``damaged_trust``: neither is intact, so that nothing may be installed.
     """
     damage = ""
     for name in (TRUST, COPY):
-        path = os.path.join(home.path, name)
+        path = os.path.join(home.shared, name)
         try:
-            return _read_keys(path)
+            trust = _read_keys(path)
+            return replace(trust, version=_get_version(trust, home.app)) if home.app else trust
         except FileNotFoundError:
             continue
         except ValueError as error:
@@ -100,7 +103,7 @@ def admit(job: AdmitJob) -> Trust:
     Raises:
         AgentError: it would not; see ``check_admission``.
     """
-    trust = read_trust(open_home(job.home))
+    trust = read_trust(open_home(job.home, job.app))
     check_admission(trust, job.signature, job.permit)
     return trust
 
@@ -155,22 +158,47 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
 
 
 def record_release(
-    home: Home, trust: Trust, statement: Statement, permit: Optional[Signature]
+    home: Home, statement: Statement, signature: Optional[Signature], permit: Optional[Signature]
 ) -> None:
     """Record the version and the time of a release that is about to be served.
 
     With a permit to install a lower version, that version and the permit's time count from now
     on, so that a version or a time that was far too high can be corrected.
+
+    Raises:
+        AgentError: of a named home: the keys have changed since ``check_admission``; see there.
     """
-    version = max(trust.version, statement.version)
-    newest_s = max(trust.newest_s, statement.signed_s)
-    if permit is not None:
-        version = statement.version
-        newest_s = verify_statement(Permit, permit, trust).signed_s
-    _write_trust(
-        home,
-        replace(trust, version=version, newest_s=newest_s, nonce=secrets.token_hex(16)),
-    )
+    with lock_main(home):
+        trust = read_trust(home)
+        if home.app:
+            check_admission(trust, signature, permit)
+        version = max(trust.version, statement.version)
+        newest_s = max(trust.newest_s, statement.signed_s)
+        if permit is not None:
+            version = statement.version
+            newest_s = verify_statement(Permit, permit, trust).signed_s
+        main = Home(home.shared)
+        stored = _set_version(read_trust(main), home.app, version)
+        _write_trust(main, replace(stored, newest_s=newest_s, nonce=secrets.token_hex(16)))
+
+
+def _get_version(trust: Trust, app: str) -> int:
+    return next((each.version for each in trust.app_versions if each.app == app), 0)
+
+
+def _set_version(trust: Trust, app: str, version: int) -> Trust:
+    """Return the keys with the highest version under a name, or of the main home."""
+    if not app:
+        return replace(trust, version=version)
+    others = [each for each in trust.app_versions if each.app != app]
+    if len(others) >= _MOST_VERSIONS:
+        raise AgentError(
+            "too_many_names",
+            f"the device has seen signed releases under {_MOST_VERSIONS} names already",
+            hint="use one of these names again",
+        )
+    found = sorted([*others, AppVersion(app, version)], key=lambda each: each.app)
+    return replace(trust, app_versions=tuple(found))
 
 
 def change_trust(job: TrustJob) -> Trust:
@@ -283,7 +311,8 @@ def _check_profile(profile: str) -> str:
 
 def _check_trust(trust: Trust) -> Trust:
     _check_publics(key.public for key in (*trust.keys, *trust.revoked))
-    if trust.version < 0 or trust.newest_s < 0:
+    versions = [trust.version, *(each.version for each in trust.app_versions)]
+    if min(versions) < 0 or trust.newest_s < 0:
         raise ValueError("a number is below 0")
     return trust
 
@@ -302,6 +331,8 @@ def _write_trust(home: Home, trust: Trust) -> None:
     record = encode(trust)
     if not trust.takes_unsigned:
         del record["takes_unsigned"]  # older agents do not know the field
+    if not trust.app_versions:
+        del record["app_versions"]
     data = json.dumps(record, indent=1, allow_nan=False).encode()
     # The copy first: if a power cut leaves two versions, the copy lacks no revocation.
     write_atomic(copy, data, is_private=True)
