@@ -118,6 +118,15 @@ def resolve_device(folder: Path, device: Device | None) -> str | DeviceProfile |
 
 
 @check_arguments
+def check_app_name(name: AppName | None) -> None:
+    """Check that a text can be the name of releases on a device.
+
+    Raises:
+        ArgumentError: It cannot.
+    """
+
+
+@check_arguments
 def choose_home(
     home: HomePath | Home | None, device: Device | None = None, *, folder: AnyPath = "."
 ) -> Home:

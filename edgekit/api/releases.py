@@ -86,7 +86,7 @@ def push(
         bundle: The folder that ``build`` wrote, a .edgekit file, or an opened bundle; a relative
             path is resolved from ``folder``.
         host: ``local``, an ssh alias, or ``user@host:port``.
-        name: Name to install it under, beside the releases of other names and the one without.
+        name: Name to install it under, next to the releases of other names.
         home: edgekit's folder on the device; a relative one is below the user's home there.
         device: Profile that may name this folder; by default that of edgekit.toml.
         allow_downgrade: Allow a lower version; needs a key that the device trusts.

@@ -202,9 +202,10 @@ def push(
     as_json: Json = False,
 ) -> int:
     """Install a bundle on a device, check it there, and switch to it."""
-    from edgekit.api.arguments import choose_home
+    from edgekit.api.arguments import check_app_name, choose_home
     from edgekit.cli.render import text as render_text
 
+    check_app_name(name)
     with show_progress() as tick:
         opened = edgekit.open_bundle(bundle, progress=tick)
     where = choose_home(home, device)

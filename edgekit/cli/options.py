@@ -61,7 +61,7 @@ HomeFolder = Annotated[
 ]
 AppName = Annotated[
     str | None,
-    typer.Option("--name", metavar="NAME", help="Name of releases beside others on the device."),
+    typer.Option("--name", metavar="NAME", help="Name of the releases; each name has its own."),
 ]
 Evaluation = Annotated[
     str | None, typer.Option("--eval", metavar="EVAL", help="Labeled samples to score.")

@@ -22,9 +22,10 @@ def roll_back(
     as_json: Json = False,
 ) -> int:
     """Return to the previous release, if it passes the health check."""
-    from edgekit.api.arguments import choose_home
+    from edgekit.api.arguments import check_app_name, choose_home
     from edgekit.cli.render import text as render_text
 
+    check_app_name(name)
     where = choose_home(home, device)
     return run_on_hosts(
         hosts,
@@ -46,9 +47,10 @@ def show_status(
     as_json: Json = False,
 ) -> int:
     """Show the current and the previous release of a device, also of each name."""
-    from edgekit.api.arguments import choose_home
+    from edgekit.api.arguments import check_app_name, choose_home
     from edgekit.cli.render import text as render_text
 
+    check_app_name(name)
     lines, where = _LOG_LINES if log else 0, choose_home(home, device)
     return run_on_hosts(
         hosts,
@@ -72,9 +74,10 @@ def uninstall(
     as_json: Json = False,
 ) -> int:
     """Remove the releases of a name from a device; all others stay."""
-    from edgekit.api.arguments import choose_home
+    from edgekit.api.arguments import check_app_name, choose_home
     from edgekit.cli.render import text as render_text
 
+    check_app_name(name)
     where = choose_home(home, device)
     return run_on_hosts(
         [host],

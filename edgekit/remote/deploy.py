@@ -89,7 +89,7 @@ def push(
         progress: called with the progress.
         allow_downgrade: install a lower version if the device trusts a key of this user.
         watch: how long the device waits for a confirmation before it rolls back, and from whom.
-        app: the name to install the bundle under, beside other releases; empty = none.
+        app: the name to install the bundle under, next to other releases; empty = none.
 
     Raises:
         DeviceError: the installation failed; the device serves the same release as before.

@@ -21,6 +21,7 @@ COMMANDS = [
     "bench",
     "rollback",
     "status",
+    "uninstall",
     "report",
     "cache",
     "completion",

@@ -211,3 +211,36 @@ def test_the_agent_refuses_a_host_of_another_version_in_one_line(tmp_path, versi
 def test_what_is_no_version_is_no_job(tmp_path, version):
     (answer,) = ask_agent(tmp_path, {**job(tmp_path), "protocol": version})
     assert answer["error"]["kind"] == "bad_job"
+
+
+# ---------------------------------------------------------------- releases with names
+
+BEFORE_NAMES = (
+    ("codec.py", '    "uninstall": "edgekit_agent.jobs:UninstallJob",\n', ""),
+    (
+        "jobs.py",
+        '    wait_s: float = 0.0\n    app: str = field(default="", metadata=mark_added())\n',
+        "    wait_s: float = 0.0\n",
+    ),
+)
+NAMED = [
+    ("push", BUNDLE, "local", "--watch", "0", "--name", "door"),
+    ("status", "local", "--name", "door"),
+    ("rollback", "local", "--name", "door"),
+    ("uninstall", "local", "door"),
+]
+
+
+@pytest.mark.parametrize("command", NAMED, ids=lambda command: command[0])
+@pytest.mark.parametrize("version", ["0.1", "before names"])
+def test_an_agent_older_than_names_is_refused_in_one_line(brings, tmp_path, version, command):
+    (first,) = (OLD / "home" / "agent").glob("*.pyz")
+    older = version == "before names"
+    present = (PROTOCOL.major, PROTOCOL.minor)
+    brings(patched_agent(tmp_path, present, *BEFORE_NAMES) if older else first.read_bytes())
+    done = edgekit(*command)
+    assert done.code == 4, done
+    (line,) = [line for line in done.err.splitlines() if line.startswith("edgekit: ")]
+    assert "its agent is older than releases with names (--name): upgrade edgekit on" in line
+    assert not (tmp_path / "device" / "current").exists()
+    assert not (tmp_path / "device" / "apps").exists()

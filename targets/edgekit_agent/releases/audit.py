@@ -49,7 +49,7 @@ def run_and_log(job: AuditedJob, act: Callable[[], T]) -> T:
     except Exception as error:
         failure = to_failure(error)
         # A folder without the marker may be another program's: nothing is written there.
-        if action and is_marked(Home(home.shared)):
+        if action and is_marked(Home(home.main_path)):
             add_line(home, action, f"{failure.kind}: {failure.message}", release=release, key=key)
         raise
     if action and not isinstance(job, AdmitJob):
@@ -95,7 +95,7 @@ def add_line(
 
     A log that cannot be written is reported on stderr and does not fail the action.
     """
-    if not os.path.isdir(home.shared):
+    if not os.path.isdir(home.main_path):
         return
     line = AuditLine(
         at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -112,10 +112,10 @@ def add_line(
     if not home.app:
         del record["app"]  # older agents do not know the field
     data = json.dumps(record, sort_keys=True).encode() + b"\n"
-    path = os.path.join(home.shared, LOG)
+    path = os.path.join(home.main_path, LOG)
     try:
         if os.path.isfile(path) and os.path.getsize(path) > _MOST_BYTES:
-            os.replace(path, os.path.join(home.shared, OLDER_LOG))
+            os.replace(path, os.path.join(home.main_path, OLDER_LOG))
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         handle = os.open(path, flags, 0o600)
         try:
@@ -141,7 +141,7 @@ def read_last_lines(home: Home, count: int) -> Tuple[AuditLine, ...]:
     lines: List[AuditLine] = []
     for name in (LOG, OLDER_LOG):
         if len(lines) < count:
-            found = _read_lines(os.path.join(home.shared, name))
+            found = _read_lines(os.path.join(home.main_path, name))
             lines = [*(line for line in found if home.app in ("", line.app)), *lines]
     return tuple(lines[-count:]) if count > 0 else ()
 

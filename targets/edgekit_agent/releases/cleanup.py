@@ -32,7 +32,7 @@ def remove_unneeded(home: Home) -> None:
         if DIGEST.fullmatch(name) and name not in objects:
             remove(home.object(name))
     with contextlib.suppress(AgentError), lock_main(home):  # if it is busy, the next change does it
-        _remove_unused_runtimes(Home(home.shared))
+        _remove_unused_runtimes(Home(home.main_path))
 
 
 def _remove_unused_runtimes(home: Home) -> None:
@@ -105,7 +105,7 @@ def find_used_runtimes(home: Home) -> Optional[Set[str]]:
     Of a named home every release counts, not only the served and the previous one: another agent
     may be about to serve it.
     """
-    main = Home(home.shared)
+    main = Home(home.main_path)
     try:
         used = list_sites(main, _find_kept(main))
         for each in list_apps(home):

@@ -61,18 +61,18 @@ class Home:
         return os.path.basename(self.path) if self.main else ""
 
     @property
-    def shared(self) -> str:
+    def main_path(self) -> str:
         """Path of the home that holds the keys, the runtimes and the audit log."""
         return self.main or self.path
 
     @property
     def apps(self) -> str:
         """Path of the folder of the named homes."""
-        return os.path.join(self.shared, APPS)
+        return os.path.join(self.main_path, APPS)
 
     def folder(self, kind: str) -> str:
         """Return the path of ``objects``, ``parts``, ``runtimes`` or ``releases``."""
-        return os.path.join(self.shared if kind == "runtimes" else self.path, kind)
+        return os.path.join(self.main_path if kind == "runtimes" else self.path, kind)
 
     def object(self, digest: str) -> str:
         """Return the path of a verified blob."""
@@ -135,7 +135,7 @@ def list_apps(home: Home) -> List[Home]:
         for entry in os.scandir(home.apps)
         if APP_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
     ]
-    found = (Home(os.path.join(home.apps, name), home.shared) for name in sorted(entries))
+    found = (Home(os.path.join(home.apps, name), home.main_path) for name in sorted(entries))
     return [each for each in found if is_marked(each)]
 
 
@@ -153,7 +153,7 @@ def _check_named_folder(home: Home, folder: str) -> None:
         found = os.lstat(folder)
     except FileNotFoundError:
         return
-    owners = (0, os.geteuid(), os.stat(home.shared).st_uid)
+    owners = (0, os.geteuid(), os.stat(home.main_path).st_uid)
     if stat.S_ISDIR(found.st_mode) and found.st_uid in owners:
         return
     what = "belongs to another user" if stat.S_ISDIR(found.st_mode) else "is not a folder"
@@ -237,7 +237,7 @@ def get_shared_mode(home: Home) -> int:
 
     So ``chmod 750`` of the home lets its group run the served release.
     """
-    return os.stat(home.shared).st_mode & 0o055
+    return os.stat(home.main_path).st_mode & 0o055
 
 
 def share(home: Home, path: str) -> None:

@@ -148,7 +148,7 @@ def adopt_object(home: Home, digest: str) -> str:
 
 def list_copies(home: Home, digest: str) -> List[str]:
     """Return the paths that an object can have in the home and in the others of the device."""
-    others = (Home(home.shared), *list_apps(home))
+    others = (Home(home.main_path), *list_apps(home))
     paths = [home.object(digest), *(each.object(digest) for each in others)]
     return list(dict.fromkeys(paths))
 

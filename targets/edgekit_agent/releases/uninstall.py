@@ -30,8 +30,10 @@ def uninstall(job: UninstallJob) -> UninstallResult:
     other names, and the highest version of a signed release under this name stay.
 
     Raises:
-        AgentError: ``no_such_name``, ``busy``.
+        AgentError: ``bad_job``, ``no_such_name``, ``busy``.
     """
+    if not job.app:
+        raise AgentError("bad_job", "no name: the releases without a name cannot be uninstalled")
     home = open_home(job.home, job.app)
     main = Home(home.main)
     if not os.path.isdir(home.path):

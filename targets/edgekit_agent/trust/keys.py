@@ -55,7 +55,7 @@ def read_trust(home: Home) -> Trust:
     """
     damage = ""
     for name in (TRUST, COPY):
-        path = os.path.join(home.shared, name)
+        path = os.path.join(home.main_path, name)
         try:
             trust = _read_keys(path)
             return replace(trust, version=_get_version(trust, home.app)) if home.app else trust
@@ -177,7 +177,7 @@ def record_release(
         if permit is not None:
             version = statement.version
             newest_s = verify_statement(Permit, permit, trust).signed_s
-        main = Home(home.shared)
+        main = Home(home.main_path)
         stored = _set_version(read_trust(main), home.app, version)
         _write_trust(main, replace(stored, newest_s=newest_s, nonce=secrets.token_hex(16)))
 
