@@ -31,15 +31,17 @@ def is_bad_job(answer: dict[str, Any]) -> bool:
     return isinstance(error, dict) and error.get("kind") == "bad_job"
 
 
-def check_app_known(host: str, job: object, failure: Failure) -> None:
-    """Check that an agent did not fail because it is older than named releases.
-
-    Raises:
-        DeviceError: it did.
-    """
+def make_failure_error(host: str, job: object, failure: Failure) -> DeviceError:
+    """Return the error for a failure that an agent reports, which may be too old for the job."""
     is_unknown = "unknown field app" in failure.message or "unknown job" in failure.message
     if failure.kind == "bad_job" and is_unknown and asks_for_app(job):
-        raise make_old_agent_error(host)
+        return make_old_agent_error(host)
+    return DeviceError(
+        f"{host}: {failure.message}",
+        hint=failure.hint,
+        transient=failure.transient,
+        kind=failure.kind,
+    )
 
 
 def asks_for_app(job: object) -> bool:

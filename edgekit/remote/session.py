@@ -25,7 +25,7 @@ from edgekit.remote.agent_answers import (
     read_result,
 )
 from edgekit.remote.agent_file import pack_agent
-from edgekit.remote.agent_version import check_agent_version, check_app_known, is_bad_job
+from edgekit.remote.agent_version import check_agent_version, is_bad_job, make_failure_error
 from edgekit.remote.home import Home
 from edgekit.remote.host_names import get_ssh_argument
 from edgekit.remote.local import LocalTransport
@@ -368,13 +368,7 @@ class Session:
         except ValueError as error:
             self.close()
             raise self._make_wrong_answer_error(error) from error
-        check_app_known(self.name, job, failure)
-        raise DeviceError(
-            f"{self.name}: {failure.message}",
-            hint=failure.hint,
-            transient=failure.transient,
-            kind=failure.kind,
-        )
+        raise make_failure_error(self.name, job, failure)
 
     def _make_wrong_answer_error(self, error: ValueError) -> DeviceError:
         return DeviceError(f"{self.name}: invalid answer of the agent: {error}")
