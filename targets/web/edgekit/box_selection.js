@@ -70,6 +70,7 @@ export function chooseBoxes(boxes, scores, classes, letterbox, settings) {
     .sort((a, b) => (scores[a] < scores[b] ? 1 : scores[a] > scores[b] ? -1 : 0))
     .slice(0, MOST_COMPARED);
   const kept = suppressOverlaps(boxes, order, classes, settings.nmsIou, settings.most);
+  /** @type {Float64Array} */
   let found = takeBoxes(boxes, kept);
   if (letterbox) {
     found = restoreBoxes(found, letterbox);

@@ -17,18 +17,20 @@ import { findLargest } from "./scores.js";
  *
  * @param {Outputs} outputs
  * @param {Postprocess} settings
- * @returns {{text: string, best: Int32Array, table: Table}} the text, and the class and the scores
- *   of each step.
+ * @returns {{text: string, chosen: number[], table: Table}} the text, the step of each character,
+ *   and the scores with a row for each step.
  */
 export function decodeCtc(outputs, settings) {
   const table = moveClassesLast([...outputs.values()][0], settings);
   const best = findLargest(table.data, table.columns);
-  let text = "";
-  best.forEach((number, step) => {
-    if (number === settings.blank || (step > 0 && number === best[step - 1])) return;
-    text += settings.charset[number > settings.blank ? number - 1 : number];
+  const chosen = [...best.keys()].filter(
+    (step) => best[step] !== settings.blank && (step === 0 || best[step] !== best[step - 1]),
+  );
+  const letters = chosen.map((step) => {
+    const number = best[step];
+    return settings.charset[number > settings.blank ? number - 1 : number];
   });
-  return { text, best, table };
+  return { text: letters.join(""), chosen, table };
 }
 
 /** Return the scores with a row for each step. */

@@ -27,7 +27,7 @@ export async function decodeImage(blob) {
     if (width * height > MOST_PIXELS) {
       throw makeSampleError(
         `the image is too large: ${width} x ${height} pixels`,
-        `use one of at most ${MOST_PIXELS / 1_000_000} million pixels`,
+        `use one of at most ${Math.floor(MOST_PIXELS / 1_000_000)} million pixels`,
       );
     }
     return readPixels(bitmap, width, height);

@@ -120,16 +120,31 @@ function convertBytes(bytes, channels, convert) {
 }
 
 /**
- * Return the part of an output that belongs to one sample.
+ * Return the part of an array that belongs to one sample.
  *
- * @param {NumberArray} output
- * @param {number} batch number of samples in the run.
+ * @param {NumberArray} array samples along the first axis.
  * @param {number} row number of the sample.
- * @returns {NumberArray} the whole output if it has no axis of the samples.
+ * @returns {NumberArray}
  */
-export function takeRow(output, batch, row) {
-  if (output.shape[0] !== batch) return output;
-  const shape = output.shape.slice(1);
+export function takeRow(array, row) {
+  const shape = array.shape.slice(1);
   const count = countValues(shape);
-  return { ...output, data: output.data.subarray(row * count, (row + 1) * count), shape };
+  return { ...array, data: array.data.subarray(row * count, (row + 1) * count), shape };
+}
+
+/**
+ * Return the part of each output that belongs to the first sample of a run.
+ *
+ * @param {import("./postprocess.js").Outputs} outputs
+ * @param {number} batch number of samples in the run.
+ * @returns {import("./postprocess.js").Outputs} without outputs that have no axis of the samples,
+ *   unless there is a single sample.
+ */
+export function takeFirstRows(outputs, batch) {
+  const rows = new Map();
+  for (const [name, output] of outputs) {
+    if (output.shape[0] === batch) rows.set(name, takeRow(output, 0));
+    else if (batch === 1) rows.set(name, output);
+  }
+  return rows;
 }

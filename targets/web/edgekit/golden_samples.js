@@ -51,6 +51,17 @@ export function readGoldenSamples(given, settings) {
   return golden;
 }
 
+/**
+ * Add the constants that the settings name but do not hold.
+ *
+ * @param {import("./settings.js").ModelSettings} settings
+ * @param {GoldenSamples} golden
+ */
+export function addConstants({ feeding }, golden) {
+  for (const constant of feeding.constants)
+    constant.value ??= golden.constants.get(constant.name) ?? null;
+}
+
 function checkNames(golden, expected, { inputs, outputs, feeding }) {
   const others = [...feeding.constants, ...feeding.states].map(({ name }) => name);
   const given = new Set([...golden.inputs.keys(), ...golden.constants.keys(), ...others]);

@@ -1,6 +1,7 @@
 /** Self-check: whether this browser computes as the machine did where the model was built. */
 
 import { countValues, formatShape, toDoubles } from "./arrays.js";
+import { makeJobError } from "./failures.js";
 import { findBatchSize, makeInput, takeRow, WHOLE } from "./feeds.js";
 
 /**
@@ -27,7 +28,7 @@ export async function checkHealth(model, golden, limit) {
   const samples = [...golden.inputs.values()][0].shape[0];
   const found = await runSamples(model, golden, samples);
   let worst = { error: -1, detail: "", output: "" };
-  const compare = (name, [error, detail]) => {
+  const compare = (name, /** @type {any[]} */ [error, detail]) => {
     if (error > worst.error) worst = { error, detail, output: name };
   };
   for (const [name, expected] of golden.outputs) {
@@ -65,15 +66,16 @@ async function runSamples(model, golden, samples) {
       const { name } = tensor;
       const stack = golden.inputs.get(name);
       if (stack) {
-        const row = takeRow(stack, samples, sample);
+        const row = takeRow(stack, sample);
         feeds.set(name, makeInput(row, tensor, null, axes.get(name) ?? 0, batch));
         continue;
       }
       const given = golden.constants.get(name) ?? states.get(name) ?? constants.get(name);
-      feeds.set(name, makeInput(/** @type {NumberArray} */ (given), tensor, null, WHOLE, 1));
+      if (!given) throw makeJobError(`golden.json: the constant ${name} is missing`);
+      feeds.set(name, makeInput(given, tensor, null, WHOLE, 1));
     }
     for (const [name, output] of await model.runFeeds(feeds)) {
-      const row = takeRow(output, batch, 0);
+      const row = output.shape[0] === batch ? takeRow(output, 0) : output;
       rows.set(name, [
         ...(rows.get(name) ?? []),
         { shape: row.shape, values: toDoubles(row).slice() },
@@ -84,7 +86,7 @@ async function runSamples(model, golden, samples) {
 }
 
 /** Return the error of an output, and how it differs. */
-function compareValues(rows, expected) {
+function compareValues(/** @type {any} */ rows, /** @type {NumberArray} */ expected) {
   const shape = expected.shape.slice(1);
   const count = countValues(shape);
   const differs = rows.find((row) => String(row.shape) !== String(shape));
@@ -100,7 +102,7 @@ function compareValues(rows, expected) {
 }
 
 /** Return the error of an output at evenly spaced positions, and how it differs. */
-function comparePicked(rows, expected) {
+function comparePicked(/** @type {any} */ rows, /** @type {NumberArray} */ expected) {
   const count = countValues(expected.shape.slice(1));
   const found = new Float64Array(rows.length * count);
   for (const [place, { shape, values }] of rows.entries()) {

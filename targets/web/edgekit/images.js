@@ -5,8 +5,8 @@ import { makeSampleError } from "./failures.js";
 import { computeLetterbox, scaleSide } from "./letterbox.js";
 import { resizePixels } from "./resample.js";
 
-/** Largest number of pixels of an image, as on other devices. */
-export const MOST_PIXELS = 100_000_000;
+/** Largest number of pixels of an image. */
+export const MOST_PIXELS = 1 << 26;
 
 /**
  * How images become the model's input.
@@ -63,7 +63,7 @@ function checkImage(image) {
   if (width * height > MOST_PIXELS) {
     throw makeSampleError(
       `the image is too large: ${width} x ${height} pixels`,
-      `use one of at most ${MOST_PIXELS / 1_000_000} million pixels`,
+      `use one of at most ${Math.floor(MOST_PIXELS / 1_000_000)} million pixels`,
     );
   }
 }

@@ -10,7 +10,9 @@ import { makeCorruptError } from "./varints.js";
  * @returns {Promise<Uint8Array>}
  */
 export async function inflate(packed, most) {
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  const stream = new Blob([/** @type {any} */ (packed)])
+    .stream()
+    .pipeThrough(new DecompressionStream("deflate-raw"));
   const reader = stream.getReader();
   const result = new Uint8Array(most);
   let size = 0;

@@ -1,12 +1,13 @@
 /** Runs of a model by onnxruntime-web. */
 
-import { EdgekitError, makeJobError } from "./failures.js";
-import { findBatchSize, makeInput, takeRow, WHOLE } from "./feeds.js";
+import { EdgekitError, makeJobError, makeSampleError } from "./failures.js";
+import { findBatchSize, makeInput, takeFirstRows, WHOLE } from "./feeds.js";
 
 /**
  * @typedef {import("./arrays.js").NumberArray} NumberArray
  * @typedef {import("./postprocess.js").Outputs} Outputs
  * @typedef {import("./settings.js").ModelSettings} ModelSettings
+ * @typedef {import("./settings.js").Tensor} Tensor
  */
 
 /** A loaded model: one run at a time. */
@@ -68,8 +69,8 @@ export class Model {
    *
    * @param {ReadonlyMap<string, NumberArray>} rows the sample's row of each input.
    * @param {ReadonlyMap<string, NumberArray>} [states] complete inputs that are states.
-   * @returns {Promise<{outputs: Outputs, all: Outputs}>} the sample's part of each output, and the
-   *   complete outputs.
+   * @returns {Promise<{outputs: Outputs, states: Map<string, NumberArray>}>} the sample's part of
+   *   each output, and the states of the next run.
    */
   async run(rows, states = this.makeStates()) {
     const { inputs, feeding, preprocess } = this.settings;
@@ -85,12 +86,11 @@ export class Model {
         name,
         given
           ? makeInput(given, tensor, null, WHOLE, 1)
-          : makeInput(/** @type {NumberArray} */ (row), tensor, preprocess, axis, this.batch),
+          : makeSampleInput(/** @type {NumberArray} */ (row), tensor, preprocess, axis, this.batch),
       );
     }
     const all = await this.runFeeds(feeds);
-    const outputs = new Map([...all].map(([name, each]) => [name, takeRow(each, this.batch, 0)]));
-    return { outputs, all };
+    return { outputs: takeFirstRows(all, this.batch), states: this.getNextStates(all) };
   }
 
   /**
@@ -99,11 +99,10 @@ export class Model {
    * @returns {Map<string, NumberArray>}
    */
   makeStates() {
-    const { inputs, feeding } = this.settings;
     return new Map(
-      feeding.states.map(({ name, axis, initial }) => {
-        const tensor = inputs.find((each) => each.name === name);
-        return [name, makeInput(initial, /** @type {any} */ (tensor), null, axis, this.batch)];
+      this.settings.feeding.states.map(({ name, axis, initial }) => {
+        const tensor = /** @type {Tensor} */ (this.findInput(name));
+        return [name, makeInput(initial, tensor, null, axis, this.batch)];
       }),
     );
   }
@@ -114,13 +113,27 @@ export class Model {
    * @param {Outputs} all
    * @returns {Map<string, NumberArray>}
    */
-  nextStates(all) {
+  getNextStates(all) {
     return new Map(
-      this.settings.feeding.states.map(({ name, output }) => [
-        name,
-        /** @type {NumberArray} */ (all.get(output)),
-      ]),
+      this.settings.feeding.states.map(({ name, output }) => {
+        const value = /** @type {NumberArray} */ (all.get(output));
+        const tensor = /** @type {Tensor} */ (this.findInput(name));
+        const fits = tensor.shape.every(
+          (side, axis) => typeof side === "string" || side === value.shape[axis],
+        );
+        if (!fits || tensor.shape.length !== value.shape.length || tensor.dtype !== value.dtype) {
+          throw makeJobError(
+            `the output ${output} does not fit the input ${name} that it is fed to`,
+          );
+        }
+        return [name, value];
+      }),
     );
+  }
+
+  /** @param {string} name */
+  findInput(name) {
+    return this.settings.inputs.find((each) => each.name === name);
   }
 
   /**
@@ -163,6 +176,15 @@ export class Model {
   async close() {
     await this.last;
     await this.session.release?.();
+  }
+}
+
+/** Convert a sample's row as `makeInput`; a row that does not fit is an error of the sample. */
+function makeSampleInput(row, tensor, normalization, axis, batch) {
+  try {
+    return makeInput(row, tensor, normalization, axis, batch);
+  } catch (error) {
+    throw error instanceof EdgekitError ? makeSampleError(error.message, error.hint) : error;
   }
 }
 

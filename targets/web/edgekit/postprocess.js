@@ -23,8 +23,8 @@ import { applyThreshold, chooseClasses, computeSigmoid, computeSoftmax } from ".
  * @typedef {object} Processed
  * @property {Boxes} [boxes]
  * @property {string} [text]
- * @property {Table} [table] scores of a text: a row for each step.
- * @property {Int32Array} [best] class of each step.
+ * @property {Table} [table] scores of a text, a row for each step.
+ * @property {number[]} [chosen] step of each character of a text.
  * @property {NumberArray} [mask]
  * @property {Outputs} [outputs]
  */
@@ -74,7 +74,7 @@ export function postprocess(outputs, letterbox, settings) {
  * @param {import("./settings.js").Postprocess} settings
  * @returns {Outputs}
  */
-function selectOutputs(outputs, settings) {
+export function selectOutputs(outputs, settings) {
   const missing = settings.outputs.find((name) => !outputs.has(name));
   if (missing !== undefined) {
     throw makeJobError(
@@ -83,5 +83,5 @@ function selectOutputs(outputs, settings) {
     );
   }
   const names = settings.outputs.length ? settings.outputs : [...outputs.keys()];
-  return new Map(names.map((name) => [name, outputs.get(name)]));
+  return new Map(names.map((name) => [name, /** @type {NumberArray} */ (outputs.get(name))]));
 }

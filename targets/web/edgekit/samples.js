@@ -3,101 +3,118 @@
 import { convertWave, fitWave, listWindows } from "./audio.js";
 import { decodeImage } from "./decode_image.js";
 import { EdgekitError, makeSampleError } from "./failures.js";
+import { WHOLE } from "./feeds.js";
 import { preparePixels } from "./images.js";
-import { readRow } from "./rows.js";
+import { parseRow, readRow } from "./rows.js";
+import { getInputKind, getSampleAxis, listSampleInputs } from "./sample_inputs.js";
 import { readWav } from "./wav.js";
 
 /**
  * @typedef {import("./arrays.js").NumberArray} NumberArray
  * @typedef {import("./settings.js").ModelSettings} ModelSettings
  *
- * Sound of a microphone.
- * @typedef {{wave: Float32Array, rate: number}} Sound
- *
- * Rows of the inputs for each run that a sample needs, and where an image is in the input.
+ * A sample as rows of the model's inputs.
  * @typedef {object} PreparedSample
- * @property {Map<string, NumberArray>[]} runs
- * @property {import("./letterbox.js").Letterbox|null} letterbox
+ * @property {Map<string, NumberArray>[]} runs rows by input, for each step of a stream.
+ * @property {import("./images.js").Pixels} [pixels] the image, if the sample is one.
+ * @property {number} [seconds] duration, if the sample is a sound.
  */
-
-/**
- * Return what a sample of a model is.
- *
- * @param {ModelSettings} settings
- * @returns {"text"|"audio"|"image"|"row"}
- */
-export function getInputKind({ text, audio, images, fields }) {
-  if (text) return "text";
-  if (audio) return "audio";
-  return images && !fields.length ? "image" : "row";
-}
 
 /**
  * Convert a sample to rows of the model's inputs.
  *
  * @param {any} sample an image (`ImageData` or a file), a sound (`{wave, rate}` or a `.wav` file),
- *   a text, or a row; files are a `Blob`, an `ArrayBuffer` or bytes.
+ *   or a row; files are a `Blob`, an `ArrayBuffer` or bytes.
  * @param {ModelSettings} settings
  * @returns {Promise<PreparedSample>}
  */
 export async function prepareSample(sample, settings) {
   const kind = getInputKind(settings);
   if (kind === "image") return prepareImage(sample, settings);
-  if (kind === "audio") return prepareSound(sample, settings);
-  if (kind === "row") return { runs: [readRow(await parseRow(sample), settings)], letterbox: null };
-  throw new EdgekitError(
-    "unsupported",
-    "models of texts do not run in the browser yet",
-    "package the app for Linux",
-  );
-}
-
-/** Return the inputs that each sample feeds. */
-function listSampleInputs({ inputs, feeding }) {
-  const others = new Set([...feeding.constants, ...feeding.states].map(({ name }) => name));
-  return inputs.filter(({ name }) => !others.has(name));
-}
-
-async function prepareImage(sample, settings) {
-  const image = isFile(sample) ? await decodeImage(new Blob([sample])) : sample;
-  const pixels = preparePixels(image, settings.images);
-  const [input] = listSampleInputs(settings);
-  const row = { data: pixels.data, shape: pixels.shape, dtype: "uint8" };
-  return { runs: [new Map([[input.name, row]])], letterbox: pixels.letterbox };
-}
-
-async function prepareSound(sample, settings) {
-  const { audio } = settings;
-  const { wave, rate } = isFile(sample) ? readWav(await readBytes(sample)) : (sample ?? {});
-  if (!(wave instanceof Float32Array) || !wave.length) throw makeSampleError("the sound is empty");
-  if (rate !== audio.rate) {
-    throw makeSampleError(
-      `the sound has ${rate} values per second, but the model needs ${audio.rate}`,
-      `record it with ${audio.rate} Hz`,
+  if (kind === "audio") return prepareSound(await readSound(sample, settings), settings);
+  if (kind === "text") {
+    throw new EdgekitError(
+      "unsupported",
+      "models of texts do not run in the browser",
+      "package the app for Linux",
     );
   }
-  const [input] = listSampleInputs(settings);
-  const axis = settings.feeding.axes?.get(input.name) ?? 0;
-  const sizes = input.shape.filter((_, place) => place !== axis);
-  const windows = audio.step
-    ? listWindows(wave, audio.samples ?? audio.step, audio.step)
-    : [fitWave(wave, audio.samples ?? wave.length)];
-  if (!windows.length) throw makeSampleError("the sound is too short", "record a longer one");
-  return {
-    runs: windows.map((values) => new Map([[input.name, convertWave(values, audio, sizes)]])),
-    letterbox: null,
-  };
+  const row = isFile(sample) ? new TextDecoder().decode(await readBytes(sample)) : sample;
+  return { runs: [readRow(typeof row === "string" ? parseRow(row) : row, settings)] };
 }
 
-async function parseRow(sample) {
-  if (typeof sample !== "string" && !isFile(sample)) return sample;
-  const text =
-    typeof sample === "string" ? sample : new TextDecoder().decode(await readBytes(sample));
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw makeSampleError("this is not a row of values", 'write it as JSON: {"name": 1.5}');
+/** Return the only input, which takes images or sounds. */
+function getOnlyInput(settings) {
+  const inputs = listSampleInputs(settings);
+  if (inputs.length === 1) return inputs[0];
+  throw makeSampleError(`the model has ${inputs.length} inputs, and the sample is one`);
+}
+
+/** @returns {Promise<PreparedSample>} */
+async function prepareImage(sample, settings) {
+  const image = isFile(sample)
+    ? await decodeImage(new Blob([/** @type {any} */ (sample)]))
+    : sample;
+  const pixels = preparePixels(image, settings.images);
+  const input = getOnlyInput(settings);
+  const isWhole = input.shape[0] === 1 && getSampleAxis(input, settings) === WHOLE;
+  const shape = isWhole ? [1, ...pixels.shape] : pixels.shape;
+  const row = { data: pixels.data, shape, dtype: "uint8" };
+  return { runs: [new Map([[input.name, row]])], pixels };
+}
+
+/**
+ * Return the values of a sound, at the sampling rate of the model.
+ *
+ * @param {any} sample `{wave, rate}`, or a `.wav` file.
+ * @param {ModelSettings} settings
+ * @returns {Promise<Float32Array>}
+ */
+export async function readSound(sample, { audio }) {
+  if (!audio) throw makeSampleError("this model does not take sounds");
+  const { wave, rate } = isFile(sample) ? readWav(await readBytes(sample)) : (sample ?? {});
+  if (!(wave instanceof Float32Array)) throw makeSampleError("this is not a sound");
+  if (rate !== audio.rate) {
+    throw makeSampleError(
+      `the sound has ${rate} values per second, but the model takes ${audio.rate}`,
+      `record it at ${audio.rate} Hz`,
+    );
   }
+  if (!wave.every(Number.isFinite)) {
+    throw makeSampleError("the sound has values that are no numbers");
+  }
+  return wave;
+}
+
+/** Convert a whole sound. @returns {PreparedSample} */
+function prepareSound(wave, settings) {
+  const { audio } = settings;
+  if (!wave.length) throw makeSampleError("the sound is empty");
+  if (audio.step) {
+    if (wave.length < audio.step) {
+      throw makeSampleError("the sound is too short", "record a longer one");
+    }
+    const windows = listWindows(wave, audio.samples ?? audio.step, audio.step);
+    return { ...prepareWindows(windows, settings), seconds: wave.length / audio.rate };
+  }
+  const length = audio.samples ?? wave.length;
+  const seconds = Math.min(wave.length, length) / audio.rate;
+  return { ...prepareWindows([fitWave(wave, length)], settings), seconds };
+}
+
+/**
+ * Convert the values of each step of a sound to rows.
+ *
+ * @param {readonly Float32Array[]} windows
+ * @param {ModelSettings} settings
+ * @returns {PreparedSample}
+ */
+export function prepareWindows(windows, settings) {
+  const input = getOnlyInput(settings);
+  const axis = getSampleAxis(input, settings);
+  const sizes = input.shape.filter((_, place) => place !== axis);
+  const audio = /** @type {import("./settings.js").AudioSettings} */ (settings.audio);
+  return { runs: windows.map((wave) => new Map([[input.name, convertWave(wave, audio, sizes)]])) };
 }
 
 function isFile(sample) {

@@ -1,16 +1,19 @@
 /** A model that is ready for samples: it prepares them, runs the model, and returns answers. */
 
-import { choosePositions, makeAnswer } from "./answers.js";
+import { makeAnswer } from "./answers.js";
 import { makeJobError } from "./failures.js";
-import { readGoldenSamples } from "./golden_samples.js";
+import { addConstants, readGoldenSamples } from "./golden_samples.js";
 import { checkHealth } from "./health.js";
 import { Model } from "./model_runs.js";
-import { getInputKind, prepareSample } from "./samples.js";
-import { getLabel, readSettings } from "./settings.js";
+import { getInputKind } from "./sample_inputs.js";
+import { prepareSample, prepareWindows, readSound } from "./samples.js";
+import { readSettings } from "./settings.js";
 import { checkDigest, expandModel, isPacked } from "./unpack.js";
 
 /**
  * @typedef {import("./settings.js").ModelSettings} ModelSettings
+ * @typedef {import("./samples.js").PreparedSample} PreparedSample
+ * @typedef {Map<string, import("./arrays.js").NumberArray>} States
  * @typedef {import("./answers.js").Answer & {ms: number, timings: Timings}} Prediction
  *
  * Milliseconds of each step.
@@ -34,13 +37,16 @@ export class Session {
    * @param {object} files
    * @param {unknown} files.settings settings.json, as text or as values.
    * @param {Uint8Array|ArrayBuffer} files.model
+   * @param {unknown} [files.golden] golden.json, which holds constants that are too large for the
+   *   settings.
    * @param {any} files.ort onnxruntime-web.
    * @param {object} [files.options] options of `ort.InferenceSession.create`.
    * @param {import("./unpack.js").Report} [files.report] called while the model is expanded.
    * @returns {Promise<Session>}
    */
-  static async load({ settings: given, model, ort, options, report }) {
+  static async load({ settings: given, model, golden, ort, options, report }) {
     const settings = readSettings(given);
+    if (golden) addConstants(settings, readGoldenSamples(golden, settings));
     let bytes = model instanceof ArrayBuffer ? new Uint8Array(model) : model;
     if (!(bytes instanceof Uint8Array) || !bytes.length) throw makeJobError("the model is empty");
     if (isPacked(bytes)) {
@@ -68,49 +74,43 @@ export class Session {
    */
   async predict(sample) {
     const started = performance.now();
-    const { runs, letterbox } = await prepareSample(sample, this.settings);
-    const prepared = performance.now();
-    const found = [];
-    let states = this.model.makeStates();
-    for (const rows of runs) {
-      const { outputs, all } = await this.model.run(rows, states);
-      states = this.model.nextStates(all);
-      found.push(outputs);
-    }
-    const ran = performance.now();
-    const answer =
-      this.settings.answer.kind === "decisions"
-        ? this.decide(found)
-        : makeAnswer(found[found.length - 1], this.settings, letterbox);
-    const ended = performance.now();
-    const timings = {
-      preprocess: prepared - started,
-      run: ran - prepared,
-      postprocess: ended - ran,
-    };
-    return { ...answer, ms: ended - started, timings };
+    const prepared = await prepareSample(sample, this.settings);
+    const { prediction } = await this.answer(prepared, started, this.model.makeStates(), 0);
+    return prediction;
   }
 
-  /** Return decisions over time from the outputs of all steps. */
-  decide(found) {
-    const { audio, answer } = this.settings;
-    const decisions = [];
-    found.forEach((outputs, step) => {
-      const output = outputs.get(answer.output) ?? [...outputs.values()][0];
-      const { classes, confidences } = choosePositions(output, this.settings);
-      const length = audio ? (audio.step ?? audio.samples ?? 0) / audio.rate : 0;
-      const each = length / classes.data.length;
-      classes.data.forEach((index, place) => {
-        const from = step * length + place * each;
-        decisions.push({
-          from_s: from,
-          to_s: from + each,
-          label: getLabel(this.settings, index),
-          confidence: confidences[place],
-        });
-      });
-    });
-    return { kind: "decisions", result: decisions, confidence: null };
+  /**
+   * Begin a stream, whose states are carried from one sample to the next.
+   *
+   * @returns {Stream}
+   */
+  stream() {
+    return new Stream(this);
+  }
+
+  /**
+   * Run the model on a prepared sample.
+   *
+   * @param {PreparedSample} prepared
+   * @param {number} started time at which the work on the sample began.
+   * @param {States} states states before the sample.
+   * @param {number} beginS time at which the sample begins in its stream, in seconds.
+   * @returns {Promise<{prediction: Prediction, states: States}>}
+   */
+  async answer(prepared, started, states, beginS) {
+    const ready = performance.now();
+    const steps = [];
+    let current = states;
+    for (const rows of prepared.runs) {
+      const found = await this.model.run(rows, current);
+      current = found.states;
+      steps.push(found.outputs);
+    }
+    const ran = performance.now();
+    const answer = makeAnswer(steps, prepared, this.settings, beginS);
+    const ended = performance.now();
+    const timings = { preprocess: ready - started, run: ran - ready, postprocess: ended - ran };
+    return { prediction: { ...answer, ms: ended - started, timings }, states: current };
   }
 
   /**
@@ -127,5 +127,67 @@ export class Session {
   /** Free the memory of the model. */
   async close() {
     await this.model.close();
+  }
+}
+
+/** A sequence of samples of a model with states, such as the blocks of a microphone. */
+export class Stream {
+  /** @param {Session} session */
+  constructor(session) {
+    this.session = session;
+    /** @type {States} */
+    this.states = session.model.makeStates();
+    this.seconds = 0;
+    const { audio } = session.settings;
+    /** Values that no step has taken yet, after the last ones of the step before. */
+    this.held = new Float32Array(audio?.step ? (audio.samples ?? audio.step) - audio.step : 0);
+    /** @type {Promise<unknown>} */
+    this.last = Promise.resolve();
+  }
+
+  /**
+   * Answer the next sample, after those before it.
+   *
+   * A sound may have any length: what is left of it after the last whole step is kept for the next
+   * one. An answer of a block without a whole step has no decisions.
+   *
+   * @param {any} sample as `Session.predict`.
+   * @returns {Promise<Prediction>}
+   */
+  predict(sample) {
+    const answer = this.last.then(() => this.predictNow(sample));
+    this.last = answer.catch(() => {});
+    return answer;
+  }
+
+  /** @param {any} sample */
+  async predictNow(sample) {
+    const started = performance.now();
+    const { settings } = this.session;
+    const { audio } = settings;
+    let prepared;
+    let seconds = 0;
+    if (audio?.step) {
+      const windows = this.takeWindows(await readSound(sample, settings), audio);
+      prepared = prepareWindows(windows, settings);
+      seconds = (windows.length * audio.step) / audio.rate;
+    } else {
+      prepared = await prepareSample(sample, settings);
+    }
+    const found = await this.session.answer(prepared, started, this.states, this.seconds);
+    this.states = found.states;
+    this.seconds += seconds;
+    return found.prediction;
+  }
+
+  /** Add values; return the window of each step that is complete. */
+  takeWindows(wave, { step, samples }) {
+    const window = samples ?? step;
+    const values = new Float32Array(this.held.length + wave.length);
+    values.set(this.held);
+    values.set(wave, this.held.length);
+    const count = Math.max(0, Math.floor((values.length - window) / step) + 1);
+    this.held = values.slice(count * step);
+    return Array.from({ length: count }, (_, k) => values.subarray(k * step, k * step + window));
   }
 }

@@ -16,7 +16,7 @@ import {
   text,
   word,
 } from "./settings_fields.js";
-import { readStoredArray } from "./stored_arrays.js";
+import { readConstant, readStoredArray } from "./stored_arrays.js";
 
 /**
  * @typedef {import("./arrays.js").NumberArray} NumberArray
@@ -55,7 +55,7 @@ import { readStoredArray } from "./stored_arrays.js";
  * @property {boolean} nextTokens
  *
  * @typedef {{input: string, fields: string[]}} RowFields
- * @typedef {{name: string, value: NumberArray}} ConstantInput
+ * @typedef {{name: string, value: NumberArray|null}} ConstantInput null: in the golden samples.
  * @typedef {{name: string, output: string, axis: number, initial: NumberArray}} StateInput
  *
  * @typedef {object} Postprocess
@@ -167,7 +167,7 @@ const TEXT = record({
 
 const FEEDING = record({
   axes: [optional(table(integer(-1, MOST_AXES), MOST_TENSORS)), null],
-  constants: [list(record({ name: [text()], value: [readStoredArray] }), MOST_TENSORS), []],
+  constants: [list(record({ name: [text()], value: [readConstant] }), MOST_TENSORS), []],
   states: [
     list(
       record({

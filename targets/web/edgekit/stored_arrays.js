@@ -38,6 +38,20 @@ export function readStoredArray(value, path) {
   return readBytes(stored.dtype, stored.shape, bytes);
 }
 
+/**
+ * Read the value of a constant.
+ *
+ * @param {any} value
+ * @param {string} path
+ * @returns {import("./arrays.js").NumberArray|null} null if it is too large for the settings, which
+ *   then hold its type and shape alone.
+ */
+export function readConstant(value, path) {
+  const stored = ARRAY(value, path);
+  const isLeftOut = stored.data === "" && countValues(stored.shape) > 0;
+  return isLeftOut ? null : readStoredArray(value, path);
+}
+
 function decodeBase64(encoded, path) {
   try {
     return Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));

@@ -58,7 +58,7 @@ export async function checkDigest(data, digest) {
       "open the page by https, or on this device by localhost",
     );
   }
-  const found = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+  const found = new Uint8Array(await crypto.subtle.digest("SHA-256", /** @type {any} */ (data)));
   if ([...found].map((byte) => byte.toString(16).padStart(2, "0")).join("") !== digest) {
     throw new EdgekitError("corrupt", "the model is damaged: its digest is wrong", "load it again");
   }
