@@ -3,7 +3,8 @@
 //
 // A call is {"module": NAME, "function": NAME, "calls": [[argument, ...], ...]}, with one result or
 // error for each list of arguments. A session is {"runtime": FILE, "settings", "model" (base64),
-// "golden", "samples"}, with one result or error for the check and for each sample.
+// "golden", "samples", "blocks"}, with one result or error for the check, for each sample, and for
+// each block of a stream.
 
 import { createInterface } from "node:readline";
 import { Session } from "../../targets/web/edgekit/session.js";
@@ -18,18 +19,27 @@ async function callFunction({ module, function: name, calls }) {
   return results;
 }
 
-async function runSession({ runtime, settings, model, golden, samples }) {
+async function runSession({ runtime, settings, model, golden, samples, blocks }) {
   const ort = await import(runtime);
   ort.env.wasm.numThreads = 1;
   ort.env.logLevel = "fatal";
-  const found = { loaded: null, health: null, predictions: [] };
+  const found = { loaded: null, health: null, predictions: [], answers: [] };
   found.loaded = await toResult(async () => {
-    const session = await Session.load({ settings, model: Buffer.from(model, "base64"), ort });
+    const session = await Session.load({
+      settings,
+      model: Buffer.from(model, "base64"),
+      golden: golden?.constants ? golden : undefined,
+      ort,
+    });
     if (golden) found.health = await toResult(() => session.check(golden));
     for (const sample of samples) {
       const predict = async () => encode(await session.predict(decode(sample)));
       found.predictions.push(await toResult(predict));
     }
+    const stream = session.stream();
+    // All at once: each block waits for the one before it.
+    const predict = async (block) => encode(await stream.predict(decode(block)));
+    found.answers = await Promise.all(blocks.map((block) => toResult(() => predict(block))));
     await session.close();
     return { inputKind: session.inputKind };
   });

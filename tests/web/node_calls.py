@@ -52,10 +52,18 @@ class Named:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionRun:
-    """Results of a session: the check of golden samples, and predictions or errors."""
+    """Results of a session: the check of golden samples, and answers or errors.
+
+    Attributes:
+        health: Result of the check.
+        predictions: Answers to samples.
+        answers: Answers to the blocks of a stream.
+        input_kind: What a sample is.
+    """
 
     health: Any
     predictions: list[Any]
+    answers: list[Any]
     input_kind: str
 
 
@@ -114,6 +122,7 @@ def run_session(
     model: bytes,
     samples: Sequence[Any] = (),
     golden: Any = None,
+    blocks: Sequence[Any] = (),
 ) -> SessionRun:
     """Load a session in node with onnxruntime-web; raise the error of loading.
 
@@ -122,6 +131,7 @@ def run_session(
         model: Bytes of the model.
         samples: Samples to predict.
         golden: Values of golden.json, or its text.
+        blocks: Blocks of a stream to predict.
     """
     document = {
         "runtime": str(find_web_runtime()),
@@ -129,6 +139,7 @@ def run_session(
         "model": base64.b64encode(model).decode(),
         "samples": _encode(samples),
         "golden": _encode(golden),
+        "blocks": _encode(blocks),
     }
     found = _ask(document)
     loaded = _get_result(found["loaded"])
@@ -137,6 +148,7 @@ def run_session(
     return SessionRun(
         health=_get_result(found["health"]) if found["health"] else None,
         predictions=[_get_result(each) for each in found["predictions"]],
+        answers=[_get_result(each) for each in found["answers"]],
         input_kind=loaded["inputKind"],
     )
 

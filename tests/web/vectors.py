@@ -57,7 +57,7 @@ def build_vectors() -> dict[str, list[Vector]]:
 def _iter_sessions() -> Iterator[Vector]:
     """Yield settings, a sample, the inputs and outputs of the model, and the answer."""
     with tempfile.TemporaryDirectory() as scratch:
-        for number, (text, fields, samples) in enumerate(_list_sessions()):
+        for number, (text, fields, samples) in enumerate(list_sessions()):
             opset = 12 if "axes = [" in text else 17
             folder = write_model_folder(Path(scratch) / str(number), text, opset=opset, **fields)
             with Session(str(folder)) as session:
@@ -95,7 +95,8 @@ def _encode_sample(sample: Any) -> Vector:
     return {"kind": "json", "value": sample}
 
 
-def _list_sessions() -> list[tuple[str, dict[str, Any], list[Any]]]:
+def list_sessions() -> list[tuple[str, dict[str, Any], list[Any]]]:
+    """Return models in the text form of onnx, fields of their manifests, and samples."""
     rng = np.random.default_rng(7)
     four = rng.normal(0, 2, (3, 4)).astype(np.float32)
     names = ["one", "two", "", "four"]

@@ -193,7 +193,7 @@ def describe_decisions(
         step_s: duration of a frame.
     """
     answer = settings.answer
-    values = np.asarray(frames, np.float64).reshape(len(frames), -1)
+    values = np.asarray(frames, np.float64).reshape(len(frames), -1 if len(frames) else 1)
     if values.shape[1] == 1:
         second = np.asarray(sigmoid(values) if answer.logits else values)
         classes = (second[:, 0] > answer.threshold).astype(np.int64)

@@ -1,6 +1,6 @@
 /** Rows of numbers as inputs of a model. */
 
-import { castArray, countValues, formatShape } from "./arrays.js";
+import { castArray, countValues, formatShape, toDoubles } from "./arrays.js";
 import { EdgekitError, makeSampleError } from "./failures.js";
 import { getSampleAxis, listSampleInputs } from "./sample_inputs.js";
 
@@ -147,14 +147,16 @@ function makeRow(numbers, given, input, settings) {
     shape = given.filter((_, place) => place !== axis);
   }
   const array = { data: Float64Array.from(numbers), shape, dtype: "float64" };
+  let cast = null;
   try {
-    return castArray(array, input.dtype, input.name);
+    cast = castArray(array, input.dtype, input.name);
   } catch (error) {
     if (!(error instanceof EdgekitError)) throw error;
-    throw makeSampleError(
-      `${input.name}: ${formatShape(shape)} has values that are not of ${input.dtype}`,
-    );
   }
+  if (cast && toDoubles(cast).every(Number.isFinite)) return cast;
+  throw makeSampleError(
+    `${input.name}: ${formatShape(shape)} has values that are not of ${input.dtype}`,
+  );
 }
 
 function makeCountError(found, wanted) {

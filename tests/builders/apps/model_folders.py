@@ -9,7 +9,9 @@ from pathlib import Path
 import onnx
 import onnx.parser
 
-_TYPES = {1: "float32", 6: "int32", 7: "int64", 2: "uint8", 3: "int8", 9: "bool"}
+_TYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
+}  # fmt: skip
 
 
 def write_model_folder(folder: Path, text: str, *, opset: int = 17, **fields: object) -> Path:
