@@ -6,13 +6,21 @@ import { MOST_PIXELS } from "./images.js";
 /** Largest size of an image file in bytes. */
 export const MOST_IMAGE_BYTES = 64 << 20;
 
+/** Pixels that are read at a time: tablets limit the size of a canvas. */
+const MOST_CANVAS_PIXELS = 1 << 22;
+const OPTIONS = /** @type {const} */ ({
+  colorSpaceConversion: "none",
+  imageOrientation: "from-image",
+  premultiplyAlpha: "none",
+});
+
 /**
  * Decode an image file to pixels, upright, without conversion to the screen's colors.
  *
  * Semi-transparent pixels are rounded by the browser; other pixels are exact.
  *
  * @param {Blob} blob
- * @returns {Promise<ImageData>}
+ * @returns {Promise<import("./images.js").RgbaImage>}
  */
 export async function decodeImage(blob) {
   if (blob.size > MOST_IMAGE_BYTES) {
@@ -30,7 +38,7 @@ export async function decodeImage(blob) {
         `use one of at most ${Math.floor(MOST_PIXELS / 1_000_000)} million pixels`,
       );
     }
-    return readPixels(bitmap, width, height);
+    return { width, height, data: readPixels(bitmap, width, height) };
   } finally {
     bitmap.close();
   }
@@ -39,10 +47,10 @@ export async function decodeImage(blob) {
 /** @param {Blob} blob */
 async function openBitmap(blob) {
   try {
-    return await createImageBitmap(blob, {
-      colorSpaceConversion: "none",
-      imageOrientation: "from-image",
-      premultiplyAlpha: "none",
+    return await createImageBitmap(blob, OPTIONS).catch((error) => {
+      // Older browsers do not know all options; their defaults are the same for photos.
+      if (error instanceof TypeError) return createImageBitmap(blob);
+      throw error;
     });
   } catch (error) {
     throw makeSampleError(
@@ -58,12 +66,17 @@ async function openBitmap(blob) {
  * @param {number} height
  */
 function readPixels(bitmap, width, height) {
-  const canvas = makeCanvas(width, height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  if (!context) throw makeSampleError("the browser has no memory for an image of this size");
+  const rows = Math.min(height, Math.max(1, Math.floor(MOST_CANVAS_PIXELS / width)));
   try {
-    context.drawImage(bitmap, 0, 0);
-    return context.getImageData(0, 0, width, height);
+    const data = new Uint8ClampedArray(4 * width * height);
+    const context = makeCanvas(width, rows).getContext("2d", { willReadFrequently: true });
+    for (let top = 0; top < height; top += rows) {
+      context.clearRect(0, 0, width, rows);
+      context.drawImage(bitmap, 0, -top);
+      const count = Math.min(rows, height - top);
+      data.set(context.getImageData(0, 0, width, count).data, 4 * width * top);
+    }
+    return data;
   } catch (error) {
     throw makeSampleError("the browser has no memory for an image of this size");
   }

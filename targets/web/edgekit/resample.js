@@ -7,6 +7,8 @@
 
 /** Fraction bits of the weights: 32 less 8 of a pixel and 2 of the sum. */
 const PRECISION_BITS = 22;
+/** Half of the unit, so that sums are rounded. */
+const HALF = 1 << (PRECISION_BITS - 1);
 
 /** Filters of resampling: half of the width, and the weight at a distance. */
 const FILTERS = {
@@ -97,29 +99,50 @@ function computeWeights(size, newSize, filter) {
   return { firsts, counts, weights, most };
 }
 
-/** Resize along rows. */
+/** Resize along rows. Sums are kept to 32 bits, in which they fit, so that they are fast. */
 function resizeRows(pixels, width, height, channels, newWidth, filter) {
-  const { firsts, counts, weights, most } = computeWeights(width, newWidth, FILTERS[filter]);
+  const plan = computeWeights(width, newWidth, FILTERS[filter]);
   // Uint8ClampedArray cuts to 0..255, as Pillow does.
   const result = new Uint8ClampedArray(newWidth * height * channels);
-  let target = 0;
+  const resizeRow = channels === 3 ? resizeColorRow : resizeGrayRow;
   for (let y = 0; y < height; y++) {
-    const row = y * width * channels;
-    for (let x = 0; x < newWidth; x++) {
-      const start = row + firsts[x] * channels;
-      const count = counts[x];
-      const weight = x * most;
-      for (let channel = 0; channel < channels; channel++) {
-        let sum = 1 << (PRECISION_BITS - 1);
-        let source = start + channel;
-        for (let k = 0; k < count; k++, source += channels) {
-          sum += pixels[source] * weights[weight + k];
-        }
-        result[target++] = sum >> PRECISION_BITS;
-      }
-    }
+    resizeRow(pixels, y * width * channels, result, y * newWidth * channels, plan);
   }
   return result;
+}
+
+/** Resize a row of pixels with three channels. */
+function resizeColorRow(pixels, start, result, target, { firsts, counts, weights, most }) {
+  for (let x = 0; x < firsts.length; x++) {
+    let red = HALF;
+    let green = HALF;
+    let blue = HALF;
+    let source = start + firsts[x] * 3;
+    const end = x * most + counts[x];
+    for (let k = x * most; k < end; k++, source += 3) {
+      const weight = weights[k];
+      red = (red + Math.imul(pixels[source], weight)) | 0;
+      green = (green + Math.imul(pixels[source + 1], weight)) | 0;
+      blue = (blue + Math.imul(pixels[source + 2], weight)) | 0;
+    }
+    result[target] = red >> PRECISION_BITS;
+    result[target + 1] = green >> PRECISION_BITS;
+    result[target + 2] = blue >> PRECISION_BITS;
+    target += 3;
+  }
+}
+
+/** Resize a row of pixels with one channel. */
+function resizeGrayRow(pixels, start, result, target, { firsts, counts, weights, most }) {
+  for (let x = 0; x < firsts.length; x++) {
+    let sum = HALF;
+    let source = start + firsts[x];
+    const end = x * most + counts[x];
+    for (let k = x * most; k < end; k++, source++) {
+      sum = (sum + Math.imul(pixels[source], weights[k])) | 0;
+    }
+    result[target + x] = sum >> PRECISION_BITS;
+  }
 }
 
 /** Resize along columns; a row has `length` values. */
@@ -128,14 +151,19 @@ function resizeColumns(pixels, length, height, newHeight, filter) {
   const result = new Uint8ClampedArray(length * newHeight);
   const sums = new Int32Array(length);
   for (let y = 0; y < newHeight; y++) {
-    sums.fill(1 << (PRECISION_BITS - 1));
+    sums.fill(HALF);
     for (let k = 0; k < counts[y]; k++) {
-      const weight = weights[y * most + k];
-      const row = (firsts[y] + k) * length;
-      for (let x = 0; x < length; x++) sums[x] += pixels[row + x] * weight;
+      addWeighted(sums, pixels, (firsts[y] + k) * length, weights[y * most + k]);
     }
     const target = y * length;
     for (let x = 0; x < length; x++) result[target + x] = sums[x] >> PRECISION_BITS;
   }
   return result;
+}
+
+/** Add a row of values to sums. */
+function addWeighted(sums, pixels, start, weight) {
+  for (let x = 0; x < sums.length; x++) {
+    sums[x] = (sums[x] + Math.imul(pixels[start + x], weight)) | 0;
+  }
 }
