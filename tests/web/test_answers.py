@@ -50,6 +50,10 @@ def _list_more() -> list[Case]:
     fixed = "g (float[4,3] x) => (float[4,3] y) { y = Neg(x) }"
     row = random.normal(0, 1, 3).round(3).tolist()
     scale = {"preprocess": {"scale": 1 / 255}}
+    file = io.BytesIO()
+    Image.fromarray(make_picture(37, 50, 2)).save(file, "PNG")
+    boxed = {"preprocess": {"scale": 1 / 255, "resize_mode": "letterbox"}}
+    low = {"preprocess": {"scale": 1 / 255, "resize_mode": "letterbox", "pad_position": "end"}}
     size = {"preprocess": {"scale": 0.01, "resize_mode": "stretch"}}
     argmax = {"postprocess": {"kind": "argmax"}}
     threes = {"name": "k", "value": store(np.array([1, 2, 3], np.float32))}
@@ -61,6 +65,9 @@ def _list_more() -> list[Case]:
         (channel, {"answer": {"kind": "mask", "threshold": 0.4123}, **scale}, [picture]),
         (channel, {"answer": {"kind": "mask", "class_axis": 2, "logits": True}, **size},
          [picture]),
+        (pixels, {"answer": {"kind": "mask", "class_axis": 2}, **boxed}, [file.getvalue()]),
+        (pixels, {"answer": {"kind": "mask", "class_axis": 2}, **low}, [file.getvalue()]),
+        (pixels, {"answer": {"kind": "mask", "class_axis": 2}, **size}, [file.getvalue()]),
         (best, {"answer": {"kind": "mask"}}, [picture]),
         (raw, {"answer": {"kind": "mask", "class_axis": 2}}, [picture, make_picture(40, 30, 1)]),
         (frames, {**sounds, "class_names": ["no", "yes"]}, [sound]),

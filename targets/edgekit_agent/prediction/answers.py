@@ -110,13 +110,35 @@ def describe_boxes(found: Arrays, settings: ModelSettings, pixels: Optional[Pixe
     }
 
 
-def describe_mask(values: NDArray[Any], settings: ModelSettings, *, is_classes: bool) -> Json:
+def find_region(pixels: Optional[Pixels]) -> Optional[List[float]]:
+    """Return the corners of the model's input in pixels of the image: left, top, right, bottom.
+
+    They are outside of the image where the input has a border, inside where the image was cropped.
+    ``None``: the input is the whole image, or the sample is no image.
+    """
+    if pixels is None:
+        return None
+    height, width = pixels.values.shape[:2]
+    left, right = ((x - pixels.left) / pixels.scale_x for x in (0, width))
+    top, bottom = ((y - pixels.top) / pixels.scale_y for y in (0, height))
+    region = [left, top, right, bottom]
+    return None if region == [0, 0, pixels.width, pixels.height] else region
+
+
+def describe_mask(
+    values: NDArray[Any],
+    settings: ModelSettings,
+    *,
+    is_classes: bool,
+    pixels: Optional[Pixels] = None,
+) -> Json:
     """Return the class of each position, in runs of equal classes row by row.
 
     Args:
         values: an output of one sample.
         settings: settings of the model.
         is_classes: whether it holds classes, not scores.
+        pixels: the image, if the sample is one.
     """
     classes = values if is_classes else choose_positions(values, settings.answer)
     mask = classes.reshape([size for size in classes.shape if size != 1] or [1])
@@ -137,7 +159,10 @@ def describe_mask(values: NDArray[Any], settings: ModelSettings, *, is_classes: 
         }
         for place in order.tolist()
     ]
-    result = {"width": mask.shape[1], "height": mask.shape[0], "classes": listed, "runs": runs}
+    size = {"width": mask.shape[1], "height": mask.shape[0]}
+    region = find_region(pixels)
+    further = {} if region is None else {"region": region}
+    result = {**size, "classes": listed, "runs": runs, **further}
     return {"kind": "mask", "result": result, "confidence": None}
 
 

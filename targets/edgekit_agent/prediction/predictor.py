@@ -120,10 +120,10 @@ class Predictor:
         if answer.kind == "mask":
             is_argmax = settings.postprocess is not None and settings.postprocess.kind == "argmax"
             if is_argmax and answer.class_axis is not None:
-                return answers.describe_mask(
-                    self._select(found.outputs, answer.output), settings, is_classes=False
-                )
-            return answers.describe_mask(values, settings, is_classes=is_argmax)
+                values, is_argmax = self._select(found.outputs, answer.output), False
+            return answers.describe_mask(
+                values, settings, is_classes=is_argmax, pixels=prepared.pixels
+            )
         if answer.kind == "labels":
             return answers.describe_labels(values.reshape(-1), settings)
         if settings.text is not None and settings.text.next_tokens:

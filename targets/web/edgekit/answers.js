@@ -49,7 +49,7 @@ export function makeAnswer(steps, prepared, settings, beginS = 0) {
   const makers = {
     class: describeClasses,
     labels: describeLabels,
-    mask: () => describePositions(processed, outputs, settings),
+    mask: () => describePositions(processed, outputs, prepared, settings),
     decisions: (output) => {
       const frames = splitFrames(output, answer);
       const stepS = (prepared.seconds ?? 0) / Math.max(1, frames.rows);
@@ -182,12 +182,11 @@ function describeText(processed, outputs, settings) {
 }
 
 /** Return a mask of the classes that were chosen, or that the scores choose. */
-function describePositions(processed, outputs, settings) {
-  const { answer } = settings;
-  if (!processed.mask)
-    return describeMask(getOutput(processed.outputs ?? outputs, settings), settings);
-  if (answer.classAxis !== null) return describeMask(getOutput(outputs, settings), settings);
-  return describeMask(processed.mask, settings);
+function describePositions(processed, outputs, { pixels }, settings) {
+  const isChosen = processed.mask && settings.answer.classAxis === null;
+  const scores = processed.mask ? outputs : (processed.outputs ?? outputs);
+  const output = isChosen ? processed.mask : getOutput(scores, settings);
+  return describeMask(output, settings, pixels);
 }
 
 /** Return outputs as nested lists, without those that are fed back as states. */

@@ -63,6 +63,24 @@ export function restoreBoxes(boxes, letterbox) {
 }
 
 /**
+ * Return the corners of the input in pixels of the original: left, top, right, bottom.
+ *
+ * They are outside of the image where the input has a border, inside where the image was cropped.
+ * `null`: the input is the whole image.
+ *
+ * @param {{shape: readonly number[], letterbox: Letterbox}} pixels
+ * @returns {number[]|null}
+ */
+export function findRegion({ shape, letterbox }) {
+  const { scaleX, scaleY, left, top, width, height } = letterbox;
+  const region = [0 - left, 0 - top, shape[1] - left, shape[0] - top].map(
+    (value, place) => value / (place % 2 ? scaleY : scaleX),
+  );
+  const whole = [0, 0, width, height];
+  return region.every((value, place) => value === whole[place]) ? null : region;
+}
+
+/**
  * Clip boxes to an image.
  *
  * @param {Float64Array} boxes

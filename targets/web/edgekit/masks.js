@@ -2,6 +2,7 @@
 
 import { countValues, FLOATS, moveAxis, toDoubles } from "./arrays.js";
 import { EdgekitError } from "./failures.js";
+import { findRegion } from "./letterbox.js";
 import { sigmoid } from "./portable_math.js";
 import { findLargest } from "./scores.js";
 import { getLabel } from "./settings.js";
@@ -18,8 +19,9 @@ const MOST_POSITIONS = 1 << 26;
  *
  * @param {NumberArray} output scores or classes of one sample.
  * @param {ModelSettings} settings
+ * @param {import("./images.js").Pixels|null} [pixels] the image, if the sample is one.
  */
-export function describeMask(output, settings) {
+export function describeMask(output, settings, pixels = null) {
   const { data, shape } = choosePositions(output, settings.answer);
   const sides = shape.filter((side) => side !== 1);
   const width = sides.length ? sides[sides.length - 1] : 1;
@@ -42,7 +44,9 @@ export function describeMask(output, settings) {
       index,
       share: count / data.length,
     }));
-  return { kind: "mask", result: { width, height, classes, runs }, confidence: null };
+  const region = pixels && findRegion(pixels);
+  const further = region ? { region } : {};
+  return { kind: "mask", result: { width, height, classes, runs, ...further }, confidence: null };
 }
 
 /** Return the class of each position of an output: scores of classes, of one, or classes. */
