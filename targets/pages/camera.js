@@ -3,7 +3,7 @@ import { create, createButton } from "./dom.js";
 import { Failure } from "./failure.js";
 import { encodePhoto } from "./photo.js";
 
-const SIDE = 1280;
+const WIDTH = 1280;
 
 const REASONS = {
   NotAllowedError: "blocked",
@@ -22,14 +22,14 @@ export async function openMedia(device, constraints) {
   }
 }
 
-/** Stop the tracks of a stream, so that the light of the camera goes out. */
+/** Stop the tracks of a stream, so that the camera and its light are off. */
 export function stopMedia(stream) {
   for (const track of stream?.getTracks() ?? []) track.stop();
 }
 
 /** Show the camera; `take` gets each photo, `close` hears that the user closed it. */
 export async function openCamera({ words, take, close }) {
-  const size = { width: { ideal: SIDE }, height: { ideal: SIDE } };
+  const size = { width: { ideal: WIDTH } };
   let facing = "environment";
   const open = () => openMedia("camera", { video: { facingMode: facing, ...size } });
   let stream = await open();

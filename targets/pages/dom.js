@@ -74,7 +74,7 @@ export function acceptDrops(element, onFile) {
     const [file] = event.dataTransfer.files;
     if (file) onFile(file);
   });
-  // A file dropped beside the box must not replace the page.
+  // A file dropped elsewhere must not replace the page.
   for (const name of ["dragover", "drop"]) {
     window.addEventListener(name, (event) => event.preventDefault());
   }

@@ -30,8 +30,7 @@ async function start() {
   const { createInput } = await import(INPUTS[kind]);
   const input = createInput({ config, words, backend, runs, problem });
   find("input-body").replaceChildren(input.element);
-  find("summary").textContent = words.fill("result_none");
-  find("summary").classList.add("quiet");
+  runs.clearResult();
   watchCheck(backend, words);
   document.documentElement.dataset.ready = "true";
 }

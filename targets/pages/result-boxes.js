@@ -7,7 +7,6 @@ const LISTED = 20;
 const NAMED = 12; // beyond it, boxes narrower than their name have a number, tiny ones nothing
 const LISTED_CLASSES = 5;
 const NAME_LENGTH = 24;
-const RIGHT_TO_LEFT = /^[^\p{L}]*[\p{Script=Arabic}\p{Script=Hebrew}]/u;
 
 /** Draw the boxes and list them, the most certain first. */
 export function showBoxes(result, { words, input }) {
@@ -87,7 +86,7 @@ function paintBox(context, { box, index }, scale, unit, alone) {
 function paintName(context, { box, label, index, confidence }, position, view) {
   const { scale, unit, places, words, crowded } = view;
   context.font = `600 ${13 * unit}px system-ui, sans-serif`;
-  context.direction = RIGHT_TO_LEFT.test(label) ? "rtl" : "ltr";
+  context.direction = words.direction;
   context.textAlign = "left";
   context.textBaseline = "middle";
   const [height, pad] = [20 * unit, 5 * unit];

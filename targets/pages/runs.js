@@ -20,9 +20,12 @@ export function createRuns({ backend, words, problem, find, showResult }) {
     for (const listener of listeners) listener(busy);
   }
 
-  function clearResult() {
+  /** Remove the result before; `none` says that there is no result yet. */
+  function clearResult(none = true) {
     problem.clear();
-    for (const id of ["summary", "latency"]) find(id).textContent = "";
+    find("summary").textContent = none ? words.fill("result_none") : "";
+    find("summary").classList.toggle("quiet", none);
+    find("latency").textContent = "";
     find("result-body").replaceChildren();
   }
 
@@ -64,7 +67,7 @@ export function createRuns({ backend, words, problem, find, showResult }) {
     }
     const run = { control: new AbortController(), began: performance.now(), timer: 0 };
     current = run;
-    clearResult();
+    clearResult(false);
     setBusy(true);
     showProgress(run);
     try {

@@ -13,7 +13,7 @@ export async function loadWords(language) {
   }
 }
 
-/** Read a JSON file that stands beside the page. */
+/** Read a JSON file in the folder of the page. */
 export async function readJson(name) {
   const response = await fetch(new URL(name, document.baseURI));
   if (!response.ok) throw new Error(`${name}: ${response.status}`);
