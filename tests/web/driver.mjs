@@ -4,10 +4,13 @@
 // A call is {"module": NAME, "function": NAME, "calls": [[argument, ...], ...]}, with one result or
 // error for each list of arguments. A session is {"runtime": FILE, "settings", "model" (base64),
 // "golden", "samples", "blocks"}, with one result or error for the check, for each sample, and for
-// each block of a stream.
+// each block of a stream; "vocabulary" is tokenizer.json. A tokenizer is {"tokenizer": text,
+// "texts": [[text, second text, most tokens], ...], "numbers"}, with the tokens of each text and the
+// text of each number.
 
 import { createInterface } from "node:readline";
 import { Session } from "../../targets/web/edgekit/session.js";
+import { Tokenizer } from "../../targets/web/edgekit/tokenizer.js";
 import { decode, encode, toResult } from "./values.mjs";
 
 async function callFunction({ module, function: name, calls }) {
@@ -19,7 +22,7 @@ async function callFunction({ module, function: name, calls }) {
   return results;
 }
 
-async function runSession({ runtime, settings, model, golden, samples, blocks }) {
+async function runSession({ runtime, settings, model, golden, samples, blocks, vocabulary }) {
   const ort = await import(runtime);
   ort.env.wasm.numThreads = 1;
   ort.env.logLevel = "fatal";
@@ -28,6 +31,7 @@ async function runSession({ runtime, settings, model, golden, samples, blocks })
     const session = await Session.load({
       settings,
       model: Buffer.from(model, "base64"),
+      tokenizer: vocabulary ?? undefined,
       golden: golden?.constants ? golden : undefined,
       ort,
     });
@@ -46,8 +50,21 @@ async function runSession({ runtime, settings, model, golden, samples, blocks })
   return found;
 }
 
+async function runTokenizer({ tokenizer, texts, numbers }) {
+  const read = Tokenizer.read(tokenizer);
+  return {
+    tokens: texts.map(([text, pair, most]) => read.encode(text, pair, most ?? undefined)),
+    decoded: numbers.map((number) => read.decode(number)),
+  };
+}
+
+async function answer(document) {
+  if ("runtime" in document) return runSession(document);
+  if ("tokenizer" in document) return toResult(() => runTokenizer(document));
+  return callFunction(document);
+}
+
 for await (const line of createInterface({ input: process.stdin })) {
   const document = JSON.parse(line);
-  const result = await ("runtime" in document ? runSession(document) : callFunction(document));
-  process.stdout.write(`${JSON.stringify(result)}\n`);
+  process.stdout.write(`${JSON.stringify(await answer(document))}\n`);
 }

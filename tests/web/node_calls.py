@@ -117,12 +117,26 @@ def call(module: str, function: str, *arguments: Any) -> Any:
     return result
 
 
+def run_tokenizer(
+    tokenizer: str,
+    texts: Sequence[tuple[str, str | None, int | None]] = (),
+    numbers: Sequence[int] = (),
+) -> tuple[list[Any], list[str]]:
+    """Return the tokens of texts and the texts of tokens; raise the error of the tokenizer."""
+    document = {"tokenizer": tokenizer, "texts": list(texts), "numbers": list(numbers)}
+    found = _get_result(_ask(document))
+    if isinstance(found, NodeError):
+        raise found
+    return found["tokens"], found["decoded"]
+
+
 def run_session(
     settings: Any,
     model: bytes,
     samples: Sequence[Any] = (),
     golden: Any = None,
     blocks: Sequence[Any] = (),
+    tokenizer: str | None = None,
 ) -> SessionRun:
     """Load a session in node with onnxruntime-web; raise the error of loading.
 
@@ -132,6 +146,7 @@ def run_session(
         samples: Samples to predict.
         golden: Values of golden.json, or its text.
         blocks: Blocks of a stream to predict.
+        tokenizer: Text of tokenizer.json.
     """
     document = {
         "runtime": str(find_web_runtime()),
@@ -140,6 +155,7 @@ def run_session(
         "samples": _encode(samples),
         "golden": _encode(golden),
         "blocks": _encode(blocks),
+        "vocabulary": tokenizer,
     }
     found = _ask(document)
     loaded = _get_result(found["loaded"])

@@ -110,7 +110,11 @@ def test_answers_and_refusals_are_those_of_other_devices(tmp_path: Path, number:
                 wanted.append(error.failure.kind)
     model = (folder / "model.onnx").read_bytes()
     found = run_session(settings, model, [_to_page(sample) for sample in samples])
-    for answer, expected in zip(found.predictions, wanted, strict=True):
+    _compare_all(found.predictions, wanted)
+
+
+def _compare_all(answers: list[Any], wanted: list[Any]) -> None:
+    for answer, expected in zip(answers, wanted, strict=True):
         if isinstance(expected, str):
             assert isinstance(answer, NodeError), expected
             assert answer.kind == expected, answer
@@ -176,6 +180,70 @@ def test_blocks_of_a_stream_are_answered_as_on_other_devices(tmp_path: Path) -> 
     assert labels == {"quiet", "loud"}
     for answer, expected in zip(answers, wanted, strict=True):
         _compare(answer["result"], expected["result"])
+
+
+_SUM = (
+    "g (int64[N,T] input_ids, int64[N,T] attention_mask) => (float[N,2] y) "
+    "<float[1,2] w = {0.5,-0.25}, int64[1] axis = {1}> "
+    "{ m = Mul(input_ids, attention_mask) f = Cast<to = 1>(m) "
+    "s = ReduceMean<axes = [1], keepdims = 1>(f) y = MatMul(s, w) }"
+)
+_NEXT = (
+    "g (int64[N,T] input_ids) => (float[N,T,6] y) <float[6] w = {3,1,4,1,5,9}, "
+    "int64[1] axis = {2}> { f = Cast<to = 1>(input_ids) u = Unsqueeze<axes = [2]>(f) "
+    "s = Sin(u) y = Mul(s, w) }"
+)
+
+
+@pytest.mark.parametrize("length", [None, 4, 12])
+@pytest.mark.parametrize("kind", ["classes", "next token"])
+def test_texts_are_answered_as_on_other_devices(
+    tmp_path: Path, kind: str, length: int | None
+) -> None:
+    """Texts and pairs, padded, cut or as long as they are; classes, or the token that follows."""
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    words = {"[UNK]": 0, "is": 1, "well": 2, "patient": 3, "[SEP]": 4, "The": 5}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.add_special_tokens(["[SEP]"])
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A [SEP]", pair="$A [SEP] $B:1 [SEP]:1", special_tokens=[("[SEP]", 4)]
+    )
+    is_next = kind == "next token"
+    roles = {"input_ids": "input_ids"}
+    if not is_next:
+        roles["attention_mask"] = "attention_mask"
+    text = {"tokenizer": "tokenizer.json", "length": length, "pad_id": 1, "roles": roles}
+    folder = write_model_folder(
+        tmp_path / "model",
+        _NEXT if is_next else _SUM,
+        opset=12,
+        text={**text, "next_tokens": is_next},
+        answer={"kind": "class", "logits": True},
+        class_names=[] if is_next else ["no", "yes"],
+    )
+    made.save(str(folder / "tokenizer.json"))
+    samples = [
+        "The patient is well.",
+        "",
+        {"text": "well", "text_pair": "The patient"},
+        {},
+        "is " * 9,
+    ]
+    wanted: list[Any] = []
+    with Session(str(folder)) as session:
+        settings = dataclasses.asdict(session.settings)
+        for sample in samples:
+            try:
+                wanted.append(session.predict(sample))
+            except AgentError as error:
+                wanted.append(error.failure.kind)
+    model = (folder / "model.onnx").read_bytes()
+    found = run_session(settings, model, samples, tokenizer=made.to_str())
+    assert found.input_kind == "text"
+    _compare_all(found.predictions, wanted)
+    with pytest.raises(NodeError, match=r"no tokenizer\.json"):
+        run_session(settings, model)
 
 
 def test_large_constants_come_from_the_golden_samples(tmp_path: Path) -> None:

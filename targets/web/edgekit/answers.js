@@ -47,7 +47,7 @@ export function makeAnswer(steps, prepared, settings, beginS = 0) {
   const values = processed.outputs ?? (processed.mask ? null : outputs);
   if (answer.kind === "values") return describeValues(values ?? nameMask(processed), settings);
   const makers = {
-    class: describeClasses,
+    class: (output) => describeClasses(takeLastToken(output, prepared, settings), settings),
     labels: describeLabels,
     mask: () => describePositions(processed, outputs, prepared, settings),
     decisions: (output) => {
@@ -86,6 +86,16 @@ function nameMask({ mask, text }) {
   if (mask) return new Map([["mask", mask]]);
   const data = Int32Array.from([...(text ?? "")], (letter) => letter.codePointAt(0) ?? 0);
   return new Map([["text", { data, shape: [data.length], dtype: "int32" }]]);
+}
+
+/** Return the scores of the token after a text; an output of another model as it is. */
+function takeLastToken(output, /** @type {PreparedSample} */ { tokens }, { text }) {
+  const columns = output.shape[output.shape.length - 1];
+  if (!text?.nextTokens || !columns) return output;
+  const rows = toDoubles(output).length / columns;
+  const last = Math.min(tokens || rows, rows) - 1;
+  const data = toDoubles(output).subarray(last * columns, (last + 1) * columns);
+  return { data, shape: [columns], dtype: "float64" };
 }
 
 /**

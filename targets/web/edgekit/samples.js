@@ -2,11 +2,12 @@
 
 import { convertWave, fitWave, listWindows } from "./audio.js";
 import { decodeImage } from "./decode_image.js";
-import { EdgekitError, makeSampleError } from "./failures.js";
+import { makeJobError, makeSampleError } from "./failures.js";
 import { WHOLE } from "./feeds.js";
 import { preparePixels } from "./images.js";
 import { parseRow, readRow } from "./rows.js";
 import { getInputKind, getSampleAxis, listSampleInputs } from "./sample_inputs.js";
+import { convertText } from "./texts.js";
 import { readWav } from "./wav.js";
 
 /**
@@ -18,27 +19,23 @@ import { readWav } from "./wav.js";
  * @property {Map<string, NumberArray>[]} runs rows by input, for each step of a stream.
  * @property {import("./images.js").Pixels} [pixels] the image, if the sample is one.
  * @property {number} [seconds] duration, if the sample is a sound.
+ * @property {number} [tokens] number of tokens, if the sample is a text.
  */
 
 /**
  * Convert a sample to rows of the model's inputs.
  *
  * @param {any} sample an image (`ImageData` or a file), a sound (`{wave, rate}` or a `.wav` file),
- *   or a row; files are a `Blob`, an `ArrayBuffer` or bytes.
+ *   a text, or a row; files are a `Blob`, an `ArrayBuffer` or bytes.
  * @param {ModelSettings} settings
+ * @param {import("./tokenizer.js").Tokenizer|null} [tokenizer] the tokenizer of a model of texts.
  * @returns {Promise<PreparedSample>}
  */
-export async function prepareSample(sample, settings) {
+export async function prepareSample(sample, settings, tokenizer = null) {
   const kind = getInputKind(settings);
   if (kind === "image") return prepareImage(sample, settings);
   if (kind === "audio") return prepareSound(await readSound(sample, settings), settings);
-  if (kind === "text") {
-    throw new EdgekitError(
-      "unsupported",
-      "models of texts do not run in the browser",
-      "package the app for Linux",
-    );
-  }
+  if (kind === "text") return prepareText(sample, settings, tokenizer);
   const row = isFile(sample) ? new TextDecoder().decode(await readBytes(sample)) : sample;
   return { runs: [readRow(typeof row === "string" ? parseRow(row) : row, settings)] };
 }
@@ -115,6 +112,14 @@ export function prepareWindows(windows, settings) {
   const sizes = input.shape.filter((_, place) => place !== axis);
   const audio = /** @type {import("./settings.js").AudioSettings} */ (settings.audio);
   return { runs: windows.map((wave) => new Map([[input.name, convertWave(wave, audio, sizes)]])) };
+}
+
+/** @returns {Promise<PreparedSample>} */
+async function prepareText(sample, { text: how }, tokenizer) {
+  if (!tokenizer) throw makeJobError("the model takes texts, and there is no tokenizer.json");
+  const text = isFile(sample) ? new TextDecoder().decode(await readBytes(sample)) : sample;
+  const { rows, count } = convertText(text, how, tokenizer);
+  return { runs: [rows], tokens: count };
 }
 
 function isFile(sample) {

@@ -8,6 +8,7 @@ import { Model } from "./model_runs.js";
 import { getInputKind } from "./sample_inputs.js";
 import { prepareSample, prepareWindows, readSound } from "./samples.js";
 import { readSettings } from "./settings.js";
+import { Tokenizer } from "./tokenizer.js";
 import { checkDigest, expandModel, isPacked } from "./unpack.js";
 
 /**
@@ -25,10 +26,12 @@ export class Session {
   /**
    * @param {Model} model
    * @param {ModelSettings} settings
+   * @param {Tokenizer|null} tokenizer
    */
-  constructor(model, settings) {
+  constructor(model, settings, tokenizer) {
     this.model = model;
     this.settings = settings;
+    this.tokenizer = tokenizer;
   }
 
   /**
@@ -39,14 +42,19 @@ export class Session {
    * @param {Uint8Array|ArrayBuffer} files.model
    * @param {unknown} [files.golden] golden.json, which holds constants that are too large for the
    *   settings.
+   * @param {unknown} [files.tokenizer] tokenizer.json of a model of texts, as text or as values.
    * @param {any} files.ort onnxruntime-web.
    * @param {object} [files.options] options of `ort.InferenceSession.create`.
    * @param {import("./unpack.js").Report} [files.report] called while the model is expanded.
    * @returns {Promise<Session>}
    */
-  static async load({ settings: given, model, golden, ort, options, report }) {
+  static async load({ settings: given, model, golden, tokenizer, ort, options, report }) {
     const settings = readSettings(given);
     if (golden) addConstants(settings, readGoldenSamples(golden, settings));
+    const reader = settings.text && tokenizer ? Tokenizer.read(tokenizer) : null;
+    if (settings.text && !reader) {
+      throw makeJobError("the model takes texts, and there is no tokenizer.json");
+    }
     let bytes = model instanceof ArrayBuffer ? new Uint8Array(model) : model;
     if (!(bytes instanceof Uint8Array) || !bytes.length) throw makeJobError("the model is empty");
     if (isPacked(bytes)) {
@@ -54,7 +62,7 @@ export class Session {
     } else if (globalThis.crypto?.subtle) {
       await checkDigest(bytes, settings.digest);
     }
-    return new Session(await Model.load(ort, bytes, settings, options), settings);
+    return new Session(await Model.load(ort, bytes, settings, options), settings, reader);
   }
 
   /**
@@ -74,7 +82,7 @@ export class Session {
    */
   async predict(sample) {
     const started = performance.now();
-    const prepared = await prepareSample(sample, this.settings);
+    const prepared = await prepareSample(sample, this.settings, this.tokenizer);
     const { prediction } = await this.answer(prepared, started, this.model.makeStates(), 0);
     return prediction;
   }
@@ -107,10 +115,19 @@ export class Session {
       steps.push(found.outputs);
     }
     const ran = performance.now();
-    const answer = makeAnswer(steps, prepared, this.settings, beginS);
+    const answer = this.describe(steps, prepared, beginS);
     const ended = performance.now();
     const timings = { preprocess: ready - started, run: ran - ready, postprocess: ended - ran };
     return { prediction: { ...answer, ms: ended - started, timings }, states: current };
+  }
+
+  /** Return the answer; the names of tokens are their texts. */
+  describe(steps, prepared, beginS) {
+    const answer = makeAnswer(steps, prepared, this.settings, beginS);
+    if (!this.settings.text?.nextTokens || answer.kind !== "class") return answer;
+    for (const each of answer.classes)
+      each.label = this.tokenizer?.decode(each.index) ?? each.label;
+    return { ...answer, result: answer.classes[0].label };
   }
 
   /**
@@ -172,7 +189,7 @@ export class Stream {
       prepared = prepareWindows(windows, settings);
       seconds = (windows.length * audio.step) / audio.rate;
     } else {
-      prepared = await prepareSample(sample, settings);
+      prepared = await prepareSample(sample, settings, this.session.tokenizer);
     }
     const found = await this.session.answer(prepared, started, this.states, this.seconds);
     this.states = found.states;

@@ -14,7 +14,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def write_model_folder(folder: Path, text: str, *, opset: int = 17, **fields: object) -> Path:
+def write_model_folder(folder: Path, text: str, /, *, opset: int = 17, **fields: object) -> Path:
     """Write a model and a manifest with the given fields; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     header = f'<ir_version: 8, opset_import: ["" : {opset}]> '
