@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,8 @@ DEVICES = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream
 
 
 @contextmanager
-def open_browser(*flags: str) -> Iterator[Any]:
-    """Start Chromium with its driver, and end both."""
+def open_browser(*flags: str, logs: Iterable[str] = ("browser",)) -> Iterator[Any]:
+    """Start Chromium with its driver, which keeps some logs, and end both."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     paths = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     if missing := [name for name, path in paths.items() if path is None]:
@@ -32,7 +32,7 @@ def open_browser(*flags: str) -> Iterator[Any]:
     options.binary_location = paths["chromium"]
     for flag in (*FLAGS, *flags):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
     service = webdriver.ChromeService(paths["chromedriver"])
     driver = webdriver.Chrome(options=options, service=service)
     try:

@@ -53,7 +53,7 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
         AgentError: ``bad_job`` for a damaged file of golden samples; errors of the runtime.
     """
     path = os.path.expanduser(job.golden_samples)
-    golden = _read_golden_samples(path)
+    golden = read_golden_samples(path)
     progress("load", 0, 0)
     model = load_model(job.model).model
     return _compare(model, golden, path, job.max_relative_error, progress)
@@ -73,7 +73,7 @@ def check_model(
     Raises:
         AgentError: ``bad_job`` for a damaged file of golden samples; errors of the runtime.
     """
-    return _compare(model, _read_golden_samples(path), path, max_relative_error, progress)
+    return _compare(model, read_golden_samples(path), path, max_relative_error, progress)
 
 
 def _compare(
@@ -112,7 +112,7 @@ def choose_positions(size: int, count: int) -> NDArray[np.int64]:
     return positions
 
 
-def _read_golden_samples(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
+def read_golden_samples(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
     """Read inputs, the sample axis of each, complete outputs, and outputs at some positions.
 
     ``axis:NAME`` holds the axis where it is not the first, ``constant:NAME`` the one value of an

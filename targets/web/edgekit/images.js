@@ -41,7 +41,12 @@ export const MOST_PIXELS = 1 << 26;
 export function preparePixels(image, how) {
   checkImage(image);
   const channels = how.gray ? 1 : 3;
-  const plain = { ...image, data: how.gray ? toGray(image) : dropAlpha(image) };
+  // Width and height of ImageData are not properties of its own, so that no spread copies them.
+  const plain = {
+    width: image.width,
+    height: image.height,
+    data: how.gray ? toGray(image) : dropAlpha(image),
+  };
   if (how.mode === "letterbox" && how.size) return addLetterbox(plain, channels, how, how.size);
   const scaled = scaleImage(plain, channels, how);
   const { data, width, height, left, top } = cropImage(scaled, channels, how.crop);
