@@ -25,6 +25,11 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
+def is_intact(path: str, digest: str) -> bool:
+    """Return whether a path is a file, not a link, whose bytes have a digest."""
+    return os.path.isfile(path) and not os.path.islink(path) and sha256_of(path) == digest
+
+
 @contextlib.contextmanager
 def open_regular(path: str) -> Iterator[BinaryIO]:
     """Open a regular file for reading; refuse pipes and devices, which may never end.

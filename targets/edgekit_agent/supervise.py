@@ -52,7 +52,8 @@ def agent_files() -> Tuple[int, ...]:
 
 def agent_command(arguments: List[str]) -> List[str]:
     """Return the command that starts this agent with other arguments, in isolated mode."""
-    return [sys.executable, "-I", "-c", _START, ROOT, *arguments]
+    flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+    return [sys.executable, *flags, "-c", _START, ROOT, *arguments]
 
 
 def run_in_worker(job: object, outlet: Outlet, limits: Limits = NO_LIMITS) -> Dict[str, Any]:

@@ -54,6 +54,7 @@ def test_wheels_are_unpacked_so_that_they_can_be_imported(unpack, tmp_path):
     assert unpacked == RuntimeResult(str(site))
     found = sorted(str(p.relative_to(site)) for p in site.rglob("*") if p.is_file())
     assert found == [
+        "edgekit-files.json",
         "kit-1.dist-info/METADATA",
         "kit/__init__.py",
         "kit/native.cpython-311.so",

@@ -40,19 +40,34 @@ def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
         AgentError: ``not_enabled``: systemd does not run, does not start this user's units at
             boot, or does not read the folders that they can be in.
     """
-    if not os.path.isdir(os.path.join(system, "run/systemd/system")):
-        raise AgentError("not_enabled", "the device has no systemd")
-    if not _is_lingering(system):
+    if is_systemd_running(system) and not is_lingering(system):
         reason = "lingering is off for the user (loginctl enable-linger)"
         raise AgentError("not_enabled", reason)
-    text = _UNIT.format(command=" ".join(map(_quote, command)))
+    text = _UNIT.format(command=" ".join(map(quote, command)))
+    return enable_text(name, text, system=system)
+
+
+def enable_text(name: str, text: str, *, system: str = "/") -> bool:
+    """Write a unit and enable it, and check that systemd has read it.
+
+    Without lingering it is started when the user logs in, and with it at boot.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        AgentError: ``not_enabled``: systemd does not run, or does not read the folders that units
+            can be in.
+    """
+    if not is_systemd_running(system):
+        raise AgentError("not_enabled", "the device has no systemd")
     answer = ""
-    for folder in _iter_folders():
+    for folder in iter_folders():
         if is_in_memory(folder):
             answer = f"{folder} is stored in memory only"
             continue
         is_changed = _write_unit(folder, name, text)
-        state = _run_systemctl("is-enabled", f"{name}.service")
+        state = run_systemctl("is-enabled", f"{name}.service")
         if state.stdout.strip() == b"enabled":
             return is_changed
         _remove_unit(folder, name)
@@ -60,24 +75,29 @@ def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
     raise AgentError("not_enabled", f"the user's systemd rejects the unit: {answer}")
 
 
+def is_systemd_running(system: str = "/") -> bool:
+    """Return whether systemd manages the device."""
+    return os.path.isdir(os.path.join(system, "run/systemd/system"))
+
+
 def restart_unit(name: str) -> None:
     """Start or restart a unit; a failure to do so is ignored."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        _run_systemctl("daemon-reload")
-        _run_systemctl("restart", "--no-block", f"{name}.service")
+        run_systemctl("daemon-reload")
+        run_systemctl("restart", "--no-block", f"{name}.service")
 
 
 def remove_unit(name: str) -> bool:
     """Remove a unit from every folder where it may be; return whether there was one."""
     try:
-        folders = [folder for folder in _iter_folders() if _has_unit(folder, name)]
+        folders = [folder for folder in iter_folders() if _has_unit(folder, name)]
     except KeyError:
         return False  # a user without a name has no units
     for folder in folders:
         _remove_unit(folder, name)
     if folders:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            _run_systemctl("daemon-reload")
+            run_systemctl("daemon-reload")
     return bool(folders)
 
 
@@ -85,7 +105,8 @@ def _has_unit(folder: str, name: str) -> bool:
     return os.path.lexists(os.path.join(folder, f"{name}.service"))
 
 
-def _is_lingering(system: str) -> bool:
+def is_lingering(system: str = "/") -> bool:
+    """Return whether the user's systemd runs from boot on."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -93,7 +114,7 @@ def _is_lingering(system: str) -> bool:
     return os.path.exists(os.path.join(system, "var/lib/systemd/linger", user))
 
 
-def _iter_folders() -> Iterator[str]:
+def iter_folders() -> Iterator[str]:
     """Yield the folders where the user's systemd may look for units, each once.
 
     Its environment is its own: XDG_CONFIG_HOME of the login may not be set there.
@@ -132,7 +153,7 @@ def _remove_unit(folder: str, name: str) -> None:
         os.removedirs(wants)
 
 
-def _run_systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def run_systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Call systemctl for the user's systemd; a login without PAM lacks its address."""
     environment = {**os.environ, "LC_ALL": "C", "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
     return subprocess.run(
@@ -145,7 +166,7 @@ def _run_systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def _quote(word: str) -> str:
+def quote(word: str) -> str:
     """Quote a word of a command line for systemd."""
     for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
         word = word.replace(character, escaped)
