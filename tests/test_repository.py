@@ -67,6 +67,7 @@ def test_the_wheel_contains_the_agent_the_profiles_the_examples_and_every_other_
         ("edgekit_agent", ROOT / "targets", ""),
         ("device_profiles", ROOT, "edgekit/"),
         ("examples", ROOT, "edgekit/"),
+        ("linux", ROOT / "targets", "edgekit/targets/"),
         ("pages", ROOT / "targets", "edgekit/targets/"),
         ("web", ROOT / "targets", "edgekit/targets/"),
     ):

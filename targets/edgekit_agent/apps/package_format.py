@@ -23,7 +23,7 @@ PACKAGE, SIGNATURE, MAIN = "package.json", "signature.json", "__main__.py"
 PACKED = ".packed"
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}")
+VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}")
 ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,199}:[A-Za-z_][A-Za-z0-9_.]{0,199}")
 ARCHITECTURES = ("x86_64", "aarch64", "armv7l", "riscv64")
 INPUTS = ("image", "audio", "form", "text", "folder")

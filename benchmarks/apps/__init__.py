@@ -1,0 +1,1 @@
+"""Apps on devices: installations that are killed."""

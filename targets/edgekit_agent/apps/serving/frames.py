@@ -1,0 +1,64 @@
+"""Messages between the server of an app and the process that runs its models."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import struct
+import time
+from typing import Any, Dict, Optional, Tuple
+
+_SIZES = struct.Struct(">II")
+# Limits of what one side believes of the other.
+_MOST_HEADER, _MOST_BODY = 64 << 20, 256 << 20
+_READ_BYTES = 1 << 20
+
+
+def write_frame(fd: int, header: Dict[str, Any], body: bytes = b"") -> None:
+    """Write a JSON object and bytes that belong to it.
+
+    Raises:
+        BrokenPipeError: the other side has ended.
+    """
+    text = json.dumps(header, allow_nan=False).encode()
+    for part in (_SIZES.pack(len(text), len(body)) + text, body):
+        view = memoryview(part)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def read_frame(fd: int, deadline: Optional[float] = None) -> Tuple[Dict[str, Any], bytes]:
+    """Read the next object and its bytes.
+
+    Args:
+        fd: the pipe.
+        deadline: time of ``time.monotonic`` at which to give up.
+
+    Raises:
+        EOFError: the other side has ended.
+        TimeoutError: the deadline is over.
+        ValueError: not a message.
+    """
+    header_size, body_size = _SIZES.unpack(_read(fd, _SIZES.size, deadline))
+    if header_size > _MOST_HEADER or body_size > _MOST_BODY:
+        raise ValueError("a message is too large")
+    header = json.loads(_read(fd, header_size, deadline))
+    if not isinstance(header, dict):
+        raise ValueError("a message is not an object")
+    return header, _read(fd, body_size, deadline)
+
+
+def _read(fd: int, count: int, deadline: Optional[float]) -> bytes:
+    parts = []
+    while count:
+        if deadline is not None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not select.select([fd], [], [], left_s)[0]:
+                raise TimeoutError
+        part = os.read(fd, min(count, _READ_BYTES))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,201 @@
+"""The running app: start, stop, restart of its parts, and what ends them."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.builders.apps.device import ROW, list_children, wait_for
+
+
+@pytest.fixture
+def server(installed):
+    with installed.serve() as running:
+        running.wait_until_ready()
+        yield running
+
+
+def test_a_killed_process_of_the_models_is_started_again(server):
+    for _ in range(2):
+        worker = server.find_worker()
+        os.kill(worker, signal.SIGKILL)
+        reply = server.predict()
+        assert reply.status in (200, 503)
+        wait_for(lambda: server.predict().status == 200)
+        assert server.find_worker() != worker
+    assert server.ask("GET", "/health").json["ready"] is True
+
+
+def test_no_process_outlives_a_killed_server(installed):
+    with installed.serve() as running:
+        running.wait_until_ready()
+        worker = running.find_worker()
+        running.process.kill()
+        running.process.wait()
+        wait_for(lambda: not Path(f"/proc/{worker}").exists())
+    assert "not running" in installed.run("status").stdout
+    assert installed.run("stop").stdout == "leaf was not running\n"
+
+
+def test_stop_ends_the_server(installed, server):
+    assert f"http://127.0.0.1:{server.port}/" in installed.run("status").stdout
+    assert installed.run("stop").stdout == "leaf has stopped\n"
+    assert server.process.wait(10) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port))
+
+
+def test_an_app_is_served_once(installed, server):
+    again = installed.run("serve", "--port", "0")
+    assert again.returncode == 2
+    assert f"runs already at http://127.0.0.1:{server.port}/" in again.stderr
+    assert server.predict().status == 200
+
+
+def test_a_stale_process_number_is_not_killed(installed):
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        state = installed.app() / "serve.lock"
+        state.write_text(f'{{"pid": {bystander.pid}, "port": 1, "release": "x"}}')
+        assert installed.run("stop").stdout == "leaf was not running\n"
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_a_port_in_use_is_reported(installed):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        failed = installed.run("serve", "--port", str(taken.getsockname()[1]))
+    assert failed.returncode == 2
+    assert "choose another port" in failed.stderr
+
+
+def test_other_addresses_are_refused(installed):
+    assert installed.run("serve", "--host", "0.0.0.0").returncode == 2
+
+
+def test_only_the_loopback_address_is_bound(installed, server):
+    table = Path(f"/proc/{server.process.pid}/net/tcp").read_text().splitlines()
+    port = f":{server.port:04X} "
+    bound = [line.split()[1] for line in table if port in line and line.split()[3] == "0A"]
+    assert bound == [f"0100007F:{server.port:04X}"]
+
+
+def test_the_installer_starts_the_app_and_an_upgrade_restarts_it(device, package, newer_package):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    started = device.install(package, "--port", port)
+    assert started.returncode == 0, started.stderr
+    assert f"it answers at http://127.0.0.1:{port}/" in started.stdout
+    try:
+        first = device.run("status", "--json").stdout
+        upgraded = device.install(newer_package, "--port", "1")
+        assert f"it answers at http://127.0.0.1:{port}/" in upgraded.stdout
+        assert device.run("status", "--json").stdout != first
+        assert f"running at http://127.0.0.1:{port}/, ready" in device.run("status").stdout
+        assert "previous: 1.0" in device.run("status").stdout
+        assert device.install(newer_package, "--port", "1").stdout.count("complete") == 1
+    finally:
+        removed = device.run("uninstall")
+    assert removed.returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(port)))
+
+
+APP = """
+import json, os, sys, time
+
+def answer(models, sample, media_type):
+    if "sleep" in sample:
+        time.sleep(sample["sleep"])
+    if "raise" in sample:
+        raise RuntimeError("a secret of the app")
+    if "crash" in sample:
+        os.abort()
+    if "eat" in sample:
+        return {"result": len(bytearray(8 << 40))}
+    if "print" in sample:
+        print("words on standard output")
+        os.write(1, b"more words")
+    if "wrong" in sample:
+        return {"result": float("nan")}
+    found = models["main"].predict({"x": sample["x"]})
+    return {**found, "media_type": media_type}
+
+def watch(answer, stop):
+    folder = os.environ["WATCH_FOLDER"]
+    while not stop.wait(0.1):
+        for name in os.listdir(folder):
+            if name.endswith(".json"):
+                with open(os.path.join(folder, name), "rb") as file:
+                    data = file.read()
+                if data == b"crash":
+                    os.unlink(os.path.join(folder, name))
+                    os.abort()
+                with open(os.path.join(folder, name[:-5] + ".result"), "w") as file:
+                    json.dump(answer(data, "application/json"), file)
+                os.unlink(os.path.join(folder, name))
+"""
+
+
+@pytest.fixture
+def own_app(device, draft):
+    """A device with an app that has code of its own."""
+    members = {"app/main.py": APP.encode()}
+    changed = draft.replace(members, entry="main:answer", background="main:watch")
+    folder = device.folder / "watched"
+    folder.mkdir()
+    device.environment["WATCH_FOLDER"] = str(folder)
+    done = device.install(changed.write(device.folder / "own.run"))
+    assert done.returncode == 0, done.stderr
+    return device
+
+
+def test_the_code_of_an_app_cannot_take_the_server_down(own_app):
+    with own_app.serve() as server:
+        server.wait_until_ready()
+        assert server.predict().json["media_type"] == "application/json"
+        assert server.predict(json.dumps({**ROW, "print": 1})).status == 200
+        failed = server.predict('{"raise": 1}')
+        assert (failed.status, failed.json["error"]["code"]) == (500, "app_failed")
+        assert server.predict('{"wrong": 1}').status == 500
+        assert server.predict('{"crash": 1}').status == 503
+        wait_for(lambda: server.predict().status == 200)
+        assert server.predict('{"eat": 1}').status == 503
+        wait_for(lambda: server.predict().status == 200)
+
+        watched = own_app.folder / "watched"
+        for _ in range(2):
+            (watched / "a.part").write_text(json.dumps(ROW))
+            (watched / "a.part").rename(watched / "a.json")
+            wait_for((watched / "a.result").exists)
+            wait_for(lambda: not (watched / "a.json").exists())
+            (watched / "a.result").unlink()
+            (watched / "b.part").write_text("crash")
+            (watched / "b.part").rename(watched / "b.json")
+            wait_for(lambda: not (watched / "b.json").exists())
+        children = list_children(server.process.pid)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+
+
+def test_a_request_that_waits_is_answered_after_the_one_before(own_app):
+    with (
+        own_app.serve() as server,
+        contextlib.closing(socket.create_connection(("127.0.0.1", server.port))) as slow,
+    ):
+        server.wait_until_ready()
+        body = b'{"sleep": 1.5, "raise": 1}'
+        slow.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 26\r\n\r\n" + body
+        )
+        time.sleep(0.3)
+        begin = time.monotonic()
+        assert server.ask("GET", "/health").json["ready"] is True
+        assert time.monotonic() - begin < 1
+        assert server.predict().status == 200
+        assert time.monotonic() - begin > 0.8
+        assert b" 500 " in slow.recv(1000)
