@@ -173,7 +173,10 @@ def open_image(file: Source, name: str) -> Iterator[Any]:
         with Image.open(file) as opened:
             yield opened
     except damage as error:
-        raise AgentError("bad_sample", f"{name}: not an image that can be read: {error}") from error
+        # Pillow would tell the address of an object in memory.
+        is_unknown = isinstance(error, UnidentifiedImageError) and not isinstance(file, str)
+        told = "" if is_unknown else f": {error}"
+        raise AgentError("bad_sample", f"{name}: not an image that can be read{told}") from error
 
 
 def _check_pixels(size: Tuple[int, int], most: Optional[int], name: str) -> None:
