@@ -218,13 +218,13 @@ def describe_decisions(
         step_s: duration of a frame.
     """
     answer = settings.answer
-    values = np.asarray(frames, np.float64).reshape(len(frames), -1 if len(frames) else 1)
+    values = np.asarray(frames, np.float64)
     if values.shape[1] == 1:
         second = np.asarray(sigmoid(values) if answer.logits else values)
         classes = (second[:, 0] > answer.threshold).astype(np.int64)
         shares = np.concatenate([1.0 - second, second], axis=1)
     else:
-        classes = values.argmax(axis=1)
+        classes = np.asarray(values.argmax(axis=1), np.int64)
         shares = softmax(values) if answer.logits else values
     chosen = shares[np.arange(len(values)), classes] if len(values) else np.zeros(0)
     starts = np.flatnonzero(np.concatenate([[True], classes[1:] != classes[:-1]])[: len(classes)])

@@ -1,0 +1,259 @@
+"""Damaged and hostile samples are refused in one line, without much memory or time."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekit_agent import Session
+from edgekit_agent.failures import AgentError
+from tests.builders.apps.model_folders import write_model_folder
+from tests.builders.apps.projects import save_tokenizer
+from tests.web.step_vectors import make_wav
+
+IMAGES = "g (float[N,H,W,3] x) => (float[N,H,W,3] y) <float k = {0.01}> { y = Mul(x, k) }"
+SMALL = "g (float[N,8,8,3] x) => (float[N,8,8,3] y) <float k = {0.01}> { y = Mul(x, k) }"
+SOUNDS = "g (float[N,T] x) => (float[N,T] y) <float k = {1.0}> { y = Mul(x, k) }"
+ROWS = "g (float[N,3] x) => (float[N,3] y) <float k = {1.0}> { y = Mul(x, k) }"
+WHOLE = "g (int64[N,2] n) => (int64[N,2] y) <int64 k = {1}> { y = Mul(n, k) }"
+TWO = "g (float[N,2] a, float[N,2] b) => (float[N,2] y) { y = Add(a, b) }"
+TEXTS = "g (int64[N,T] input_ids) => (float[N,T] y) { y = Cast<to = 1>(input_ids) }"
+FIELDS = {"fields": [{"input": "x", "fields": ["age", "weight", "height"]}]}
+TEXT = {"text": {"tokenizer": "tokenizer.json", "roles": {"input_ids": "input_ids"}}}
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def make(graph, **fields):
+        save_tokenizer(tmp_path / "tokenizer.json")
+        return Session(str(write_model_folder(tmp_path, graph, **fields)))
+
+    return make
+
+
+def refuse(session, *arguments):
+    """Return the message of the refusal of a sample, or of a body with its media type."""
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(AgentError) as caught:
+        session.predict_bytes(*arguments) if len(arguments) > 1 else session.predict(*arguments)
+    used_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    failure = caught.value.failure
+    assert failure.kind == "bad_sample"
+    assert "\n" not in failure.message
+    assert len(failure.message) < 200
+    assert used_mib < 200
+    assert time.monotonic() - start < 30
+    return failure.message
+
+
+def make_png(width, height):
+    """Return a PNG that claims a size, whose pixels compress to nothing."""
+
+    def chunk(kind, data):
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1 << 20), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+def make_jpeg():
+    file = io.BytesIO()
+    values = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(values).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("size", [(30_000, 30_000), (2_000_000, 2_000_000), (9000, 9000)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_small_file_of_a_huge_image_is_refused_before_it_is_decoded(opened, size):
+    message = refuse(opened(IMAGES), make_png(*size))
+    assert "pixels" in message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        make_jpeg()[:-200],
+        make_jpeg()[:30],
+        b"\xff\xd8\xff",
+        b"BM",
+        b"GIF89a" + b"\xff" * 40,
+        b"RIFF\x10\0\0\0WEBPVP8 ",
+        make_png(64, 64)[:60],
+        b"not an image",
+        b"",
+    ],
+)
+def test_a_damaged_image_is_refused(opened, data):
+    assert "image" in refuse(opened(SMALL), data) or not data
+
+
+def test_a_jpeg_that_is_cut_anywhere_never_ends_the_session(opened):
+    session, whole, kinds = opened(SMALL), make_jpeg(), set()
+    for place in range(0, len(whole), len(whole) // 25):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        for data in (whole[:place], bytes(changed)):
+            kinds.add(find_failure(session, data))
+    assert kinds == {"", "bad_sample"}
+    assert session.predict(whole)["kind"] == "values"
+
+
+def find_failure(session, data):
+    """Return the kind of the failure of a sample; empty if it is answered."""
+    try:
+        session.predict(data)
+    except AgentError as error:
+        return error.failure.kind
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (make_wav(1, 1, 1, b"\0" * 8), "1 bits"),
+        (make_wav(7, 8, 1, b"\0" * 8), "mu-law"),
+        (make_wav(1, 16, 0, b"\0" * 8), "0 channels"),
+        (make_wav(3, 32, 1, np.array([0, np.nan], "<f4").tobytes()), "not finite"),
+        (make_wav(3, 64, 1, np.array([0, np.inf], "<f8").tobytes()), "not finite"),
+        (make_wav(1, 16, 1, b"\0" * 8, rate=44100), "44100"),
+        (make_wav(1, 16, 1, b""), "empty"),
+        (make_wav(1, 16, 1, b"\0" * 8)[:40] + b"\xff\xff\xff\x7f" + b"\0" * 8, "truncated"),
+        (make_wav(1, 16, 1, b"\0" * 8)[:20], "damaged"),
+        (b"RIFF\xff\xff\xff\x7fWAVE", "damaged"),
+        (b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 5000, "damaged"),
+        (b"OggS" + b"\0" * 40, "not a .wav"),
+    ],
+)
+def test_a_wrong_sound_is_refused(opened, data, word):
+    assert word in refuse(opened(SOUNDS, audio={"rate": 8000}), data)
+
+
+@pytest.mark.parametrize(
+    ("row", "word"),
+    [
+        ({"age": 1, "weight": 2}, "height is missing"),
+        ({"age": 1, "weight": 2, "height": 3, "x" * 500: 4}, "there is no field"),
+        ({"age": 1, "weight": 2, "height": float("nan")}, "height is not a number"),
+        ({"age": 1, "weight": 2, "height": 1e39}, "is not a value of float32"),
+        ({"age": 1, "weight": 2, "height": None}, "height is empty"),
+        ({"age": 1, "weight": 2, "height": ""}, "height is empty"),
+        ({"age": 1, "weight": 2, "height": "inf"}, "height is not a number"),
+        ({"age": 1, "weight": 2, "height": [3]}, "height is not a number"),
+        ({"age": 1, "weight": 2, "height": {"a": 1}}, "height is not a number"),
+        ({1: 2}, "there is no field"),
+        ({}, "age is missing"),
+        ([1, 2], "2 numbers"),
+        ([1, 2, float("nan")], "not finite"),
+        ([1, 2, "a"], "not an array of numbers"),
+        ([[1, 2], [3]], "not an array of numbers"),
+        ([], "not an array of numbers"),
+        (None, "NoneType"),
+        (3.5, "float"),
+        ("text", "does not take texts"),
+        (np.array(["a"]), "no numbers"),
+        (np.zeros((1000, 3)), "shape"),
+    ],
+)
+def test_a_wrong_row_is_refused(opened, row, word):
+    assert word in refuse(opened(ROWS, **FIELDS), row)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b'{"age": 1e999, "weight": 2, "height": 3}',
+        b'{"age": NaN, "weight": 2, "height": 3}',
+        b'{"age": 1, "age": 2, "weight": 2, "height": 3}',
+        b"[" * 100_000,
+        b'"text"',
+        b"null",
+        b"true",
+        b"\xff\xfe",
+        b" " * (17 << 20),
+        b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (3,), }",
+        b"\x93NUMPY\x01\x00\x46\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999,), }  \n",
+    ],
+)
+@pytest.mark.parametrize("media_type", ["application/json", "application/octet-stream"])
+def test_a_wrong_body_is_refused(opened, body, media_type):
+    refuse(opened(ROWS, **FIELDS), body, media_type)
+
+
+def test_values_that_an_integer_input_would_change_are_refused(opened):
+    session = opened(WHOLE)
+    assert session.predict([3, 4])["result"] == {"y": [3, 4]}
+    assert "1.5" in refuse(session, [1.5, 2])
+    assert "1e+30" in refuse(session, [1e30, 2])
+    assert "n:" in refuse(session, {"n": [1.5, 2]})
+
+
+def test_a_sample_of_two_inputs_needs_both(opened):
+    session = opened(TWO)
+    assert session.predict({"a": [1, 2], "b": [3, 4]})["result"] == {"y": [4, 6]}
+    assert "b is missing" in refuse(session, {"a": [1, 2]})
+    assert "no input 'c'" in refuse(session, {"a": [1, 2], "b": [1, 2], "c": [1, 2]})
+    assert "2 inputs" in refuse(session, [1, 2])
+    assert "finite" in refuse(session, {"a": np.array([1, np.nan]), "b": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"", "empty"),
+        (b"word " * 300_000, "characters"),
+        (json.dumps({"text": "\ud800"}).encode(), "surrogate"),
+        (json.dumps({"text": "a", "other": 1}).encode(), "text_pair"),
+        (json.dumps({"text": 3}).encode(), "no input"),
+    ],
+)
+def test_a_wrong_text_is_refused(opened, body, word):
+    kind = "application/json" if body.startswith(b"{") else "text/plain"
+    assert word in refuse(opened(TEXTS, **TEXT), body, kind)
+
+
+def test_a_sample_of_another_kind_is_named(opened, tmp_path):
+    texts, images = opened(TEXTS, **TEXT), Session(str(write_model_folder(tmp_path / "i", SMALL)))
+    assert refuse(texts, make_jpeg()) == "this model does not take images"
+    assert refuse(images, "a text") == "this model does not take texts"
+    assert refuse(images, make_wav(1, 16, 1, b"\0" * 8)) == "this model does not take sounds"
+    assert "no such" in refuse(images, tmp_path / "absent.png").lower()
+    assert "regular" in refuse(images, tmp_path / "i")
+
+
+def test_outputs_that_are_not_finite_are_a_failure_of_the_model(opened):
+    session = opened("g (float[N,2] x) => (float[N,2] y) { y = Log(x) }")
+    with pytest.raises(AgentError, match="not finite") as caught:
+        session.predict([-1, 1])
+    assert caught.value.failure.kind == "model_failed"
+
+
+def test_a_folder_without_its_files_is_refused(tmp_path):
+    folder = write_model_folder(tmp_path, TEXTS, **TEXT)
+    with pytest.raises(AgentError, match=r"tokenizer\.json"):
+        Session(str(folder))
+    save_tokenizer(folder / "tokenizer.json")
+    (folder / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(AgentError, match="cannot load"):
+        Session(str(folder))
+    (folder / "model.onnx").unlink()
+    with pytest.raises(AgentError, match="no such file"):
+        Session(str(folder))
+    (folder / "tokenizer.json").write_bytes(b"{")
+    with pytest.raises(AgentError, match=r"tokenizer\.json|no such file"):
+        Session(str(folder))
