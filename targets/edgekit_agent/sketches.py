@@ -39,6 +39,7 @@ class Histogram:
         self.counts = [0] * (len(edges) + 1)
         self.count, self.total, self.squares = 0, 0.0, 0.0
         self._array: Any = None
+        self._counts: Any = None
 
     def add(self, value: float) -> None:
         """Count a number."""
@@ -53,18 +54,24 @@ class Histogram:
 
         if self._array is None:
             self._array = np.array(self.edges)
+            self._counts = np.zeros(len(self.counts), np.int64)
         flat = values.reshape(-1)
         chosen = flat[:: max(1, flat.size // LOOKED_AT)][:LOOKED_AT].astype(np.float64)
-        places = np.searchsorted(self._array, chosen, side="right")
-        for place in places.tolist():
-            self.counts[place] += 1
+        places = self._array.searchsorted(chosen, "right")
+        self._counts += np.bincount(places, minlength=len(self.counts))
         self.count += chosen.size
         self.total += float(chosen.sum())
         self.squares += float(chosen.dot(chosen))
 
+    def list_counts(self) -> List[int]:
+        """Return the number of values before the first edge, between edges, and from the last."""
+        if self._counts is None:
+            return list(self.counts)
+        return [one + other for one, other in zip(self.counts, self._counts.tolist())]
+
     def to_json(self) -> Dict[str, Any]:
         """Return the counts that are not zero by their place, and the moments."""
-        counts = {str(place): count for place, count in enumerate(self.counts) if count}
+        counts = {str(place): count for place, count in enumerate(self.list_counts()) if count}
         moments = {"sum": _to_finite(self.total), "squares": _to_finite(self.squares)}
         return {"count": self.count, **moments, "counts": counts}
 
