@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from session_overhead import measure_overhead
+from sessions.overhead import measure_overhead
 
 from edgekit_agent import Session
 from edgekit_agent.sketches import CONFIDENCE_EDGES, VALUE_EDGES, Histogram, Sketches

@@ -1,6 +1,6 @@
 """Overhead of the sketches of a session: predictions with and without them, in turn.
 
-    python benchmarks/session_overhead.py [--rounds 400] [--inference-ms 5]
+    python benchmarks/sessions/overhead.py [--rounds 400] [--inference-ms 5]
 
 The model multiplies matrices until one prediction takes about the given time. Times are those of
 the processor, so that other programs do not count. The overhead is the difference of the medians,
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from edgekit_agent import Session
 from tests.builders.apps.model_folders import write_model_folder
