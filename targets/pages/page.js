@@ -12,11 +12,13 @@ const INPUTS = {
   form: "./input-form.js",
   text: "./input-text.js",
 };
-const CHECK_MS = 2000;
-const MOST_CHECKS = 150;
+const CHECK_MS = 1000;
+const MOST_CHECKS = 300;
+const MOST_UNKNOWN = 3; // a check may start shortly after the model is loaded
 const MB = 1e6;
 
 const find = (id) => document.getElementById(id);
+find("not-loaded").hidden = true; // its style shows it where this script does not start
 
 async function start() {
   const config = await readJson("config.json");
@@ -146,7 +148,7 @@ function listModels(model, words) {
 /** Show whether this browser or device computes as the original did. */
 async function watchCheck(backend, words) {
   const cell = writeFact("fact_check", words.fill("check_unknown"), words);
-  for (let turn = 0; turn < MOST_CHECKS; turn += 1) {
+  for (let turn = 1; turn <= MOST_CHECKS; turn += 1) {
     let state = "unknown";
     try {
       state = (await backend.health())?.check?.state ?? "unknown";
@@ -154,7 +156,8 @@ async function watchCheck(backend, words) {
       return; // the next prediction says that the app does not answer
     }
     showCheck(state, backend.place === "browser" ? "browser" : "device", cell, words);
-    if (state !== "running") return;
+    const mayChange = state === "running" || (state === "unknown" && turn < MOST_UNKNOWN);
+    if (!mayChange) return;
     await new Promise((resolve) => setTimeout(resolve, CHECK_MS));
   }
 }
@@ -170,5 +173,6 @@ function showCheck(state, place, cell, words) {
 
 start().catch((error) => {
   console.error(error);
+  find("not-loaded").classList.add("now");
   find("not-loaded").hidden = false;
 });

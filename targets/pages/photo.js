@@ -17,12 +17,7 @@ const MIB = 1024 * 1024;
  */
 export async function preparePhoto(file, mostBytes = 0) {
   if (!file.size) throw new Failure("file_empty");
-  let picture;
-  try {
-    picture = await createImageBitmap(file);
-  } catch {
-    throw new Failure("photo");
-  }
+  const picture = await decodePhoto(file);
   const head = new Uint8Array(await file.slice(0, MOST_ORIENTATION_BYTES).arrayBuffer());
   const type = findType(head);
   const isPlain = type && readOrientation(head) === 1;
@@ -36,6 +31,20 @@ export async function preparePhoto(file, mostBytes = 0) {
     throw new Failure("photo_bytes", { values: { size, most } });
   }
   return { ...sent, picture };
+}
+
+/** Decode a photo, upright. */
+async function decodePhoto(file) {
+  try {
+    return await createImageBitmap(file, { imageOrientation: "from-image" });
+  } catch (error) {
+    if (error.name !== "TypeError") throw new Failure("photo");
+  }
+  try {
+    return await createImageBitmap(file); // older browsers do not know the option
+  } catch {
+    throw new Failure("photo");
+  }
 }
 
 /** Encode a bitmap or the current picture of a video as JPEG, smaller if it is very large. */

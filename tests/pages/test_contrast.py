@@ -59,6 +59,14 @@ def test_both_schemes_have_the_same_colors():
     assert re.findall(r"#[0-9a-f]{3,8}\b", rest) == ["#000"]
 
 
+def test_the_frame_of_the_browser_has_the_color_of_the_page():
+    html = (PAGES / "index.html").read_text(encoding="utf-8")
+    framed = re.findall(r'theme-color" content="(#[0-9a-f]{6})" media="\(.*: (\w+)\)', html)
+    assert {scheme: color for color, scheme in framed} == {
+        scheme: colors["background"] for scheme, colors in SCHEMES.items()
+    }
+
+
 def test_names_over_the_photo_can_be_read():
     (outline,) = re.findall(r'OUTLINE = "(#[0-9a-f]{6})"', COLORS)
     colors = re.findall(r'"(#[0-9a-f]{6})"', COLORS.split("];")[0])

@@ -183,6 +183,23 @@ def test_the_state_of_the_self_check_is_shown(open_page, state, words, warned):
         page.wait_for("#fact_check", "This device computes as the original did.")
 
 
+def test_a_check_that_starts_after_the_page_is_shown_too(open_page):
+    page = open_text(open_page, health={**HEALTH, "check": {"state": "unknown"}})
+    page.wait_for("#fact_check", "Not checked.")
+    page.app.health = {**HEALTH, "check": {"state": "same"}}
+    page.wait_for("#fact_check", "This device computes as the original did.")
+
+
+def test_a_page_whose_script_does_not_start_says_so_later(open_page):
+    page = open_text(open_page)
+    assert not page.find("#not-loaded").is_displayed()
+    page.script("document.getElementById('not-loaded').hidden = false")
+    style = "getComputedStyle(document.getElementById('not-loaded'))"
+    assert page.script(f"return {style}.visibility") == "hidden"
+    page.script("document.getAnimations().forEach((animation) => animation.finish())")
+    assert page.script(f"return {style}.visibility") == "visible"
+
+
 def test_words_of_another_language_fall_back_to_english(open_page):
     page = open_text(open_page, config={"language": "ar", "title": "قارئ"})
     assert page.script("return document.documentElement.lang") == "en"
