@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -13,24 +15,74 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.golden_inputs import (
+    Arrays,
+    InputRows,
+    fill_blocks,
+    read_input_rows,
+    round_to_half,
+)
+from edgekit.bundle.sample_statistics import (
+    FEWEST_SAMPLES,
+    Array,
+    CodeStatistics,
+    InputStatistics,
+    compute_statistics,
+)
+from edgekit.bundle.synthetic_samples import Look, draw_samples
 from edgekit.config.profile import RuntimeName
+from edgekit.config.project import GoldenKind
 from edgekit.data.dataset import Dataset
 from edgekit.errors import UserError
-from edgekit_agent.measure.feeds import find_batch_size, iter_batches
+from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.health import Axes, check_golden_size, choose_positions, run_samples
 from edgekit_agent.runtimes import LoadedModel, import_runtime
 
-Arrays = Mapping[str, NDArray[Any]]
-
 # Number of samples to keep (those with the most different outputs), and to choose from.
 _KEPT, _LOOKED_AT = 2, 8
+# Most samples, and most bytes of them, whose statistics are computed.
+_MOST_SAMPLES, _MOST_BYTES = 64, 1 << 24
 # One value of a sample for this many bytes of the model, between the two bounds.
 _BYTES_PER_VALUE, _FEWEST_VALUES, _MOST_VALUES = 2048, 64, 1024
 # Larger outputs are compared at this many positions only.
 _OUTPUT_VALUES = 128
-# Sign, exponent and the upper three bits of the fraction of a float16.
-_UPPER_DIGITS = np.uint16(0xFF80)
-_HALF_MOST, _HALF_LEAST = 3e4, 1e-3
+# Looks of synthetic samples, drawn in turn until the outputs differ enough. The contrasts below 1
+# are for models whose outputs are not finite else; the last one draws the average sample.
+_LOOKS = (
+    Look(smoothing=1.5),
+    Look(),
+    Look(contrast=2.0, smoothing=1.5),
+    Look(contrast=2.0),
+    Look(contrast=0.5),
+    Look(contrast=0.25),
+    Look(contrast=0.0),
+)
+# Difference of the outputs of two synthetic samples relative to the mean one of real samples: with
+# the first share no more samples are drawn, and below the second one the user is told.
+_ENOUGH_SPREAD, _LEAST_SPREAD = 0.5, 0.25
+# Squared distances up to this share of the largest one are those of equal samples, computed in
+# float32.
+_RESOLUTION = 1e-5
+
+
+class NoGoldenSamples(UserError):
+    """A model has outputs that are not finite on each synthetic golden sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenSamples:
+    """A file of golden samples, with a remark for the user; empty if there is none."""
+
+    data: bytes
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Choice:
+    """Inputs to keep, and the difference of their outputs relative to that of real samples."""
+
+    inputs: Arrays
+    spread: float
 
 
 def check_golden_samples(file: str | BinaryIO, where: str) -> None:
@@ -52,14 +104,20 @@ def check_golden_samples(file: str | BinaryIO, where: str) -> None:
 
 
 def make_golden_samples(
-    path: Path, runtime: RuntimeName, threads: int, *, split: Dataset, model_bytes: int
-) -> bytes:
-    """Make the golden samples of a model as one .npz file, from real samples.
+    path: Path,
+    runtime: RuntimeName,
+    threads: int,
+    *,
+    split: Dataset,
+    model_bytes: int,
+    kind: GoldenKind = "synthetic",
+    seed: int = 0,
+) -> GoldenSamples:
+    """Make the golden samples of a model as one .npz file.
 
-    They are part of every update, so they are kept small: each is a coarse copy of a real sample,
-    in constant blocks, with floats rounded to 16 bits. If the model has non-finite outputs on the
-    coarse copies, finer copies or the real samples are used. The outputs are computed from the
-    stored inputs.
+    They are part of every update, so they are kept small: constant in blocks, with floats rounded
+    to 16 bits. If the model has non-finite outputs on such inputs, finer ones are used. The outputs
+    are computed from the stored inputs.
 
     Args:
         path: The model.
@@ -67,98 +125,176 @@ def make_golden_samples(
         threads: Number of threads.
         split: Real samples.
         model_bytes: Size of the model file.
+        kind: ``synthetic`` draws inputs from statistics over the samples; ``calibration`` copies
+            samples coarsely.
+        seed: Seed of the draws.
+
+    Raises:
+        NoGoldenSamples: The model has non-finite outputs on each synthetic sample.
     """
     loaded = import_runtime(runtime)(str(path), threads)
-    real, constants, axes = _read_inputs(loaded, split.first(_LOOKED_AT))
-    run = partial(_run, loaded, constants, axes)
+    real = read_input_rows(loaded, split.first(_LOOKED_AT), sizes_of=_LOOKED_AT)
+    run = partial(_run, loaded, real)
+    wanted = run(real.rows)
     most = min(max(model_bytes // _BYTES_PER_VALUE, _FEWEST_VALUES), _MOST_VALUES)
-    wanted = run(real)
-    rounded = {name: _round_to_half(values) for name, values in real.items()}
-    coarse = {name: _fill_blocks(values, most) for name, values in rounded.items()}
-    for fed in (coarse, rounded, real):
-        made = run(fed)
-        if _are_as_finite(made, wanted):
-            break
-    kept = _pick_most_different(made, len(next(iter(fed.values()))))
-    inputs = {name: values[kept] for name, values in fed.items()}
-    outputs = run(inputs)
+    note = ""
+    if kind == "calibration":
+        coarse, outputs = next(_iter_runs(run, real.rows, wanted, most))
+        kept = _pick_most_different(outputs, real.count)
+        inputs: Arrays = {name: values[kept] for name, values in coarse.items()}
+    else:
+        many = read_input_rows(
+            loaded, split.first(_count_affordable(real)), sizes_of=_LOOKED_AT
+        ).rows
+        inputs, note = _make_synthetic(run, many, wanted, most=most, seed=seed)
+    return GoldenSamples(data=_encode(inputs, run(inputs), real), note=note)
+
+
+def _count_affordable(real: InputRows) -> int:
+    row_bytes = sum(values[0].nbytes for values in real.rows.values())
+    return int(max(min(_MOST_SAMPLES, _MOST_BYTES // max(row_bytes, 1)), FEWEST_SAMPLES))
+
+
+def _encode(inputs: Arrays, outputs: Arrays, real: InputRows) -> bytes:
     arrays = {f"input:{name}": values for name, values in inputs.items()}
-    arrays |= {f"axis:{name}": np.array([axis]) for name, axis in axes.items() if axis}
-    arrays |= {f"constant:{name}": value[None] for name, value in constants.items()}
+    arrays |= {f"axis:{name}": np.array([axis]) for name, axis in real.axes.items() if axis}
+    arrays |= {f"constant:{name}": value[None] for name, value in real.constants.items()}
     arrays |= dict(_select_expected(name, values) for name, values in outputs.items())
     buffer = BytesIO()
     np.savez_compressed(buffer, **{k: arrays[k] for k in sorted(arrays)})  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def _read_inputs(
-    loaded: LoadedModel, split: Dataset
-) -> tuple[dict[str, NDArray[Any]], Arrays, Axes]:
-    """Read samples with the sample axis first; also return the constants and the sample axes."""
-    samples = split.samples
-    batch = find_batch_size(samples, loaded.inputs) or 1
-    axes = {column.name: column.axis for column in samples.columns}
-    parts: list[Arrays] = []
-    constants: dict[str, NDArray[Any]] = {}
-    for part in iter_batches(samples, loaded.inputs, batch):
-        rows: dict[str, NDArray[Any]] = {}
-        for name, values in part.inputs.items():
-            if name not in axes:
-                constants[name] = values
-                continue
-            first = values[None] if axes[name] < 0 else np.moveaxis(values, axes[name], 0)
-            rows[name] = first[: part.rows]
-        parts.append(rows)
-    if samples.lengths:
-        parts = _cut_to_smallest(parts)
-    joined = {name: np.concatenate([each[name] for each in parts]) for name in axes}
-    return joined, constants, {**axes}
-
-
-def _cut_to_smallest(parts: Sequence[Arrays]) -> list[Arrays]:
-    """Cut samples to the size of the smallest one; leave out those that are shorter somewhere."""
-    smallest = min(parts, key=lambda part: sum(values.size for values in part.values()))
-    sizes = {name: values.shape for name, values in smallest.items()}
-    cuts = {name: tuple(slice(size) for size in shape) for name, shape in sizes.items()}
-    cut = [{name: values[cuts[name]] for name, values in part.items()} for part in parts]
-    return [part for part in cut if all(part[name].shape == sizes[name] for name in sizes)]
-
-
-def _run(loaded: LoadedModel, constants: Arrays, axes: Axes, inputs: Arrays) -> Arrays:
-    fed, known = {**inputs, **constants}, {**axes, **dict.fromkeys(constants)}
+def _run(loaded: LoadedModel, real: InputRows, inputs: Arrays) -> Arrays:
+    fed = {**inputs, **real.constants}
+    known: Axes = {**real.axes, **dict.fromkeys(real.constants)}
     return run_samples(loaded, fed, known, lambda *_: None)
 
 
-def _fill_blocks(values: NDArray[Any], most: int) -> NDArray[Any]:
-    """Make samples constant in blocks, with at most a given number of blocks each."""
-    shape = values.shape[1:]
-    blocks = [1] * len(shape)
-    counts = list(shape)
-    while np.prod(counts, dtype=np.int64) > most:
-        widest = int(np.argmax(counts))
-        blocks[widest] *= 2
-        counts[widest] = -(-shape[widest] // blocks[widest])
-    for axis, (block, size) in enumerate(zip(blocks, shape, strict=True), 1):
-        if block > 1:
-            first = np.arange(size) // block * block
-            values = values.take(first, axis=axis)
-    return _cut_digits(values) if max(blocks, default=1) > 1 else values
+def _iter_runs(
+    run: partial[Arrays], exact: Arrays, wanted: Arrays, most: int
+) -> Iterator[tuple[Arrays, Arrays]]:
+    """Yield inputs and outputs of samples on which the outputs are as finite as wanted.
+
+    The coarsest samples come first, and the exact ones last.
+    """
+    rounded = {name: round_to_half(values) for name, values in exact.items()}
+    coarse = {name: fill_blocks(values, most) for name, values in rounded.items()}
+    for fed in (coarse, rounded):
+        outputs = run(fed)
+        if _are_as_finite(outputs, wanted):
+            yield fed, outputs
+    yield exact, run(exact)
 
 
-def _cut_digits(values: NDArray[Any]) -> NDArray[Any]:
-    """Clear the lower digits of float16 values, so that they compress well."""
-    if values.dtype != np.float16:
-        return values
-    return (values.view(np.uint16) & _UPPER_DIGITS).view(np.float16)
+def _make_synthetic(
+    run: partial[Arrays], real: Arrays, wanted: Arrays, *, most: int, seed: int
+) -> tuple[Arrays, str]:
+    """Draw samples whose outputs are finite and differ about as much as those of real samples."""
+    statistics = {name: compute_statistics(values) for name, values in real.items()}
+    rng = np.random.default_rng(seed)
+    best: _Choice | None = None
+    for look in _LOOKS:
+        if best is not None and (look.contrast < 1 or best.spread >= _ENOUGH_SPREAD):
+            break
+        drawn = {
+            name: draw_samples(each, _LOOKED_AT, rng, look) for name, each in statistics.items()
+        }
+        compared = real if look.contrast >= 1 else None  # the average sample is near to all
+        found = _choose(run, drawn, wanted, most, compared, statistics)
+        if found is not None and (best is None or found.spread > best.spread):
+            best = found
+    if best is None:
+        raise NoGoldenSamples(
+            "the model has outputs that are not finite on each synthetic golden sample, even on "
+            "the average of the samples",
+            hint='[golden] samples = "calibration" in edgekit.toml takes coarse copies of samples, '
+            "which are then part of the bundle",
+        )
+    if best.spread >= _LEAST_SPREAD:
+        return best.inputs, ""
+    return best.inputs, (
+        "the outputs of the synthetic golden samples differ by "
+        f"{best.spread:.0%} of the difference of real samples, so that the health check of devices "
+        'may overlook more; [golden] samples = "calibration" takes coarse copies of samples'
+    )
 
 
-def _round_to_half(values: NDArray[Any]) -> NDArray[Any]:
-    """Round floats to float16 if their range allows it."""
-    if values.dtype.kind != "f" or values.dtype.itemsize <= np.dtype(np.float16).itemsize:
-        return values
-    finite = np.isfinite(values)
-    size = float(np.abs(values[finite]).max()) if finite.any() else 0.0
-    return values.astype(np.float16) if _HALF_LEAST < size < _HALF_MOST else values
+def _choose(
+    run: partial[Arrays],
+    drawn: Arrays,
+    wanted: Arrays,
+    most: int,
+    real: Arrays | None,
+    statistics: dict[str, InputStatistics],
+) -> _Choice | None:
+    """Choose the two samples whose outputs differ most; ``None`` if outputs are not finite."""
+    try:
+        fed, outputs = next(_iter_runs(run, drawn, wanted, most))
+    except AgentError:
+        return None  # the runtime refuses such inputs
+    if not _are_as_finite(outputs, wanted):
+        return None
+    far = _find_distant(fed, real, statistics) if real else np.arange(_LOOKED_AT)
+    if len(far) < _KEPT:
+        return None
+    kept = far[_pick_most_different({n: v[far] for n, v in outputs.items()}, len(far))]
+    spread = _compute_spread({n: v[kept] for n, v in outputs.items()}, wanted)
+    return _Choice(inputs={name: values[kept] for name, values in fed.items()}, spread=spread)
+
+
+def _find_distant(
+    drawn: Arrays, real: Arrays, statistics: dict[str, InputStatistics]
+) -> NDArray[np.int64]:
+    """Return the draws that are no nearer to a real sample than real samples are to each other.
+
+    All draws are returned if none is, as with a few categories, where each sample is frequent.
+    """
+    among, others = (
+        np.sum([_compare(rows[name], real[name], each) for name, each in statistics.items()], 0)
+        for rows in (real, drawn)
+    )
+    apart = among[among > _RESOLUTION * among.max()]
+    far = np.flatnonzero(others.min(1) >= (apart.min() if apart.size else 0.0))
+    return far if len(far) >= _KEPT else np.arange(len(others))
+
+
+def _compare(one: NDArray[Any], other: NDArray[Any], found: InputStatistics) -> Array:
+    """Compute the squared distances of samples, in standard deviations or unequal codes."""
+    if isinstance(found, CodeStatistics):
+        flat = [values.reshape(len(values), -1) for values in (one, other)]
+        return np.array([(row != flat[1]).sum(1) for row in flat[0]], np.float64)
+    scale = np.where(found.std > 0, found.std, 1.0)
+    left, right = (
+        ((values - found.mean) / scale).reshape(len(values), -1).astype(np.float32)
+        for values in (one, other)
+    )
+    squares = (left**2).sum(1)[:, None] + (right**2).sum(1) - 2 * left @ right.T
+    return np.asarray(np.maximum(squares, 0.0), np.float64)
+
+
+def _compute_spread(kept: Arrays, wanted: Arrays) -> float:
+    """Return the difference of the kept outputs relative to the mean one of real samples.
+
+    It is 1 if the outputs of all real samples are equal.
+    """
+    count = len(next(iter(wanted.values())))
+    pairs = list(itertools.combinations(range(count), 2))
+    found = expected = 0.0
+    for name, values in wanted.items():
+        if len(values) != count or len(kept[name]) != _KEPT:
+            continue
+        rows, own = _flatten(values), _flatten(kept[name])
+        scale = float(np.sum(rows**2)) or 1.0
+        expected += math.fsum(_compute_distance(rows, *pair) for pair in pairs) / scale
+        found += len(pairs) * _compute_distance(own, 0, 1) / scale
+    return math.sqrt(found / expected) if expected > 0 else 1.0
+
+
+def _flatten(values: NDArray[Any]) -> Array:
+    """Return one row of finite numbers for each sample."""
+    rows = values.astype(np.float64).reshape(len(values), -1)
+    return np.nan_to_num(rows, posinf=0.0, neginf=0.0)
 
 
 def _are_as_finite(made: Arrays, real: Arrays) -> bool:
@@ -174,11 +310,7 @@ def _pick_most_different(outputs: Arrays, count: int) -> list[int]:
     """Pick the two samples whose outputs differ most."""
     if count <= _KEPT:
         return list(range(count))
-    rows = [
-        np.nan_to_num(v.astype(np.float64), posinf=0.0, neginf=0.0).reshape(count, -1)
-        for v in outputs.values()
-        if len(v) == count
-    ]
+    rows = [_flatten(values) for values in outputs.values() if len(values) == count]
     scaled = [r / (np.sqrt(np.mean(r**2)) or 1.0) / np.sqrt(r.shape[1]) for r in rows if r.size]
     return list(
         max(
@@ -188,7 +320,7 @@ def _pick_most_different(outputs: Arrays, count: int) -> list[int]:
     )
 
 
-def _compute_distance(rows: NDArray[np.float64], one: int, other: int) -> float:
+def _compute_distance(rows: Array, one: int, other: int) -> float:
     return float(np.sum((rows[one] - rows[other]) ** 2))
 
 
@@ -196,7 +328,5 @@ def _select_expected(name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any]
     """Select the stored part of an output: all of it, or evenly spaced positions of a large one."""
     flat = values.reshape(len(values), -1)
     if flat.shape[1] <= _OUTPUT_VALUES:
-        return f"output:{name}", _round_to_half(values)
-    return f"picked:{name}", _round_to_half(
-        flat[:, choose_positions(flat.shape[1], _OUTPUT_VALUES)]
-    )
+        return f"output:{name}", round_to_half(values)
+    return f"picked:{name}", round_to_half(flat[:, choose_positions(flat.shape[1], _OUTPUT_VALUES)])

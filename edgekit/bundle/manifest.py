@@ -20,7 +20,7 @@ from edgekit.bundle.manifest_versions import (
     SchemaVersion,
 )
 from edgekit.config.profile import DeviceProfile, RuntimeName
-from edgekit.config.project import MetricOptionsTable, PreprocessSettings
+from edgekit.config.project import GoldenKind, MetricOptionsTable, PreprocessSettings
 from edgekit.model import Format
 from edgekit.old_names import rename_stored_recipe
 from edgekit_agent.codec import decode
@@ -142,10 +142,12 @@ def _checked_name(name: str) -> str:
 class Manifest(_Part):
     """Manifest of a bundle.
 
-    ``variants`` lists the candidates with the same low-bit weights; without such candidates, only
-    the packed one. ``recipe``, ``provenance``, ``measurements`` and ``verdict`` inform the reader;
-    nothing on the device depends on them. The fields from ``class_names`` on are what an
-    application needs to feed the model and to read its answers; older bundles lack them.
+    ``golden_kind`` tells where the golden samples come from; earlier versions copied calibration
+    samples and did not say so. ``variants`` lists the candidates with the same low-bit weights;
+    without such candidates, only the packed one. ``recipe``, ``provenance``, ``measurements`` and
+    ``verdict`` inform the reader; nothing on the device depends on them. The fields from
+    ``class_names`` on are what an application needs to feed the model and to read its answers;
+    older bundles lack them.
     """
 
     schema_version: SchemaVersion = SCHEMA_VERSION
@@ -165,6 +167,7 @@ class Manifest(_Part):
     profile: DeviceProfile
     files: tuple[BundledFile, ...]
     golden_samples: str = GOLDEN_SAMPLES
+    golden_kind: GoldenKind = "calibration"
     max_relative_error: float = Field(default=0.1, ge=0, le=MOST_RELATIVE_ERROR)
     recipe: dict[str, Any]
     provenance: dict[str, Any]

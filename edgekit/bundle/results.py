@@ -207,7 +207,7 @@ class Candidate:
     ``measurements`` begins with that of the host. ``troubles`` are the reasons why a device could
     not run the model. ``layers`` is the cost of each layer as recorded by a pass, or empty.
     ``notes`` are remarks of the passes for the user. ``golden`` is the file of golden samples,
-    ``None`` if the model cannot be sent.
+    ``None`` if the model cannot be sent, and ``golden_note`` a remark on them.
     """
 
     key: str
@@ -219,6 +219,7 @@ class Candidate:
     layers: tuple[LayerCost, ...] = ()
     notes: tuple[str, ...] = ()
     golden: Path | None = None
+    golden_note: str = ""
 
     @property
     def tally(self) -> Tally | None:

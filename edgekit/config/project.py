@@ -1,4 +1,4 @@
-"""Settings of a project in edgekit.toml: model, data, gate, build and release."""
+"""Settings of a project in edgekit.toml: model, data, gate, build, golden samples and release."""
 
 from __future__ import annotations
 
@@ -304,6 +304,17 @@ class BuildTable(_Table):
     """Whether the report shows samples that the candidate changes, with their images or texts."""
 
 
+GoldenKind = Literal["synthetic", "calibration"]
+
+
+class GoldenTable(_Table):
+    """``[golden]``: golden samples, which are part of every bundle and package."""
+
+    samples: GoldenKind = "synthetic"
+    """Where their inputs come from: ``synthetic`` draws them from statistics over the samples;
+    ``calibration`` keeps coarse copies of two samples, which leave this machine."""
+
+
 class ReleaseTable(_Table):
     """``[release]``: signing of bundles."""
 
@@ -345,6 +356,7 @@ class Project(_Table):
     gate: GateTable = GateTable()
     postprocess: PostprocessTable | None = None
     build: BuildTable = BuildTable()
+    golden: GoldenTable = GoldenTable()
     release: ReleaseTable = ReleaseTable()
 
     @classmethod

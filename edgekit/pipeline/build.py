@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgekit.bundle.golden_samples import NoGoldenSamples
 from edgekit.bundle.manifest import REPORT, Manifest
 from edgekit.bundle.results import Build, Candidate, Rejection, Verdict
 from edgekit.compatibility.runtimes import find_obstacles, get_lite_target
@@ -283,6 +284,8 @@ def _make_candidate(
             reason=f"fails on the evaluation data: {error.message}",
             broken=not is_function,  # the function of a [pipeline] is not the pass's fault
         )
+    except NoGoldenSamples as error:
+        return Rejection(recipe=recipe, reason=error.message, hint=error.hint)
     except UserError:
         raise
     except EdgekitError as error:

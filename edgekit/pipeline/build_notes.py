@@ -30,7 +30,18 @@ def iter_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
     yield from inputs.notes
     if any(rejected.quantized for rejected in found.rejected):
         yield f"{QUANTIZED_ALREADY}; it was not compressed further"
+    yield from _iter_golden_notes(inputs, found)
     yield from _iter_litert_notes(inputs, found)
+
+
+def _iter_golden_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
+    if inputs.project.golden.samples == "calibration":
+        yield (
+            "the golden samples are coarse copies of two samples, which the bundle takes to "
+            'devices ([golden] samples = "calibration")'
+        )
+    if found.shown_candidate.golden_note:
+        yield found.shown_candidate.golden_note
 
 
 def _iter_litert_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:

@@ -178,6 +178,7 @@ def _build_manifest(
         ),
         profile=inputs.profile,
         files=files,
+        golden_kind=inputs.project.golden.samples,
         recipe=_encode_recipe(candidate),
         provenance=_collect_provenance(inputs, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bundle.golden_samples import make_golden_samples
@@ -15,8 +16,19 @@ from edgekit.pipeline.measure_targets import compute_host_identity, get_host_thr
 from edgekit.pipeline.request import BuildInputs
 from edgekit.progress import Tick
 
+# Part of the cache key; raised when the same samples are made otherwise.
+_VERSION = 1
 
-def get_golden_samples(inputs: BuildInputs, model: Model, tick: Tick) -> Path | None:
+
+@dataclass(frozen=True, kw_only=True)
+class StoredGoldenSamples:
+    """A file of golden samples in the cache, with a remark for the user."""
+
+    path: Path
+    note: str
+
+
+def get_golden_samples(inputs: BuildInputs, model: Model, tick: Tick) -> StoredGoldenSamples | None:
     """Return the golden samples of a model; make them once.
 
     Args:
@@ -26,26 +38,38 @@ def get_golden_samples(inputs: BuildInputs, model: Model, tick: Tick) -> Path | 
 
     Returns:
         The file, or ``None`` if the model is larger than 2 GiB and cannot be sent.
+
+    Raises:
+        NoGoldenSamples: The model has non-finite outputs on each synthetic sample.
     """
     if model.beside:
         return None
     store = inputs.store
     split = inputs.calibration or _complete_samples(inputs, tick)
     runtime, threads = get_runtime(model), get_host_threads(inputs.profile)
+    kind = inputs.project.golden.samples
     facts = [model.digest, split.digest, compute_host_identity(runtime), threads]
+    facts += [_VERSION, kind, inputs.seed if kind == "synthetic" else 0]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    known = store.recall_as("golden", key, lambda f: str(f["digest"]))
-    path = store.get(known) if known else None
-    if path is None:
-        tick("golden samples", 0, 0)
-        made = make_golden_samples(
-            model.path, runtime, threads, split=split, model_bytes=model.bytes
-        )
-        with store.scratch() as scratch:
-            (scratch / "golden.npz").write_bytes(made)
-            path = store.put(scratch / "golden.npz")
-        store.remember("golden", key, {"digest": path.name})
-    return path
+    known = store.recall_as("golden", key, lambda f: (str(f["digest"]), str(f["note"])))
+    path = store.get(known[0]) if known else None
+    if known and path:
+        return StoredGoldenSamples(path=path, note=known[1])
+    tick("golden samples", 0, 0)
+    made = make_golden_samples(
+        model.path,
+        runtime,
+        threads,
+        split=split,
+        model_bytes=model.bytes,
+        kind=kind,
+        seed=inputs.seed,
+    )
+    with store.scratch() as scratch:
+        (scratch / "golden.npz").write_bytes(made.data)
+        path = store.put(scratch / "golden.npz")
+    store.remember("golden", key, {"digest": path.name, "note": made.note})
+    return StoredGoldenSamples(path=path, note=made.note)
 
 
 def _complete_samples(inputs: BuildInputs, tick: Tick) -> Dataset:

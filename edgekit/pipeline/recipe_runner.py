@@ -201,7 +201,8 @@ class BuildRunner:
         scored = self._score(candidate, source)
         if source != HOST:
             return scored
-        return replace(scored, golden=get_golden_samples(self.inputs, candidate.model, self.tick))
+        made = get_golden_samples(self.inputs, candidate.model, self.tick)
+        return replace(scored, golden=made.path, golden_note=made.note) if made else scored
 
     def _score(self, candidate: Candidate, source: str) -> Candidate:
         scoring, part = self.inputs.scoring, self.inputs.part

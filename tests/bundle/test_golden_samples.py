@@ -1,4 +1,4 @@
-"""Golden samples are small, and still detect a damaged model or a wrong runtime."""
+"""Golden samples of both kinds are small, and still detect a damaged model or a wrong runtime."""
 
 from __future__ import annotations
 
@@ -34,12 +34,16 @@ def images(tmp_path):
     return model(tmp_path, network(3, SIDE), weights=weights(3))
 
 
-def make_samples(source, tmp_path, data="calib.npz", runtime="onnxruntime"):
+def make_samples(
+    source, tmp_path, data="calib.npz", runtime="onnxruntime", kind="calibration", seed=0
+):
     split = open_dataset(
         data, source.signature, folder=tmp_path, cache=tmp_path / "cache", targets="none"
     )
     (tmp_path / "cache").mkdir(exist_ok=True)
-    data = make_golden_samples(source.path, runtime, 1, split=split, model_bytes=source.bytes)
+    data = make_golden_samples(
+        source.path, runtime, 1, split=split, model_bytes=source.bytes, kind=kind, seed=seed
+    ).data
     (tmp_path / "golden.npz").write_bytes(data)
     return data, dict(np.load(BytesIO(data)))
 
@@ -59,18 +63,20 @@ def with_weights(proto, name, values, tmp_path):
     return tmp_path / "damaged.onnx"
 
 
+@pytest.mark.parametrize("kind", ["synthetic", "calibration"])
 def test_golden_samples_of_images_take_about_a_kilobyte_and_the_model_repeats_them(
-    images, tmp_path
+    images, tmp_path, kind
 ):
-    data, arrays = make_samples(images, tmp_path)
+    data, arrays = make_samples(images, tmp_path, kind=kind)
 
     assert len(data) < 1300
     assert arrays["input:x"].shape == (2, 3, SIDE, SIDE)
     assert health(images.path, tmp_path).relative_error < 1e-3
 
 
-def test_damage_is_detected_as_well_as_by_real_samples(images, tmp_path):
-    make_samples(images, tmp_path)
+@pytest.mark.parametrize("kind", ["synthetic", "calibration"])
+def test_damage_is_detected_as_well_as_by_real_samples(images, tmp_path, kind):
+    make_samples(images, tmp_path, kind=kind)
     proto = onnx.load(str(images.path))
     real = {"x": np.load(tmp_path / "calib.npz")["x"]}
     (before,) = open_session(images.path).run(None, real)
@@ -86,8 +92,9 @@ def test_damage_is_detected_as_well_as_by_real_samples(images, tmp_path):
             assert found.healthy is (found.relative_error <= 0.1)
 
 
-def test_an_operator_that_a_runtime_computes_differently_is_detected(images, tmp_path):
-    make_samples(images, tmp_path)
+@pytest.mark.parametrize("kind", ["synthetic", "calibration"])
+def test_an_operator_that_a_runtime_computes_differently_is_detected(images, tmp_path, kind):
+    make_samples(images, tmp_path, kind=kind)
     proto = onnx.load(str(images.path))
     for node in proto.graph.node:
         if node.op_type == "Relu":
@@ -97,7 +104,8 @@ def test_an_operator_that_a_runtime_computes_differently_is_detected(images, tmp
     assert not health(tmp_path / "other.onnx", tmp_path).healthy
 
 
-def test_a_large_output_is_compared_at_some_places_of_every_part(tmp_path):
+@pytest.mark.parametrize("kind", ["synthetic", "calibration"])
+def test_a_large_output_is_compared_at_some_places_of_every_part(tmp_path, kind):
     source = model(
         tmp_path,
         "g (float[N,3,64,64] x) => (float[N,8,64,64] y) { y = Conv<pads = [1,1,1,1]>(x, w) }",
@@ -105,7 +113,7 @@ def test_a_large_output_is_compared_at_some_places_of_every_part(tmp_path):
     )
     x = np.random.default_rng(1).normal(size=(9, 3, 64, 64)).astype(np.float32)
     np.savez(tmp_path / "calib.npz", x=x)
-    data, arrays = make_samples(source, tmp_path)
+    data, arrays = make_samples(source, tmp_path, kind=kind)
 
     assert len(data) < 2000
     assert arrays["picked:y"].shape == (2, 128)

@@ -84,7 +84,9 @@ def test_golden_samples_have_one_size_and_the_device_accepts_them(project):
     model = read_model(folder / "model.onnx")
     split = open_split(folder, "none", "calib.npz")
 
-    made = make_golden_samples(model.path, "onnxruntime", 1, split=split, model_bytes=model.bytes)
+    made = make_golden_samples(
+        model.path, "onnxruntime", 1, split=split, model_bytes=model.bytes
+    ).data
 
     arrays = dict(np.load(BytesIO(made)))
     assert arrays["input:x"].shape == (2, read_column(split.samples.lengths[0])[:8].min(), 6)
