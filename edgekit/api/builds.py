@@ -29,7 +29,7 @@ from edgekit.pipeline.model_settings import resolve_model
 from edgekit.pipeline.request import Request
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe
-from edgekit.reporting.html import write_report
+from edgekit.reporting.html import check_has_samples, write_report
 
 
 def _resolve_request(
@@ -70,6 +70,7 @@ def build(
     allow_failing: bool = False,
     strict: bool = False,
     allow_unmeasured: bool = False,
+    with_samples: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
 ) -> BuildOutcome:
@@ -100,6 +101,8 @@ def build(
         strict: Fail checks that are not measured or not proven.
         allow_unmeasured: Accept a candidate whose accuracy was not measured, as there are no
             evaluation samples.
+        with_samples: Draw samples that the candidate changes in the report, with their images or
+            texts.
         folder: The project folder.
         progress: Called with a stage, the amount done and the total (0 = unknown).
 
@@ -139,10 +142,11 @@ def build(
             trust_pickle=trust_pickle,
             strict=strict,
             allow_unmeasured=allow_unmeasured,
+            with_samples=with_samples,
             dims=dict(dims or {}),
         )
         outcome = run_build(request, progress, allow_failing=allow_failing)
-        write_report(outcome.folder)
+        write_report(outcome.folder, with_samples=outcome.inputs.with_samples)
     return outcome
 
 
@@ -163,6 +167,7 @@ def build_pipeline(
     trust_pickle: bool = False,
     allow_failing: bool = False,
     strict: bool = False,
+    with_samples: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
 ) -> PipelineOutcome:
@@ -188,6 +193,8 @@ def build_pipeline(
         trust_pickle: Whether model files may run the code that they carry.
         allow_failing: Pack the nearest candidate of a model if none passes.
         strict: Fail checks that are not measured or not proven.
+        with_samples: Draw samples that the candidates change in the reports, with their images or
+            texts.
         folder: The project folder.
         progress: Called with a stage, the amount done and the total (0 = unknown).
 
@@ -237,25 +244,28 @@ def build_pipeline(
             recipe=chosen,
             trust_pickle=trust_pickle,
             strict=strict,
+            with_samples=with_samples,
         )
         outcome = run_pipeline_build(request, progress, allow_failing=allow_failing)
         for each in outcome.models.values():
-            write_report(each.folder)
+            write_report(each.folder, with_samples=each.inputs.with_samples)
     return outcome
 
 
 @check_arguments
-def report(build_dir: AnyPath) -> Path:
+def report(build_dir: AnyPath, *, with_samples: bool = False) -> Path:
     """Write the HTML report of the last build in a folder again.
 
     Args:
         build_dir: The folder that ``build`` wrote.
+        with_samples: Draw samples that the candidate changes, with their images or texts; the
+            build must have drawn them.
 
     Returns:
         The path of the page.
 
     Raises:
-        UserError: The folder holds no build, or its files are damaged.
+        UserError: The folder holds no build, its files are damaged, or the build drew no samples.
 
     Examples:
         >>> import edgekit
@@ -264,4 +274,6 @@ def report(build_dir: AnyPath) -> Path:
         'report.html'
     """
     with convert_failures():
-        return write_report(Path(build_dir))
+        if with_samples:
+            check_has_samples(Path(build_dir))
+        return write_report(Path(build_dir), with_samples=with_samples)

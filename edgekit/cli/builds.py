@@ -86,6 +86,10 @@ def build(
         bool,
         typer.Option("--allow-unmeasured", help="Accept a candidate without evaluation samples."),
     ] = False,
+    with_samples: Annotated[
+        bool,
+        typer.Option("--with-samples", help="Draw changed samples (your data) in the report."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Compress a model for a device and verify its accuracy.
@@ -112,6 +116,7 @@ def build(
         "trust_pickle": trust_pickle,
         "allow_failing": allow_failing,
         "strict": strict,
+        "with_samples": with_samples,
         "folder": folder,
     }
     if model is None and edgekit.Project.load(folder).pipeline:

@@ -75,6 +75,12 @@ def write_page(
     build_dir: Annotated[
         Path, typer.Argument(metavar="BUILD_DIR", help="Build folder, such as build/NAME.")
     ],
+    with_samples: Annotated[
+        bool,
+        typer.Option(
+            "--with-samples", help="Draw changed samples (your data), if the build did so."
+        ),
+    ] = False,
 ) -> None:
     """Write report.html again from a build folder."""
-    say(str(edgekit.report(build_dir)))
+    say(str(edgekit.report(build_dir, with_samples=with_samples)))

@@ -300,8 +300,9 @@ class BuildTable(_Table):
     """Runtime of the candidates; ``auto`` tries each one that the device has."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Seed of every random choice."""
-    examples: bool = True
-    """Whether the report shows samples that the candidate changes, with their images or texts."""
+    examples: bool = False
+    """Whether the report draws samples that the candidate changes, with their images or texts, as
+    with ``--with-samples``; else it lists their numbers alone."""
 
 
 GoldenKind = Literal["synthetic", "calibration"]

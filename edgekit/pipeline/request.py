@@ -66,6 +66,7 @@ class Request:
     dims: Mapping[str, int] = field(default_factory=dict)  # override those of edgekit.toml
     strict: bool = False
     allow_unmeasured: bool = False
+    with_samples: bool = False  # draw changed samples in the report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ class BuildInputs:
     recipe: Recipe | None = None  # the only one to try
     signer: Signer | None = None  # None = the bundle is not signed
     part: CombinedPart | None = None  # the model is one of several that are combined
+    with_samples: bool = False  # changed samples are drawn in the report
     notes: tuple[str, ...] = ()  # on the samples and the metric
     answer: Answer = field(default_factory=Answer)  # of an application that runs the model
 
@@ -209,6 +211,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
     dims = get_sizes(model, feeding, project.model.dims, (samples, calibration))
     return BuildInputs(
         project=project,
+        with_samples=request.with_samples or project.build.examples,
         profile=profile,
         model=embed_external_data(model, store),
         runtimes=usable,

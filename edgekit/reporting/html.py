@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from edgekit.bundle.layer_report import LayerCost
 from edgekit.bundle.manifest import REPORT, Manifest
 from edgekit.bundle.results import MIB, Measurement, Score
 from edgekit.bundle.runtime_pairs import FormatPair, PairSide, find_pairs
+from edgekit.errors import UserError
 from edgekit.pipeline.results_log import BuildFacts, CandidateLine, read_facts
 from edgekit.reporting import plots
 from edgekit.reporting.figures import (
@@ -28,15 +29,36 @@ from edgekit.reporting.figures import (
 from edgekit_agent.files import write_atomic
 
 
-def write_report(build_dir: Path) -> Path:
+def write_report(build_dir: Path, *, with_samples: bool = False) -> Path:
     """Write the report of the last build in a folder, and return its path.
+
+    Args:
+        build_dir: The folder.
+        with_samples: Draw changed samples, if the build drew any.
 
     Raises:
         UserError: The folder holds no build, or its files are damaged.
     """
     path = build_dir / REPORT
-    write_atomic(str(path), render(read_facts(build_dir)).encode("utf-8"))
+    facts = read_facts(build_dir)
+    if not with_samples and facts.examples:
+        facts = replace(facts, examples=facts.examples.without_samples())
+    write_atomic(str(path), render(facts).encode("utf-8"))
     return path
+
+
+def check_has_samples(build_dir: Path) -> None:
+    """Check that the last build in a folder drew the samples that changed, if there are any.
+
+    Raises:
+        UserError: It only listed them; or the folder holds no build.
+    """
+    found = read_facts(build_dir).examples
+    if found and found.examples and not found.has_samples:
+        raise UserError(
+            f"{build_dir}: the build drew no samples",
+            hint="build again with --with-samples, or examples = true in [build]",
+        )
 
 
 # ---------------------------------------------------------------- content of the page

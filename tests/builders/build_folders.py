@@ -218,8 +218,15 @@ class _Words(HTMLParser):
         self.words.extend(data.split())
 
 
-def page(folder):
-    text = write_report(folder).read_text(encoding="utf-8")
+def page(folder, *, with_samples=False):
+    """Write the report of a build folder; return its words, elements and text."""
+    write_report(folder, with_samples=with_samples)
+    return read_page(folder)
+
+
+def read_page(folder):
+    """Return the words, the elements and the text of the report in a build folder."""
+    text = (folder / "report.html").read_text(encoding="utf-8")
     reader = _Words()
     reader.feed(text)
     return " ".join(reader.words), reader.elements, text

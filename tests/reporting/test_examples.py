@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from edgekit_agent.postprocess import postprocess
 from edgekit_agent.scoring import Postprocess
-from tests.builders.build_folders import assert_closed, page
+from tests.builders.build_folders import assert_closed, page, read_page
 from tests.builders.metrics.outliers import (
     CLASS_NAMES,
     write_classifier,
@@ -27,13 +28,12 @@ from tests.builders.metrics.outliers import (
 )
 from tests.builders.projects import PROFILE, edgekit
 
+STEP = ("--step", "quantize-dynamic", "--allow-failing")
+
 
 def build(folder, *arguments):
     """Build the dynamic int8 candidate; return the output folder and the JSON document."""
-    done = edgekit(
-        *("build", "-C", folder, "--step", "quantize-dynamic", "--allow-failing", "--json"),
-        *arguments,
-    )
+    done = edgekit("build", "-C", folder, *STEP, "--with-samples", "--json", *arguments)
     assert done.code in (0, 3), done.err
     return folder / "build" / PROFILE, json.loads(done.out)
 
@@ -90,7 +90,7 @@ def test_of_a_classifier_the_samples_that_turned_wrong_are_shown_with_their_clas
         assert decode(each["input"]["picture"]).size == (16, 16)
     line = json.loads((out / "results.jsonl").read_text().splitlines()[-1])
     assert sorted(line["comparison"]["changed"]) == worse
-    words, elements, text = page(out)
+    words, elements, text = page(out, with_samples=True)
     assert "Samples that changed" in words
     assert CLASS_NAMES[1] in words
     assert "<b>road" not in text
@@ -115,7 +115,7 @@ def test_of_a_segmenter_the_three_masks_are_shown(segmented):
         for number, name in enumerate(CLASS_NAMES):
             wanted = tuple(bytes.fromhex(colors[name].removeprefix("#")))
             assert np.array_equal((shown == wanted).all(-1), mask == number), (who, name)
-    words, _, text = page(out)
+    words, _, text = page(out, with_samples=True)
     assert_closed(text)
     assert f"mean IoU of the image: {example['before']} → {example['after']}" in words
 
@@ -147,7 +147,7 @@ def test_of_a_detector_the_boxes_of_both_models_and_of_the_data_are_drawn(tmp_pa
         assert each["candidate"] == {
             "text": "no box", "picture": None, "boxes": [], "curve": []
         }  # fmt: skip
-    _, elements, text = page(out)
+    _, elements, text = page(out, with_samples=True)
     assert_closed(text)
     classes = [dict(attributes).get("class") for tag, attributes in elements if tag == "rect"]
     assert classes.count("box of-target") == 4
@@ -155,7 +155,7 @@ def test_of_a_detector_the_boxes_of_both_models_and_of_the_data_are_drawn(tmp_pa
 
 
 def test_the_worst_classes_have_names_in_the_report(segmented):
-    _, _, text = page(segmented[1])
+    _, _, text = page(segmented[1], with_samples=True)
 
     assert '<th scope="row">car <small>2</small></th>' in text
 
@@ -169,18 +169,67 @@ def test_many_large_images_are_drawn_so_small_that_the_page_stays_small(tmp_path
     assert (out / "examples.json").stat().st_size < 1_000_000
 
 
-def test_examples_are_left_out_if_the_settings_say_so(segmented, tmp_path):
-    folder = Path(shutil.copytree(segmented[0], tmp_path / "project"))
-    assert (folder / "build" / PROFILE / "examples.json").exists()
-    with (folder / "edgekit.toml").open("a") as file:
-        file.write("examples = false\n")
+def find_positions(text):
+    """Return the numbers of the samples that a page lists."""
+    section = text[text.index("Samples that changed") :]
+    return [int(n) for n in re.findall(r"<b>(\d+)</b>", section[: section.index("</section>")])]
 
-    done = edgekit("build", "-C", folder, "--step", "quantize-dynamic", "--allow-failing")
+
+def test_without_the_option_positions_are_listed_and_no_sample_is_stored(segmented, tmp_path):
+    folder = Path(shutil.copytree(segmented[0], tmp_path / "project"))
+    drawn = read_examples(folder / "build" / PROFILE)["examples"]
+
+    done = edgekit("build", "-C", folder, *STEP)
 
     out = folder / "build" / PROFILE
     assert "car: " in done.out, "the class is named in the terminal"
-    assert not (out / "examples.json").exists()
-    assert "Samples that changed" not in page(out)[0]
+    listed = read_examples(out)["examples"]
+    for each, other in zip(listed, drawn, strict=True):
+        assert {key for key, value in each.items() if value} - {"input"} == {
+            key for key in ("number", "is_worse", "before", "after") if other[key]
+        }
+        assert each["number"] == other["number"]
+        assert (each["before"], each["after"]) == (other["before"], other["after"])
+        assert not any(each["input"].values())
+    words, _, text = read_page(out)
+    assert find_positions(text) == [each["number"] for each in drawn]
+    assert f"{drawn[0]['before']} → {drawn[0]['after']}" in words
+    assert "edgekit build --with-samples" in words
+    assert "data:image" not in text
+    again = edgekit("report", "--with-samples", out)
+    assert again.code == 2
+    assert "the build drew no samples" in again.err
+    assert "build again with --with-samples" in again.err
+
+
+def test_right_and_wrong_answers_are_listed_without_the_texts_of_classes(tmp_path):
+    write_classifier(tmp_path, outliers=(3, 7, 11, 20))
+
+    done = edgekit("build", "-C", tmp_path, *STEP)
+
+    assert done.code in (0, 3), done.err
+    words, _, text = read_page(tmp_path / "build" / PROFILE)
+    line = json.loads((tmp_path / "build" / PROFILE / "results.jsonl").read_text().splitlines()[-1])
+    assert sorted(find_positions(text)) == sorted(line["comparison"]["changed"])
+    assert "right → wrong" in words
+
+
+def test_a_report_draws_the_samples_of_a_build_only_if_it_is_told_to(copied):
+    assert edgekit("report", copied).code == 0
+    assert "data:image" not in read_page(copied)[2]
+
+    assert edgekit("report", "--with-samples", copied).code == 0
+    assert "data:image" in read_page(copied)[2]
+
+
+def test_the_settings_can_draw_samples_as_well(segmented, tmp_path):
+    folder = Path(shutil.copytree(segmented[0], tmp_path / "project"))
+    with (folder / "edgekit.toml").open("a") as file:
+        file.write("examples = true\n")
+
+    edgekit("build", "-C", folder, *STEP)
+
+    assert "data:image" in read_page(folder / "build" / PROFILE)[2]
 
 
 def test_a_cleared_cache_keeps_no_images_of_the_data(segmented, tmp_path, monkeypatch):
@@ -213,7 +262,7 @@ def test_outputs_that_are_too_large_leave_a_note_and_the_build_goes_on(tmp_path)
     out, facts = build(tmp_path)
 
     assert facts["candidates"][-1]["comparison"]["changed"]
-    words, _, _ = page(out)
+    words, _, _ = page(out, with_samples=True)
     assert "The answers are not shown: " in words
     assert "6,600,000 values" in words
 
@@ -270,7 +319,7 @@ def test_samples_after_many_steps_are_not_run(tmp_path, outliers):
 
     assert sorted(facts["candidates"][-1]["comparison"]["changed"]) == sorted(outliers)
     (example,) = read_examples(out)["examples"]
-    words, _, _ = page(out)
+    words, _, _ = page(out, with_samples=True)
     if 7 in outliers:
         assert (example["number"], example["candidate"]["text"]) == (7, "sky")
         assert "The answers are not shown" not in words
@@ -287,7 +336,7 @@ def test_a_forged_or_foreign_file_of_examples_is_not_shown(copied):
     for forged in (hostile, {**found, "build": "another"}, {**found, "more": 1}):
         (out / "examples.json").write_text(json.dumps(forged))
 
-        words, _, text = page(out)
+        words, _, text = page(out, with_samples=True)
 
         assert "Samples that changed" not in words
         assert "alert(1)" not in text

@@ -244,6 +244,7 @@ def make_part_inputs(
     dims = get_sizes(model, feeding, table.dims, (recorded.dataset,))
     recipe = request.recipe
     return BuildInputs(
+        with_samples=request.with_samples or project.build.examples,
         project=project,
         profile=given.profile,
         model=model,

@@ -25,7 +25,7 @@ from edgekit.pipeline.accuracy.baseline_comparison import get_reference
 from edgekit.pipeline.accuracy.tallies import Scoring, read_table
 from edgekit.pipeline.combination.models import CombinedModels
 from edgekit.pipeline.examples.drawings import Pen, find_limits
-from edgekit.pipeline.examples.records import Example, Examples
+from edgekit.pipeline.examples.records import Drawing, Example, Examples
 from edgekit.pipeline.examples.sample_runs import (
     Arrays,
     ChosenSamples,
@@ -43,6 +43,8 @@ from edgekit_agent.scoring import MetricOptions, Postprocess
 # Part of the cache key; raised when the same samples are drawn otherwise.
 _VERSION = 1
 _MOST_WORSE, _MOST_BETTER = 12, 4
+# Samples of each direction that are listed by number alone.
+_MOST_LISTED = 50
 # Most time to run the samples, most steps of sequences, and most values of all outputs.
 _MOST_RUN_S, _MOST_ROWS, _MOST_VALUES = 20.0, 4000, 1 << 24
 # Sides of pictures in pixels: the largest with which all drawings are small enough.
@@ -62,7 +64,7 @@ class _Sample:
 
 
 def collect_examples(inputs: BuildInputs, found: Build, build: str, tick: Tick) -> Examples | None:
-    """Draw samples that the shown candidate changes; ``None`` if there are none.
+    """List samples that the shown candidate changes, or draw them; ``None`` if there are none.
 
     A failure is a note in the result, never an error: the verdict does not depend on examples.
 
@@ -74,7 +76,7 @@ def collect_examples(inputs: BuildInputs, found: Build, build: str, tick: Tick) 
     """
     shown, scoring = found.shown_candidate, inputs.scoring
     reference, tally = get_reference(inputs, found.baseline), shown.tally
-    if not inputs.project.build.examples or not (scoring and reference and tally):
+    if not (scoring and reference and tally):
         return None
     if shown.model.digest == found.baseline.model.digest:
         return None
@@ -95,6 +97,10 @@ def collect_examples(inputs: BuildInputs, found: Build, build: str, tick: Tick) 
         better=len(better),
         n=sum(row.size > 0 for row in before.rows),
     )
+    if not inputs.with_samples:
+        listed = [*worse[:_MOST_LISTED], *better[:_MOST_LISTED]]
+        named = tuple(_describe_values(each, value) for each in listed)
+        return examples.model_copy(update={"examples": named})
     chosen = [*worse[:_MOST_WORSE], *better[:_MOST_BETTER]]
     key = _compute_key(inputs, scoring, found.baseline, shown, chosen)
     known = inputs.store.recall_as("examples", key, Examples.model_validate)
@@ -317,17 +323,26 @@ def _draw(sample: _Sample, value: SampleValue, pen: Pen) -> Example:
     target, original, candidate = (
         pen.draw_answer(each, letterbox=letterbox, limits=limits) for each in answers
     )
-    changed = sample.changed
+    number = sample.changed.number
+    return _describe_values(sample.changed, value).model_copy(
+        update={
+            "input": pen.draw_input(number, sample.inputs),
+            "target": target,
+            "original": original,
+            "candidate": candidate,
+            "colors": pen.list_colors(answers),
+        }
+    )
+
+
+def _describe_values(changed: ChangedSample, value: SampleValue) -> Example:
+    """Return a sample with its number and values alone."""
     return Example(
         number=changed.number,
         is_worse=changed.loss > 0,
         before=_format_value(changed.before, value),
         after=_format_value(changed.after, value),
-        input=pen.draw_input(changed.number, sample.inputs),
-        target=target,
-        original=original,
-        candidate=candidate,
-        colors=pen.list_colors(answers),
+        input=Drawing(),
     )
 
 

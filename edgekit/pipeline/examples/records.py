@@ -1,4 +1,4 @@
-"""examples.json: the changed samples of a build as they are drawn in its report."""
+"""examples.json: the changed samples of a build as its report lists or draws them."""
 
 from __future__ import annotations
 
@@ -67,6 +67,11 @@ class Example(_Record):
     candidate: Drawing | None = None
     colors: tuple[Color, ...] = ()
 
+    @property
+    def has_sample(self) -> bool:
+        """Return whether the sample is drawn, not only listed by its number."""
+        return self.input != Drawing() or any((self.target, self.original, self.candidate))
+
 
 class Examples(_Record):
     """Examples of the candidate that a build shows.
@@ -92,6 +97,25 @@ class Examples(_Record):
     n: int
     examples: tuple[Example, ...] = ()
     note: str = ""
+
+    @property
+    def has_samples(self) -> bool:
+        """Return whether samples are drawn, not only listed by their numbers."""
+        return any(each.has_sample for each in self.examples)
+
+    def without_samples(self) -> Examples:
+        """Return the numbers and values of the samples without their inputs and answers."""
+        listed = tuple(
+            Example(
+                number=each.number,
+                is_worse=each.is_worse,
+                before=each.before,
+                after=each.after,
+                input=Drawing(),
+            )
+            for each in self.examples
+        )
+        return self.model_copy(update={"examples": listed})
 
 
 def write_examples(folder: Path, examples: Examples | None) -> None:
