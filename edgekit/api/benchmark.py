@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from edgekit.api.arguments import (
     Device,
@@ -17,11 +18,30 @@ from edgekit.api.arguments import (
 )
 from edgekit.api.failures import convert_failures
 from edgekit.argument_checks import AnyPath, Host, check_arguments
+from edgekit.bundle.sent_files import SentFiles
 from edgekit.pipeline import benchmark
 from edgekit.pipeline.benchmark import BenchResult, Subject, open_subject
 from edgekit.pipeline.model_settings import resolve_model
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import Home
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A measurement of one model, to be run on hosts."""
+
+    subject: Subject
+    home: Home
+
+    @property
+    def sent(self) -> SentFiles:
+        """Return the files that a host gets, with a word on real samples in them."""
+        return self.subject.sent
+
+    def __call__(self, host: str, progress: Tick) -> BenchResult:
+        """Measure on a host."""
+        with convert_failures():
+            return benchmark.bench(self.subject, host, progress, self.home)
 
 
 @check_arguments
@@ -60,7 +80,8 @@ def bench(
     Returns:
         The measurement. Attributes: ``host``; ``facts`` of the device; ``runtime``; ``threads``;
         ``times``, a summary of the latencies; ``peak_rss_bytes``; ``load_ms``; ``scores``, the
-        values of the metrics, empty without ``eval``; ``notes``; ``reports`` with the raw values.
+        values of the metrics, empty without ``eval``; ``notes``; ``sent``, the files with a word on
+        real samples in them; ``reports`` with the raw values.
 
     Raises:
         UserError: An argument or one of the files is wrong.
@@ -99,13 +120,13 @@ def open_benchmark(
     trust_pickle: bool = False,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
-) -> Iterator[Callable[[str, Tick], BenchResult]]:
+) -> Iterator[Benchmark]:
     """Open a bundle or a model once, to measure it on several hosts.
 
     Args and errors are those of ``bench``.
 
     Yields:
-        A function that measures on a host.
+        The measurement, to be called with a host and a progress callback.
     """
     base = resolve_folder(folder)
     where = choose_home(home, device, folder=base)
@@ -123,9 +144,4 @@ def open_benchmark(
                     tick=progress,
                 )
             )
-        yield lambda host, tick: _measure(subject, host, tick, where)
-
-
-def _measure(subject: Subject, host: str, progress: Tick, home: Home) -> BenchResult:
-    with convert_failures():
-        return benchmark.bench(subject, host, progress, home)
+        yield Benchmark(subject=subject, home=where)

@@ -19,9 +19,10 @@ from edgekit.api.arguments import (
 )
 from edgekit.api.failures import convert_failures
 from edgekit.argument_checks import AnyPath, Host, check_arguments
-from edgekit.bundle import bundle_file
+from edgekit.bundle import bundle_file, sent_files
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.bundle.golden_samples import check_golden_samples
+from edgekit.bundle.sent_files import SentFiles
 from edgekit.cache.store import get_default_root
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote import deploy
@@ -66,6 +67,11 @@ def open_bundle(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle:
     return bundle
 
 
+def list_sent_files(bundle: Bundle) -> SentFiles:
+    """List the files of a bundle that a device gets, with a word on real samples in them."""
+    return sent_files.list_sent_files(bundle.manifest)
+
+
 @check_arguments
 def push(
     bundle: AnyPath | Bundle,
@@ -98,7 +104,8 @@ def push(
 
     Returns:
         The report. Attributes: ``host``; ``release``; ``previous`` release; ``runtime``;
-        ``sent_bytes``; ``health``; ``watch``, the confirmation; ``seconds``; ``notes``; ``name``.
+        ``sent_bytes``; ``health``; ``watch``, the confirmation; ``seconds``; ``notes``; ``name``;
+        ``sent``, the files with a word on real samples in them.
 
     Raises:
         UserError: The bundle cannot be used.

@@ -37,7 +37,7 @@ from edgekit.cli.options import (
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.plugin_warnings import disable_pydantic_plugins, show_plugin_warnings
 from edgekit.cli.releases import roll_back, show_status, uninstall
-from edgekit.cli.render.output import emit, run_on_hosts, say, show_progress
+from edgekit.cli.render.output import announce_sent, emit, run_on_hosts, say, show_progress
 from edgekit.cli.streams import check_command_line, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode
 from edgekit.progress import Ticker
@@ -203,12 +203,14 @@ def push(
 ) -> int:
     """Install a bundle on a device, check it there, and switch to it."""
     from edgekit.api.arguments import check_app_name, choose_home
+    from edgekit.api.releases import list_sent_files
     from edgekit.cli.render import text as render_text
 
     check_app_name(name)
     with show_progress() as tick:
         opened = edgekit.open_bundle(bundle, progress=tick)
     where = choose_home(home, device)
+    announce_sent(list_sent_files(opened), hosts)
 
     def push_to(host: str, tick: Ticker) -> edgekit.PushReport:
         done = edgekit.push(
@@ -264,6 +266,7 @@ def bench(
                     progress=tick,
                 )
             )
+        announce_sent(measure.sent, hosts)
         return run_on_hosts(hosts, measure, render_text.format_bench_results, as_json=as_json)
 
 

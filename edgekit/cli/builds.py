@@ -20,7 +20,7 @@ from edgekit.cli.options import (
     TrustPickle,
     parse_dims,
 )
-from edgekit.cli.render.output import emit, note_old_names, say, show_progress
+from edgekit.cli.render.output import announce_sent, emit, note_old_names, say, show_progress
 from edgekit.errors import ExitCode
 
 
@@ -119,7 +119,10 @@ def build(
         "with_samples": with_samples,
         "folder": folder,
     }
-    if model is None and edgekit.Project.load(folder).pipeline:
+    project = edgekit.Project.load(folder)
+    if on is not None:
+        announce_sent(_describe_measured(project), [on])
+    if model is None and project.pipeline:
         _refuse_single_options(sizes=bool(sizes), allow_unmeasured=allow_unmeasured)
         return _build_pipeline(options, as_json=as_json)
     return _build_model(
@@ -138,6 +141,17 @@ def _build_model(model: Path | None, options: dict[str, Any], *, as_json: bool) 
     if not as_json:
         say(f"report: {outcome.report.resolve()}")
     return ExitCode.DONE if outcome.choice else ExitCode.NOTHING_HOLDS
+
+
+def _describe_measured(project: edgekit.Project) -> str:
+    """Return what a device gets to measure candidates."""
+    table = project.pipeline
+    with_code = project.data.metric_on_device or (table is not None and table.on_device)
+    code = " and your files of the metric or function that runs there" if with_code else ""
+    return (
+        f"sends candidates{code}; the evaluation samples are sent too, and removed from the device "
+        "at the end"
+    )
 
 
 def _refuse_single_options(*, sizes: bool, allow_unmeasured: bool) -> None:

@@ -18,6 +18,7 @@ from edgekit.bundle.golden_samples import check_golden_samples
 from edgekit.bundle.latency_stats import LatencySummary, summarize
 from edgekit.bundle.manifest import SUFFIX, Manifest
 from edgekit.bundle.results import Score
+from edgekit.bundle.sent_files import SentFiles, describe_golden_samples
 from edgekit.cache.store import Store, get_default_root
 from edgekit.compression.checks.contract_inputs import write_made_up_samples
 from edgekit.config.profile import DeviceProfile, get_runtime, load_profile
@@ -66,6 +67,20 @@ class Subject:
     evaluation: Dataset | None
     scoring: Scoring
     dims: dict[str, int]
+    golden: str = ""  # real samples in the golden samples, which are timed without evaluation
+
+    @property
+    def sent(self) -> SentFiles:
+        """Return the files that a device gets for the measurement."""
+        names = (self.model.path.name,)
+        if self.evaluation is None:
+            timed = ("inputs to time",) if self.inputs else ()
+            return SentFiles(names=(*names, *timed), real_samples=self.golden)
+        held = (
+            f"the {self.evaluation.count:,} evaluation samples of {self.evaluation.source} are "
+            "sent too, and removed from the device at the end"
+        )
+        return SentFiles(names=names, real_samples=held)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +97,7 @@ class BenchResult:
     scores: tuple[Score, ...]
     reports: tuple[Report, ...]
     notes: tuple[str, ...]
+    sent: SentFiles | None = None
 
 
 @contextmanager
@@ -242,6 +258,7 @@ def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult
         scores=compute_scores(tally, subject.scoring, _get_groups(subject)) if tally else (),
         reports=tuple(reports),
         notes=tuple(_iter_notes(subject, host, place.facts)),
+        sent=subject.sent,
     )
 
 
@@ -299,6 +316,7 @@ def _open_bundle_subject(
         evaluation=data,
         scoring=_choose_bundle_scoring(manifest, metric, folder if data else None),
         dims={},
+        golden=describe_golden_samples(manifest),
     )
 
 

@@ -42,6 +42,7 @@ from edgekit.metrics.comparison import Comparison
 from edgekit.model import TensorSpec
 from edgekit.pass_settings import QuantizeWeights
 from edgekit.pipeline.application_settings import describe_application, read_tokenizer
+from edgekit.pipeline.folder_names import hide_folders
 from edgekit.pipeline.measure_targets import HOST, PACKAGES
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.results_writer import Compared, describe_machine
@@ -182,7 +183,11 @@ def _build_manifest(
         recipe=_encode_recipe(candidate),
         provenance=_collect_provenance(inputs, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
-        verdict=_encode_verdict(candidate) | _encode_comparison(compared),
+        verdict=json.loads(
+            hide_folders(
+                json.dumps(_encode_verdict(candidate) | _encode_comparison(compared)), inputs
+            )
+        ),
         passes=passes,
         variants=variants,
         **describe_application(inputs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -121,9 +121,17 @@ class BuildFacts:
     examples: Examples | None = None
 
 
-def append_lines(build_dir: Path, lines: Iterable[Line]) -> None:
-    """Append the lines of a build and flush them to disk; existing lines are kept."""
-    text = "".join(line.model_dump_json() + "\n" for line in lines)
+def append_lines(
+    build_dir: Path, lines: Iterable[Line], *, change: Callable[[str], str] = str
+) -> None:
+    """Append the lines of a build and flush them to disk; existing lines are kept.
+
+    Args:
+        build_dir: Folder of the build.
+        lines: The lines.
+        change: Changes the JSON text of each line.
+    """
+    text = "".join(change(line.model_dump_json()) + "\n" for line in lines)
     with (build_dir / RESULTS).open("a", encoding="utf-8") as file:
         if file.tell() and not _ends_with_newline(build_dir / RESULTS):
             text = "\n" + text  # a power cut left a partial line

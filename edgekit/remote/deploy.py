@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.bundle.manifest import MANIFEST, RELEASE_DIGITS
 from edgekit.bundle.packing import TransferData
+from edgekit.bundle.sent_files import SentFiles, list_sent_files
 from edgekit.config.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.errors import DeviceError
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms, confirm
@@ -55,6 +56,7 @@ class PushReport:
         watch: the wait for a confirmation of the release; None = none was needed.
         notes: remarks for the user.
         name: the name that the release is installed under; empty = none.
+        sent: the files of the bundle, and the real samples in them.
     """
 
     host: str
@@ -68,6 +70,7 @@ class PushReport:
     watch: Watch | None = None
     notes: tuple[str, ...] = ()
     name: str = ""
+    sent: SentFiles | None = None
 
 
 def push(
@@ -118,6 +121,7 @@ def push(
         health=after.health,
         watch=after.watch,
         name=app,
+        sent=list_sent_files(bundle.manifest),
     )
 
 

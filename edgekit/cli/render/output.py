@@ -32,6 +32,13 @@ def say(text: str, *, file: TextIO | None = None) -> None:
     print(escape_lines(text), file=file)
 
 
+def announce_sent(sent: object, hosts: Sequence[str]) -> None:
+    """Say on stderr what is about to leave this machine, unless it stays here."""
+    away = [host for host in hosts if host != "local"]
+    if away:
+        say(f"edgekit: {', '.join(away)}: {sent}", file=sys.stderr)
+
+
 @contextmanager
 def show_progress() -> Iterator[Ticker]:
     """Show progress on stderr, where code of the user prints too; erase an unfinished line."""
