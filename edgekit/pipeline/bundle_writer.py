@@ -15,6 +15,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from edgekit.bundle.bundle_file import encode_signature, write_bundle
+from edgekit.bundle.folder_names import hide_folders
 from edgekit.bundle.manifest import (
     GOLDEN_SAMPLES,
     LOCK,
@@ -42,7 +43,6 @@ from edgekit.metrics.comparison import Comparison
 from edgekit.model import TensorSpec
 from edgekit.pass_settings import QuantizeWeights
 from edgekit.pipeline.application_settings import describe_application, read_tokenizer
-from edgekit.pipeline.folder_names import hide_folders
 from edgekit.pipeline.measure_targets import HOST, PACKAGES
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.results_writer import Compared, describe_machine
@@ -185,7 +185,9 @@ def _build_manifest(
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
         verdict=json.loads(
             hide_folders(
-                json.dumps(_encode_verdict(candidate) | _encode_comparison(compared)), inputs
+                json.dumps(_encode_verdict(candidate) | _encode_comparison(compared)),
+                out=inputs.out,
+                cache=inputs.store.root,
             )
         ),
         passes=passes,

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
+from edgekit.bundle.folder_names import hide_folders
 from edgekit.bundle.results import Build, Candidate, Rejection
 from edgekit.metrics.comparison import Comparison
-from edgekit.pipeline.folder_names import hide_folders
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.results_log import (
     BuildLine,
@@ -46,7 +46,9 @@ def append_results(
     rejected = (_make_rejected_line(r) for r in found.rejected)
     first = _make_build_line(inputs)
     append_lines(
-        inputs.out, [first, *candidates, *rejected], change=partial(hide_folders, inputs=inputs)
+        inputs.out,
+        [first, *candidates, *rejected],
+        change=partial(hide_folders, out=inputs.out, cache=inputs.store.root),
     )
     return first.id
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from edgekit.pipeline.request import BuildInputs
 
-
-def hide_folders(text: str, inputs: BuildInputs) -> str:
+def hide_folders(text: str, *, out: Path, cache: Path) -> str:
     """Replace the folders of this machine in a text, such as the reason of a failure.
 
     Names of files below them stay, so that the text remains of use where it was made.
 
     Args:
         text: The text, also in JSON.
-        inputs: The inputs of the build.
+        out: Folder of the build.
+        cache: Folder of the cache.
     """
-    out = inputs.out.resolve()
+    out = out.resolve()
     named = {
-        inputs.store.root: "CACHE",
+        cache: "CACHE",
         out: f"build/{out.name}",
         out.parent.parent: ".",
         Path.cwd(): ".",
