@@ -12,6 +12,7 @@ const INPUTS = {
   form: "./input-form.js",
   text: "./input-text.js",
 };
+const BACKEND = "backend-http.js";
 const CHECK_MS = 1000;
 const MOST_CHECKS = 300;
 const MOST_UNKNOWN = 3; // a check may start shortly after the model is loaded
@@ -24,7 +25,7 @@ async function start() {
   const config = await readJson("config.json");
   const words = await loadWords(config.language);
   writePage(config, words);
-  const backend = await import(new URL(config.backend, document.baseURI).href);
+  const backend = await import(new URL(config.backend ?? BACKEND, document.baseURI).href);
   const problem = createProblem(words);
   const runs = createRuns({ backend, words, problem, find, showResult: createShow(config, words) });
   await loadBackend(backend, words, problem);

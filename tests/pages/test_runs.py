@@ -206,6 +206,14 @@ def test_words_of_another_language_fall_back_to_english(open_page):
     assert page.button("Get the result").is_displayed()
 
 
+def test_an_app_that_names_the_least_is_served_over_http(open_page):
+    page = open_text(open_page, config={"backend": None, "title": None, "model": None})
+    assert page.text("h1") == "chest"
+    write(page)
+    page.button("Get the result").click()
+    page.wait_for("#summary", "PNEUMONIA")
+
+
 def test_an_app_of_a_browser_links_its_manifest(open_page):
     page = open_text(open_page, config={"manifest": "manifest.webmanifest"})
     link = page.find("link[rel=manifest]")

