@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.model_settings import read_model_settings
 from edgekit_agent.session import Session
 from tests.builders.apps.model_folders import write_model_folder
+from tests.web.answer_checks import compare_answers, compare_values, to_page
 from tests.web.node_calls import NodeError, Numbers, call, run_session, store
 from tests.web.step_vectors import iter_normalizations, make_picture, make_wav
 from tests.web.vectors import list_sessions
@@ -109,53 +109,8 @@ def test_answers_and_refusals_are_those_of_other_devices(tmp_path: Path, number:
             except AgentError as error:
                 wanted.append(error.failure.kind)
     model = (folder / "model.onnx").read_bytes()
-    found = run_session(settings, model, [_to_page(sample) for sample in samples])
-    _compare_all(found.predictions, wanted)
-
-
-def _compare_all(answers: list[Any], wanted: list[Any]) -> None:
-    for answer, expected in zip(answers, wanted, strict=True):
-        if isinstance(expected, str):
-            assert isinstance(answer, NodeError), expected
-            assert answer.kind == expected, answer
-            continue
-        assert not isinstance(answer, NodeError), answer
-        assert set(answer) == set(expected)
-        for name in set(expected) - {"ms", "timings"}:
-            _compare(answer[name], expected[name])
-
-
-def _to_page(sample: Any) -> Any:
-    """Return a sample as the page has it: images decoded, arrays as lists."""
-    if isinstance(sample, np.ndarray) and sample.dtype == np.uint8:
-        alpha = np.full((*sample.shape[:2], 1), 255, np.uint8)
-        data = np.concatenate([sample, alpha], axis=2)
-        return {"width": sample.shape[1], "height": sample.shape[0], "data": Numbers(data.ravel())}
-    if isinstance(sample, np.ndarray):
-        return sample.tolist()
-    if isinstance(sample, bytes) and sample[:4] == b"RIFF":
-        return Numbers(np.frombuffer(sample, np.uint8))
-    if isinstance(sample, bytes):
-        try:
-            return _to_page(np.asarray(Image.open(io.BytesIO(sample)).convert("RGB")))
-        except OSError:
-            return {"width": 0, "height": 0, "data": Numbers(np.zeros(0, np.uint8))}
-    return sample
-
-
-def _compare(found: Any, wanted: Any) -> None:
-    if isinstance(wanted, dict):
-        assert set(found) == set(wanted)
-        for name, value in wanted.items():
-            _compare(found[name], value)
-    elif isinstance(wanted, list):
-        assert len(found) == len(wanted)
-        for one, other in zip(found, wanted, strict=True):
-            _compare(one, other)
-    elif isinstance(wanted, float):
-        assert math.isclose(found, wanted, rel_tol=1e-4, abs_tol=1e-5), (found, wanted)
-    else:
-        assert found == wanted
+    found = run_session(settings, model, [to_page(sample) for sample in samples])
+    compare_answers(found.predictions, wanted)
 
 
 def test_blocks_of_a_stream_are_answered_as_on_other_devices(tmp_path: Path) -> None:
@@ -179,7 +134,7 @@ def test_blocks_of_a_stream_are_answered_as_on_other_devices(tmp_path: Path) -> 
     labels = {decision["label"] for each in wanted for decision in each["result"]}
     assert labels == {"quiet", "loud"}
     for answer, expected in zip(answers, wanted, strict=True):
-        _compare(answer["result"], expected["result"])
+        compare_values(answer["result"], expected["result"])
 
 
 _SUM = (
@@ -241,7 +196,7 @@ def test_texts_are_answered_as_on_other_devices(
     model = (folder / "model.onnx").read_bytes()
     found = run_session(settings, model, samples, tokenizer=made.to_str())
     assert found.input_kind == "text"
-    _compare_all(found.predictions, wanted)
+    compare_answers(found.predictions, wanted)
     with pytest.raises(NodeError, match=r"no tokenizer\.json"):
         run_session(settings, model)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from edgekit.packaging.web.tokenizers import KNOWN, find_unknown_part
 from tests.web.node_calls import NodeError, run_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
@@ -141,6 +144,19 @@ def test_tokens_of_bytes_are_decoded() -> None:
     assert found == [made.decode([number]) for number in numbers]
 
 
+@pytest.mark.parametrize(("part", "kind"), [(p, kind) for p in KNOWN for kind in KNOWN[p]])
+def test_packaging_knows_the_parts_that_the_page_knows(part: str, kind: str) -> None:
+    """No part that is packaged is refused by the page as unknown."""
+    settings: dict[str, Any] = {"model": {"type": "WordLevel", "vocab": {}}}
+    details = {"normalizers": [], "pretokenizers": [], "processors": [], "prepend": "_"}
+    pattern = {"pattern": {"String": "a"}, "content": "b", "sep": ["s", 1], "cls": ["c", 2]}
+    more = {"single": [], "pair": [], "special_tokens": {}, "vocab": {}}
+    settings[part] = {"type": kind, **details, **pattern, **more}
+    text = json.dumps(settings)
+    assert find_unknown_part(text.encode()) is None
+    run_tokenizer(text, [("text", None, None)])
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -155,6 +171,8 @@ def test_tokens_of_bytes_are_decoded() -> None:
 )  # fmt: skip
 def test_tokenizers_that_are_damaged_or_not_known_are_one_clear_error(settings: str) -> None:
     """Told before any text is read."""
+    with contextlib.suppress(ValueError):
+        assert find_unknown_part(settings.encode()) or "added" in settings or "vocab" in settings
     with pytest.raises(NodeError) as caught:
         run_tokenizer(settings, [("text", None, None)])
     assert caught.value.kind in ("bad_job", "unsupported"), caught.value

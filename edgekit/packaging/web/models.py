@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.bundle.manifest import encode_manifest
 from edgekit.errors import UserError
+from edgekit.packaging.web.tokenizers import find_unknown_part
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.health import choose_positions, read_golden_samples, run_samples
@@ -46,11 +47,7 @@ def make_model_files(bundle: Bundle) -> tuple[dict[str, bytes], str]:
         settings = parse_manifest(json.loads(encode_manifest(manifest)))
     except ValueError as error:
         raise UserError(f"{bundle.path}: {error}", hint="build it again") from error
-    if settings.text is not None:
-        raise UserError(
-            f"{bundle.path}: models of texts do not run in browsers yet",
-            hint="package it with --target linux",
-        )
+    tokenizer = _read_tokenizer(bundle, settings)
     data = bytes(bundle.read(manifest.model))
     name, stored = _choose_form(bundle, data)
     golden = _make_golden(bundle, settings, data)
@@ -58,8 +55,31 @@ def make_model_files(bundle: Bundle) -> tuple[dict[str, bytes], str]:
         SETTINGS: json.dumps(encode(settings), sort_keys=True).encode() + b"\n",
         name: stored,
         GOLDEN: json.dumps(golden, sort_keys=True).encode() + b"\n",
+        **tokenizer,
     }
     return files, name
+
+
+def _read_tokenizer(bundle: Bundle, settings: ModelSettings) -> dict[str, bytes]:
+    """Return the file of the tokenizer by its name, if the model takes texts.
+
+    Raises:
+        UserError: Pages cannot read it.
+    """
+    if settings.text is None:
+        return {}
+    name = settings.text.tokenizer
+    data = bytes(bundle.read(name))
+    try:
+        unknown = find_unknown_part(data)
+    except ValueError as error:
+        raise UserError(f"{bundle.path}: {name}: {error}", hint="build it again") from error
+    if unknown is not None:
+        raise UserError(
+            f"{bundle.path}: its tokenizer has {unknown}, which pages do not know",
+            hint="package it with --target linux",
+        )
+    return {name: data}
 
 
 def _choose_form(bundle: Bundle, data: bytes) -> tuple[str, bytes]:

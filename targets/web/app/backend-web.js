@@ -26,7 +26,9 @@ export async function load(onProgress = () => {}) {
   const sessions = {};
   for (const [number, { name, folder, file }] of models.entries()) {
     const model = await readBytes(`${folder}/${file}`, (bytes) => onProgress((done += bytes), total));
-    sessions[name] = await Session.load({ settings: settings[number], model, ort, report: pause });
+    const parts = await readParts(folder, settings[number]);
+    const given = { settings: settings[number], model, ...parts };
+    sessions[name] = await Session.load({ ...given, ort, report: pause });
   }
   if (entry) state.answer = (await import(resolve(entry))).answer;
   state.sessions = sessions;
@@ -58,6 +60,15 @@ export async function health() {
     offline: isOffline,
     threads: ort.env.wasm.numThreads,
     check: { ...check },
+  };
+}
+
+/** Read the tokenizer of a model of texts, and constants that are too large for the settings. */
+async function readParts(folder, { text, feeding }) {
+  const isLeftOut = feeding?.constants?.some(({ value }) => !value.data && !value.shape.includes(0));
+  return {
+    tokenizer: text ? await readJson(`${folder}/${text.tokenizer}`) : undefined,
+    golden: isLeftOut ? await readJson(`${folder}/golden.json`) : undefined,
   };
 }
 
