@@ -51,12 +51,8 @@ def _read_samples(project: Path) -> list[Any]:
         head, *lines = (project / "eval.csv").read_text(encoding="utf-8").splitlines()
         rows = [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
         return [{k: v for k, v in row.items() if k != "label"} for row in rows[:_SAMPLES]]
-    if (project / "eval.npz").exists():
-        return list(np.load(project / "eval.npz")["x"][:_SAMPLES])
-    found = sorted(
-        path for path in (project / "eval").rglob("*") if path.suffix in (".png", ".wav")
-    )
-    samples = [path for path in found if path.parent.name != "masks"]
+    files = (project / "eval").rglob("*")
+    samples = sorted(path for path in files if path.suffix in (".png", ".wav"))
     return [path.read_bytes() for path in samples[:: max(1, len(samples) // _SAMPLES)]]
 
 
