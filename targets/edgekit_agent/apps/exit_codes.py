@@ -23,6 +23,11 @@ _CODES = {
     "not_as_signed": WRONG_REQUEST,
     "bad_signature": WRONG_REQUEST,
 }
+# The agent's own hints name options that apps do not have.
+_HINTS = {
+    "read_only": "run it as the user who installed the app, or choose another folder: --prefix",
+    "foreign_home": "choose another folder: --prefix",
+}
 
 
 def run_and_report(name: str, act: Callable[[], int], *, corrupt: int = FAILS) -> int:
@@ -48,5 +53,6 @@ def run_and_report(name: str, act: Callable[[], int], *, corrupt: int = FAILS) -
 
 def describe(failure: Failure) -> str:
     """Return a failure and its hint in one line."""
-    hint = f" ({failure.hint})" if failure.hint else ""
+    chosen = _HINTS.get(failure.kind, failure.hint)
+    hint = f" ({chosen})" if chosen else ""
     return " ".join(f"{failure.message}{hint}".split())

@@ -35,7 +35,7 @@ from edgekit_agent.limits import get_expand_limits, get_expansion_limit
 from edgekit_agent.releases import runtime_files
 from edgekit_agent.releases.cleanup import remove_unneeded
 from edgekit_agent.releases.current import current_release, previous_release, switch
-from edgekit_agent.releases.homes import Home, share
+from edgekit_agent.releases.homes import Home, claim, share
 from edgekit_agent.releases.records import read_record, write_record
 from edgekit_agent.releases.store import discard, lock_home, lock_main, remove, sweep
 from edgekit_agent.releases.uninstall import uninstall
@@ -125,10 +125,11 @@ def _install(
 
 
 def _make_folders(app: App) -> None:
-    """Create the folders below the prefix; what root installs, all users may run."""
+    """Create the folders below the prefix; what root installs in a new one, all users may run."""
     make_public_folder(os.path.dirname(app.home.main_path))
-    if os.geteuid() == 0:
-        make_public_folder(app.home.main_path)
+    if os.geteuid() == 0 and not os.path.lexists(app.home.main_path):
+        claim(Home(app.home.main_path))
+        os.chmod(app.home.main_path, 0o755)
 
 
 def _undo_first(app: App) -> None:

@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_installed_app_checks_itself(installed):
     checked = installed.run("check")

@@ -109,6 +109,8 @@ def test_the_installer_starts_the_app_and_an_upgrade_restarts_it(device, package
 APP = """
 import json, os, sys, time
 
+pytestmark = pytest.mark.slow
+
 def answer(models, sample, media_type):
     if "sleep" in sample:
         time.sleep(sample["sleep"])

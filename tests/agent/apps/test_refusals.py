@@ -18,6 +18,8 @@ from edgekit_agent.releases.homes import Home
 from tests.builders.apps.device import Device
 from tests.builders.apps.packages import HEADER, ROOT, write_zip
 
+pytestmark = pytest.mark.slow
+
 VERSIONS = Path.home() / ".pyenv" / "versions"
 OLD_PYTHONS = sorted(VERSIONS.glob("3.[678].*/bin/python3")) if VERSIONS.is_dir() else []
 

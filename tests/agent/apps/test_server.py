@@ -10,6 +10,8 @@ import pytest
 
 from tests.builders.apps.device import ROW, wait_for
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = json.dumps(ROW)
 JSON = {"Content-Type": "application/json"}
 
