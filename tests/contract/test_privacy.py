@@ -103,8 +103,7 @@ def test_what_is_sent_is_said_before_a_host_is_asked(built):
     assert pushed.code == 4
     said = pushed.err.splitlines()[0]
     assert said == (
-        f"edgekit: {AWAY}: sends model.onnx, golden.npz, manifest.json; "
-        "no real samples are among them"
+        f"{AWAY}: sends model.onnx, golden.npz, manifest.json; no real samples are among them"
     )
     measured = edgekit("bench", out, AWAY, "--eval", project / "eval.npz")
     assert "eval.npz are sent too, and removed from the device at the end" in measured.err

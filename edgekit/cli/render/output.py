@@ -36,7 +36,7 @@ def announce_sent(sent: object, hosts: Sequence[str]) -> None:
     """Say on stderr what is about to leave this machine, unless it stays here."""
     away = [host for host in hosts if host != "local"]
     if away:
-        say(f"edgekit: {', '.join(away)}: {sent}", file=sys.stderr)
+        say(f"{', '.join(away)}: {sent}", file=sys.stderr)
 
 
 @contextmanager
