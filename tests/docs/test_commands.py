@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 RUN = [
     *(ROOT / "README.md", ROOT / "docs/quickstart.md"),
     *sorted((ROOT / "docs/tutorials").glob("*.md")),
+    ROOT / "docs/how-to/answers.md",
     ROOT / "docs/reference/api.md",
     ROOT / "docs/reference/metrics.md",
 ]
