@@ -57,7 +57,7 @@ function summarize(boxes, words) {
   const ordered = [...counts].sort((a, b) => b[1] - a[1]);
   const parts = ordered
     .slice(0, LISTED_CLASSES)
-    .map(([label, count]) => `${words.whole(count)} ${isolate(label)}`);
+    .map(([label, count]) => `${words.whole(count)} × ${isolate(label)}`);
   const others = ordered.slice(LISTED_CLASSES).reduce((sum, [, count]) => sum + count, 0);
   if (others) parts.push(words.fill("others", { count: words.whole(others) }));
   return words.fill("boxes_many", { count: words.whole(boxes.length), list: parts.join(", ") });

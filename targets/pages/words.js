@@ -41,6 +41,7 @@ export function createWords(strings, language) {
     number: (value) => (typeof value === "number" ? precise.format(value) : String(value)),
     // 99.96 % is not written as certainty, nor .04 % as impossible.
     percent: (share) => {
+      if (!Number.isFinite(share)) return "";
       if (share > 0.999 && share < 1) return `> ${fine.format(0.999)}`;
       if (share > 0 && share < 0.001) return `< ${fine.format(0.001)}`;
       return (share < 0.01 || share > 0.99 ? fine : percent).format(share);
@@ -65,7 +66,7 @@ export function isolate(name) {
 export function shorten(name, most) {
   const parts =
     typeof Intl.Segmenter === "function"
-      ? Array.from(new Intl.Segmenter().segment(name), (part) => part.segment)
-      : Array.from(name);
-  return parts.length <= most ? name : `${parts.slice(0, most - 1).join("")}…`;
+      ? Array.from(new Intl.Segmenter().segment(String(name)), (part) => part.segment)
+      : Array.from(String(name));
+  return parts.length <= most ? String(name) : `${parts.slice(0, most - 1).join("")}…`;
 }

@@ -80,7 +80,7 @@ def test_boxes_of_a_letterboxed_detector_are_drawn_on_the_photo(open_model, phot
         preprocess=LETTERBOX,
     )
     page.choose_file(photo(320, 160))
-    assert page.wait_for("#summary", "2 found") == "2 found: 1 16, 1 0"
+    assert page.wait_for("#summary", "2 found") == "2 found: 1 × 16, 1 × 0"
     # 320 x 160 become 16 x 8 with 4 rows of border above: 2, 5 is 40, 20 in the photo.
     assert page.script(PIXEL, 40 / 320, 90 / 160) == ORANGE
     assert page.script(PIXEL, 160 / 320, 90 / 160) == ORANGE

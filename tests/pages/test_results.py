@@ -57,7 +57,7 @@ def test_names_from_right_to_left_and_emoji_are_shown_whole(open_page, photo):
 
 def test_boxes_are_drawn_in_pixels_of_the_photo_and_listed(open_page, photo):
     page = open_page(result=answers.DOGS)
-    assert show(page, photo) == "3 found: 2 dog, 1 person"
+    assert show(page, photo) == "3 found: 2 × dog, 1 × person"
     rows = [row.text.split("\n") for row in page.find_all("#result-body li")]
     assert rows == [["1", "dog", "91%"], ["2", "person", "84%"], ["3", "dog", "42%"]]
     # The photo has 320 x 240 pixels; the first box is 40, 60, 200, 220.
@@ -81,7 +81,7 @@ def test_one_box_can_be_shown_alone_by_the_keyboard(open_page, photo):
 
 def test_three_hundred_boxes_are_listed_and_drawn(open_page, photo):
     page = open_page(result=answers.CROWD, width=360)
-    assert show(page, photo).startswith("300 found: 34 cell type 0, 34 cell type 1")
+    assert show(page, photo).startswith("300 found: 34 × cell type 0, 34 × cell type 1")
     assert len(page.find_all("#result-body li")) == 20
     page.button("Show 280 more").click()
     assert len(page.find_all("#result-body li")) == 300
@@ -179,6 +179,21 @@ def test_several_labels_are_listed(open_page, photo):
     page = open_page(result=answers.make_answer("labels", rows, 0.81))
     assert show(page, photo, "labels") == "2 labels, the most likely is cardiomegaly"
     assert len(page.find_all(".bars li")) == 2
+
+
+def test_boxes_of_an_app_s_own_code_may_lack_a_confidence(open_page, photo):
+    box = {"label": 7, "index": 7, "box": [10, 10, 90, 90]}
+    page = open_page(result={"kind": "boxes", "result": [box]})
+    assert show(page, photo) == "1 found: 7"
+    assert page.find("#result-body li").text.split() == ["1", "7"]
+    assert page.text("#latency") == page.text("#problem") == ""
+
+
+def test_a_result_that_is_damaged_is_an_error_with_words(open_page, photo):
+    page = open_page(result={"kind": "boxes", "result": [{"label": "dog"}]})
+    page.choose_file(photo())
+    page.wait_for("#problem", "Something went wrong")
+    assert page.button("Try again").is_displayed()
 
 
 def test_a_result_of_an_unknown_kind_is_shown_as_it_is(open_page, photo):
