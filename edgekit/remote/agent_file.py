@@ -27,8 +27,7 @@ class AgentFile:
 @functools.cache
 def pack_agent() -> AgentFile:
     """Pack the installed agent as a zip that Python runs; the bytes are the same on every host."""
-    members = {"__main__.py": MAIN.encode()}
-    members.update(_iter_sources(resources.files(PACKAGE), PACKAGE))
+    members = {"__main__.py": MAIN.encode(), **read_agent_sources()}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(members):
@@ -38,6 +37,11 @@ def pack_agent() -> AgentFile:
             archive.writestr(info, members[name], compresslevel=9)
     data = buffer.getvalue()
     return AgentFile(data=data, digest=hashlib.sha256(data).hexdigest())
+
+
+def read_agent_sources() -> dict[str, bytes]:
+    """Return the source of each module of the agent, by its path."""
+    return dict(_iter_sources(resources.files(PACKAGE), PACKAGE))
 
 
 def _iter_sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from edgekit.remote.wheel_resolver import read_wheel, resolve
 # Rounds of download: pip evaluates the host's markers, so it may leave out requirements. Without
 # pip's own resolution, each round adds one level of requirements.
 ROUNDS, ROUNDS_WITHOUT_DEPS = 4, 16
+_ABSENT = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,10 @@ def download_closure(
     """
     asked = (*wanted.requirements, *pins)
     is_flat = bool(wanted.provided or wanted.leaves)
+    sources = ("--find-links", str(known), *(["--no-index"] if offline else []))
     for turn in range(ROUNDS_WITHOUT_DEPS if is_flat else ROUNDS):
         folder = scratch / str(turn)
-        options = ["--find-links", str(known), *(["--no-index"] if offline else [])]
-        _download(asked, python, folder, [*options, *(["--no-deps"] if is_flat else [])])
+        _download(asked, python, folder, sources, is_flat=is_flat)
         wheels = [read_wheel(path, python) for path in sorted(folder.glob("*.whl"))]
         needed, missing = resolve(
             wanted.requirements, wheels, python, wanted.provided, leaves=wanted.leaves
@@ -80,28 +82,54 @@ def download_closure(
 
 
 def _download(
-    requirements: Sequence[str], python: DevicePython, folder: Path, options: Sequence[str]
+    requirements: Sequence[str],
+    python: DevicePython,
+    folder: Path,
+    sources: Sequence[str],
+    *,
+    is_flat: bool,
 ) -> None:
     target = ["--python-version", ".".join(map(str, python.minor)), "--implementation", "cp"]
     for abi in (python.interpreter, "abi3", "none"):
         target += ["--abi", abi]
     for platform in python.platforms():
         target += ["--platform", platform]
-    command = [
-        *find_pip(), "download", "--quiet", "--no-input", "--only-binary=:all:",
-        "--disable-pip-version-check", "--dest", str(folder), *options, *target, *requirements,
-    ]  # fmt: skip
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    options = [*sources, *(["--no-deps"] if is_flat else []), "--dest", str(folder)]
+    done = _run_pip("download", "--quiet", "--only-binary=:all:", *options, *target, *requirements)
     if done.returncode:
-        raise _make_pip_error(requirements[0], python, done.stderr.decode(errors="replace"))
+        raise _make_pip_error(
+            requirements[0], python, sources, done.stderr.decode(errors="replace")
+        )
 
 
-def _make_pip_error(requirement: str, python: DevicePython, stderr: str) -> DeviceError:
+def _run_pip(command: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    words = [*find_pip(), command, "--no-input", "--disable-pip-version-check"]
+    return subprocess.run(
+        [*words, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+
+
+def _make_pip_error(
+    requirement: str, python: DevicePython, sources: Sequence[str], stderr: str
+) -> DeviceError:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no error message"]
+    where = f"Python {python.version} on {python.arch} (glibc {'.'.join(map(str, python.glibc))})"
+    absent = _ABSENT.search(errors[-1])
+    if absent is not None and (found := _find_source(absent.group(1), sources)):
+        return DeviceError(
+            f"{absent.group(1)} has no wheel for {where}, only a source distribution ({found})",
+            hint="a device has no compiler; choose a version that has a wheel, or build the wheel "
+            "for the device yourself",
+        )
     return DeviceError(
-        f"cannot fetch {requirement} for Python {python.version} on {python.arch} "
-        f"(glibc {'.'.join(map(str, python.glibc))}): pip: {errors[-1].removeprefix('ERROR: ')}",
+        f"cannot fetch {requirement} for {where}: pip: {errors[-1].removeprefix('ERROR: ')}",
         hint="push once from a machine with network access, or install the runtime on the device",
         transient=any("Retrying" in line for line in lines),
     )
+
+
+def _find_source(name: str, sources: Sequence[str]) -> str:
+    """Return name and version of the newest source distribution of a package; empty if none."""
+    done = _run_pip("index", "versions", *sources, "--no-binary", name, name)
+    return done.stdout.decode(errors="replace").partition("\n")[0] if not done.returncode else ""
