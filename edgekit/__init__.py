@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgekit.version import __version__
 
 if TYPE_CHECKING:
-    from edgekit.api.apps import new_app
+    from edgekit.api.apps import fetch, new_app, package
     from edgekit.api.benchmark import bench
     from edgekit.api.builds import build, build_pipeline, report
     from edgekit.api.metrics import list_metrics
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from edgekit.inspection.summary import Inspection
     from edgekit.metrics.registry import MetricFacts
     from edgekit.model import Model
+    from edgekit.packaging.fetch import FetchReport
+    from edgekit.packaging.package import PackageReport
     from edgekit.packaging.templates import NewApp
     from edgekit.pipeline.apply import ApplyResult
     from edgekit.pipeline.benchmark import BenchResult
@@ -65,11 +67,13 @@ __all__ = [
     "DeviceProfile",
     "EdgekitError",
     "ExampleProject",
+    "FetchReport",
     "InitResult",
     "Inspection",
     "MetricFacts",
     "Model",
     "NewApp",
+    "PackageReport",
     "PassCrash",
     "PassError",
     "PassFacts",
@@ -93,6 +97,7 @@ __all__ = [
     "build",
     "build_pipeline",
     "example",
+    "fetch",
     "init",
     "inspect",
     "list_devices",
@@ -100,6 +105,7 @@ __all__ = [
     "list_passes",
     "new_app",
     "open_bundle",
+    "package",
     "probe",
     "push",
     "report",
@@ -116,6 +122,7 @@ _MODULES = {
     "build": "edgekit.api.builds",
     "build_pipeline": "edgekit.api.builds",
     "example": "edgekit.api.projects",
+    "fetch": "edgekit.api.apps",
     "init": "edgekit.api.projects",
     "inspect": "edgekit.api.models",
     "list_devices": "edgekit.api.profiles",
@@ -123,6 +130,7 @@ _MODULES = {
     "list_passes": "edgekit.api.passes",
     "new_app": "edgekit.api.apps",
     "open_bundle": "edgekit.api.releases",
+    "package": "edgekit.api.apps",
     "probe": "edgekit.api.releases",
     "push": "edgekit.api.releases",
     "report": "edgekit.api.builds",
@@ -138,11 +146,13 @@ _MODULES = {
     "DeviceFacts": "edgekit_agent.results",
     "DeviceProfile": "edgekit.config.profile",
     "ExampleProject": "edgekit.pipeline.example",
+    "FetchReport": "edgekit.packaging.fetch",
     "InitResult": "edgekit.pipeline.init_project",
     "Inspection": "edgekit.inspection.summary",
     "MetricFacts": "edgekit.metrics.registry",
     "Model": "edgekit.model",
     "NewApp": "edgekit.packaging.templates",
+    "PackageReport": "edgekit.packaging.package",
     "PassFacts": "edgekit.compression.recipe_parser",
     "PassSpec": "edgekit.compression.pass_specs",
     "PipelineOutcome": "edgekit.pipeline.combination.build",

@@ -15,6 +15,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/metrics.md": metrics.render,
     "reference/devices.md": devices.render,
     "reference/edgekit-toml.md": settings.render_project,
+    "reference/app-toml.md": settings.render_app,
     "reference/device-profile.md": settings.render_profile,
     "development/layers.svg": layers.render,
 }

@@ -1,4 +1,4 @@
-"""Pages of edgekit.toml and of device profiles: a table of fields for every table of the file."""
+"""Pages of edgekit.toml, app.toml and device profiles: a table of fields for every table."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from docs.generate.markdown import make_page, make_table, to_markdown
 from edgekit.config.profile import DeviceProfile
 from edgekit.config.project import Project
+from edgekit.packaging.app_settings import AppSettings
 
 NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any value"}
 
@@ -52,6 +53,29 @@ figures come from; [Devices](devices.md) shows those that exist.
 """
 
 
+APP = """
+`app.toml` in an app folder describes the app that `edgekit package --app DIR` packages. `edgekit
+app new` writes it from a template. Paths are relative to the folder of the file. A key that is not
+listed here is refused, with the nearest one that is. [Package an app](../how-to/apps.md) shows all
+steps.
+
+```toml
+schema = 1
+name = "ward-eye"
+version = "1.0.0"
+title = "Ward eye"
+input = "image"
+entry = "app:answer"          # def answer(models, sample) in app.py
+[models]
+main = "../build/tablet"      # the folder that "edgekit build" wrote
+[ui]
+notice = "Not a medical device."
+[permissions]
+camera = true
+```
+"""
+
+
 def render_project() -> str:
     """Render the page of edgekit.toml."""
     return make_page("edgekit.toml", PROJECT, *_iter_tables(Project, ""))
@@ -61,6 +85,12 @@ def render_profile() -> str:
     """Render the page of device profiles."""
     top = "## Top of the file\n\n" + _make_field_table(DeviceProfile)
     return make_page("Device profile", PROFILE, top, *_iter_tables(DeviceProfile, ""))
+
+
+def render_app() -> str:
+    """Render the page of app.toml."""
+    top = "## Top of the file\n\n" + _make_field_table(AppSettings)
+    return make_page("app.toml", APP, top, *_iter_tables(AppSettings, ""))
 
 
 def _iter_tables(kind: type[BaseModel], above: str) -> Iterator[str]:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+from typing import Literal
 
-from edgekit.api.arguments import resolve_folder
+from edgekit.api.arguments import Bundles, Device, Names, resolve_device, resolve_folder
 from edgekit.api.failures import convert_failures
 from edgekit.api.releases import open_bundle
 from edgekit.argument_checks import AnyPath, Text, check_arguments
+from edgekit.cache.store import get_default_root
+from edgekit.config.output_folders import check_writable
+from edgekit.config.profile import load_profile
+from edgekit.errors import ArgumentError
+from edgekit.packaging.app_settings import NAME_PATTERN
+from edgekit.packaging.fetch import FetchReport, fetch_for_profile
+from edgekit.packaging.locked_wheels import WheelSource
+from edgekit.packaging.package import (
+    PackageOptions,
+    PackageReport,
+    list_missing_models,
+    make_request,
+    package_for_linux,
+)
 from edgekit.packaging.templates import NewApp, list_templates, make_app
 from edgekit.progress import Tick, ignore_progress
+from edgekit.signing.keys import find_signing_key
 
-__all__ = ["list_templates", "new_app"]
+__all__ = ["fetch", "list_templates", "new_app", "package"]
 
 
 @check_arguments
@@ -53,3 +71,142 @@ def new_app(
     with convert_failures():
         opened = None if bundle is None else open_bundle(base / bundle, progress=progress)
         return make_app(base / Path(app), template, opened)
+
+
+@check_arguments
+def package(
+    bundles: Bundles = (),
+    *,
+    output: AnyPath,
+    target: Literal["linux"] = "linux",
+    format: Literal["run", "deb"] = "run",
+    app: AnyPath | None = None,
+    template: Text | None = None,
+    name: Text | None = None,
+    device: Device | None = None,
+    python: Text | None = None,
+    glibc: Text | None = None,
+    wheels: AnyPath | None = None,
+    locked: bool = False,
+    key: Text | None = None,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> PackageReport:
+    """Package models, their runtime and an app as one file that installs without a network.
+
+    Args:
+        bundles: Folder that ``build`` wrote, or .edgekit file, or several; those of app.toml if
+            there are none. ``NAME=PATH`` names the model that a bundle is. Relative paths are
+            resolved from ``folder``.
+        output: The file to write, which replaces another one.
+        target: ``linux``: a file for ``sh FILE`` on devices with Python 3.
+        format: ``run``: a file for ``sh``, or ``deb``: a Debian package.
+        app: App folder; by default an app is made from the bundle.
+        template: Template whose code such an app has.
+        name: Name of the app, instead of that in app.toml or of the bundle.
+        device: Profile of the device; by default that of the bundles.
+        python: Version of the device's Python; by default that of Debian 12.
+        glibc: Oldest version of the device's glibc; by default that of Debian 12.
+        wheels: Folder that holds all wheels; nothing is downloaded then.
+        locked: Refuse wheels that edgekit.lock in the app folder does not hold.
+        key: Name of your key to sign with; ``default`` is used if it exists.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The report. Attributes: ``path``; ``name`` and ``version`` of the app; ``release``;
+        ``platform``; ``bytes``; ``parts``, the bytes of each; ``files``, those of yours that are in
+        it; ``wheels``; ``without_license``; ``provided``; ``signed_by``; ``notes``; ``seconds``.
+
+    Raises:
+        UserError: The app or a bundle cannot be used, or there is no wheel that fits the device.
+
+    Examples:
+        >>> import edgekit
+        >>> outcome = edgekit.build(steps=["clean"])
+        >>> made = edgekit.package(outcome.folder, output="digits.run", name="digits")
+        >>> made.name, made.path.name, made.bytes < 60e6
+        ('digits', 'digits.run', True)
+    """
+    del target
+    base = resolve_folder(folder)
+    if app is not None and template is not None:
+        raise ArgumentError(("app", "template"), "exclude each other")
+    listed = [bundles] if isinstance(bundles, str | os.PathLike) else bundles
+    with convert_failures():
+        named = resolve_device(base, device)
+        options = PackageOptions(
+            app=None if app is None else base / app,
+            template=template,
+            name=name,
+            profile=load_profile(named) if named is not None else None,
+            python=python,
+            glibc=glibc,
+            source=WheelSource(
+                cache=get_default_root() / "wheels",
+                folder=None if wheels is None else base / wheels,
+            ),
+            must_be_locked=locked,
+            key=find_signing_key(key),
+            form=format,
+        )
+        given = [_split_name(os.fspath(bundle)) for bundle in listed]
+        missing = list_missing_models(options, [model for model, _ in given])
+        paths = [(model, base / path) for model, path in given] + [*missing.items()]
+        opened = [(model, open_bundle(path, progress=progress)) for model, path in paths]
+        out = base / output
+        check_writable(out.absolute().parent, hint="choose another file: -o FILE")
+        return package_for_linux(make_request(opened, options), options, out, progress)
+
+
+@check_arguments
+def fetch(
+    device: Device,
+    *,
+    output: AnyPath,
+    python: Text | None = None,
+    glibc: Text | None = None,
+    requires: Names = (),
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> FetchReport:
+    """Collect the wheels for a device in a folder, for machines without a network.
+
+    Args:
+        device: Profile of the device; the wheels of all its runtimes are collected.
+        output: The folder to fill; ``package`` takes it as ``wheels``.
+        python: Version of the device's Python; by default that of Debian 12.
+        glibc: Oldest version of the device's glibc; by default that of Debian 12.
+        requires: Further requirements of your apps, such as ``scipy>=1.11``.
+        folder: The project folder.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        The report. Attributes: ``folder``; ``platform``; ``wheels``; ``notes``.
+
+    Raises:
+        UserError: There is no wheel that fits the device.
+
+    Examples:
+        >>> import edgekit
+        >>> found = edgekit.fetch("tablet-x86", output="wheels")
+        >>> "numpy" in [wheel.name for wheel in found.wheels]
+        True
+    """
+    base = resolve_folder(folder)
+    with convert_failures():
+        return fetch_for_profile(
+            load_profile(resolve_device(base, device) or ""),
+            base / output,
+            python=python,
+            glibc=glibc,
+            requires=requires,
+            cache=get_default_root() / "wheels",
+            tick=progress,
+        )
+
+
+def _split_name(text: str) -> tuple[str | None, str]:
+    """Split ``NAME=PATH``; a path alone has no name."""
+    name, equals, path = text.partition("=")
+    return (name, path) if equals and re.fullmatch(NAME_PATTERN, name) else (None, text)

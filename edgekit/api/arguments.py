@@ -66,6 +66,21 @@ def _check_step(name: str, value: object) -> None:
         raise ArgumentError(name, f"{format_value(value)} is not a step", hint=hint)
 
 
+def _check_bundles(name: str, value: object) -> None:
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        for each in value:
+            check_path(name, each, what="the path of a bundle")
+    else:
+        check_path(name, value, what="the path of a bundle")
+
+
+def _check_names(name: str, value: object) -> None:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+        raise make_error(name, value, "is not a list of texts")
+    for each in value:
+        check_text(name, each)
+
+
 def _check_metric(name: str, value: object) -> None:
     check_text(name, value, what="the name of a metric")
     if is_entry(str(value)):
@@ -78,6 +93,12 @@ def _check_metric(name: str, value: object) -> None:
 
 # A device profile: its name, the path of a .toml file, or the profile itself.
 Device = Annotated[str | os.PathLike[str], _check_device] | DeviceProfile
+# Paths of bundles: one, or several.
+Bundles = Annotated[
+    str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    _check_bundles,
+]
+Names = Annotated[Sequence[str], _check_names]
 HomePath = Annotated[str | os.PathLike[str], _check_home]
 AppName = Annotated[str, _check_app_name]
 MetricName = Annotated[str, _check_metric]

@@ -34,6 +34,7 @@ from edgekit.cli.options import (
     TrustPickle,
     parse_dims,
 )
+from edgekit.cli.packages import fetch, package
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.plugin_warnings import disable_pydantic_plugins, show_plugin_warnings
 from edgekit.cli.releases import roll_back, show_status, uninstall
@@ -270,6 +271,8 @@ def bench(
         return run_on_hosts(hosts, measure, render_text.format_bench_results, as_json=as_json)
 
 
+app.command("package")(package)
+app.command("fetch")(fetch)
 app.command("rollback")(roll_back)
 app.command("status")(show_status)
 app.command("uninstall")(uninstall)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -43,21 +44,29 @@ class FormField(_Table):
     """Name of the value in the row."""
     label: Line | None = None
     """Label in the form; the name unless given."""
+    help: Annotated[str, Field(max_length=200)] = ""
+    """Line below the field."""
     unit: Annotated[str, Field(max_length=20)] = ""
     """Unit behind the field, such as ``mmHg``."""
-    low: float | None = None
-    """Smallest value that the form takes."""
-    high: float | None = None
-    """Largest value that the form takes."""
-    step: Annotated[float, Field(gt=0)] | None = None
-    """Distance of the values; any number unless given."""
-    initial: float | None = None
+    min: float | None = None
+    """Smallest number that the form takes."""
+    max: float | None = None
+    """Largest number that the form takes."""
+    value: float | Annotated[str, Field(max_length=100)] | None = None
     """Value before the user changes it."""
+    choices: Annotated[
+        tuple[float | Annotated[str, Field(max_length=100)], ...], Field(max_length=500)
+    ] = ()
+    """Values to choose from, instead of any number."""
+    optional: bool = False
+    """Whether the field may stay empty; the row then lacks its value."""
 
     @model_validator(mode="after")
     def _check(self) -> FormField:
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError("'low' must not exceed 'high'")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("'min' must not exceed 'max'")
+        if self.choices and (self.min is not None or self.max is not None):
+            raise ValueError("'choices' excludes 'min' and 'max'")
         return self
 
 
@@ -68,10 +77,12 @@ class UiTable(_Table):
     """Heading of the page; the title of the app unless given."""
     language: Annotated[str, Field(pattern=r"^[a-z]{2}(-[A-Z]{2})?$")] = "en"
     """Language of the page, as in ``en``."""
+    intro: Annotated[str, Field(max_length=400)] = ""
+    """Line below the heading; empty: none."""
     notice: Annotated[str, Field(max_length=400)] = "Not a medical device."
     """Line that the page always shows; empty: none."""
     accuracy: Annotated[str, Field(max_length=400)] = ""
-    """Statement on the accuracy of the model; empty: that of the build."""
+    """Statement on the accuracy of the model; empty: that of the build, if it has one."""
     fields: Annotated[tuple[FormField, ...], Field(max_length=200)] = ()
     """Fields of the form, for ``input = "form"``; those of the model's inputs unless given."""
 
@@ -128,6 +139,19 @@ class AppSettings(_Table):
         if self.ui.fields and self.input != "form":
             raise ValueError("'ui.fields' needs input = \"form\"")
         return self
+
+
+def check_name(name: str) -> None:
+    """Check that a text can be the name of an app.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(
+            f"{name!r} is not the name of an app",
+            hint="a lower-case letter, then at most 31 lower-case letters, digits and hyphens",
+        )
 
 
 def load_app(folder: Path) -> AppSettings:

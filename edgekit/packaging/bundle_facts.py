@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
-from edgekit.bundle.bundle_file import Bundle
-from edgekit.packaging.app_settings import InputKind
+import itertools
+import math
 
-_DETECTORS = ("yolox", "yolov5", "yolov8", "distances", "boxes")
+from edgekit.bundle.bundle_file import Bundle
+from edgekit.errors import UserError
+from edgekit.packaging.app_settings import InputKind
+from edgekit_agent import strictjson
+from edgekit_agent.model_settings import ModelSettings, parse_manifest
+
+_INPUTS: dict[str, InputKind] = {"image": "image", "audio": "audio", "text": "text", "row": "form"}
+# A form with more fields than this helps nobody.
+_MOST_FIELDS = 200
+
+
+def read_settings(bundle: Bundle) -> ModelSettings:
+    """Read how a bundle's model is fed and how its outputs are read, as the device reads it.
+
+    Raises:
+        UserError: The manifest is damaged.
+    """
+    try:
+        return parse_manifest(strictjson.loads(bundle.manifest_bytes))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{bundle.path}: damaged manifest: {error}", hint="build again") from error
 
 
 def get_input_kind(bundle: Bundle) -> InputKind:
     """Return what the user of an app gives to a model."""
-    ranks = {len(tensor.shape) for tensor in bundle.manifest.inputs}
-    return "image" if 4 in ranks else "form"
+    return _INPUTS[read_settings(bundle).input_kind]
 
 
 def get_answer(bundle: Bundle) -> str:
     """Return the kind of a model's answer, such as ``class``."""
-    table = bundle.manifest.postprocess or {}
-    if table.get("kind") in _DETECTORS:
-        return "boxes"
-    return "class" if bundle.manifest.metric in ("top1", "top5", "binary") else "values"
+    return read_settings(bundle).answer.kind
 
 
-def list_form_fields(bundle: Bundle) -> tuple[str, ...]:
-    """Return the names of the values of a row that a model takes, in their order."""
-    del bundle
-    return ()
+def list_form_fields(bundle: Bundle) -> dict[str, tuple[str | int, ...]]:
+    """Return the numbers of a row that a model takes: the path of each in the row, by its name.
+
+    Numbers without a name get that of their input and their place in it, such as ``x[0][2]``.
+    """
+    settings = read_settings(bundle)
+    if settings.fields:
+        return {name: (name,) for each in settings.fields for name in each.fields}
+    found: dict[str, tuple[str | int, ...]] = {}
+    for tensor in settings.sample_inputs:
+        axis = (settings.feeding.axes or {}).get(tensor.name, 0)
+        sizes = [size for place, size in enumerate(tensor.shape) if place != axis]
+        fixed = [size for size in sizes if isinstance(size, int)]
+        if len(fixed) < len(sizes) or len(found) + math.prod(fixed) > _MOST_FIELDS:
+            return {}
+        for place in itertools.product(*map(range, fixed)):
+            found[tensor.name + "".join(f"[{i}]" for i in place)] = (tensor.name, *place)
+    return found

@@ -15,12 +15,26 @@ from edgekit.bundle.bundle_file import Bundle
 from edgekit.config.output_folders import create_folder
 from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.errors import UserError, did_you_mean
-from edgekit.packaging.app_settings import APP_FILE, NAME_PATTERN
-from edgekit.packaging.bundle_facts import get_answer, list_form_fields
+from edgekit.packaging.app_settings import APP_FILE, InputKind, check_name
+from edgekit.packaging.bundle_facts import get_answer, get_input_kind, list_form_fields
 
 # The kind of answer that the code of a template reads; the others take any.
 _ANSWERS = {"image-classifier": "class", "detector": "boxes"}
-DEFAULT_TEMPLATES = {"audio": "audio", "text": "text", "row": "form"}
+TEMPLATE_INPUTS: dict[str, InputKind] = {
+    "image-classifier": "image",
+    "detector": "image",
+    "audio": "audio",
+    "text": "text",
+    "form": "form",
+    "folder-watch": "folder",
+}
+_NOUNS = {
+    "image": "an image",
+    "audio": "a sound",
+    "text": "a text",
+    "form": "a row of numbers",
+    "folder": "files",
+}
 _LONGEST_NAME = 32
 
 
@@ -62,11 +76,7 @@ def make_app(folder: Path, template: str, bundle: Bundle | None) -> NewApp:
             other models.
     """
     name = folder.resolve().name
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise UserError(
-            f"{name!r} is not the name of an app",
-            hint="a lower-case letter, then at most 31 lower-case letters, digits and hyphens",
-        )
+    check_name(name)
     source = find_template(template)
     if bundle is not None:
         check_template(template, bundle)
@@ -105,19 +115,39 @@ def find_template(name: str) -> Traversable:
 
 
 def check_template(name: str, bundle: Bundle) -> None:
-    """Check that the code of a template reads the answers of a model.
+    """Check that an app of a template feeds a model, and reads its answers.
 
     Raises:
-        UserError: It is for another kind of answers.
+        UserError: It is for other inputs, or for another kind of answers.
     """
-    wanted, answer = _ANSWERS.get(name), get_answer(bundle)
-    if wanted is not None and answer != wanted:
-        fitting = next((t for t, kind in _ANSWERS.items() if kind == answer), "")
+    kind, answer = get_input_kind(bundle), get_answer(bundle)
+    fitting = find_fitting(kind, answer)
+    hint = f"use --template {fitting}" if fitting else "leave out --template"
+    wanted = TEMPLATE_INPUTS.get(name, kind)
+    if wanted not in (kind, "folder"):
         raise UserError(
-            f"the template {name} is for models whose answer is {wanted}; that of {bundle.path} "
-            f"is {answer}",
-            hint=f"use --template {fitting}" if fitting else "leave out --template",
+            f"the template {name} takes {_NOUNS[wanted]}, and the model of {bundle.path} takes "
+            f"{_NOUNS[kind]}",
+            hint=hint,
         )
+    if _ANSWERS.get(name, answer) != answer:
+        raise UserError(
+            f"the template {name} is for models whose answer is {_ANSWERS[name]}; that of "
+            f"{bundle.path} is {answer}",
+            hint=hint,
+        )
+
+
+def find_fitting(kind: InputKind, answer: str) -> str:
+    """Return the template for a kind of input and of answers; empty if there is none."""
+    return next(
+        (
+            name
+            for name, taken in TEMPLATE_INPUTS.items()
+            if taken == kind and _ANSWERS.get(name, answer) == answer
+        ),
+        "",
+    )
 
 
 def make_app_name(text: str) -> str:

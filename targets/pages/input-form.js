@@ -27,7 +27,7 @@ export function createInput({ config, words, runs }) {
     const row = {};
     for (const field of fields) {
       const value = field.read();
-      if (value !== null) row[field.name] = value;
+      if (value !== null) putValue(row, field.path, value);
     }
     runs.start(row);
   });
@@ -69,7 +69,14 @@ function createField(field, index, words) {
   control.addEventListener("change", () => {
     if (control.getAttribute("aria-invalid") === "true") check();
   });
-  return { name: field.name, element, control, read, check };
+  return { path: field.path ?? [field.name], element, control, read, check };
+}
+
+/** Put a value at its path into a row: numbers of the path are places in lists. */
+function putValue(row, path, value) {
+  let place = row;
+  for (const key of path.slice(0, -1)) place = place[key] ??= [];
+  place[path.at(-1)] = value;
 }
 
 // ---------------------------------------------------------------------- numbers

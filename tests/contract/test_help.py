@@ -38,6 +38,8 @@ COMMANDS = [
     "keys revoke",
     "app",
     "app new",
+    "package",
+    "fetch",
 ]
 GROUPS = ("devices", "keys", "app")
 HEAVY = {"numpy", "onnx", "onnxruntime", "paramiko", "pydantic", "jinja2", "ai_edge_litert"}

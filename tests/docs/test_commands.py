@@ -29,6 +29,7 @@ RUN = [
     *(ROOT / "README.md", ROOT / "docs/quickstart.md"),
     *sorted((ROOT / "docs/tutorials").glob("*.md")),
     ROOT / "docs/how-to/answers.md",
+    ROOT / "docs/how-to/apps.md",
     ROOT / "docs/reference/api.md",
     ROOT / "docs/reference/metrics.md",
 ]

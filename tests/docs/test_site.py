@@ -14,6 +14,7 @@ from docs.generate.layers import read_layers
 from docs.generate.settings import find_table, read_attribute_docstrings
 from edgekit.config.profile import DeviceProfile
 from edgekit.config.project import Project
+from edgekit.packaging.app_settings import AppSettings
 from tests.test_plain_words import FORBIDDEN
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +139,7 @@ def tables(kind):
             yield from tables(inner)
 
 
-@pytest.mark.parametrize("kind", [*tables(Project), *tables(DeviceProfile)])
+@pytest.mark.parametrize("kind", [*tables(Project), *tables(DeviceProfile), *tables(AppSettings)])
 def test_every_key_of_a_file_has_a_meaning(kind):
     plain = {n for n, f in kind.model_fields.items() if find_table(f.annotation) is None}
     assert set(read_attribute_docstrings(kind)) == plain

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 
+from edgekit.packaging.fetch import FetchReport
+from edgekit.packaging.package import PackageReport
 from edgekit.packaging.templates import NewApp
 
 
@@ -15,3 +17,50 @@ def format_new_app(app: NewApp) -> str:
         f"{app.folder.resolve()} written ({', '.join(app.files)})\n  next: edgekit package{bundle} "
         f"--app {folder} --target linux -o {app.name}.run"
     )
+
+
+def format_package(made: PackageReport) -> str:
+    """Format the report on a package as text: sizes, and the user's files in it."""
+    lines = [f"{made.path.resolve()}  {_format_bytes(made.bytes)}"]
+    lines.append(f"  {made.name} {made.version} for {made.platform}")
+    lines += [f"  {part:<9} {_format_bytes(size)}" for part, size in _sort_parts(made.parts)]
+    lines.append("  your files in it:")
+    lines += [
+        f"    {file.path}  {_format_bytes(file.bytes)}  from {file.source}" for file in made.files
+    ]
+    wheels = ", ".join(f"{wheel.name} {wheel.version}" for wheel in made.wheels)
+    lines.append(f"  wheels: {wheels}")
+    if made.without_license:
+        lines.append(f"  no text of a license in: {', '.join(made.without_license)}")
+    if made.provided:
+        named = " ".join(f"python3-{_DEBIAN.get(name, name)}" for name in made.provided)
+        lines.append(f"  the device must have: {', '.join(made.provided)} (apt install {named})")
+    lines.append(f"  signed with the key {made.signed_by}" if made.signed_by else "  not signed")
+    lines += [f"  note: {note}" for note in made.notes]
+    file = shlex.quote(made.path.name)
+    is_deb = made.path.suffix == ".deb"
+    command = f"apt install ./{file}" if is_deb else f"sh {file}"
+    lines.append(f"  next: copy it to the device, then there: {command}")
+    return "\n".join(lines)
+
+
+def format_fetch(found: FetchReport) -> str:
+    """Format the report on collected wheels as text."""
+    folder = shlex.quote(str(found.folder))
+    lines = [f"{found.folder.resolve()}: {len(found.wheels)} wheels for {found.platform}"]
+    lines += [f"  {wheel.file}" for wheel in found.wheels]
+    lines += [f"  note: {note}" for note in found.notes]
+    lines.append(f"  next: edgekit package BUNDLE --wheels {folder} -o FILE")
+    return "\n".join(lines)
+
+
+# Names of packages of Debian that differ from those of Python.
+_DEBIAN = {"pillow": "pil"}
+
+
+def _sort_parts(parts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(parts.items(), key=lambda each: -each[1])
+
+
+def _format_bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

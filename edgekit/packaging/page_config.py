@@ -1,0 +1,56 @@
+"""``config.json`` of an app's page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from edgekit.bundle.bundle_file import Bundle
+from edgekit.packaging.app_settings import AppSettings, FormField
+from edgekit.packaging.bundle_facts import list_form_fields
+
+BACKEND_OF_SERVER = "./backend-http.js"
+
+
+def encode_page_config(
+    settings: AppSettings, bundles: Mapping[str, Bundle], *, backend: str, **further: object
+) -> bytes:
+    """Return the bytes of config.json.
+
+    Args:
+        settings: Settings of the app.
+        bundles: Bundles of the models by name.
+        backend: Module of the page that asks the model.
+        further: Further values, such as ``manifest``.
+    """
+    config: dict[str, Any] = {
+        "name": settings.name,
+        "title": settings.ui.title or settings.title or settings.name,
+        "version": settings.version,
+        "input": settings.input,
+        "camera": settings.permissions.camera,
+        "microphone": settings.permissions.microphone,
+        "intro": settings.ui.intro,
+        "notice": settings.ui.notice,
+        "accuracy": settings.ui.accuracy,
+        "model": [{"name": bundle.manifest.name} for bundle in bundles.values()],
+        "language": settings.ui.language,
+        "backend": backend,
+        **further,
+    }
+    if settings.input == "form":
+        first = next(iter(bundles.values()))
+        paths = list_form_fields(first)
+        fields = settings.ui.fields or tuple(FormField(name=name) for name in paths)
+        config["fields"] = [_describe_field(field, paths) for field in fields]
+    return json.dumps(config, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _describe_field(field: FormField, paths: Mapping[str, tuple[str | int, ...]]) -> dict[str, Any]:
+    """Return a field as the page reads it, with its path in the row if that is not its name."""
+    described: dict[str, Any] = field.model_dump(exclude_defaults=True)
+    path = paths.get(field.name, (field.name,))
+    if len(path) > 1:
+        described["path"] = path
+    return {**described, "type": "choice"} if field.choices else described
