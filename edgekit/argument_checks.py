@@ -39,7 +39,7 @@ _LONGEST = 80  # characters of a wrong value in a message
 _MOST = (1 << 31) - 1
 _OPTION = re.compile(r"--[a-z]+(?:-[a-z]+)*")
 # Options whose names differ from those of the arguments.
-OPTION_NAMES = {"steps": "--step", "settings": "--set", "folder": "-C"}
+OPTION_NAMES = {"steps": "--step", "settings": "--set", "folder": "-C", "output": "-o"}
 
 
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
