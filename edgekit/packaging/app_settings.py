@@ -124,7 +124,7 @@ class AppSettings(_Table):
     """Function of the app folder that answers, as ``module:function``; without it the answer is
     that of the only model."""
     background: Entry | None = None
-    """Function of the app folder that runs beside the server, as ``module:function``."""
+    """Function of the app folder that runs while the server runs, as ``module:function``."""
     requires: tuple[Annotated[str, AfterValidator(_check_requirement)], ...] = ()
     """Further Python packages of the entry, such as ``scipy>=1.11``; only wheels are packaged."""
     models: dict[Name, Annotated[str, Field(min_length=1)]] = {}

@@ -1,4 +1,4 @@
-"""What a package is made of: the app's settings and files, and a bundle for each of its models."""
+"""Request of a package: the app's settings and files, and a bundle for each of its models."""
 
 from __future__ import annotations
 
