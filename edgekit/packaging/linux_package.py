@@ -95,7 +95,7 @@ def assemble_package(
     members |= _collect_app(request)
     license_members, licenses = _collect_licenses(wheels)
     members |= license_members
-    members[LOCK_FILE] = Member(data=encode_lock({platform.label: wheels.locked}), part="licenses")
+    members[LOCK_FILE] = Member(data=encode_lock({platform.label: wheels.entries}), part="licenses")
     members[SBOM] = Member(data=_encode_sbom(request, licenses, contents), part="licenses")
     package = _describe_package(request, members, platform, glibc, wheels)
     try:
@@ -156,7 +156,7 @@ def _read_wheels(wheels: Wheels, tick: Tick) -> dict[str, WheelContents]:
 def _collect_runtime(wheels: Wheels, contents: Mapping[str, WheelContents]) -> dict[str, Member]:
     members = {
         f"wheels/{wheel.file}": Member(data=contents[wheel.name].data, part="runtime")
-        for wheel in wheels.locked
+        for wheel in wheels.entries
     }
     for name, data in read_agent_sources().items():
         members[name] = Member(data=data, part="agent")
@@ -258,7 +258,7 @@ def _describe_package(
         title=settings.title or settings.name,
         arch=python.arch,
         python=python.minor,
-        glibc=python.glibc if glibc is not None else find_oldest_glibc(wheels.locked, python),
+        glibc=python.glibc if glibc is not None else find_oldest_glibc(wheels.entries, python),
         input=settings.input,
         files=describe_members(members),
         models=tuple(
@@ -270,7 +270,7 @@ def _describe_package(
             )
             for name, bundle in request.bundles.items()
         ),
-        wheels=tuple(f"wheels/{wheel.file}" for wheel in wheels.locked),
+        wheels=tuple(f"wheels/{wheel.file}" for wheel in wheels.entries),
         entry=settings.entry or "",
         background=settings.background or "",
         memory_mib=_choose_memory(request),

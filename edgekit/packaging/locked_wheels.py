@@ -43,7 +43,7 @@ class Wheels:
     is_locked: bool
 
     @property
-    def locked(self) -> tuple[LockedWheel, ...]:
+    def entries(self) -> tuple[LockedWheel, ...]:
         """Return the facts of the wheels."""
         return tuple(wheel for _, wheel in self.files)
 
@@ -116,8 +116,8 @@ def collect_wheels(
         )
     else:
         found = _fetch([_bound(request, lock) for request in requests], platform, source)
-    _check_locked(found.locked, lock, must_be_locked=must_be_locked)
-    return replace(found, is_locked=set(found.locked) == set(lock))
+    _check_locked(found.entries, lock, must_be_locked=must_be_locked)
+    return replace(found, is_locked=set(found.entries) == set(lock))
 
 
 def _fetch(

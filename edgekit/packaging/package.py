@@ -222,9 +222,9 @@ def _choose_wheels(
 def _extend_lock(request: PackageRequest, platform: TargetPlatform, wheels: Wheels) -> bytes:
     """Return the lock of an app with the wheels of a platform."""
     if request.folder is None:
-        return encode_lock({platform.label: wheels.locked})
+        return encode_lock({platform.label: wheels.entries})
     lock = read_lock(request.folder / LOCK_FILE)
-    return encode_lock({**lock.platforms, platform.label: wheels.locked})
+    return encode_lock({**lock.platforms, platform.label: wheels.entries})
 
 
 def _report(
@@ -252,7 +252,7 @@ def _report(
             for path, member in sorted(made.members.items())
             if member.source
         ),
-        wheels=wheels.locked,
+        wheels=wheels.entries,
         without_license=made.without_license,
         provided=made.provided,
         signed_by=options.key.name if options.key is not None else "",

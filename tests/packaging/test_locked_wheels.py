@@ -38,11 +38,11 @@ def collect(folder, tmp_path, request=REQUEST, **options):
 
 def test_parts_that_are_never_imported_bring_no_wheels(folder, tmp_path):
     found = collect(folder, tmp_path)
-    assert [(w.name, w.version) for w in found.locked] == [
+    assert [(w.name, w.version) for w in found.entries] == [
         ("numpy", "2.4.6"),
         ("onnxruntime", "1.32.0"),
     ]
-    assert [digest(path) for path, _ in found.files] == [w.sha256 for w in found.locked]
+    assert [digest(path) for path, _ in found.files] == [w.sha256 for w in found.entries]
     assert not found.is_locked
 
 
@@ -51,29 +51,29 @@ def test_a_further_package_brings_all_that_it_needs(folder, tmp_path):
     make_wheel(folder, "pooch", "1.8.0", requires=["packaging"])
     make_wheel(folder, "packaging", "25.0")
     request = WheelRequest(requirements=(*REQUEST.requirements, "scipy>=1.11"), leaves=LEAVES)
-    names = [w.name for w in collect(folder, tmp_path, request).locked]
+    names = [w.name for w in collect(folder, tmp_path, request).entries]
     assert names == ["numpy", "onnxruntime", "packaging", "pooch", "scipy"]
 
 
 def test_the_locked_version_is_taken_and_a_newer_one_left_alone(folder, tmp_path):
-    lock = collect(folder, tmp_path).locked
+    lock = collect(folder, tmp_path).entries
     make_wheel(folder, "numpy", "2.5.0", NATIVE)
     found = collect(folder, tmp_path, lock=lock, must_be_locked=True)
-    assert (found.locked, found.is_locked) == (lock, True)
+    assert (found.entries, found.is_locked) == (lock, True)
 
 
 def test_a_newer_wheel_in_place_of_the_locked_one_changes_the_lock_if_it_may(folder, tmp_path):
-    lock = collect(folder, tmp_path).locked
+    lock = collect(folder, tmp_path).entries
     next(folder.glob("numpy-*")).unlink()
     make_wheel(folder, "numpy", "2.5.0", NATIVE)
     found = collect(folder, tmp_path, lock=lock)
-    assert (found.locked[0].version, found.is_locked) == ("2.5.0", False)
+    assert (found.entries[0].version, found.is_locked) == ("2.5.0", False)
     with pytest.raises(UserError, match="--locked"):
         collect(folder, tmp_path, lock=lock, must_be_locked=True)
 
 
 def test_an_older_wheel_than_the_locked_one_is_an_error(folder, tmp_path):
-    lock = collect(folder, tmp_path).locked
+    lock = collect(folder, tmp_path).entries
     next(folder.glob("numpy-*")).unlink()
     make_wheel(folder, "numpy", "2.4.5", NATIVE)
     with pytest.raises(UserError, match=r"numpy 2\.4\.5 is older than the locked version 2\.4\.6"):
@@ -81,7 +81,7 @@ def test_an_older_wheel_than_the_locked_one_is_an_error(folder, tmp_path):
 
 
 def test_a_changed_wheel_of_the_locked_version_is_an_error(folder, tmp_path):
-    lock = collect(folder, tmp_path).locked
+    lock = collect(folder, tmp_path).entries
     with zipfile.ZipFile(next(folder.glob("numpy-*")), "a") as archive:
         archive.writestr("numpy/more.py", "x = 1\n")
     with pytest.raises(UserError, match=r"numpy-2\.4\.6.*its sha256 is .*, that of numpy-2"):
@@ -110,13 +110,13 @@ def test_a_missing_folder_is_told(tmp_path):
 
 
 def test_a_lock_must_hold_what_is_required(folder, tmp_path):
-    lock = collect(folder, tmp_path).locked
+    lock = collect(folder, tmp_path).entries
     with pytest.raises(UserError, match="--locked"):
         collect(folder, tmp_path, lock=lock[:1], must_be_locked=True)
 
 
 def test_a_lock_file_is_read_as_it_was_written(folder, tmp_path):
-    lock = collect(folder, tmp_path).locked
+    lock = collect(folder, tmp_path).entries
     path = tmp_path / "edgekit.lock"
     path.write_bytes(encode_lock({"b": lock, "a": lock[:1]}))
     assert read_lock(path).platforms == {"a": lock[:1], "b": lock}
