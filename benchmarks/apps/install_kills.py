@@ -59,6 +59,7 @@ def run_trials(folder: Path, trials: int, chance: random.Random) -> collections.
         state = check_state(device, states) or "nothing"
         kind = "first installation" if is_first else "upgrade"
         counts[f"{kind}, {'killed' if was_killed else 'finished'}: {state}"] += 1
+        print(f"{trial + 1} of {trials}: {kind}: {state}", flush=True)
         assert device.install(file).returncode == 0
         check_state(device, states - {""})
         check_leftovers(device)

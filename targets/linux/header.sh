@@ -13,6 +13,8 @@ try:
     if not zipfile.is_zipfile(sys.argv[0]):
         raise ValueError("its end is missing")
     runpy.run_path(sys.argv[0], run_name="__main__")
+except KeyboardInterrupt:
+    sys.exit(130)
 except Exception as error:
     text = "%s: not a complete package file (%s); copy it again" % (sys.argv[0], error)
     sys.stderr.write(" ".join(text.split()) + "\n")

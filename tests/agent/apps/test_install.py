@@ -1,8 +1,12 @@
 """Installation of a package file on a device with python3 alone."""
 
+import os
 import shutil
+import signal
 
 import pytest
+
+from tests.builders.apps.device import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -143,3 +147,15 @@ def make_wrong(golden: bytes) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **changed)
     return buffer.getvalue()
+
+
+def test_an_interrupted_installation_says_so_and_leaves_nothing(device, package):
+    command = ["sh", package, "--prefix", device.prefix, "--no-start"]
+    with device.start(command, start_new_session=True) as process:
+        wait_for(lambda: list(device.prefix.rglob("*.so*")))
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; run the command again" in stderr
+    assert "Traceback" not in stderr
+    assert not (device.prefix / "share/edgekit").exists()

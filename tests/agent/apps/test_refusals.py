@@ -14,7 +14,10 @@ import pytest
 from edgekit_agent.apps.device_checks import check_device
 from edgekit_agent.apps.package_file import open_package
 from edgekit_agent.failures import AgentError
+from edgekit_agent.jobs import TrustJob
 from edgekit_agent.releases.homes import Home
+from edgekit_agent.trust.keys import change_trust
+from edgekit_agent.trust.statements import TrustedKey
 from tests.builders.apps.device import Device
 from tests.builders.apps.packages import HEADER, ROOT, write_zip
 
@@ -196,6 +199,19 @@ def test_a_folder_of_another_program_is_left_alone(device, package):
     assert refused.returncode == 2
     assert "notes.txt" in refused.stderr
     assert [p.name for p in device.prefix.rglob("*")] == ["share", "edgekit", "notes.txt"]
+
+
+def test_a_device_that_trusts_a_key_refuses_a_package_without_a_signature(device, package):
+    home = device.prefix / "share/edgekit"
+    home.parent.mkdir(parents=True)
+    # the public key of the first test vector of RFC 8032
+    key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+    change_trust(TrustJob(str(home), add=(TrustedKey(key),)))
+    refused = device.install(package)
+    assert refused.returncode == 2
+    assert "it is not signed" in refused.stderr
+    assert not (device.prefix / "bin").exists()
+    assert not device.app().exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
