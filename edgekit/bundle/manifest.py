@@ -179,6 +179,7 @@ class Manifest(_Part):
     audio: Audio | None = None
     text: Text | None = None
     fields: tuple[RowFields, ...] = ()
+    takes_images: bool | None = None
     input_settings: InputSettings | None = None
     answer: Answer | None = None
 

@@ -26,6 +26,7 @@ from edgekit_agent.samples import Column
 
 # Classes with larger numbers have no names in the manifest.
 _MOST_CLASSES = 1 << 16
+_IMAGE_AXES = 4
 # Larger constants are in the golden samples alone.
 _MOST_STORED_BYTES = 1 << 22
 
@@ -41,9 +42,20 @@ def describe_application(inputs: BuildInputs) -> dict[str, Any]:
         "audio": reading.audio,
         "text": reading.text,
         "fields": reading.fields,
+        "takes_images": _takes_images(inputs),
         "input_settings": describe_feeding(inputs),
         "answer": inputs.answer,
     }
+
+
+def _takes_images(inputs: BuildInputs) -> bool:
+    """Return whether an input takes images: bytes of pixels, or numbers that are normalized."""
+    columns = inputs.model_samples.samples.columns
+    shapes = [column.shape[1:] for column in columns if len(column.shape) == _IMAGE_AXES]
+    if len(shapes) != 1 or shapes[0][-1] not in (1, 3):
+        return False
+    is_bytes = any(c.dtype == "uint8" and c.shape[1:] == shapes[0] for c in columns)
+    return is_bytes or inputs.project.data.preprocess is not None
 
 
 def read_tokenizer(inputs: BuildInputs) -> dict[str, bytes]:

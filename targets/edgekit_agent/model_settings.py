@@ -154,7 +154,9 @@ def parse_manifest(manifest: Mapping[str, Any]) -> ModelSettings:
         ),
         inputs=inputs,
         outputs=_read_tensors(manifest["outputs"], "outputs"),
-        images=_build_decode_settings(inputs, table),
+        images=None
+        if manifest.get("takes_images") is False
+        else _build_decode_settings(inputs, table),
         preprocess=_build_preprocess(table) if table else None,
         audio=_decode(Audio, manifest.get("audio")),
         text=_decode(Text, manifest.get("text")),

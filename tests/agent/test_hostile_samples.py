@@ -257,3 +257,24 @@ def test_a_folder_without_its_files_is_refused(tmp_path):
     (folder / "tokenizer.json").write_bytes(b"{")
     with pytest.raises(AgentError, match=r"tokenizer\.json|no such file"):
         Session(str(folder))
+
+
+def test_a_model_of_other_arrays_with_four_axes_takes_no_images(opened):
+    session = opened(SMALL, takes_images=False)
+    assert session.settings.input_kind == "row"
+    assert refuse(session, make_jpeg()) == "this model does not take images"
+    values = np.ones((8, 8, 3), np.float32)
+    assert session.predict(values)["result"]["y"][0][0] == pytest.approx([0.01] * 3)
+
+
+def test_an_image_and_numbers_feed_two_inputs(opened):
+    session = opened(
+        "g (float[N,8,8,3] x, float[N,1] age) => (float[N,1] y) "
+        "{ p = ReduceMax<axes = [1, 2, 3], keepdims = 0>(x) u = Unsqueeze<axes = [1]>(p) "
+        "y = Add(u, age) }",
+        opset=12,
+    )
+    low, high = (session.predict({"x": make_jpeg(), "age": [n]})["result"]["y"][0] for n in (3, 5))
+    assert high == low + 2
+    assert low > 100  # the brightest pixel
+    assert "image" in refuse(session, {"x": make_jpeg()[:100], "age": [3]})

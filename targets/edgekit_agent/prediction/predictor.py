@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
@@ -64,6 +66,9 @@ class Predictor:
         self._tokenizer = (
             load_tokenizer(tokenizer, "the tokenizer") if tokenizer is not None else None
         )
+        if settings.input_kind == "image":
+            with contextlib.suppress(ImportError):  # told where an image is read
+                importlib.import_module("PIL.Image")
         self.reader = SampleReader(
             settings, self._tokenizer, self.runner.axes, self.runner.sample_tensors
         )

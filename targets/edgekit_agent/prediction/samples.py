@@ -197,12 +197,14 @@ class SampleReader:
         return self._read_image(data) if expected == "image" else self._read_sound(data)
 
     def _read_image(self, data: bytes) -> Prepared:
+        return self._place_pixels(self._decode_pixels(data))
+
+    def _decode_pixels(self, data: bytes) -> Pixels:
         look = self._settings.images
         if look is None or self._settings.input_kind not in ("image", "row"):
             raise self._refuse("images")
         check_size(data, MOST_IMAGE_BYTES, "the image")
-        pixels = decode_image(io.BytesIO(data), look, "the image", most_pixels=MOST_PIXELS)
-        return self._place_pixels(pixels)
+        return decode_image(io.BytesIO(data), look, "the image", most_pixels=MOST_PIXELS)
 
     def _read_picture(self, array: NDArray[Any]) -> Prepared:
         """Read an array of pixels (RGB) that has not the size of the input, as an image."""
@@ -262,6 +264,10 @@ class SampleReader:
         return Prepared(rows=[self._read_fields(sample)])
 
     def _read_named(self, name: str, value: object) -> NDArray[Any]:
+        if isinstance(value, os.PathLike):
+            value = read_file(os.fspath(value))
+        if isinstance(value, (bytes, bytearray)):
+            return self._decode_pixels(bytes(value)).values
         array = value if isinstance(value, np.ndarray) else read_values(value, name)
         if not isinstance(value, np.ndarray) and array.dtype.kind in "iuf":
             array = np.asarray(array, np.dtype(self._tensors[name].dtype))
