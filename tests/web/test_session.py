@@ -128,6 +128,17 @@ def test_fixed_batch_is_filled() -> None:
     assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-6)
 
 
+def test_batches_that_do_not_fit_the_memory_are_one_clear_error() -> None:
+    """Of a file that was changed; the model itself would be refused later."""
+    model = build_classifier()
+    settings = describe_classifier(model)
+    settings["inputs"][0]["shape"][0] = (1 << 31) - 1
+    image = make_image(np.random.default_rng(0), 20, 20)
+    [found] = run_session(settings, model, [image]).predictions
+    assert isinstance(found, NodeError)
+    assert "too large" in found.message
+
+
 def make_golden(model: bytes, count: int = 2) -> dict[str, Any]:
     """Return golden samples with the outputs of onnxruntime."""
     inputs = np.random.default_rng(3).normal(size=(count, 3, _SIDE, _SIDE)).astype(np.float32)
@@ -176,6 +187,7 @@ def _break(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("inputs.0.shape", [-1]),
         ("inputs.0.name", "other"),
         ("images.size", [1]),
+        ("images.size", [16_000, 16_000]),
         ("images.resize", 1e9),
         ("images.crop", 0.5),
         ("images.gray", "yes"),

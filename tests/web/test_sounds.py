@@ -44,6 +44,16 @@ def test_spectrograms_are_those_of_other_devices(changes: dict[str, Any]) -> Non
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_spectrograms_without_bounds_are_one_clear_error() -> None:
+    """Settings that would keep the page busy for hours are refused."""
+    long = Numbers(np.zeros(1 << 20, np.float32))
+    for changes in ({"n_fft": 1 << 16, "hop": 1}, {"n_fft": 65_521}):
+        how = rename(Audio(rate=16_000, spectrogram="mel", **changes))
+        with pytest.raises(NodeError) as caught:
+            call("audio", "convertWave", long, how, [])
+        assert caught.value.kind == "bad_job"
+
+
 def test_rows_have_the_axes_of_the_input() -> None:
     """Axes of length 1 stand where the model has them."""
     how = rename(Audio(rate=16_000, spectrogram="log-mel"))

@@ -192,7 +192,7 @@ function describeText(processed, outputs, settings) {
 }
 
 /** Return a mask of the classes that were chosen, or that the scores choose. */
-function describePositions(processed, outputs, { pixels }, settings) {
+function describePositions(processed, outputs, /** @type {PreparedSample} */ { pixels }, settings) {
   const isChosen = processed.mask && settings.answer.classAxis === null;
   const scores = processed.mask ? outputs : (processed.outputs ?? outputs);
   const output = isChosen ? processed.mask : getOutput(scores, settings);

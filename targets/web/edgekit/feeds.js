@@ -9,6 +9,8 @@ import { makeJobError } from "./failures.js";
  * @typedef {import("./settings.js").Tensor} Tensor
  */
 
+/** Largest number of values of an input. */
+const MOST_VALUES = 1 << 28;
 /** Axis of an input without one for the samples: each sample is a whole input. */
 export const WHOLE = -1;
 
@@ -68,6 +70,9 @@ export function makeInput(row, tensor, normalization, axis, batch) {
 function repeatRow({ data, shape, dtype }, batch) {
   const stacked = { data, shape: [batch, ...shape], dtype };
   if (batch === 1) return stacked;
+  if (data.length * batch > MOST_VALUES) {
+    throw makeJobError(`a batch of ${batch} samples is too large`);
+  }
   const repeated = new data.constructor(data.length * batch);
   for (let k = 0; k < batch; k++) repeated.set(data, k * data.length);
   return { ...stacked, data: repeated };

@@ -1,6 +1,7 @@
 /** Settings of a model: how to feed it, run it and read its answers. */
 
 import { makeJobError } from "./failures.js";
+import { MOST_PIXELS } from "./images.js";
 import { POSTPROCESS_KINDS } from "./postprocess.js";
 import {
   dimension,
@@ -231,6 +232,7 @@ const SETTINGS = record({
 function checkSize(value, path) {
   const size = list(integer(1, MOST_SIDE), 2)(value, path);
   if (size.length !== 2) throw makeFieldError(path, "not height and width");
+  if (size[0] * size[1] > MOST_PIXELS) throw makeFieldError(path, "too many pixels");
   return size;
 }
 

@@ -1,5 +1,6 @@
 /** Spectrograms of audio: magnitudes of short-time Fourier transforms, and mel filters. */
 
+import { makeJobError } from "./failures.js";
 import { planTransform } from "./fourier.js";
 
 /**
@@ -9,6 +10,8 @@ import { planTransform } from "./fourier.js";
  * @typedef {{first: number, weights: Float64Array}} MelFilter
  */
 
+/** Largest number of values of all frames together. */
+const MOST_STEPS = 1 << 27;
 // Slaney's scale is linear up to this frequency, and logarithmic above (Auditory Toolbox, 1998).
 const SLANEY_BREAK_HZ = 1000;
 const SLANEY_HZ = 200 / 3;
@@ -27,6 +30,9 @@ export function computeSpectrogram(wave, how) {
   const spectrumBins = Math.floor(how.nFft / 2) + 1;
   const filters = how.spectrogram === "magnitude" ? null : buildMelFilters(how);
   const bins = filters ? filters.length : spectrumBins;
+  if (frames * how.nFft > MOST_STEPS) {
+    throw makeJobError(`a spectrogram of ${frames} frames of ${how.nFft} values is too large`);
+  }
   const data = new Float64Array(frames * bins);
   const signal = how.center ? reflectEnds(wave, Math.floor(how.nFft / 2)) : wave;
   const window = buildWindow(how);
