@@ -1,0 +1,124 @@
+"""Packages for browsers: their files, sizes, and what they refuse."""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+
+import edgekit
+from edgekit.config.shipped_files import get_shipped_folder
+from edgekit.errors import UserError
+from edgekit.packaging.app_settings import AppSettings
+from edgekit.packaging.web.web_package import package_for_web
+from edgekit.progress import ignore_progress
+from edgekit_agent.runtimes.ort import load
+
+
+def read_folder(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+
+
+def test_the_same_app_has_the_same_bytes_as_folder_and_as_zip(package_colors, tmp_path):
+    first, second = (package_colors(tmp_path / name) for name in ("one", "two"))
+    assert read_folder(tmp_path / "one") == read_folder(tmp_path / "two")
+    assert first.release == second.release
+    for name in ("one.zip", "two.zip"):
+        package_colors(tmp_path / name)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert found == read_folder(tmp_path / "one")
+
+
+def test_the_service_worker_lists_every_other_file_with_its_digest(package_colors, tmp_path):
+    report = package_colors(tmp_path / "app")
+    files = read_folder(tmp_path / "app")
+    worker = files.pop("sw.js").decode()
+    package = json.loads(re.search(r"const PACKAGE = (\{.*?\n\});", worker, re.DOTALL)[1])
+    assert (package["name"], package["release"]) == ("colors", report.release)
+    listed = {each["path"]: (each["digest"], each["bytes"]) for each in package["files"]}
+    assert listed == {
+        name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
+    }
+
+
+def test_sizes_are_told_raw_and_compressed(package_colors, tmp_path):
+    report = package_colors(tmp_path / "app", build="int8")
+    files = read_folder(tmp_path / "app")
+    assert report.bytes == sum(map(len, files.values()))
+    zipped = sum(len(gzip.compress(data, 6, mtime=0)) for data in files.values())
+    assert report.gzip_bytes == zipped < 12_000_000
+    assert set(report.parts) == {"models", "runtime", "page"}
+    assert {file.path for file in report.files} == {
+        f"models/main/{name}" for name in ("settings.json", "model.onnx", "golden.json")
+    }
+
+
+def test_golden_outputs_have_full_precision(package_colors, colors, tmp_path):
+    package_colors(tmp_path / "app")
+    golden = json.loads((tmp_path / "app" / "models" / "main" / "golden.json").read_text())
+    inputs, outputs = golden["inputs"]["image"], golden["outputs"]["logits"]
+    images = decode_array(inputs).astype(np.float32)
+    found = load(str(colors / "build" / "float" / "model.onnx"), 1).run({"image": images})
+    np.testing.assert_allclose(decode_array(outputs), found["logits"], rtol=1e-6)
+
+
+def decode_array(stored):
+    data = np.frombuffer(base64.b64decode(stored["data"]), stored["dtype"])
+    return data.reshape(stored["shape"])
+
+
+def test_an_earlier_app_is_replaced_and_other_folders_are_left_alone(package_colors, tmp_path):
+    package_colors(tmp_path / "app", files={"pages/old.txt": b"old"})
+    assert (tmp_path / "app" / "old.txt").read_bytes() == b"old"
+    package_colors(tmp_path / "app", files={"pages/page.css": b"body {}"})
+    assert not (tmp_path / "app" / "old.txt").exists()
+    assert (tmp_path / "app" / "page.css").read_bytes() == b"body {}", "the app's own file"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["app"]
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.txt").write_text("precious")
+    with pytest.raises(UserError, match="is not empty, and not a web app"):
+        package_colors(tmp_path / "other")
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["precious.txt"]
+
+
+def test_python_code_that_cannot_run_there_is_refused(package_colors, tmp_path):
+    own = {"app.py": b"def answer(models, sample): ..."}
+    with pytest.raises(UserError, match="does not run in a browser") as refused:
+        package_colors(tmp_path / "app", entry="app:answer", files=own)
+    assert "answer.js" in refused.value.hint
+    with pytest.raises(UserError, match="a page cannot run"):
+        package_colors(tmp_path / "app", background="app:watch", files=own)
+    assert not (tmp_path / "app").exists()
+
+
+def test_the_unchanged_code_of_a_template_is_left_out_with_a_note(package_colors, tmp_path):
+    template = get_shipped_folder("targets/templates/image-classifier") / "app.py"
+    files = {"app.py": template.read_bytes()}
+    report = package_colors(tmp_path / "app", entry="app:answer", files=files)
+    assert "left out" in report.notes[0]
+    assert not (tmp_path / "app" / "app.py").exists()
+
+
+def test_a_bundle_of_a_tflite_model_is_refused_with_what_to_do(workplace, web_runtime):
+    project = edgekit.example("digits", "digits").folder
+    edgekit.build(folder=project, steps=["to-tflite"], device="tablet")
+    bundle = edgekit.open_bundle(project / "build" / "tablet")
+    assert bundle.manifest.model == "model.tflite"
+    values = {"schema": 1, "name": "digits", "version": "1.0", "input": "form"}
+    with pytest.raises(UserError, match=r"browsers run ONNX models.* holds model\.tflite") as told:
+        package_for_web(
+            AppSettings.model_validate(values),
+            {},
+            {"main": bundle},
+            web_runtime,
+            workplace / "app",
+            tick=ignore_progress,
+        )
+    assert "--runtime onnxruntime" in told.value.hint
