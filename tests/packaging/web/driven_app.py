@@ -48,7 +48,7 @@ class AppDriver:
         end = time.monotonic() + _READY_S
         while not self.browser.execute_script(f"return Boolean({condition})"):
             failed = self.browser.execute_script(_FAILED)
-            assert not failed, self.read_errors()
+            assert not failed, self.read_text()
             assert time.monotonic() < end, f"{condition}; {self.read_text()}"
             time.sleep(0.05)
 
