@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from edgekit.packaging.fetch import FetchReport
     from edgekit.packaging.package import PackageReport
     from edgekit.packaging.templates import NewApp
+    from edgekit.packaging.web.web_package import WebReport
     from edgekit.pipeline.apply import ApplyResult
     from edgekit.pipeline.benchmark import BenchResult
     from edgekit.pipeline.build import BuildOutcome
@@ -90,6 +91,7 @@ __all__ = [
     "UninstallResult",
     "UnknownStateError",
     "UserError",
+    "WebReport",
     "Work",
     "__version__",
     "apply",
@@ -153,6 +155,7 @@ _MODULES = {
     "Model": "edgekit.model",
     "NewApp": "edgekit.packaging.templates",
     "PackageReport": "edgekit.packaging.package",
+    "WebReport": "edgekit.packaging.web.web_package",
     "PassFacts": "edgekit.compression.recipe_parser",
     "PassSpec": "edgekit.compression.pass_specs",
     "PipelineOutcome": "edgekit.pipeline.combination.build",

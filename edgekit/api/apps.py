@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,9 @@ from edgekit.packaging.package import (
     package_for_linux,
 )
 from edgekit.packaging.templates import NewApp, list_templates, make_app
+from edgekit.packaging.web.web_package import WebReport, package_for_web
 from edgekit.progress import Tick, ignore_progress
+from edgekit.remote.web.runtime_files import WEB_CACHE, fetch_web_runtime
 from edgekit.signing.keys import find_signing_key
 
 __all__ = ["fetch", "list_templates", "new_app", "package"]
@@ -78,7 +81,7 @@ def package(
     bundles: Bundles = (),
     *,
     output: AnyPath,
-    target: Literal["linux"] = "linux",
+    target: Literal["linux", "web"] = "linux",
     format: Literal["run", "deb"] = "run",
     app: AnyPath | None = None,
     template: Text | None = None,
@@ -89,17 +92,20 @@ def package(
     wheels: AnyPath | None = None,
     locked: bool = False,
     key: Text | None = None,
+    runtime_archive: AnyPath | None = None,
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
-) -> PackageReport:
-    """Package models, their runtime and an app as one file that installs without a network.
+) -> PackageReport | WebReport:
+    """Package models, their runtime and an app for use without a network.
 
     Args:
         bundles: Folder that ``build`` wrote, or .edgekit file, or several; those of app.toml if
             there are none. ``NAME=PATH`` names the model that a bundle is. Relative paths are
             resolved from ``folder``.
-        output: The file to write, which replaces another one.
-        target: ``linux``: a file for ``sh FILE`` on devices with Python 3.
+        output: The file to write, which replaces another one. For ``web`` a folder, or a file that
+            ends in ``.zip``.
+        target: ``linux``: a file for ``sh FILE`` on devices with Python 3; ``web``: static files
+            that run the models in any browser.
         format: ``run``: a file for ``sh``, or ``deb``: a Debian package.
         app: App folder; by default an app is made from the bundle.
         template: Template whose code such an app has.
@@ -110,6 +116,7 @@ def package(
         wheels: Folder that holds all wheels; nothing is downloaded then.
         locked: Refuse wheels that edgekit.lock in the app folder does not hold.
         key: Name of your key to sign with; ``default`` is used if it exists.
+        runtime_archive: For ``web``, the archive of onnxruntime-web; npm fetches it otherwise.
         folder: The project folder.
         progress: Called with a stage, the amount done and the total (0 = unknown).
 
@@ -117,6 +124,9 @@ def package(
         The report. Attributes: ``path``; ``name`` and ``version`` of the app; ``release``;
         ``platform``; ``bytes``; ``parts``, the bytes of each; ``files``, those of yours that are in
         it; ``wheels``; ``without_license``; ``provided``; ``signed_by``; ``notes``; ``seconds``.
+        For ``web``: ``path``; ``name``; ``version``; ``release``; ``bytes``; ``gzip_bytes`` of the
+        first load; ``parts``, both sizes of each; ``files``; ``runtime``, the version of
+        onnxruntime-web; ``notes``; ``seconds``.
 
     Raises:
         UserError: The app or a bundle cannot be used, or there is no wheel that fits the device.
@@ -128,8 +138,19 @@ def package(
         >>> made.name, made.path.name, made.bytes < 60e6
         ('digits', 'digits.run', True)
     """
-    del target
     base = resolve_folder(folder)
+    _check_target(
+        target,
+        {
+            "python": python,
+            "glibc": glibc,
+            "wheels": wheels,
+            "locked": locked or None,
+            "key": key,
+            "format": None if format == "run" else format,
+        },
+        {"runtime_archive": runtime_archive},
+    )
     if app is not None and template is not None:
         raise ArgumentError(("app", "template"), "exclude each other")
     listed = [bundles] if isinstance(bundles, str | os.PathLike) else bundles
@@ -147,7 +168,7 @@ def package(
                 folder=None if wheels is None else base / wheels,
             ),
             must_be_locked=locked,
-            key=find_signing_key(key),
+            key=find_signing_key(key) if target == "linux" else None,
             form=format,
         )
         given = [_split_name(os.fspath(bundle)) for bundle in listed]
@@ -156,7 +177,27 @@ def package(
         opened = [(model, open_bundle(path, progress=progress)) for model, path in paths]
         out = base / output
         check_writable(out.absolute().parent, hint="choose another file: -o FILE")
-        return package_for_linux(make_request(opened, options), options, out, progress)
+        request = make_request(opened, options)
+        if target == "web":
+            runtime = fetch_web_runtime(
+                get_default_root() / WEB_CACHE,
+                archive=None if runtime_archive is None else base / runtime_archive,
+                tick=progress,
+            )
+            return package_for_web(
+                request.settings, request.files, request.bundles, runtime, out, tick=progress
+            )
+        return package_for_linux(request, options, out, progress)
+
+
+def _check_target(
+    target: str, linux_only: Mapping[str, object], web_only: Mapping[str, object]
+) -> None:
+    """Refuse arguments that have no effect for a target."""
+    foreign, other = (linux_only, "linux") if target == "web" else (web_only, "web")
+    for name, value in foreign.items():
+        if value is not None:
+            raise ArgumentError(name, f"is for packages with target {other} only")
 
 
 @check_arguments

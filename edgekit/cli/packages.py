@@ -27,6 +27,7 @@ class Target(StrEnum):
     """Kind of device that a package is for."""
 
     LINUX = "linux"
+    WEB = "web"
 
 
 class Format(StrEnum):
@@ -37,7 +38,10 @@ class Format(StrEnum):
 
 
 def package(
-    output: Annotated[Path, typer.Option("-o", metavar="FILE", help="The file to write.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", metavar="FILE", help="The file to write; for web a folder, or a .zip."),
+    ],
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
@@ -46,7 +50,7 @@ def package(
         ),
     ] = None,
     target: Annotated[
-        Target, typer.Option("--target", metavar="TARGET", help="linux.")
+        Target, typer.Option("--target", metavar="TARGET", help="linux, or web for browsers.")
     ] = Target.LINUX,
     form: Annotated[
         Format,
@@ -82,10 +86,18 @@ def package(
         str | None,
         typer.Option("--key", metavar="NAME", help="Key to sign with (default: 'default')."),
     ] = None,
+    runtime_archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--runtime-archive",
+            metavar="FILE",
+            help="For web: onnxruntime-web as 'npm pack' wrote it; uses no network.",
+        ),
+    ] = None,
     folder: Folder = Path(),
     as_json: Json = False,
 ) -> None:
-    """Package models, their runtime and an app as one file that installs without a network."""
+    """Package models, their runtime and an app for use without a network."""
     from edgekit.cli.render import apps as render_apps
 
     with show_progress() as tick:
@@ -103,6 +115,7 @@ def package(
             wheels=wheels,
             locked=locked,
             key=key,
+            runtime_archive=runtime_archive,
             folder=folder,
             progress=tick,
         )

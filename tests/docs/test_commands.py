@@ -30,6 +30,7 @@ RUN = [
     *sorted((ROOT / "docs/tutorials").glob("*.md")),
     ROOT / "docs/how-to/answers.md",
     ROOT / "docs/how-to/apps.md",
+    ROOT / "docs/how-to/app-in-a-browser.md",
     ROOT / "docs/reference/api.md",
     ROOT / "docs/reference/metrics.md",
 ]

@@ -7,6 +7,7 @@ import shlex
 from edgekit.packaging.fetch import FetchReport
 from edgekit.packaging.package import PackageReport
 from edgekit.packaging.templates import NewApp
+from edgekit.packaging.web.web_package import WebReport
 
 
 def format_new_app(app: NewApp) -> str:
@@ -19,8 +20,34 @@ def format_new_app(app: NewApp) -> str:
     )
 
 
-def format_package(made: PackageReport) -> str:
+def format_package(made: PackageReport | WebReport) -> str:
     """Format the report on a package as text: sizes, and the user's files in it."""
+    return _format_web(made) if isinstance(made, WebReport) else _format_linux(made)
+
+
+def _format_web(made: WebReport) -> str:
+    lines = [f"{made.path.resolve()}  {_format_bytes(made.bytes)}"]
+    lines.append(f"  {made.name} {made.version} for browsers, onnxruntime-web {made.runtime}")
+    lines.append(f"  first load {_format_bytes(made.gzip_bytes)} (gzip)")
+    lines += [
+        f"  {part:<9} {_format_bytes(raw)}, gzip {_format_bytes(zipped)}"
+        for part, (raw, zipped) in sorted(made.parts.items(), key=lambda each: -each[1][0])
+    ]
+    lines.append("  your files in it:")
+    lines += [
+        f"    {file.path}  {_format_bytes(file.bytes)}  from {file.source}" for file in made.files
+    ]
+    lines += [f"  note: {note}" for note in made.notes]
+    folder = shlex.quote(str(made.path))
+    lines.append(
+        "  next: unpack it, and serve the folder: edgekit app serve FOLDER"
+        if made.path.suffix == ".zip"
+        else f"  next: edgekit app serve {folder}"
+    )
+    return "\n".join(lines)
+
+
+def _format_linux(made: PackageReport) -> str:
     lines = [f"{made.path.resolve()}  {_format_bytes(made.bytes)}"]
     lines.append(f"  {made.name} {made.version} for {made.platform}")
     lines += [f"  {part:<9} {_format_bytes(size)}" for part, size in _sort_parts(made.parts)]

@@ -11,9 +11,9 @@ from edgekit.bundle.bundle_file import Bundle
 from edgekit.config.shipped_files import get_shipped_folder
 from edgekit.errors import UserError
 from edgekit.packaging.app_settings import APP_FILE, AppSettings
+from edgekit.packaging.page_config import encode_page_config
 from edgekit.packaging.templates import list_templates
 from edgekit.packaging.web.models import make_model_files
-from edgekit.packaging.web.page_settings import encode_page_config
 from edgekit.packaging.web.service_worker import (
     SERVICE_WORKER,
     compute_release,

@@ -15,13 +15,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgekit.bundle.bundle_file import Bundle
-from edgekit.bundle.manifest import encode_manifest
 from edgekit.errors import UserError
+from edgekit.packaging.bundle_facts import read_settings
 from edgekit.packaging.web.tokenizers import find_unknown_part
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.health import choose_positions, read_golden_samples, run_samples
-from edgekit_agent.model_settings import ModelSettings, parse_manifest
+from edgekit_agent.model_settings import ModelSettings
 from edgekit_agent.runtimes.ort import OrtModel
 
 SETTINGS, GOLDEN = "settings.json", "golden.json"
@@ -43,10 +43,7 @@ def make_model_files(bundle: Bundle) -> tuple[dict[str, bytes], str]:
             f"{bundle.path}: browsers run ONNX models, and this bundle holds {manifest.model}",
             hint="build it again with --runtime onnxruntime",
         )
-    try:
-        settings = parse_manifest(json.loads(encode_manifest(manifest)))
-    except ValueError as error:
-        raise UserError(f"{bundle.path}: {error}", hint="build it again") from error
+    settings = read_settings(bundle)
     tokenizer = _read_tokenizer(bundle, settings)
     data = bytes(bundle.read(manifest.model))
     name, stored = _choose_form(bundle, data)

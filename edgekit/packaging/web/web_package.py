@@ -13,11 +13,12 @@ from edgekit.bundle.bundle_file import Bundle
 from edgekit.config.output_folders import create_folder
 from edgekit.errors import UserError
 from edgekit.packaging.app_settings import AppSettings
+from edgekit.packaging.members import write_zip
 from edgekit.packaging.web.app_files import CONFIG, WebApp, assemble_web_app
 from edgekit.packaging.web.service_worker import SERVICE_WORKER
-from edgekit.packaging.web.zip_file import write_zip
 from edgekit.progress import Tick
 from edgekit.remote.web.runtime_files import WebRuntime
+from edgekit_agent.files import open_atomic
 
 ZIP_SUFFIX = ".zip"
 _GZIP_LEVEL = 6
@@ -102,7 +103,8 @@ def package_for_web(
     parts = _measure_parts(app.files, tick)
     tick(f"writing {out.name}", 0, 0)
     if is_zip:
-        write_zip(out, app.files)
+        with open_atomic(str(out)) as file:
+            write_zip(file, app.files, lambda done, total: tick(f"writing {out.name}", done, total))
     else:
         _write_folder(out, app)
     total, zipped = (sum(each) for each in zip(*parts.values(), strict=True))

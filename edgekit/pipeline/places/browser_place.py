@@ -18,7 +18,7 @@ from edgekit.progress import Tick
 from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.host_names import WEB
 from edgekit.remote.web.browser_agent import BrowserAgent
-from edgekit.remote.web.runtime_files import fetch_web_runtime
+from edgekit.remote.web.runtime_files import WEB_CACHE, fetch_web_runtime
 from edgekit_agent.measure.probe import read_machine
 from edgekit_agent.results import DeviceFacts
 from edgekit_agent.samples import Samples
@@ -103,7 +103,7 @@ def open_device(
         DeviceError: The device cannot be reached.
     """
     if host == WEB:
-        return open_browser_place(profile, cache=root / "web-runtime", tick=tick)
+        return open_browser_place(profile, cache=root / WEB_CACHE, tick=tick)
     return open_device_place(
         host, profile, cache=root / "wheels", tick=tick, home=home, same_machine=same_machine
     )

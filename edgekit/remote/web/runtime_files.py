@@ -26,6 +26,8 @@ INTEGRITY = (
     "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosX"
     "HF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 )
+# Folder of the archive in the cache.
+WEB_CACHE = "web-runtime"
 ARCHIVE = f"{PACKAGE}-{VERSION}.tgz"
 # The build for the processor alone: the smallest one, with SIMD, and with threads where allowed.
 FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")

@@ -17,6 +17,7 @@ from edgekit.packaging.app_settings import AppSettings
 from edgekit.packaging.web.web_package import package_for_web
 from edgekit.progress import ignore_progress
 from edgekit_agent.runtimes.ort import load
+from tests.builders.projects import edgekit as run_edgekit
 
 
 def read_folder(folder):
@@ -122,3 +123,34 @@ def test_a_bundle_of_a_tflite_model_is_refused_with_what_to_do(workplace, web_ru
             tick=ignore_progress,
         )
     assert "--runtime onnxruntime" in told.value.hint
+
+
+def test_the_command_packages_a_build_and_says_what_is_in_it(colors, web_runtime, workplace):
+    bundle = colors / "build" / "int8"
+    done = run_edgekit("package", bundle, "--target", "web", "--name", "colors", "-o", "app")
+    assert done.code == 0, done.err
+    for words in ("colors 1.0.0 for browsers", "first load 3.9 MB (gzip)", f"from {bundle}"):
+        assert words in done.out
+    assert "next: edgekit app serve app" in done.out
+    config = json.loads((workplace / "app" / "config.json").read_text())
+    assert (config["backend"], config["worker"]) == ("./backend-web.js", "sw.js")
+    assert config["input"] == "image"
+
+    zipped = run_edgekit(
+        "package", bundle, "--target", "web", "--name", "colors", "-o", "app.zip", "--json"
+    )
+    told = json.loads(zipped.out)
+    assert told["gzip_bytes"] < 12_000_000
+    assert told["release"]
+
+
+def test_options_of_the_other_target_are_refused(colors, workplace):
+    bundle = colors / "build" / "int8"
+    for options, name in (
+        (("--target", "web", "--wheels", "wheels"), "--wheels"),
+        (("--runtime-archive", "x.tgz"), "--runtime-archive"),
+    ):
+        done = run_edgekit("package", bundle, "-o", "app", *options)
+        assert done.code == 2
+        assert name in done.err
+    assert not (workplace / "app").exists()
