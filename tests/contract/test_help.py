@@ -38,6 +38,7 @@ COMMANDS = [
     "keys revoke",
     "app",
     "app new",
+    "app serve",
     "package",
     "fetch",
 ]
