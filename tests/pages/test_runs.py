@@ -21,11 +21,12 @@ def open_text(open_page, **settings):
 
 
 def test_a_slow_prediction_shows_progress_after_a_second(open_page):
-    page = open_text(open_page, delay_s=1.6)
+    page = open_text(open_page, delay_s=3)
     write(page)
+    begin = time.monotonic()
     page.button("Get the result").click()
-    time.sleep(0.3)
-    assert not page.find("#progress").is_displayed()
+    is_shown = page.find("#progress").is_displayed()
+    assert not is_shown or time.monotonic() - begin > 1
     assert page.find("#result").get_attribute("aria-busy") == "true"
     page.wait_for("#progress", "Working on it: 1 s.")
     page.wait_for("#summary", "PNEUMONIA")
@@ -34,13 +35,13 @@ def test_a_slow_prediction_shows_progress_after_a_second(open_page):
 
 
 def test_a_slow_prediction_can_be_cancelled(open_page):
-    page = open_text(open_page, delay_s=2)
+    page = open_text(open_page, delay_s=3)
     write(page)
     page.button("Get the result").click()
     page.wait(lambda: page.find("#cancel").is_displayed())
     page.button("Cancel").click()
     page.wait_for("#summary", "Cancelled. There is no result.")
-    time.sleep(1.5)
+    time.sleep(2)
     assert page.text("#summary") == "Cancelled. There is no result."
     assert page.text("#problem") == ""
     page.app.delay_s = 0
