@@ -13,8 +13,10 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from edgekit.pipeline.request import Request, read_build_inputs
 from edgekit_agent import Session
 from edgekit_agent.failures import AgentError
+from edgekit_agent.measure.feeds import iter_batches
 from tests.builders.apps.projects import (
     APPLICATIONS,
     RATE,
@@ -22,7 +24,7 @@ from tests.builders.apps.projects import (
     build_application,
     save_wave,
 )
-from tests.builders.projects import ROOT
+from tests.builders.projects import PROFILE, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,32 @@ def test_texts_of_any_length_are_classified(projects):
     assert session.predict_bytes(b"gut good", "text/plain")["result"] == "positive"
     body = json.dumps({"text": "bad"}).encode()
     assert session.predict_bytes(body, "application/json")["result"] == "negative"
+
+
+def test_a_language_model_names_the_next_word(projects):
+    _, session = projects("sentences")
+    answer = session.predict("the movie was")
+    assert answer["result"] == "good"
+    assert answer["confidence"] == pytest.approx(np.exp(3) / (np.exp(3) + 8))
+    assert len(answer["classes"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("colors", "*.png"), ("finder", "*.png"), ("tones", "*.wav"), ("regions", "images/*.png")],
+)
+def test_a_file_becomes_the_input_that_the_build_has_made_of_it(projects, name, pattern):
+    folder, session = projects(name)
+    inputs = read_build_inputs(Request(folder=folder, device=PROFILE))
+    predictor = session._get_predictor()
+    batches = iter_batches(inputs.evaluation.samples, predictor.runner.model.inputs, 1)
+    built = {value.tobytes() for batch in batches for value in batch.inputs.values()}
+    made = set()
+    for file in (folder / "eval").rglob(pattern):
+        for rows in predictor.reader.read(file).rows:
+            made |= {value.tobytes() for value in predictor.runner.stack(rows).values()}
+    assert len(made) > 5
+    assert made == built
 
 
 def test_rows_are_read_by_the_names_of_their_fields(projects):

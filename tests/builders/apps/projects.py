@@ -206,6 +206,33 @@ def write_reviews(folder: Path) -> None:
     write_project(folder, model, "eval.jsonl", "top1", opset=12, names=("negative", "positive"))
 
 
+def write_sentences(folder: Path) -> None:
+    """Write a language model of pairs of words."""
+    rng = np.random.default_rng(11)
+    save_tokenizer(folder / "tokenizer.json")
+    following = {"the": "movie", "movie": "was", "was": "good", "good": "the", "a": "film"}
+    lines = []
+    for _ in range(30):
+        words = [str(rng.choice(["the", "movie", "was", "good"]))]
+        while len(words) < 6:
+            is_usual = rng.random() < 0.8
+            words.append(following[words[-1]] if is_usual else str(rng.choice(list(following)[:4])))
+        lines.append({"text": " ".join(words)})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "eval.jsonl").write_text(text, encoding="utf-8")
+    weights = np.zeros((len(WORDS), len(WORDS)), np.float32)
+    for word, after in following.items():
+        weights[WORDS.index(word), WORDS.index(after)] = 3
+    listed = ", ".join(f"{value:g}" for value in weights.ravel())
+    size = len(WORDS)
+    model = (
+        f"g (int64[N,T] input_ids) => (float[N,T,{size}] logits) "
+        f"<float[{size},{size}] w = {{{listed}}}> {{ logits = Gather(w, input_ids) }}"
+    )
+    more = '[data.text]\ntargets = "next-token"\n'
+    write_project(folder, model, "eval.jsonl", "perplexity", more)
+
+
 def write_risks(folder: Path) -> None:
     """Write a classifier of rows with named fields, by the logit of the second class."""
     rng = np.random.default_rng(8)
@@ -312,6 +339,7 @@ APPLICATIONS: dict[str, Callable[[Path], None]] = {
     "tones": write_tones,
     "speech": write_speech,
     "reviews": write_reviews,
+    "sentences": write_sentences,
     "risks": write_risks,
     "prices": write_prices,
     "lines": write_lines,
