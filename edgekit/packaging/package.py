@@ -176,11 +176,21 @@ def package_for_linux(
         request, wheels, platform, glibc=options.glibc, key=options.key, tick=tick
     )
     write_package(out, made, options.form, tick)
-    notes = list(platform.notes)
+    notes = [*platform.notes, *_note_samples(request)]
     if request.folder is not None and not wheels.is_locked:
         write_atomic(str(request.folder / LOCK_FILE), _extend_lock(request, platform, wheels))
         notes.append(f"wrote {request.folder / LOCK_FILE}: keep it with the app")
     return _report(made, wheels, platform, out, options, tuple(notes), started)
+
+
+def _note_samples(request: PackageRequest) -> list[str]:
+    """Return a note on each model whose golden samples are made from real samples."""
+    return [
+        f"models/{name}/{bundle.manifest.golden_samples} holds coarse copies of calibration "
+        'samples; to build without them: [golden] samples = "synthetic"'
+        for name, bundle in request.bundles.items()
+        if bundle.manifest.golden_kind != "synthetic"
+    ]
 
 
 def _check_arch(name: str, profile: DeviceProfile, platform: TargetPlatform) -> None:

@@ -99,6 +99,19 @@ def test_the_files_of_the_user_are_listed(packaged, bundle):
     assert not {name for name in members if name.endswith((".html", ".jsonl")) and "models" in name}
 
 
+def test_copies_of_real_samples_in_a_package_are_told(packaged, bundle, shared_cache, tmp_path):
+    assert not any("calibration samples" in note for note in packaged[1]["notes"])
+    copied = tmp_path / "bundle"
+    copied.mkdir()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for name in (manifest["model"], manifest["golden_samples"]):
+        (copied / name).write_bytes((bundle / name).read_bytes())
+    changed = {**manifest, "golden_kind": "calibration"}
+    (copied / "manifest.json").write_text(json.dumps(changed))
+    report = package(copied, "-o", tmp_path / "x.run", EDGEKIT_CACHE=shared_cache)
+    assert any("models/main/golden.npz holds coarse copies" in note for note in report["notes"])
+
+
 def test_the_wheels_of_a_package_load_and_run_its_model(packaged, bundle, tmp_path):
     path, _ = packaged
     manifest = json.loads((bundle / "manifest.json").read_text())
