@@ -21,7 +21,7 @@ from edgekit_agent.apps.package_format import (
     get_runtime_name,
 )
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import is_intact, open_regular
+from edgekit_agent.files import fsync_folder, is_intact, open_regular
 from edgekit_agent.model_settings import ModelSettings, read_model_settings
 from edgekit_agent.releases.homes import Home, open_home
 
@@ -78,6 +78,7 @@ def make_public_folder(path: str) -> None:
         make_public_folder(os.path.dirname(path))
         os.mkdir(path)
         os.chmod(path, 0o755)
+        fsync_folder(os.path.dirname(path))
 
 
 def read_statement(home: Home, release: str) -> Package:

@@ -159,3 +159,13 @@ def test_an_interrupted_installation_says_so_and_leaves_nothing(device, package)
     assert "interrupted; run the command again" in stderr
     assert "Traceback" not in stderr
     assert not (device.prefix / "share/edgekit").exists()
+
+
+def test_a_disk_that_fills_up_leaves_nothing_of_a_first_installation(device, package):
+    script = 'ulimit -f 4000; exec sh "$1" --prefix "$2" --no-start'
+    failed = device.call("sh", "-c", script, "sh", package, device.prefix)
+    assert failed.returncode == 4
+    assert "Traceback" not in failed.stderr
+    assert "file size limit" in failed.stderr
+    assert not (device.prefix / "share/edgekit").exists()
+    assert not (device.prefix / "bin/leaf").exists()
