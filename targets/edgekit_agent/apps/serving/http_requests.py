@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Dict, Optional, Protocol, Tuple, cast
@@ -182,7 +183,12 @@ class RequestHandler(BaseHTTPRequestHandler):
             status = _STATUS_OF_KIND.get(error.failure.kind, HTTPStatus.INTERNAL_SERVER_ERROR)
             retry = (("Retry-After", "2"),) if error.failure.transient else ()
             failure = error.failure
-            self._refuse(status, failure.kind, failure.message, retry, hint=failure.hint)
+            message, hint = failure.message, failure.hint
+            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                # The reason is for who wrote the app, not for who uses it.
+                sys.stderr.write(f"{failure.kind}: {message}\n")
+                message, hint = "The app could not work on this input.", ""
+            self._refuse(status, failure.kind, message, retry, hint=hint)
             return
         self._send_json(HTTPStatus.OK, result)
 

@@ -33,7 +33,8 @@ def serve(app: App, release: str, port: int) -> int:
     """
     ends = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: ends.set())
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, lambda *_: ends.set())
     package = read_statement(app.home, release)
     folder = app.home.release(release)
     with hold_state(app) as state:
