@@ -22,12 +22,14 @@ from edgekit.argument_checks import AnyPath, Host, check_arguments
 from edgekit.bundle import bundle_file, sent_files
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.bundle.golden_samples import check_golden_samples
+from edgekit.bundle.package_file import AppPackage, is_package_file, open_app_package
 from edgekit.bundle.sent_files import SentFiles
 from edgekit.cache.store import get_default_root
+from edgekit.errors import ArgumentError
 from edgekit.progress import Tick, ignore_progress
-from edgekit.remote import deploy
+from edgekit.remote import deploy, push_package
 from edgekit.remote import uninstall as remote_uninstall
-from edgekit.remote.confirmation import choose_watch_terms
+from edgekit.remote.confirmation import WatchTerms, choose_watch_terms
 from edgekit.remote.deploy import PushReport
 from edgekit.remote.home import Home
 from edgekit.remote.session import Session, open_session
@@ -67,14 +69,29 @@ def open_bundle(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle:
     return bundle
 
 
-def list_sent_files(bundle: Bundle) -> SentFiles:
-    """List the files of a bundle that a device gets, with a word on real samples in them."""
+def list_sent_files(bundle: Bundle | AppPackage) -> SentFiles:
+    """List the files that a device gets, with a word on real samples in them."""
+    if isinstance(bundle, AppPackage):
+        return sent_files.list_package_files(bundle)
     return sent_files.list_sent_files(bundle.manifest)
+
+
+def open_delivery(path: AnyPath, *, progress: Tick = ignore_progress) -> Bundle | AppPackage:
+    """Open a bundle, or the package file of an app, and check each of its files.
+
+    Raises:
+        UserError: The path is neither, or it is damaged.
+    """
+    if not is_package_file(Path(path)):
+        return open_bundle(path, progress=progress)
+    progress("checking the package", 0, 0)
+    with convert_failures():
+        return open_app_package(Path(path))
 
 
 @check_arguments
 def push(
-    bundle: AnyPath | Bundle,
+    bundle: AnyPath | Bundle | AppPackage,
     host: Host,
     *,
     name: AppName | None = None,
@@ -86,11 +103,11 @@ def push(
     folder: AnyPath = ".",
     progress: Tick = ignore_progress,
 ) -> PushReport:
-    """Install a bundle on a device, check it there, and switch to it.
+    """Install a bundle or an app on a device, check it there, and switch to it.
 
     Args:
-        bundle: The folder that ``build`` wrote, a .edgekit file, or an opened bundle; a relative
-            path is resolved from ``folder``.
+        bundle: The folder that ``build`` wrote, a .edgekit file, the file of an app that
+            ``package`` wrote, or an opened bundle; a relative path is resolved from ``folder``.
         host: ``local``, an ssh alias, or ``user@host:port``.
         name: Name to install it under, next to the releases of other names.
         home: edgekit's folder on the device; a relative one is below the user's home there.
@@ -121,9 +138,19 @@ def push(
         True
     """
     base = resolve_folder(folder)
-    if not isinstance(bundle, Bundle):
-        bundle = open_bundle(base / bundle, progress=progress)
+    if not isinstance(bundle, Bundle | AppPackage):
+        bundle = open_delivery(base / bundle, progress=progress)
     where = choose_home(home, device, folder=base)
+    if isinstance(bundle, AppPackage):
+        return _push_package(
+            bundle,
+            host,
+            name,
+            where,
+            allow_downgrade=allow_downgrade,
+            watch=choose_watch_terms(host, watch, by_app=app_confirms),
+            progress=progress,
+        )
     with convert_failures(), open_session(host, home=where) as session:
         done = deploy.push(
             bundle,
@@ -139,6 +166,31 @@ def push(
             return done
         note = f"installed in {session.home}; the bundle's folder was not used"
         return replace(done, notes=(f"{note} (to use it: --home {meant})",))
+
+
+def _push_package(
+    package: AppPackage,
+    host: str,
+    name: str | None,
+    home: Home,
+    *,
+    allow_downgrade: bool,
+    watch: WatchTerms,
+    progress: Tick,
+) -> PushReport:
+    """Install an app where its package file would install it."""
+    own = package.package.name
+    if name not in (None, own):
+        raise ArgumentError("name", f"{package.path} is the app {own}", hint="leave it out")
+    where = home if home.rule == "said" else Home(path=push_package.APP_HOME, rule="said")
+    with convert_failures(), open_session(host, home=where) as session:
+        return push_package.push_package(
+            package,
+            session,
+            progress=_forward(progress),
+            allow_downgrade=allow_downgrade,
+            watch=watch,
+        )
 
 
 @check_arguments

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.bundle.manifest import MANIFEST, Manifest
+from edgekit.bundle.package_file import AppPackage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,15 @@ def list_sent_files(manifest: Manifest) -> SentFiles:
     """List the files of a bundle that a device gets."""
     names = (*(file.name for file in manifest.files), MANIFEST)
     return SentFiles(names=names, real_samples=describe_golden_samples(manifest))
+
+
+def list_package_files(package: AppPackage) -> SentFiles:
+    """List the members of the package of an app that a device gets."""
+    stated = package.package
+    names = (f"{len(stated.files)} files of {stated.name} {stated.version}",)
+    samples = ", ".join(package.real_samples)
+    held = f"{samples}: coarse copies of real samples" if samples else ""
+    return SentFiles(names=names, real_samples=held)
 
 
 def describe_golden_samples(manifest: Manifest) -> str:

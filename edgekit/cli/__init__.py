@@ -177,7 +177,10 @@ app.command("metrics")(list_metrics)
 
 @app.command()
 def push(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Build folder or bundle file.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(metavar="BUNDLE", help="Build folder, bundle file, or file of an app."),
+    ],
     hosts: Hosts,
     name: AppName = None,
     home: HomeFolder = None,
@@ -202,14 +205,14 @@ def push(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Install a bundle on a device, check it there, and switch to it."""
+    """Install a bundle or an app on a device, check it there, and switch to it."""
     from edgekit.api.arguments import check_app_name, choose_home
-    from edgekit.api.releases import list_sent_files
+    from edgekit.api.releases import list_sent_files, open_delivery
     from edgekit.cli.render import text as render_text
 
     check_app_name(name)
     with show_progress() as tick:
-        opened = edgekit.open_bundle(bundle, progress=tick)
+        opened = open_delivery(bundle, progress=tick)
     where = choose_home(home, device)
     announce_sent(list_sent_files(opened), hosts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.errors import DeviceError, UnknownStateError
 from edgekit.remote.session import Progress, Session
-from edgekit_agent.jobs import InstallJob, RollbackJob, StatusJob
+from edgekit_agent.jobs import InstallJob, PackageJob, RollbackJob, StatusJob
 from edgekit_agent.results import Status
 from edgekit_agent.worker_results import StageProgress
 
@@ -18,7 +18,7 @@ SETTLED_S = 180.0
 
 def switch(
     session: Session,
-    job: InstallJob | RollbackJob,
+    job: InstallJob | PackageJob | RollbackJob,
     *,
     wanted: str,
     progress: Progress | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgekit.bundle.bundle_file import Bundle
+from edgekit.bundle.package_file import AppPackage
 from edgekit.errors import DeviceError, UserError
 from edgekit.remote.session import Session
 from edgekit.signing.releases import permit_downgrade, waive_signatures
@@ -13,7 +14,7 @@ from edgekit_agent.trust.statements import Signature, TrustedKey, is_public_key,
 
 def request_admission(
     session: Session,
-    bundle: Bundle,
+    bundle: Bundle | AppPackage,
     trust: Trust | None,
     *,
     allow_downgrade: bool,
@@ -23,7 +24,7 @@ def request_admission(
 
     Args:
         session: the device.
-        bundle: the bundle to install.
+        bundle: the bundle or the package to install.
         trust: the keys that the device trusts; None = its file of keys is damaged.
         allow_downgrade: sign a permit to install a lower version.
         app: the name that the bundle is installed under; empty = none.
@@ -42,7 +43,7 @@ def request_admission(
     return permit
 
 
-def _sign_permit(session: Session, bundle: Bundle, trust: Trust) -> Signature | None:
+def _sign_permit(session: Session, bundle: Bundle | AppPackage, trust: Trust) -> Signature | None:
     if bundle.signature is None or bundle.statement().version >= trust.version:
         return None
     try:
@@ -51,7 +52,7 @@ def _sign_permit(session: Session, bundle: Bundle, trust: Trust) -> Signature | 
         raise DeviceError(f"{session.name}: {error.message}", hint=error.hint) from error
 
 
-def is_installed(bundle: Bundle, before: Status) -> bool:
+def is_installed(bundle: Bundle | AppPackage, before: Status) -> bool:
     """Return whether the device serves the release, equally signed if it wants signatures."""
     served, trust = before.current, before.trust
     if served is None or before.health is None:

@@ -38,6 +38,8 @@ JOBS: Dict[str, str] = {
     "rollback": "edgekit_agent.jobs:RollbackJob",
     "status": "edgekit_agent.jobs:StatusJob",
     "uninstall": "edgekit_agent.jobs:UninstallJob",
+    "package-plan": "edgekit_agent.jobs:PackagePlanJob",
+    "package": "edgekit_agent.jobs:PackageJob",
 }
 
 

@@ -153,6 +153,35 @@ class RollbackJob:
 
 
 @dataclass(frozen=True)
+class PackagePlanJob:
+    """Check that this device can run a package, and report which of its members it lacks.
+
+    ``package`` is ``package.json`` as ``encode_statement`` returns it.
+    """
+
+    home: str
+    app: str
+    package: str
+
+
+@dataclass(frozen=True)
+class PackageJob:
+    """Install a package from received members, check it, and switch its app to it.
+
+    ``package`` is ``package.json`` as in the plan, and ``signature`` signs it; ``permit`` is a
+    signed permit to install a lower version. Unless it is confirmed within ``watch_s`` seconds,
+    the device goes back; 0 = it needs no confirmation.
+    """
+
+    home: str
+    app: str
+    package: str
+    signature: Optional[Signature] = None
+    permit: Optional[Signature] = None
+    watch_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class UninstallJob:
     """Remove a named home with its releases, and the runtimes that nothing else uses."""
 

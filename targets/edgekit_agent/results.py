@@ -217,6 +217,14 @@ class AppStatus:
 
 
 @dataclass(frozen=True)
+class PackagePlan:
+    """Members of a package that the device lacks, by their paths."""
+
+    missing: Tuple[str, ...]
+    free_bytes: int
+
+
+@dataclass(frozen=True)
 class UninstallResult:
     """The removal of a named home.
 

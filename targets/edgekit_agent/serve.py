@@ -6,6 +6,13 @@ import sys
 from typing import Any, Callable, Dict
 
 from edgekit_agent import worker
+from edgekit_agent.apps.remote_jobs import (
+    install_received,
+    plan_package,
+    report_status,
+    roll_back_home,
+    uninstall_home,
+)
 from edgekit_agent.boot.watch import confirm
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, PeerGone, to_failure
@@ -13,9 +20,8 @@ from edgekit_agent.limits import NO_LIMITS, get_expand_limits, get_health_limits
 from edgekit_agent.measure.probe import probe
 from edgekit_agent.protocol import Version
 from edgekit_agent.releases.audit import run_and_log
-from edgekit_agent.releases.install import install, rollback, status
+from edgekit_agent.releases.install import install
 from edgekit_agent.releases.receive import forget, plan, receive
-from edgekit_agent.releases.uninstall import uninstall
 from edgekit_agent.releases.wheels import unpack_runtime
 from edgekit_agent.supervise import run_in_worker
 from edgekit_agent.trust.keys import admit, change_trust, end_trust
@@ -79,9 +85,11 @@ def _run(
         "untrust": lambda: run_and_log(job, lambda: end_trust(job)),
         "install": lambda: run_and_log(job, lambda: install(job, ask_health, outlet.progress)),
         "confirm": lambda: confirm(job),
-        "rollback": lambda: run_and_log(job, lambda: rollback(job, ask_health)),
-        "status": lambda: status(job, ask_health),
-        "uninstall": lambda: run_and_log(job, lambda: uninstall(job)),
+        "rollback": lambda: run_and_log(job, lambda: roll_back_home(job, ask_health)),
+        "status": lambda: report_status(job, ask_health),
+        "uninstall": lambda: run_and_log(job, lambda: uninstall_home(job)),
+        "package-plan": lambda: plan_package(job),
+        "package": lambda: run_and_log(job, lambda: install_received(job, outlet.progress)),
     }
     if kind not in handlers:
         raise AgentError("bad_job", f"unknown kind of job: {kind}")

@@ -16,6 +16,7 @@ from edgekit_agent.apps.admission import Admission, check_signed, record_admissi
 from edgekit_agent.apps.device_checks import check_device
 from edgekit_agent.apps.installed import (
     App,
+    check_is_app,
     find_damaged_files,
     get_site,
     make_command,
@@ -28,6 +29,7 @@ from edgekit_agent.apps.package_format import PACKAGE, Package, PackageFile, get
 from edgekit_agent.apps.removal import remove_leftovers
 from edgekit_agent.apps.self_check import QuietOutlet
 from edgekit_agent.apps.waiting import Ticker
+from edgekit_agent.boot.watch import begin_watch, settle_watch
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, temporary_name, write_atomic
 from edgekit_agent.jobs import UninstallJob
@@ -36,12 +38,13 @@ from edgekit_agent.releases import runtime_files
 from edgekit_agent.releases.cleanup import remove_unneeded
 from edgekit_agent.releases.current import current_release, previous_release, switch
 from edgekit_agent.releases.homes import Home, claim, share
-from edgekit_agent.releases.records import read_record, write_record
+from edgekit_agent.releases.records import RECORD, read_record, write_record
 from edgekit_agent.releases.store import discard, lock_home, lock_main, remove, sweep
 from edgekit_agent.releases.uninstall import uninstall
 from edgekit_agent.releases.wheels import WheelSource, count_unpacked_bytes, unpack_wheels
 from edgekit_agent.results import Release
 from edgekit_agent.supervise import run_in_worker
+from edgekit_agent.trust.statements import Signature
 from edgekit_agent.worker_jobs import Blob, ExpandJob
 
 _LOCK_WAIT_S = 600.0
@@ -64,11 +67,26 @@ class Installed:
     models: List[Dict[str, Any]]
 
 
-def install_package(reader: PackageReader, app: App, ticker: Ticker) -> Installed:
+def install_package(
+    reader: PackageReader,
+    app: App,
+    ticker: Ticker,
+    *,
+    permit: Optional[Signature] = None,
+    watch_s: float = 0.0,
+) -> Installed:
     """Install a package beside the served release, check it, then switch to it.
 
     At every moment the app is the old one or the new one, complete, also after a power cut. Of a
     release that is here already, damaged files are replaced.
+
+    Args:
+        reader: the package.
+        app: the app.
+        ticker: told about the stages.
+        permit: the signed permit to install a lower version.
+        watch_s: seconds in which the release must be confirmed, else the device goes back; 0 = it
+            needs no confirmation.
 
     Raises:
         AgentError: ``unsuitable``, ``noexec``, ``no_space``, ``corrupt``, ``foreign_file``,
@@ -79,12 +97,12 @@ def install_package(reader: PackageReader, app: App, ticker: Ticker) -> Installe
     check_device(reader.package, Home(app.home.main_path), _count_needed_bytes(reader, app))
     check_launcher(app)
     reader.verify(ticker.report)
-    admission = check_signed(reader, app.home)
+    admission = check_signed(reader, app.home, permit)
     is_first = not os.path.isdir(app.home.path)
     _make_folders(app)
     try:
         with _lock(app.home, ticker):
-            return _install(reader, app, admission, ticker)
+            return _install(reader, app, admission, ticker, watch_s)
     except BaseException:
         if is_first:
             _undo_first(app)
@@ -92,9 +110,15 @@ def install_package(reader: PackageReader, app: App, ticker: Ticker) -> Installe
 
 
 def _install(
-    reader: PackageReader, app: App, admission: Optional[Admission], ticker: Ticker
+    reader: PackageReader,
+    app: App,
+    admission: Optional[Admission],
+    ticker: Ticker,
+    watch_s: float,
 ) -> Installed:
     home, release = app.home, reader.release
+    check_is_app(app)
+    settle_watch(home, release)
     sweep(home)
     with lock_main(home):
         sweep(Home(home.main_path))
@@ -116,6 +140,9 @@ def _install(
     os.sync()
     if admission is not None:
         record_admission(home, admission)
+        _record_key(home, release, admission)
+    if watch_s and served not in (None, release):
+        begin_watch(home, release, served, watch_s)
     switch(home, release)
     is_changed |= write_launcher(app) or served != release
     # The app is installed: a failure to remove old files must not hide that.
@@ -226,6 +253,8 @@ def _fill(reader: PackageReader, home: Home, folder: str, ticker: Ticker) -> Non
 def _extract(reader: PackageReader, home: Home, file: PackageFile, target: str) -> None:
     """Write a member, expanded if it is packed, to a new file."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
+    if reader.copy_expanded(file, target):
+        return
     if not file.is_packed:
         reader.copy(file, target)
         return
@@ -280,6 +309,14 @@ def _refresh_record(reader: PackageReader, home: Home, folder: str) -> bool:
         pass
     write_record(folder, wanted)
     return True
+
+
+def _record_key(home: Home, release: str, admission: Admission) -> None:
+    """Record who signed the release, so that it is not served again once the key is revoked."""
+    folder, signed = home.release(release), admission.statement
+    record = replace(read_record(folder), key=signed.key, version=signed.version)
+    write_record(folder, record)
+    share(home, os.path.join(folder, RECORD))
 
 
 def _replace(reader: PackageReader, home: Home, file: PackageFile, path: str) -> None:

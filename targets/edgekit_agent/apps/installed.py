@@ -23,6 +23,7 @@ from edgekit_agent.apps.package_format import (
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, is_intact, open_regular
 from edgekit_agent.model_settings import ModelSettings, read_model_settings
+from edgekit_agent.releases.current import CURRENT
 from edgekit_agent.releases.homes import Home, open_home
 
 REPAIR = "run the package file again: that repairs it"
@@ -96,6 +97,25 @@ def read_statement(home: Home, release: str) -> Package:
         return decode_package(data)
     except (OSError, ValueError) as error:
         raise AgentError("corrupt", f"{path}: damaged: {error}", hint=REPAIR) from error
+
+
+def is_app(home: Home) -> bool:
+    """Return whether the served release of a home is that of a package."""
+    return os.path.lexists(os.path.join(home.path, CURRENT, PACKAGE))
+
+
+def check_is_app(app: App) -> None:
+    """Check that no release without a package is served under the name of the app.
+
+    Raises:
+        AgentError: ``name_in_use``.
+    """
+    if os.path.lexists(os.path.join(app.home.path, CURRENT)) and not is_app(app.home):
+        raise AgentError(
+            "name_in_use",
+            f"{app.home.path} serves a model that was pushed under the name {app.name}",
+            hint=f"remove it first: edgekit uninstall HOST {app.name}",
+        )
 
 
 def get_site(home: Home, package: Package) -> Optional[str]:

@@ -9,7 +9,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from typing import Any, BinaryIO, Callable, Iterator, Optional, cast
+from typing import Any, BinaryIO, Callable, Iterator, Optional, Protocol, cast
 
 from edgekit_agent.apps.package_format import (
     MOST_FILES,
@@ -43,7 +43,36 @@ Tell = Callable[[int, int], None]
 """Called with the number of bytes done, and of all bytes."""
 
 
-class PackageReader:
+class PackageReader(Protocol):
+    """A source of the members of a package: its file, or what was received of it.
+
+    Attributes:
+        data: the bytes of ``package.json``.
+        package: the statement.
+        release: the name of its release.
+    """
+
+    data: bytes
+    package: Package
+    release: str
+
+    def verify(self, report: Optional[Tell] = None) -> None:
+        """Check that every member that the installation needs is intact; nothing is written."""
+
+    def copy(self, file: PackageFile, target: str) -> None:
+        """Write a member to a new file."""
+
+    def copy_expanded(self, file: PackageFile, target: str) -> bool:
+        """Write the expanded form of a packed member to a new file, if it is here already."""
+
+    def read_signature(self) -> Optional[bytes]:
+        """Return the bytes of ``signature.json``; ``None`` if the package is not signed."""
+
+    def open_stored(self, path: str) -> BinaryIO:
+        """Open a wheel as a file in which a reader can seek."""
+
+
+class ZipPackage:
     """An open package file whose listing agrees with its statement.
 
     Attributes:
@@ -109,6 +138,10 @@ class PackageReader:
             for chunk in self.iter_chunks(file):
                 out.write(chunk)
 
+    def copy_expanded(self, file: PackageFile, target: str) -> bool:
+        """Return False: a package file has packed members as such."""
+        return False
+
     def read_signature(self) -> Optional[bytes]:
         """Return the bytes of ``signature.json``; ``None`` if the package is not signed."""
         if SIGNATURE not in self._archive.NameToInfo:
@@ -138,7 +171,7 @@ class PackageReader:
         return cast(BinaryIO, section)
 
 
-def open_package(path: str) -> PackageReader:
+def open_package(path: str) -> ZipPackage:
     """Open a package file and compare its listing with its statement.
 
     Raises:
@@ -158,7 +191,7 @@ def open_package(path: str) -> PackageReader:
     except BaseException:
         archive.close()
         raise
-    return PackageReader(path, archive, data, package)
+    return ZipPackage(path, archive, data, package)
 
 
 def _check_and_read(path: str, archive: zipfile.ZipFile) -> bytes:

@@ -21,8 +21,8 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, open_regular, write_atomic
 from edgekit_agent.jobs import ConfirmJob
 from edgekit_agent.releases.audit import add_line
-from edgekit_agent.releases.current import current_release, switch
-from edgekit_agent.releases.homes import Home, open_home
+from edgekit_agent.releases.current import CURRENT, current_release, switch
+from edgekit_agent.releases.homes import APP_STATEMENT, Home, open_home
 from edgekit_agent.releases.store import find_damaged_files, lock_home, read_release
 from edgekit_agent.results import ConfirmResult, Watch
 from edgekit_agent.strictjson import load
@@ -145,6 +145,8 @@ def run_watch(path: str) -> int:
                 with lock_home(home, creates=False):
                     if read_pending_watch(home) == watch:
                         _end_watch(home, watch)
+                if current_release(home) != watch.release:
+                    _restart_app(home)
             except AgentError:
                 pass  # busy, or not writable now: try again
             except OSError:  # the disk is full or failing now: try again, at growing intervals
@@ -184,6 +186,16 @@ def _go_back(home: Home, watch: Watch) -> None:
     else:
         add_line(home, "go back", f"done: {why} of {watch.release}", release=watch.previous)
     drop_watch(home)
+
+
+def _restart_app(home: Home) -> None:
+    """Start the app of a home again if it runs, so that it serves the current release."""
+    if home.app and os.path.lexists(os.path.join(home.path, CURRENT, APP_STATEMENT)):
+        # Imported when needed: apps stand above the watch.
+        from edgekit_agent.apps.installed import find_app_of_home
+        from edgekit_agent.apps.serving.running import restart
+
+        restart(find_app_of_home(home.path))
 
 
 def _has_app_confirmed(home: Home, watch: Watch) -> bool:

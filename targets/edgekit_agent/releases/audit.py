@@ -15,6 +15,7 @@ from edgekit_agent.files import open_regular
 from edgekit_agent.jobs import (
     AdmitJob,
     InstallJob,
+    PackageJob,
     RollbackJob,
     TrustJob,
     UninstallJob,
@@ -33,7 +34,9 @@ _MOST_BYTES = 1 << 20
 _MOST_CHARS = 300
 
 
-AuditedJob = Union[InstallJob, AdmitJob, RollbackJob, TrustJob, UntrustJob, UninstallJob]
+AuditedJob = Union[
+    InstallJob, PackageJob, AdmitJob, RollbackJob, TrustJob, UntrustJob, UninstallJob
+]
 
 
 def run_and_log(job: AuditedJob, act: Callable[[], T]) -> T:
@@ -64,7 +67,7 @@ def run_and_log(job: AuditedJob, act: Callable[[], T]) -> T:
 
 def _describe_job(job: object) -> Tuple[str, str, str]:
     """Return the action, the release and the key of a job, the last two as stated in the job."""
-    if isinstance(job, (InstallJob, AdmitJob)):
+    if isinstance(job, (InstallJob, PackageJob, AdmitJob)):
         release = job.release if isinstance(job, InstallJob) else ""
         return "install", release, job.signature.key if job.signature else ""
     if isinstance(job, RollbackJob):

@@ -27,6 +27,8 @@ DEFAULT_HOME = "~/.local/share/edgekit"
 MARKER = ".edgekit-home"
 FOLDERS = ("objects", "parts", "runtimes", "releases")
 APPS = "apps"
+# In the folder of a release that is an app, which was installed from a package file.
+APP_STATEMENT = "package.json"
 APP_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 MOST_APPS = 100
 

@@ -22,8 +22,14 @@ from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.releases.app_status import describe_apps, describe_release
 from edgekit_agent.releases.audit import read_last_lines
 from edgekit_agent.releases.cleanup import remove_unneeded
-from edgekit_agent.releases.current import both_releases, current_release, previous_release, switch
-from edgekit_agent.releases.homes import Home, open_home, share
+from edgekit_agent.releases.current import (
+    CURRENT,
+    both_releases,
+    current_release,
+    previous_release,
+    switch,
+)
+from edgekit_agent.releases.homes import APP_STATEMENT, Home, open_home, share
 from edgekit_agent.releases.lock_wait import wait_until_unlocked
 from edgekit_agent.releases.provenance import read_provenance
 from edgekit_agent.releases.rebuild import rebuild_records
@@ -75,6 +81,7 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
         if statement is not None:
             check_as_signed(job, statement)
         settle_watch(home, job.release)
+        _check_is_no_app(home)
         release = _build_release(job, statement)
         sweep(home)
         progress("verify", 0, len(job.files))
@@ -129,6 +136,16 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
         with contextlib.suppress(OSError):
             drop_watch(home)
         return answer
+
+
+def _check_is_no_app(home: Home) -> None:
+    """Check that no app was installed under the name, whose command would end with its release."""
+    if os.path.lexists(os.path.join(home.path, CURRENT, APP_STATEMENT)):
+        raise AgentError(
+            "name_in_use",
+            f"{home.path}: {home.app} is an app that was installed from a package file",
+            hint="choose another --name, or push its package file",
+        )
 
 
 def _check_installed(home: Home, name: str, ask_health: AskHealth) -> Health:

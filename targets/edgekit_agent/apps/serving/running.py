@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -63,6 +64,15 @@ def restart_if_running(app: App, say: Say) -> Optional[Running]:
     if not has_service(app):
         stop_server(app)
     return start_server(app, running.port, say)
+
+
+def restart(app: App) -> None:
+    """Start the server again where it runs; the release is current whether that succeeds or not.
+
+    Nothing is told about it: a host that hangs up would end it between stop and start.
+    """
+    with contextlib.suppress(AgentError, OSError):
+        restart_if_running(app, lambda text: None)
 
 
 def ask_health(running: Running) -> Optional[Dict[str, Any]]:
