@@ -77,3 +77,23 @@ def test_images_that_cannot_be_used_are_refused(
             rename(look),
         )
     assert caught.value.kind == "bad_sample"
+
+
+@pytest.mark.parametrize(
+    ("box", "part"),
+    [
+        ((3, 4, 10, 9), (3, 4, 10, 9)),
+        ((3.7, 4.2, 9.1, 8.5), (3, 4, 10, 9)),
+        ((-5, -5, 100, 100), (0, 0, 20, 12)),
+        ((6, 6, 6, 6), (6, 6, 7, 7)),
+        ((50, 50, 60, 60), (19, 11, 20, 12)),
+    ],
+)
+def test_boxes_are_cut_out_of_images(box: tuple[float, ...], part: tuple[int, ...]) -> None:
+    """Whole pixels inside of the image, at least one, for the next model of an app."""
+    rgba = np.random.default_rng(1).integers(0, 256, (12, 20, 4), dtype=np.uint8)
+    image = {"width": 20, "height": 12, "data": Numbers(rgba.ravel())}
+    found = call("images", "cutImage", image, box)
+    left, top, right, bottom = part
+    assert (found["width"], found["height"]) == (right - left, bottom - top)
+    np.testing.assert_array_equal(found["data"], rgba[top:bottom, left:right].ravel())

@@ -58,6 +58,30 @@ export function preparePixels(image, how) {
   };
 }
 
+/**
+ * Cut out the part of an image that a box covers, such as an object that a detector has found.
+ *
+ * @param {RgbaImage} image
+ * @param {readonly number[]} box left, top, right, bottom in pixels; what is outside is left out.
+ * @returns {RgbaImage} whole pixels that the box touches, at least one.
+ */
+export function cutImage(image, box) {
+  checkImage(image);
+  const { width, height, data } = image;
+  const [left, top] = [box[0], box[1]].map((side, axis) =>
+    Math.min(Math.max(Math.floor(side), 0), (axis ? height : width) - 1),
+  );
+  const right = Math.max(left + 1, Math.min(Math.ceil(box[2]), width));
+  const bottom = Math.max(top + 1, Math.min(Math.ceil(box[3]), height));
+  const cut = { width: right - left, height: bottom - top };
+  const pixels = new Uint8ClampedArray(4 * cut.width * cut.height);
+  for (let y = 0; y < cut.height; y++) {
+    const start = 4 * ((top + y) * width + left);
+    pixels.set(data.subarray(start, start + 4 * cut.width), 4 * y * cut.width);
+  }
+  return { ...cut, data: pixels };
+}
+
 /** @param {RgbaImage} image */
 function checkImage(image) {
   const { width, height, data } = image ?? {};
