@@ -24,7 +24,7 @@ from tests.builders.apps.projects import (
     build_application,
     save_wave,
 )
-from tests.builders.projects import PROFILE, ROOT
+from tests.builders.projects import PROFILE, ROOT, edgekit
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,17 @@ def test_a_file_becomes_the_input_that_the_build_has_made_of_it(projects, name, 
             made |= {value.tobytes() for value in predictor.runner.stack(rows).values()}
     assert len(made) > 5
     assert made == built
+
+
+def test_a_pushed_release_holds_what_a_session_needs(projects, tmp_path, monkeypatch):
+    folder, session = projects("reviews")
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
+    pushed = edgekit("push", folder / "build" / PROFILE, "local")
+    assert pushed.code == 0, pushed.err
+    with Session(str(tmp_path / "current")) as served:
+        for text in ("the movie was good", "a bad film"):
+            assert served.predict(text)["classes"] == session.predict(text)["classes"]
+        assert served.check().healthy
 
 
 def test_rows_are_read_by_the_names_of_their_fields(projects):

@@ -168,7 +168,13 @@ def open_image(file: Source, name: str) -> Iterator[Any]:
         raise AgentError(
             "missing_package", "pillow is not installed", hint="install it: pip install pillow"
         ) from error
-    damage = (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError)
+    damage = (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,  # where warnings are errors
+    )
     try:
         with Image.open(file) as opened:
             yield opened
