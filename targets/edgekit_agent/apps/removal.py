@@ -19,8 +19,9 @@ _OURS = (MARKER, "lock")
 def remove_app(app: App) -> None:
     """Remove the app, with the start of its watcher, and its command.
 
-    The folder of the app is renamed first, so that a kill leaves it whole or removes it; running
-    the command ``uninstall`` again removes what is left.
+    The folder of the app is renamed first, so that a kill leaves the app whole or removes it. Then
+    the command removes itself when it is called again, and the next installation or removal of any
+    app removes the other remains.
 
     Raises:
         AgentError: ``no_such_name``, ``busy``.
