@@ -61,12 +61,15 @@ def start_example(
     written = edgekit.example(name, folder)
 
     def describe(_: object) -> str:
-        built = folder / "build" / written.device
-        return (
-            f"{folder.resolve()} written ({len(written.files)} files)\n  next: edgekit build -C "
-            f"{shlex.quote(str(folder))} --device {written.device}\n"
-            f"        edgekit bench {shlex.quote(str(built))} local"
-        )
+        script, built = folder / "train.py", folder / "build" / written.device
+        commands = [
+            f"edgekit build -C {shlex.quote(str(folder))} --device {written.device}",
+            f"edgekit bench {shlex.quote(str(built))} local",
+        ]
+        if not written.is_trained:
+            commands.insert(0, f"python {shlex.quote(str(script))}")
+        steps = "\n        ".join(commands)
+        return f"{folder.resolve()} written ({len(written.files)} files)\n  next: {steps}"
 
     emit(written, describe, as_json=as_json)
 

@@ -29,12 +29,21 @@ class ExampleFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleProject:
-    """Copy of an example; ``device`` is the device that its edgekit.toml names."""
+    """Copy of an example.
+
+    Attributes:
+        name: Name of the example.
+        folder: Folder of the copy.
+        files: Its files.
+        device: Device that its edgekit.toml names.
+        is_trained: Whether the model is there; else ``python train.py`` in the folder makes it.
+    """
 
     name: str
     folder: Path
     files: tuple[str, ...]
     device: str
+    is_trained: bool = True
 
 
 def list_examples() -> tuple[ExampleFacts, ...]:
@@ -69,7 +78,11 @@ def write_example(name: str, folder: Path | str) -> ExampleProject:
         files = tuple(_copy_files(source, scratch))
         settings = tomllib.loads((scratch / FILE_NAME).read_text(encoding="utf-8"))
     return ExampleProject(
-        name=name, folder=given, files=files, device=str(settings["build"]["device"])
+        name=name,
+        folder=given,
+        files=files,
+        device=str(settings["build"]["device"]),
+        is_trained=settings["model"]["path"] in files,
     )
 
 

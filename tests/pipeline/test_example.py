@@ -16,7 +16,8 @@ def test_the_command_lists_examples_and_what_each_is():
     done = edgekit("example")
     assert done.code == 0
     assert "digits  A small convolutional network for the 8x8 handwritten digits" in done.out
-    assert json.loads(edgekit("example", "--json").out)[0]["name"] == "digits"
+    names = [each["name"] for each in json.loads(edgekit("example", "--json").out)]
+    assert names == ["alarm", "bedside", "digits"]
 
 
 @pytest.mark.parametrize("facts", list_examples(), ids=lambda facts: facts.name)
@@ -100,3 +101,11 @@ def test_the_readme_of_an_example_uses_no_path_of_the_checkout():
     for facts in list_examples():
         text = (ROOT / "examples" / facts.name / "README.md").read_text(encoding="utf-8")
         assert "examples/" not in text
+
+
+def test_the_first_command_trains_the_model_that_an_example_lacks(tmp_path):
+    done = edgekit("example", "bedside", tmp_path / "bedside")
+    script = tmp_path / "bedside" / "train.py"
+
+    assert f"next: python {script}\n" in done.out
+    assert script.is_file()
