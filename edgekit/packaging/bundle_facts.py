@@ -38,6 +38,16 @@ def get_answer(bundle: Bundle) -> str:
     return read_settings(bundle).answer.kind
 
 
+def describe_accuracy(bundle: Bundle) -> str:
+    """Return the accuracy that the build measured, in words; empty if it measured none."""
+    compared = bundle.manifest.verdict.get("comparison") or {}
+    value, samples = compared.get("after"), compared.get("n")
+    if not isinstance(value, int | float) or not samples:
+        return ""
+    shown = f"{100 * value:.1f} %" if compared.get("unit") == "points" else f"{value:.4g}"
+    return f"{bundle.manifest.metric}: {shown} on {samples} samples"
+
+
 def list_form_fields(bundle: Bundle) -> dict[str, tuple[str | int, ...]]:
     """Return the numbers of a row that a model takes: the path of each in the row, by its name.
 

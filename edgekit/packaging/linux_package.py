@@ -197,7 +197,9 @@ def _take(bundle: Bundle, name: str, data: bytes) -> Member:
 
 def _collect_app(request: PackageRequest) -> dict[str, Member]:
     members = {
-        f"app/{name}": Member(data=data, part="app", source=str((request.folder or Path()) / name))
+        f"app/{name}": Member(
+            data=data, part="app", source=str(request.folder / name) if request.folder else ""
+        )
         for name, data in request.files.items()
     }
     pages = get_shipped_folder("targets/pages")

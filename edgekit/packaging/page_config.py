@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.packaging.app_settings import AppSettings, FormField
-from edgekit.packaging.bundle_facts import list_form_fields
+from edgekit.packaging.bundle_facts import describe_accuracy, list_form_fields
 
 BACKEND_OF_SERVER = "./backend-http.js"
 
@@ -33,7 +33,7 @@ def encode_page_config(
         "microphone": settings.permissions.microphone,
         "intro": settings.ui.intro,
         "notice": settings.ui.notice,
-        "accuracy": settings.ui.accuracy,
+        "accuracy": settings.ui.accuracy or _describe_accuracy(bundles),
         "model": [{"name": bundle.manifest.name} for bundle in bundles.values()],
         "language": settings.ui.language,
         "backend": backend,
@@ -45,6 +45,11 @@ def encode_page_config(
         fields = settings.ui.fields or tuple(FormField(name=name) for name in paths)
         config["fields"] = [_describe_field(field, paths) for field in fields]
     return json.dumps(config, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _describe_accuracy(bundles: Mapping[str, Bundle]) -> str:
+    """Return the accuracy of the only model; the answer of several has none of its own."""
+    return describe_accuracy(next(iter(bundles.values()))) if len(bundles) == 1 else ""
 
 
 def _describe_field(field: FormField, paths: Mapping[str, tuple[str | int, ...]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -180,6 +181,7 @@ def test_an_app_folder_is_packaged_with_its_code_and_its_lock(workplace, bundle)
     assert app == ["app/app.py", "app/app.toml", "app/help/words.txt"]
     assert (statement.name, statement.entry) == ("eye", "app:answer")
     assert (config["title"], config["camera"], config["input"]) == ("Eye", False, "form")
+    assert re.fullmatch(r"top1: 9\d\.\d % on 797 samples", config["accuracy"])
     assert len(config["fields"]) == 64
     assert config["fields"][9] == {"name": "image[0][1][1]", "path": ["image", 0, 1, 1]}
     assert any("edgekit.lock" in note for note in first["notes"])
