@@ -278,3 +278,52 @@ def test_an_image_and_numbers_feed_two_inputs(opened):
     assert high == low + 2
     assert low > 100  # the brightest pixel
     assert "image" in refuse(session, {"x": make_jpeg()[:100], "age": [3]})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_samples_changed_at_random_are_answered_or_refused(opened, tmp_path):
+    rng = np.random.default_rng(11)
+    array = io.BytesIO()
+    np.save(array, np.zeros(3, np.float32))
+    seeds = [
+        make_jpeg(),
+        make_png(20, 20),
+        make_wav(1, 16, 1, bytes(200)),
+        make_wav(3, 32, 2, bytes(400)),
+        array.getvalue(),
+        b'{"age": 1, "weight": 2, "height": 3}',
+        b"[1, 2, 3]",
+        "the movie was good ä".encode(),
+    ]
+    for number, (graph, fields) in enumerate(
+        [(SMALL, {}), (SOUNDS, {"audio": {"rate": 8000}}), (ROWS, FIELDS), (TEXTS, TEXT)]
+    ):
+        folder = write_model_folder(tmp_path / str(number), graph, **fields)
+        save_tokenizer(folder / "tokenizer.json")
+        with Session(str(folder)) as session:
+            kinds = [
+                find_failure_of_body(session, change(seeds[place % len(seeds)], rng))
+                for place in range(400)
+            ]
+        assert set(kinds) == {"", "bad_sample"}
+
+
+def change(data, rng):
+    """Return data with some bytes changed, removed or added, more often in their first ones."""
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(0, 6))):
+        most = len(changed) if rng.random() < 0.4 else min(len(changed), 120)
+        place = int(rng.integers(0, max(1, most)))
+        size = int(rng.integers(1, 6))
+        piece = b"" if rng.random() < 0.3 else rng.bytes(size)
+        changed[place : place + (0 if rng.random() < 0.3 else size)] = piece
+    return bytes(changed)
+
+
+def find_failure_of_body(session, data):
+    try:
+        session.predict_bytes(data, "application/octet-stream")
+    except AgentError as error:
+        message = error.failure.message
+        return error.failure.kind if "\n" not in message and len(message) < 250 else message
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tokenize
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO, Dict, List, Optional, Tuple, Union
@@ -37,6 +38,7 @@ _DAMAGE = (
     MemoryError,
     NotImplementedError,
     RuntimeError,
+    tokenize.TokenError,  # numpy parses the headers as Python
     zlib.error,
 )
 

@@ -96,6 +96,10 @@ def load_array(data: bytes) -> NDArray[Any]:
             raise ValueError("its header does not fit its bytes")
         file.seek(0)
         array: NDArray[Any] = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, MemoryError, OverflowError) as error:
-        raise AgentError("bad_sample", f"the array cannot be read: {str(error)[:100]}") from error
+    except Exception as error:  # numpy parses the header as Python and raises anything
+        raise AgentError("bad_sample", f"the array cannot be read: {_first_line(error)}") from error
     return array
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:100]
