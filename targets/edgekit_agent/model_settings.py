@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
@@ -33,6 +33,13 @@ _MOST_SIDE, _MOST_NAMES, _MOST_NAME = 1 << 14, 1 << 20, 200
 _MOST_CONSTANT_BYTES = 1 << 26
 _DTYPES = ("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64")
 _UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
+_AUDIO_CHOICES: Dict[str, Tuple[Optional[str], ...]] = {
+    "spectrogram": (None, "log-mel", "mel", "magnitude"),
+    "window": ("hann", "hamming", "ones"),
+    "mel_scale": ("htk", "slaney"),
+    "log": ("ln", "db"),
+    "layout": ("frames-bins", "bins-frames"),
+}
 # Fields that this version does not know are ignored, as the host may be newer.
 _NEWER = Version(PROTOCOL.major, PROTOCOL.minor + 1)
 
@@ -124,10 +131,9 @@ def read_model_settings(folder: str) -> ModelSettings:
             f"{path}: there is no such file",
             hint="give the folder that 'edgekit build' wrote, or that of an installed model",
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        told = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    except (OSError, ValueError) as error:
         raise AgentError(
-            "bad_bundle", f"{path}: not a manifest that can be read: {told}", hint="build it again"
+            "bad_bundle", f"{path}: not a manifest that can be read: {error}", hint="build it again"
         ) from error
 
 
@@ -137,6 +143,15 @@ def parse_manifest(manifest: Mapping[str, Any]) -> ModelSettings:
     Raises:
         ValueError: a field is missing, wrong or out of its limits; the text says which.
     """
+    try:
+        return _parse(manifest)
+    except KeyError as error:
+        raise ValueError(f"{error} is missing") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"a field has another type than it must: {error}") from error
+
+
+def _parse(manifest: Mapping[str, Any]) -> ModelSettings:
     inputs = _read_tensors(manifest["inputs"], "inputs")
     table = manifest.get("preprocess")
     golden = manifest.get("golden_samples") or manifest.get("canaries") or "golden.npz"
@@ -270,6 +285,8 @@ def _build_decode_settings(
     Without a setting that gives images the size of the input, they are stretched to it.
     """
     table = given or {}
+    _check_choice(table.get("resize_mode"), (None, "letterbox", "stretch"), "resize_mode")
+    resize, crop = (_check_side(table.get(key), key) for key in ("resize", "crop"))
     shapes = [tensor.shape for tensor in inputs if len(tensor.shape) == 4]
     if len(shapes) != 1 or (given is None and shapes[0][3] not in (1, 3)):
         return None
@@ -277,7 +294,7 @@ def _build_decode_settings(
     is_gray = 1 in (shape[1], shape[3])
     height, width = shape[2:] if table.get("layout") == "NCHW" else shape[1:3]
     own = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    size, mode, resize, crop = (table.get(k) for k in ("size", "resize_mode", "resize", "crop"))
+    size, mode = table.get("size"), table.get("resize_mode")
     keeps_sizes = size == "own"
     wanted = own if size is None or keeps_sizes else tuple(_check_list(size))
     if own and not (mode or resize or crop or keeps_sizes):
@@ -285,8 +302,8 @@ def _build_decode_settings(
     if own and resize and not crop and height == width <= resize:
         crop = height
     return DecodeSettings(
-        resize=_check_side(resize, "resize"),
-        crop=_check_side(crop, "crop"),
+        resize=resize,
+        crop=crop,
         mode=mode,
         size=_check_size(wanted) if mode and wanted else None,
         pad=int(_check_number(table.get("pad", 114), 0, 255, "pad")),
@@ -314,10 +331,18 @@ def _check_audio(audio: Audio) -> None:
         value = getattr(audio, name)
         if value is not None:
             _check_number(value, 2 if name == "n_fft" else 1, most, f"audio.{name}")
+    for name, known in _AUDIO_CHOICES.items():
+        _check_choice(getattr(audio, name), known, f"audio.{name}")
     _check_number(audio.power, 1e-9, 4, "audio.power")
     _check_number(audio.floor, 1e-300, 1e30, "audio.floor")
     if audio.step is not None and (audio.samples or audio.step) < audio.step:
         raise ValueError("audio.step is larger than audio.samples")
+
+
+def _check_choice(value: object, known: Tuple[object, ...], where: str) -> None:
+    if value not in known:
+        listed = ", ".join(str(each) for each in known if each is not None)
+        raise ValueError(f"{where}: {str(value)[:40]!r} is not one of {listed}")
 
 
 def _check_array(array: StoredArray, where: str) -> None:

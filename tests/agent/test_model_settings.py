@@ -39,6 +39,14 @@ def test_a_bundle_of_an_earlier_version_is_read():
         ),
         ("fields", [{"input": "absent", "fields": ["age"]}]),
         ("schema_version", 3),
+        ("preprocess", [1]),
+        ("preprocess", {"resize_mode": "shrink"}),
+        ("preprocess", {"mean": "x"}),
+        ("preprocess", {"crop": 0}),
+        ("audio", {"rate": 8000, "window": "gauss"}),
+        ("files", None),
+        ("runtime", None),
+        ("inputs", {"name": "x"}),
     ],
 )
 def test_a_manifest_with_a_wrong_field_is_refused_in_one_line(tmp_path, key, value):
