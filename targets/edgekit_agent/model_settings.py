@@ -299,8 +299,8 @@ def _build_decode_settings(
     wanted = own if size is None or keeps_sizes else tuple(_check_list(size))
     if own and not (mode or resize or crop or keeps_sizes):
         mode = "stretch"
-    if own and resize and not crop and height == width <= resize:
-        crop = height
+    if own and resize and not crop and own[0] == own[1] <= resize:
+        crop = own[0]
     return DecodeSettings(
         resize=resize,
         crop=crop,
