@@ -6,11 +6,11 @@ import sys
 from typing import Any, Callable, Dict
 
 from edgekit_agent import worker
-from edgekit_agent.apps.remote_jobs import (
+from edgekit_agent.apps.job_choice import (
+    choose_rollback,
+    choose_status,
     install_received,
     plan_package,
-    report_status,
-    roll_back_home,
     uninstall_home,
 )
 from edgekit_agent.boot.watch import confirm
@@ -85,8 +85,8 @@ def _run(
         "untrust": lambda: run_and_log(job, lambda: end_trust(job)),
         "install": lambda: run_and_log(job, lambda: install(job, ask_health, outlet.progress)),
         "confirm": lambda: confirm(job),
-        "rollback": lambda: run_and_log(job, lambda: roll_back_home(job, ask_health)),
-        "status": lambda: report_status(job, ask_health),
+        "rollback": lambda: run_and_log(job, lambda: choose_rollback(job, ask_health)),
+        "status": lambda: choose_status(job, ask_health),
         "uninstall": lambda: run_and_log(job, lambda: uninstall_home(job)),
         "package-plan": lambda: plan_package(job),
         "package": lambda: run_and_log(job, lambda: install_received(job, outlet.progress)),

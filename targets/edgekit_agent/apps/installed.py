@@ -23,7 +23,7 @@ from edgekit_agent.apps.package_format import (
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, is_intact, open_regular
 from edgekit_agent.model_settings import ModelSettings, read_model_settings
-from edgekit_agent.releases.current import CURRENT
+from edgekit_agent.releases.current import CURRENT, is_app
 from edgekit_agent.releases.homes import Home, open_home
 
 REPAIR = "run the package file again: that repairs it"
@@ -97,11 +97,6 @@ def read_statement(home: Home, release: str) -> Package:
         return decode_package(data)
     except (OSError, ValueError) as error:
         raise AgentError("corrupt", f"{path}: damaged: {error}", hint=REPAIR) from error
-
-
-def is_app(home: Home) -> bool:
-    """Return whether the served release of a home is that of a package."""
-    return os.path.lexists(os.path.join(home.path, CURRENT, PACKAGE))
 
 
 def check_is_app(app: App) -> None:

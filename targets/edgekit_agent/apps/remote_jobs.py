@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from edgekit_agent.apps.device_checks import check_device
 from edgekit_agent.apps.install import install_package, run_self_check
-from edgekit_agent.apps.installed import App, check_is_app, find_app_of_home, is_app
+from edgekit_agent.apps.installed import App, check_is_app, find_app_of_home
 from edgekit_agent.apps.launcher import check_launcher, remove_launcher
 from edgekit_agent.apps.received_package import ReceivedPackage
 from edgekit_agent.apps.serving.running import restart, stop
@@ -22,7 +22,7 @@ from edgekit_agent.boot.watch import MOST_SECONDS, drop_watch
 from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import PackageJob, PackagePlanJob, RollbackJob, StatusJob, UninstallJob
 from edgekit_agent.releases import install as releases
-from edgekit_agent.releases.current import current_release
+from edgekit_agent.releases.current import current_release, is_app
 from edgekit_agent.releases.homes import Home, open_home
 from edgekit_agent.releases.lock_wait import wait_until_unlocked
 from edgekit_agent.releases.store import free_bytes, lock_home
@@ -88,15 +88,13 @@ def install_received(job: PackageJob, progress: Progress) -> Status:
     return _describe(job.home, job.app, done.models)
 
 
-def roll_back_home(job: RollbackJob, ask_health: releases.AskHealth) -> Status:
-    """Serve the previous release of a home, which may be an app.
+def roll_back_app(job: RollbackJob) -> Status:
+    """Serve the previous release of an app, and start the app again if it runs.
 
     Raises:
-        AgentError: see ``rollback`` and ``roll_back``.
+        AgentError: see ``roll_back``.
     """
     home = open_home(job.home, job.app)
-    if not is_app(home):
-        return releases.rollback(job, ask_health)
     app = find_app_of_home(home.path)
     roll_back(app, Ticker(app.name))
     with contextlib.suppress(AgentError, OSError), lock_home(home, creates=False):

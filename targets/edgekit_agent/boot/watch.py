@@ -21,8 +21,8 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, open_regular, write_atomic
 from edgekit_agent.jobs import ConfirmJob
 from edgekit_agent.releases.audit import add_line
-from edgekit_agent.releases.current import CURRENT, current_release, switch
-from edgekit_agent.releases.homes import APP_STATEMENT, Home, open_home
+from edgekit_agent.releases.current import current_release, is_app, switch
+from edgekit_agent.releases.homes import Home, open_home
 from edgekit_agent.releases.store import find_damaged_files, lock_home, read_release
 from edgekit_agent.results import ConfirmResult, Watch
 from edgekit_agent.strictjson import load
@@ -190,7 +190,7 @@ def _go_back(home: Home, watch: Watch) -> None:
 
 def _restart_app(home: Home) -> None:
     """Start the app of a home again if it runs, so that it serves the current release."""
-    if home.app and os.path.lexists(os.path.join(home.path, CURRENT, APP_STATEMENT)):
+    if is_app(home):
         # Imported when needed: apps stand above the watch.
         from edgekit_agent.apps.installed import find_app_of_home
         from edgekit_agent.apps.serving.running import restart

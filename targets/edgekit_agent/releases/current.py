@@ -15,7 +15,7 @@ import os
 from typing import Optional, Tuple
 
 from edgekit_agent.files import fsync_folder, temporary_name
-from edgekit_agent.releases.homes import Home
+from edgekit_agent.releases.homes import APP_STATEMENT, Home
 from edgekit_agent.releases.store import list_folders
 
 CURRENT, PREVIOUS = "current", "previous"
@@ -38,6 +38,11 @@ def previous_release(home: Home) -> Optional[str]:
         link = _get_previous_link(home, current)
     previous = _find_release(home, link)
     return previous if previous != current else None
+
+
+def is_app(home: Home) -> bool:
+    """Return whether the served release of a home is an app from a package file."""
+    return os.path.lexists(os.path.join(home.path, CURRENT, APP_STATEMENT))
 
 
 def both_releases(home: Home) -> Tuple[Optional[str], Optional[str]]:

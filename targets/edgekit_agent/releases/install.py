@@ -23,13 +23,13 @@ from edgekit_agent.releases.app_status import describe_apps, describe_release
 from edgekit_agent.releases.audit import read_last_lines
 from edgekit_agent.releases.cleanup import remove_unneeded
 from edgekit_agent.releases.current import (
-    CURRENT,
     both_releases,
     current_release,
+    is_app,
     previous_release,
     switch,
 )
-from edgekit_agent.releases.homes import APP_STATEMENT, Home, open_home, share
+from edgekit_agent.releases.homes import Home, open_home, share
 from edgekit_agent.releases.lock_wait import wait_until_unlocked
 from edgekit_agent.releases.provenance import read_provenance
 from edgekit_agent.releases.rebuild import rebuild_records
@@ -140,7 +140,7 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
 
 def _check_is_no_app(home: Home) -> None:
     """Check that no app was installed under the name, whose command would end with its release."""
-    if os.path.lexists(os.path.join(home.path, CURRENT, APP_STATEMENT)):
+    if is_app(home):
         raise AgentError(
             "name_in_use",
             f"{home.path}: {home.app} is an app that was installed from a package file",
