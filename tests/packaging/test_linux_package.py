@@ -17,6 +17,8 @@ from edgekit_agent.trust.signatures import has_valid_signature, read_statement
 from edgekit_agent.trust.statements import Signature, Statement
 from tests.builders.projects import edgekit, spawn
 
+pytestmark = pytest.mark.slow
+
 MOST_BYTES = {"litert": 45e6, "onnxruntime": 60e6}
 
 
