@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.remote.web.static_files import HEADERS
+from edgekit.remote.web.static_files import HEADERS, MEDIA_TYPES
 
 _ZIPPED = (
     *("text/css", "text/javascript", "text/plain", "application/json"),
@@ -17,6 +17,7 @@ def format_nginx(folder: Path) -> str:
     headers = "\n".join(
         f'    add_header {name} "{value}" always;' for name, value in _list_headers()
     )
+    types = "\n".join(f"        {kind} {' '.join(ends)};" for kind, ends in _group_types().items())
     return f"""\
 # nginx: a server for the web app; certificate and name are yours.
 server {{
@@ -27,12 +28,10 @@ server {{
 
     root {folder.resolve()};
     index index.html;
-    include mime.types;
     types {{
-        application/wasm wasm;
-        application/manifest+json webmanifest;
-        text/javascript js mjs;
+{types}
     }}
+    default_type application/octet-stream;
     gzip on;
     gzip_comp_level 6;
     gzip_types {" ".join(_ZIPPED)};
@@ -65,6 +64,14 @@ def format_apache(folder: Path) -> str:
 {headers}
 </VirtualHost>
 """
+
+
+def _group_types() -> dict[str, list[str]]:
+    """Return the ends of file names by media type."""
+    grouped: dict[str, list[str]] = {}
+    for end, kind in MEDIA_TYPES.items():
+        grouped.setdefault(kind.partition(";")[0], []).append(end.removeprefix("."))
+    return grouped
 
 
 def _list_headers() -> list[tuple[str, str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-_TYPES = {
+# Media types by the end of a file name.
+MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".ico": "image/vnd.microsoft.icon",
@@ -46,4 +47,4 @@ HEADERS = {
 
 def get_media_type(name: str) -> str:
     """Return the Content-Type of a file by the end of its name."""
-    return _TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
+    return MEDIA_TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")

@@ -193,6 +193,8 @@ def test_settings_of_nginx_and_apache_have_every_header(app):
     for name, value in HEADERS.items():
         assert f'add_header {name} "{value}" always;' in nginx
         assert f'Header always set {name} "{value}"' in apache
+    assert "application/wasm wasm;" in nginx
+    assert "text/javascript js mjs;" in nginx
     said = edgekit("app", "serve", app, "--snippets")
     assert said.code == 0
     assert said.out.rstrip() == f"{nginx}\n{apache}".rstrip()
