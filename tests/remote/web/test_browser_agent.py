@@ -148,3 +148,16 @@ def test_without_chromium_the_message_says_what_to_install(monkeypatch, web_runt
     done = edgekit("bench", DIGITS / "model.onnx", "web")
     assert done.code == 4
     assert "apt install chromium" in done.err
+
+
+def test_a_build_measures_its_candidates_in_the_browser(digits, web_runtime, chromium):
+    done = edgekit(
+        *("build", "-C", digits, "--device", "tablet-web", "--step", "clean", "--on", "web"),
+        "--json",
+    )
+    assert done.code == 0, done.err
+    told = json.loads((digits / "build" / "tablet-web" / "manifest.json").read_text())
+    measured = {each["source"]: each for each in told["measurements"]}
+    assert measured["device:web"]["runtime"] == "onnxruntime-web"
+    assert measured["device:web"]["latency"]["p50_ms"] > 0
+    assert abs(measured["device:web"]["correct"] - measured["host"]["correct"]) <= 2
