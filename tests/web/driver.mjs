@@ -10,7 +10,7 @@
 
 import { createInterface } from "node:readline";
 import { Session } from "../../targets/web/edgekit/session.js";
-import { Tokenizer } from "../../targets/web/edgekit/tokenizer.js";
+import { Tokenizer } from "../../targets/web/edgekit/texts/tokenizer.js";
 import { decode, encode, toResult } from "./values.mjs";
 
 async function callFunction({ module, function: name, calls }) {

@@ -21,7 +21,7 @@ from tests.web.node_calls import MODULES
 _DECODE = """
 const [encoded, type, done] = arguments;
 const bytes = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
-import("/decode_image.js")
+import("/images/decode_image.js")
   .then(({ decodeImage }) => decodeImage(new Blob([bytes], { type })))
   .then(({ width, height, data }) => {
     const parts = [];

@@ -49,7 +49,7 @@ def test_pixels_and_their_places_are_those_of_other_devices(
         image = {"width": width, "height": height, "data": Numbers(rgba.ravel())}
         picture = Image.fromarray(rgba).convert("RGB").convert("L" if gray else "RGB")
         wanted = arrange_image(picture, look, "image")
-        found = call("images", "preparePixels", image, rename(look))
+        found = call("images/images", "preparePixels", image, rename(look))
         assert found["shape"] == list(wanted.values.shape)
         np.testing.assert_array_equal(found["data"], wanted.values.ravel())
         assert found["letterbox"] == {
@@ -71,7 +71,7 @@ def test_images_that_cannot_be_used_are_refused(
     look = DecodeSettings(**{**_PLAIN, **changes})
     with pytest.raises(NodeError, match=said) as caught:
         call(
-            "images",
+            "images/images",
             "preparePixels",
             {"width": width, "height": height, "data": data},
             rename(look),
@@ -93,7 +93,7 @@ def test_boxes_are_cut_out_of_images(box: tuple[float, ...], part: tuple[int, ..
     """Whole pixels inside of the image, at least one, for the next model of an app."""
     rgba = np.random.default_rng(1).integers(0, 256, (12, 20, 4), dtype=np.uint8)
     image = {"width": 20, "height": 12, "data": Numbers(rgba.ravel())}
-    found = call("images", "cutImage", image, box)
+    found = call("images/images", "cutImage", image, box)
     left, top, right, bottom = part
     assert (found["width"], found["height"]) == (right - left, bottom - top)
     np.testing.assert_array_equal(found["data"], rgba[top:bottom, left:right].ravel())

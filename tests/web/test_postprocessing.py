@@ -96,7 +96,11 @@ def test_boxes_are_those_of_other_devices(
     wanted = postprocess(outputs, targets, settings)
     assert len(wanted["boxes"]) > 1
     found = call(
-        "postprocess", "postprocess", Named(outputs), box if is_original else None, rename(settings)
+        "outputs/postprocess",
+        "postprocess",
+        Named(outputs),
+        box if is_original else None,
+        rename(settings),
     )["boxes"]
     np.testing.assert_array_equal(np.array(found["boxes"]).reshape(-1, 4), wanted["boxes"])
     np.testing.assert_array_equal(found["scores"], wanted["scores"])
@@ -127,7 +131,7 @@ def test_outputs_that_do_not_fit_are_one_clear_error(
 ) -> None:
     """As on other devices."""
     with pytest.raises(NodeError) as caught:
-        call("postprocess", "postprocess", Named(outputs), None, rename(settings))
+        call("outputs/postprocess", "postprocess", Named(outputs), None, rename(settings))
     assert caught.value.kind == "bad_job"
 
 
@@ -138,7 +142,9 @@ def test_texts_are_those_of_other_devices(blank: int) -> None:
     settings = Postprocess("ctc", charset=tuple("añ中 z"), blank=blank)
     for array in (scores, scores.T, scores[None], scores[:, None]):
         wanted = postprocess({"o": array}, {}, settings)["text"]
-        found = call("postprocess", "postprocess", Named({"o": array}), None, rename(settings))
+        found = call(
+            "outputs/postprocess", "postprocess", Named({"o": array}), None, rename(settings)
+        )
         assert found["text"] == "".join(map(chr, wanted))
 
 
@@ -152,7 +158,7 @@ def test_scores_are_those_of_other_devices(kind: str, shape: tuple[int, ...]) ->
     settings = Postprocess(kind, outputs=("a",), threshold=0.3)
     wanted = postprocess(outputs, {}, settings)
     arguments = (Named(outputs), None, rename(settings))
-    found = call("postprocess", "postprocess", *arguments)["outputs"]
+    found = call("outputs/postprocess", "postprocess", *arguments)["outputs"]
     assert list(found) == list(wanted)
     for name, values in wanted.items():
         np.testing.assert_array_equal(found[name], values)
@@ -164,7 +170,7 @@ def test_masks_are_those_of_other_devices(shape: tuple[int, ...]) -> None:
     scores = np.random.default_rng(2).integers(0, 3, shape).astype(np.float32)
     settings = Postprocess("argmax")
     wanted = postprocess({"o": scores}, {}, settings)["mask"]
-    found = call("postprocess", "postprocess", Named({"o": scores}), None, rename(settings))
+    found = call("outputs/postprocess", "postprocess", Named({"o": scores}), None, rename(settings))
     np.testing.assert_array_equal(found["mask"], wanted)
 
 

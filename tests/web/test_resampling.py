@@ -29,7 +29,9 @@ def test_resized_pixels_equal_those_of_pillow(name: str, channels: int) -> None:
         calls.append(
             [Numbers(pixels.ravel()), width, height, channels, new_width, new_height, name]
         )
-    for found, expected in zip(call_all("resample", "resizePixels", calls), wanted, strict=True):
+    for found, expected in zip(
+        call_all("images/resample", "resizePixels", calls), wanted, strict=True
+    ):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -42,5 +44,7 @@ def test_which_pass_comes_first_depends_on_the_shrinking_of_both_sides() -> None
         image = Image.fromarray(pixels)
         wanted.append(np.asarray(image.resize((90, new_height), _FILTERS["bicubic"])).ravel())
         calls.append([Numbers(pixels.ravel()), 120, 160, 1, 90, new_height, "bicubic"])
-    for found, expected in zip(call_all("resample", "resizePixels", calls), wanted, strict=True):
+    for found, expected in zip(
+        call_all("images/resample", "resizePixels", calls), wanted, strict=True
+    ):
         np.testing.assert_array_equal(found, expected)

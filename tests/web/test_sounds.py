@@ -39,7 +39,7 @@ def test_spectrograms_are_those_of_other_devices(changes: dict[str, Any]) -> Non
     """To 1e-5 of their values, with any window, filters, scale and layout."""
     how = Audio(rate=16_000, **changes)
     wanted = convert_wave(_WAVE, how)
-    found = call("audio", "convertWave", Numbers(_WAVE), rename(how), [])
+    found = call("audio/audio", "convertWave", Numbers(_WAVE), rename(how), [])
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
@@ -50,7 +50,7 @@ def test_spectrograms_without_bounds_are_one_clear_error() -> None:
     for changes in ({"n_fft": 1 << 16, "hop": 1}, {"n_fft": 65_521}):
         how = rename(Audio(rate=16_000, spectrogram="mel", **changes))
         with pytest.raises(NodeError) as caught:
-            call("audio", "convertWave", long, how, [])
+            call("audio/audio", "convertWave", long, how, [])
         assert caught.value.kind == "bad_job"
 
 
@@ -58,7 +58,7 @@ def test_rows_have_the_axes_of_the_input() -> None:
     """Axes of length 1 stand where the model has them."""
     how = rename(Audio(rate=16_000, spectrogram="log-mel"))
     calls = [[Numbers(_WAVE), how, sizes] for sizes in ([1, "time", 40], ["time", 40, 1], [5])]
-    shapes = [found.shape for found in call_all("audio", "convertWave", calls)]
+    shapes = [found.shape for found in call_all("audio/audio", "convertWave", calls)]
     assert shapes == [(1, 22, 40), (22, 40, 1), (22, 40)]
 
 
@@ -66,7 +66,7 @@ def test_steps_of_a_stream_are_those_of_other_devices() -> None:
     """Windows that overlap, that do not, and more values than whole steps."""
     for window, step in ((512, 160), (300, 300), (4000, 4000)):
         wanted = np.array(list(iter_windows(_WAVE, window, step)))
-        found = call("audio", "listWindows", Numbers(_WAVE), window, step)
+        found = call("audio/audio", "listWindows", Numbers(_WAVE), window, step)
         np.testing.assert_array_equal(found, wanted)
 
 
@@ -89,7 +89,7 @@ def test_wav_files_are_read_to_the_same_values(kind: int, bits: int, channels: i
     if kind == 3:
         raw = random.uniform(-1, 1, count).astype(f"<f{bits // 8}").tobytes()
     wav = make_wav(raw, kind, bits, channels, extra=b"LIST" + struct.pack("<I", 3) + b"abc\0")
-    found = call("wav", "readWav", Numbers(np.frombuffer(wav, np.uint8)))
+    found = call("audio/wav", "readWav", Numbers(np.frombuffer(wav, np.uint8)))
     assert found["rate"] == 16_000
     wanted = read_wav(io.BytesIO(wav), "sound")
     np.testing.assert_allclose(found["wave"], wanted, rtol=1e-6, atol=1e-9)
@@ -113,5 +113,5 @@ def test_wav_files_are_read_to_the_same_values(kind: int, bits: int, channels: i
 def test_damaged_wav_files_are_one_clear_error(data: bytes) -> None:
     """Truncated, compressed, or something else."""
     with pytest.raises(NodeError) as caught:
-        call("wav", "readWav", Numbers(np.frombuffer(data, np.uint8)))
+        call("audio/wav", "readWav", Numbers(np.frombuffer(data, np.uint8)))
     assert caught.value.kind == "bad_sample"

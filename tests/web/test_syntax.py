@@ -11,7 +11,7 @@ import pytest
 
 from tests.web.node_calls import MODULES, find_node
 
-_MODULES = sorted(MODULES.glob("*.js"))
+_MODULES = sorted(MODULES.rglob("*.js"))
 _IMPORT = re.compile(r"""(?:^|\n)(?:import|export)\s[^;]*?from\s+["']([^"']+)["']""")
 
 
@@ -28,17 +28,22 @@ def test_modules_have_valid_syntax(module: Path) -> None:
 
 
 @pytest.mark.parametrize("module", _MODULES, ids=lambda path: path.name)
-def test_modules_import_only_modules_beside_them(module: Path) -> None:
+def test_modules_import_only_modules_of_theirs(module: Path) -> None:
     """There is no other dependency, and every imported file exists."""
     for name in _IMPORT.findall(module.read_text()):
-        assert name.startswith("./"), name
-        assert (MODULES / name).is_file(), name
+        assert name.startswith(("./", "../")), name
+        target = (module.parent / name).resolve()
+        assert target.is_file(), name
+        assert target.is_relative_to(MODULES), name
 
 
 def test_modules_do_not_import_each_other_in_circles() -> None:
     """A module can be read after those that it imports; types in comments do not count."""
-    graph = {path.name: _IMPORT.findall(path.read_text()) for path in _MODULES}
-    order = TopologicalSorter({name: [n[2:] for n in names] for name, names in graph.items()})
+    graph = {
+        path: [(path.parent / name).resolve() for name in _IMPORT.findall(path.read_text())]
+        for path in _MODULES
+    }
+    order = TopologicalSorter(graph)
     assert len(list(order.static_order())) == len(_MODULES)
 
 

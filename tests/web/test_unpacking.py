@@ -69,7 +69,9 @@ def test_tensors_of_any_type_are_restored(name: str) -> None:
     data = _FILES[name]
     packed = pack(data)
     for size in (len(data), None):
-        found = call("unpack", "unpack", _bytes(packed), *([size] if size is not None else []))
+        found = call(
+            "packing/unpack", "unpack", _bytes(packed), *([size] if size is not None else [])
+        )
         assert found.tobytes() == data
 
 
@@ -92,9 +94,9 @@ def test_quantized_models_are_restored_and_checked(tmp_path: Any) -> None:
     store_bias_scales(proto)
     for raw in (made.path.read_bytes(), proto.SerializeToString()):
         file = {"digest": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
-        assert call("unpack", "expandModel", _bytes(pack(raw)), file).tobytes() == raw
+        assert call("packing/unpack", "expandModel", _bytes(pack(raw)), file).tobytes() == raw
         with pytest.raises(NodeError, match="digest"):
-            call("unpack", "expandModel", _bytes(pack(raw)), {**file, "digest": "0" * 64})
+            call("packing/unpack", "expandModel", _bytes(pack(raw)), {**file, "digest": "0" * 64})
 
 
 @pytest.mark.parametrize(
@@ -110,18 +112,18 @@ def test_lzma_is_decoded(lc: int, lp: int, pb: int) -> None:
         {"id": lzma.FILTER_LZMA1, "preset": 9, "lc": lc, "lp": lp, "pb": pb, "dict_size": 1 << 22}
     ]
     packed = bytes([lc + 9 * (lp + 5 * pb)]) + lzma.compress(data, lzma.FORMAT_RAW, filters=filters)
-    assert call("lzma", "decodeLzma", _bytes(packed), len(data)).tobytes() == data
+    assert call("packing/lzma", "decodeLzma", _bytes(packed), len(data)).tobytes() == data
 
 
 def test_deflated_plans_are_bounded() -> None:
     """What expands to more than was said is refused before it fills the memory."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = packer.compress(bytes(1 << 24)) + packer.flush()
-    assert len(call("inflate", "inflate", _bytes(packed), 1 << 24)) == 1 << 24
+    assert len(call("packing/inflate", "inflate", _bytes(packed), 1 << 24)) == 1 << 24
     with pytest.raises(NodeError, match="wrong size"):
-        call("inflate", "inflate", _bytes(packed), 1000)
+        call("packing/inflate", "inflate", _bytes(packed), 1000)
     with pytest.raises(NodeError, match="damaged"):
-        call("inflate", "inflate", _bytes(packed[:50]), 1 << 24)
+        call("packing/inflate", "inflate", _bytes(packed[:50]), 1 << 24)
 
 
 def test_damaged_files_are_one_clear_error_or_have_another_digest() -> None:
@@ -139,7 +141,7 @@ def test_damaged_files_are_one_clear_error_or_have_another_digest() -> None:
     heads = (b"", b"ekp1", b"ekp1\0\x20\x20\0\1")
     wrong += [head + random.bytes(int(n)) for head in heads for n in random.integers(0, 200, 40)]
     calls = [[_bytes(each), len(data)] for each in wrong]
-    for found in call_all("unpack", "unpack", calls):
+    for found in call_all("packing/unpack", "unpack", calls):
         if isinstance(found, NodeError):
             assert found.kind == "corrupt", found
             assert "\n" not in found.message

@@ -140,10 +140,10 @@ export function takeRow(array, row) {
 /**
  * Return the part of each output that belongs to the first sample of a run.
  *
- * @param {import("./postprocess.js").Outputs} outputs
+ * @param {import("./outputs/postprocess.js").Outputs} outputs
  * @param {number} batch number of samples in the run.
- * @returns {import("./postprocess.js").Outputs} without outputs that have no axis of the samples,
- *   unless there is a single sample.
+ * @returns {import("./outputs/postprocess.js").Outputs} without outputs that have no axis of the
+ *   samples, unless there is a single sample.
  */
 export function takeFirstRows(outputs, batch) {
   const rows = new Map();

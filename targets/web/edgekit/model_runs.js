@@ -5,7 +5,7 @@ import { findBatchSize, makeInput, takeFirstRows, WHOLE } from "./feeds.js";
 
 /**
  * @typedef {import("./arrays.js").NumberArray} NumberArray
- * @typedef {import("./postprocess.js").Outputs} Outputs
+ * @typedef {import("./outputs/postprocess.js").Outputs} Outputs
  * @typedef {import("./settings.js").ModelSettings} ModelSettings
  * @typedef {import("./settings.js").Tensor} Tensor
  */

@@ -1,14 +1,14 @@
 /** Samples of any kind as rows of the model's inputs. */
 
-import { convertWave, fitWave, listWindows } from "./audio.js";
-import { decodeImage } from "./decode_image.js";
+import { convertWave, fitWave, listWindows } from "./audio/audio.js";
+import { decodeImage } from "./images/decode_image.js";
 import { makeJobError, makeSampleError } from "./failures.js";
 import { WHOLE } from "./feeds.js";
-import { preparePixels } from "./images.js";
+import { preparePixels } from "./images/images.js";
 import { parseRow, readRow } from "./rows.js";
 import { getInputKind, getSampleAxis, listSampleInputs } from "./sample_inputs.js";
-import { convertText } from "./texts.js";
-import { readWav } from "./wav.js";
+import { convertText } from "./texts/texts.js";
+import { readWav } from "./audio/wav.js";
 
 /**
  * @typedef {import("./arrays.js").NumberArray} NumberArray
@@ -17,7 +17,7 @@ import { readWav } from "./wav.js";
  * A sample as rows of the model's inputs.
  * @typedef {object} PreparedSample
  * @property {Map<string, NumberArray>[]} runs rows by input, for each step of a stream.
- * @property {import("./images.js").Pixels} [pixels] the image, if the sample is one.
+ * @property {import("./images/images.js").Pixels} [pixels] the image, if the sample is one.
  * @property {number} [seconds] duration, if the sample is a sound.
  * @property {number} [tokens] number of tokens, if the sample is a text.
  */
@@ -28,7 +28,7 @@ import { readWav } from "./wav.js";
  * @param {any} sample an image (`ImageData` or a file), a sound (`{wave, rate}` or a `.wav` file),
  *   a text, or a row; files are a `Blob`, an `ArrayBuffer` or bytes.
  * @param {ModelSettings} settings
- * @param {import("./tokenizer.js").Tokenizer|null} [tokenizer] the tokenizer of a model of texts.
+ * @param {import("./texts/tokenizer.js").Tokenizer|null} [tokenizer] that of a model of texts.
  * @returns {Promise<PreparedSample>}
  */
 export async function prepareSample(sample, settings, tokenizer = null) {

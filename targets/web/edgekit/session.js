@@ -1,6 +1,6 @@
 /** A model that is ready for samples: it prepares them, runs the model, and returns answers. */
 
-import { makeAnswer } from "./answers.js";
+import { makeAnswer } from "./outputs/answers.js";
 import { makeJobError } from "./failures.js";
 import { addConstants, readGoldenSamples } from "./golden_samples.js";
 import { checkHealth } from "./health.js";
@@ -8,14 +8,14 @@ import { Model } from "./model_runs.js";
 import { getInputKind } from "./sample_inputs.js";
 import { prepareSample, prepareWindows, readSound } from "./samples.js";
 import { readSettings } from "./settings.js";
-import { Tokenizer } from "./tokenizer.js";
-import { checkDigest, expandModel, isPacked } from "./unpack.js";
+import { Tokenizer } from "./texts/tokenizer.js";
+import { checkDigest, expandModel, isPacked } from "./packing/unpack.js";
 
 /**
  * @typedef {import("./settings.js").ModelSettings} ModelSettings
  * @typedef {import("./samples.js").PreparedSample} PreparedSample
  * @typedef {Map<string, import("./arrays.js").NumberArray>} States
- * @typedef {import("./answers.js").Answer & {ms: number, timings: Timings}} Prediction
+ * @typedef {import("./outputs/answers.js").Answer & {ms: number, timings: Timings}} Prediction
  *
  * Milliseconds of each step.
  * @typedef {{preprocess: number, run: number, postprocess: number}} Timings
@@ -45,7 +45,7 @@ export class Session {
    * @param {unknown} [files.tokenizer] tokenizer.json of a model of texts, as text or as values.
    * @param {any} files.ort onnxruntime-web.
    * @param {object} [files.options] options of `ort.InferenceSession.create`.
-   * @param {import("./unpack.js").Report} [files.report] called while the model is expanded.
+   * @param {import("./packing/unpack.js").Report} [files.report] called while it is expanded.
    * @returns {Promise<Session>}
    */
   static async load({ settings: given, model, golden, tokenizer, ort, options, report }) {

@@ -1,8 +1,8 @@
 /** Settings of a model: how to feed it, run it and read its answers. */
 
 import { makeJobError } from "./failures.js";
-import { MOST_PIXELS } from "./images.js";
-import { POSTPROCESS_KINDS } from "./postprocess.js";
+import { MOST_PIXELS } from "./images/images.js";
+import { POSTPROCESS_KINDS } from "./outputs/postprocess.js";
 import {
   dimension,
   dtype,
@@ -91,7 +91,7 @@ import { readConstant, readStoredArray } from "./stored_arrays.js";
  * @property {number} maxRelativeError
  * @property {Tensor[]} inputs
  * @property {Tensor[]} outputs
- * @property {(import("./images.js").ImageSettings & {keepsSizes: boolean})|null} images
+ * @property {(import("./images/images.js").ImageSettings & {keepsSizes: boolean})|null} images
  * @property {Normalization|null} preprocess
  * @property {AudioSettings|null} audio
  * @property {TextSettings|null} text

@@ -1,16 +1,16 @@
 /** Selection of boxes: minimum score, non-maximum suppression (NMS) in each class, letterbox. */
 
-import { makeJobError } from "./failures.js";
-import { clipBoxes, restoreBoxes } from "./letterbox.js";
+import { makeJobError } from "../failures.js";
+import { clipBoxes, restoreBoxes } from "../images/letterbox.js";
 
 /** Boxes with the best scores that NMS compares with each other. */
 const MOST_COMPARED = 1000;
 const LEAST_AREA = 1e-9;
 
 /**
- * @typedef {import("./letterbox.js").Letterbox} Letterbox
+ * @typedef {import("../images/letterbox.js").Letterbox} Letterbox
  * @typedef {import("./postprocess.js").Boxes} Boxes
- * @typedef {import("./settings.js").Postprocess} Postprocess
+ * @typedef {import("../settings.js").Postprocess} Postprocess
  *
  * Numbers in rows and columns.
  * @typedef {{data: Float64Array, rows: number, columns: number}} Table

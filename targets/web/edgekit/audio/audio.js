@@ -1,11 +1,11 @@
 /** Sounds as rows of a model's input: signals or spectrograms, whole or step by step. */
 
-import { makeSampleError } from "./failures.js";
+import { makeSampleError } from "../failures.js";
 import { computeSpectrogram, countFrames } from "./spectrogram.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
- * @typedef {import("./settings.js").AudioSettings} AudioSettings
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
+ * @typedef {import("../settings.js").AudioSettings} AudioSettings
  */
 
 /**

@@ -1,14 +1,14 @@
 /** Decisions over time: the class of each span of a sound. */
 
-import { moveAxis, toDoubles } from "./arrays.js";
-import { makeJobError } from "./failures.js";
-import { sigmoid, softmaxRows } from "./portable_math.js";
+import { moveAxis, toDoubles } from "../arrays.js";
+import { makeJobError } from "../failures.js";
+import { sigmoid, softmaxRows } from "../portable_math.js";
 import { findLargest } from "./scores.js";
-import { getLabel } from "./settings.js";
+import { getLabel } from "../settings.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
- * @typedef {import("./settings.js").ModelSettings} ModelSettings
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
+ * @typedef {import("../settings.js").ModelSettings} ModelSettings
  *
  * Scores with a row for each frame.
  * @typedef {import("./box_selection.js").Table} Table
@@ -21,7 +21,7 @@ const DIGITS = 6;
  * Return an output of one sample with a row for each frame; single scores without a class axis.
  *
  * @param {NumberArray} output
- * @param {import("./settings.js").Answer} answer
+ * @param {import("../settings.js").Answer} answer
  * @returns {Table}
  */
 export function splitFrames(output, { classAxis }) {

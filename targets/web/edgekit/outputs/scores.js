@@ -1,13 +1,13 @@
 /** Post-processing of scores: class masks, probabilities and decisions. */
 
-import { formatShape, moveAxis, toDoubles } from "./arrays.js";
-import { makeJobError } from "./failures.js";
-import { sigmoid, softmaxRows } from "./portable_math.js";
+import { formatShape, moveAxis, toDoubles } from "../arrays.js";
+import { makeJobError } from "../failures.js";
+import { sigmoid, softmaxRows } from "../portable_math.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
  * @typedef {import("./postprocess.js").Outputs} Outputs
- * @typedef {import("./settings.js").Postprocess} Postprocess
+ * @typedef {import("../settings.js").Postprocess} Postprocess
  */
 
 /**

@@ -1,6 +1,6 @@
 /** Fourier transform of signals of any length, in float64. */
 
-import { makeJobError } from "./failures.js";
+import { makeJobError } from "../failures.js";
 
 const MOST_PRIME = 1000;
 

@@ -1,6 +1,6 @@
 /** Tokenizers in the format of Hugging Face, tokenizer.json: texts as numbers of tokens. */
 
-import { makeJobError } from "./failures.js";
+import { makeJobError } from "../failures.js";
 import { makeTokenModel } from "./token_models.js";
 import { makeNormalizer, makeUnsupportedError, stripSpaces } from "./token_normalizers.js";
 import { decodeByteLevel, makeSplit } from "./token_splits.js";

@@ -1,10 +1,10 @@
 /** Spectrograms of audio: magnitudes of short-time Fourier transforms, and mel filters. */
 
-import { makeJobError } from "./failures.js";
+import { makeJobError } from "../failures.js";
 import { planTransform } from "./fourier.js";
 
 /**
- * @typedef {import("./settings.js").AudioSettings} AudioSettings
+ * @typedef {import("../settings.js").AudioSettings} AudioSettings
  *
  * A filter: its weights from the bin `first` on.
  * @typedef {{first: number, weights: Float64Array}} MelFilter

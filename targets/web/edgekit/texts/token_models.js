@@ -1,6 +1,6 @@
 /** Models that turn words into tokens: WordPiece, byte pair encoding (BPE), and whole words. */
 
-import { makeSampleError } from "./failures.js";
+import { makeSampleError } from "../failures.js";
 import { makeUnsupportedError } from "./token_normalizers.js";
 
 /**

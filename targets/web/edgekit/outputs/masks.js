@@ -1,15 +1,15 @@
 /** Masks: a class for each position of an image. */
 
-import { countValues, FLOATS, moveAxis, toDoubles } from "./arrays.js";
-import { EdgekitError } from "./failures.js";
-import { findRegion } from "./letterbox.js";
-import { sigmoid } from "./portable_math.js";
+import { countValues, FLOATS, moveAxis, toDoubles } from "../arrays.js";
+import { EdgekitError } from "../failures.js";
+import { findRegion } from "../images/letterbox.js";
+import { sigmoid } from "../portable_math.js";
 import { findLargest } from "./scores.js";
-import { getLabel } from "./settings.js";
+import { getLabel } from "../settings.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
- * @typedef {import("./settings.js").ModelSettings} ModelSettings
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
+ * @typedef {import("../settings.js").ModelSettings} ModelSettings
  */
 
 const MOST_POSITIONS = 1 << 26;
@@ -19,7 +19,7 @@ const MOST_POSITIONS = 1 << 26;
  *
  * @param {NumberArray} output scores or classes of one sample.
  * @param {ModelSettings} settings
- * @param {import("./images.js").Pixels|null} [pixels] the image, if the sample is one.
+ * @param {import("../images/images.js").Pixels|null} [pixels] the image, if the sample is one.
  */
 export function describeMask(output, settings, pixels = null) {
   const { data, shape } = choosePositions(output, settings.answer);

@@ -1,15 +1,15 @@
 /** Grids of cells of detectors, and distributions of distances in them. */
 
-import { countValues, toDoubles } from "./arrays.js";
+import { countValues, toDoubles } from "../arrays.js";
 import { getSize } from "./box_selection.js";
-import { makeJobError } from "./failures.js";
-import { exp } from "./portable_math.js";
+import { makeJobError } from "../failures.js";
+import { exp } from "../portable_math.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
  * @typedef {import("./box_selection.js").Table} Table
  * @typedef {import("./postprocess.js").Outputs} Outputs
- * @typedef {import("./settings.js").Postprocess} Postprocess
+ * @typedef {import("../settings.js").Postprocess} Postprocess
  */
 
 /** Bins of a distribution in NanoDet-Plus, whose single output holds scores and distributions. */

@@ -1,15 +1,15 @@
 /** Post-processing of text recognizers: greedy CTC decoding (Graves 2006). */
 
-import { formatShape, toDoubles } from "./arrays.js";
+import { formatShape, toDoubles } from "../arrays.js";
 import { transposeTable } from "./detector_grids.js";
-import { makeJobError } from "./failures.js";
+import { makeJobError } from "../failures.js";
 import { findLargest } from "./scores.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
  * @typedef {import("./box_selection.js").Table} Table
  * @typedef {import("./postprocess.js").Outputs} Outputs
- * @typedef {import("./settings.js").Postprocess} Postprocess
+ * @typedef {import("../settings.js").Postprocess} Postprocess
  */
 
 /**

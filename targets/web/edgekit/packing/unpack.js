@@ -5,7 +5,7 @@
  * numbers, and their entropy-coded high bits.
  */
 
-import { EdgekitError } from "./failures.js";
+import { EdgekitError } from "../failures.js";
 import { inflate } from "./inflate.js";
 import { decodeLzma } from "./lzma.js";
 import { LowBits, makeWordReader } from "./packed_numbers.js";

@@ -8,11 +8,11 @@ import {
   convertYolov8,
   convertYolox,
 } from "./detectors.js";
-import { makeJobError } from "./failures.js";
+import { makeJobError } from "../failures.js";
 import { applyThreshold, chooseClasses, computeSigmoid, computeSoftmax } from "./scores.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
  * @typedef {import("./box_selection.js").Table} Table
  * @typedef {Map<string, NumberArray>} Outputs outputs by name, in the model's order.
  *
@@ -56,8 +56,8 @@ export const POSTPROCESS_KINDS = Object.keys(KINDS);
  * Convert the outputs of one sample to what the application reads.
  *
  * @param {Outputs} outputs outputs of the model, without the sample axis.
- * @param {import("./letterbox.js").Letterbox|null} letterbox where the image is in the input.
- * @param {import("./settings.js").Postprocess} settings
+ * @param {import("../images/letterbox.js").Letterbox|null} letterbox place of the image.
+ * @param {import("../settings.js").Postprocess} settings
  * @returns {Processed}
  */
 export function postprocess(outputs, letterbox, settings) {
@@ -71,7 +71,7 @@ export function postprocess(outputs, letterbox, settings) {
  * Return the outputs that the settings name, in that order; all without such names.
  *
  * @param {Outputs} outputs
- * @param {import("./settings.js").Postprocess} settings
+ * @param {import("../settings.js").Postprocess} settings
  * @returns {Outputs}
  */
 export function selectOutputs(outputs, settings) {

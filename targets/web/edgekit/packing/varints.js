@@ -1,6 +1,6 @@
 /** Integers of variable length: small ones take one byte. */
 
-import { EdgekitError } from "./failures.js";
+import { EdgekitError } from "../failures.js";
 
 /**
  * Build the error of a packed file that is damaged.

@@ -1,6 +1,6 @@
 /** Decoding of image files by the browser. */
 
-import { makeSampleError } from "./failures.js";
+import { makeSampleError } from "../failures.js";
 import { MOST_PIXELS } from "./images.js";
 
 /** Largest size of an image file in bytes. */

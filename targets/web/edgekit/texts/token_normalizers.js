@@ -1,6 +1,6 @@
 /** Normalization of texts before they are split into tokens, as in a tokenizer.json. */
 
-import { EdgekitError } from "./failures.js";
+import { EdgekitError } from "../failures.js";
 
 /**
  * A function from text to text.

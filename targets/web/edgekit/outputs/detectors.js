@@ -1,18 +1,18 @@
 /** Outputs of detectors as boxes, scores and classes: YOLO and plain boxes. */
 
-import { countValues, formatShape, toDoubles } from "./arrays.js";
+import { countValues, formatShape, toDoubles } from "../arrays.js";
 import { chooseBoxes, getSize, selectByClass } from "./box_selection.js";
 import { listCells, readDistances, sameShape, transposeTable } from "./detector_grids.js";
-import { makeJobError } from "./failures.js";
-import { exp } from "./portable_math.js";
+import { makeJobError } from "../failures.js";
+import { exp } from "../portable_math.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
  * @typedef {import("./box_selection.js").Letterbox} Letterbox
  * @typedef {import("./box_selection.js").Table} Table
  * @typedef {import("./postprocess.js").Boxes} Boxes
  * @typedef {import("./postprocess.js").Outputs} Outputs
- * @typedef {import("./settings.js").Postprocess} Postprocess
+ * @typedef {import("../settings.js").Postprocess} Postprocess
  */
 
 /** Exponents of widths and heights, so that a box of a broken model stays finite. */

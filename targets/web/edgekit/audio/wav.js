@@ -1,6 +1,6 @@
 /** Samples of `.wav` files: integers of 8 to 32 bits and floats, mixed to one channel. */
 
-import { makeSampleError } from "./failures.js";
+import { makeSampleError } from "../failures.js";
 
 const INTEGERS = 1;
 const FLOATS = 3;

@@ -1,20 +1,20 @@
 /** Answers to samples: a class, labels, boxes, a mask, a text, decisions over time, or values. */
 
-import { countValues, toDoubles } from "./arrays.js";
+import { countValues, toDoubles } from "../arrays.js";
 import { describeDecisions, splitFrames, stackFrames } from "./decisions.js";
-import { EdgekitError, makeJobError } from "./failures.js";
-import { restoreBoxes } from "./letterbox.js";
+import { EdgekitError, makeJobError } from "../failures.js";
+import { restoreBoxes } from "../images/letterbox.js";
 import { describeMask } from "./masks.js";
-import { sigmoid, softmaxRows } from "./portable_math.js";
+import { sigmoid, softmaxRows } from "../portable_math.js";
 import { postprocess, selectOutputs } from "./postprocess.js";
-import { getLabel } from "./settings.js";
+import { getLabel } from "../settings.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
  * @typedef {import("./postprocess.js").Outputs} Outputs
  * @typedef {import("./postprocess.js").Processed} Processed
- * @typedef {import("./samples.js").PreparedSample} PreparedSample
- * @typedef {import("./settings.js").ModelSettings} ModelSettings
+ * @typedef {import("../samples.js").PreparedSample} PreparedSample
+ * @typedef {import("../settings.js").ModelSettings} ModelSettings
  *
  * An answer; some kinds have more fields.
  * @typedef {{kind: string, result: any, confidence: number|null, [field: string]: any}} Answer

@@ -1,10 +1,10 @@
 /** Texts as rows of a model's inputs. */
 
-import { makeSampleError } from "./failures.js";
+import { makeSampleError } from "../failures.js";
 
 /**
- * @typedef {import("./arrays.js").NumberArray} NumberArray
- * @typedef {import("./settings.js").TextSettings} TextSettings
+ * @typedef {import("../arrays.js").NumberArray} NumberArray
+ * @typedef {import("../settings.js").TextSettings} TextSettings
  * @typedef {import("./tokenizer.js").Tokenizer} Tokenizer
  */
 

@@ -1,7 +1,7 @@
 /** Pixels of one image: resized, cropped or letterboxed, in the model's channel order. */
 
-import { roundHalfEven } from "./arrays.js";
-import { makeSampleError } from "./failures.js";
+import { roundHalfEven } from "../arrays.js";
+import { makeSampleError } from "../failures.js";
 import { computeLetterbox, scaleSide } from "./letterbox.js";
 import { resizePixels } from "./resample.js";
 
