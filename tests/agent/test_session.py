@@ -288,3 +288,20 @@ def test_a_gray_or_transparent_image_is_read_like_the_build_reads_it(projects):
     file = io.BytesIO()
     Image.fromarray(values, "RGBA").save(file, "PNG")
     assert session.predict(file.getvalue())["result"] == "red"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_upright_as_its_exif_data_say(projects, orientation):
+    _, session = projects("finder")
+    upright = np.full((64, 48, 3), 90, np.uint8)
+    upright[:20, :12] = 250
+    image = Image.fromarray(upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)  # the inverse turns
+    file = io.BytesIO()
+    (image if stored is None else image.transpose(stored)).save(file, "PNG", exif=exif)
+
+    answer = session.predict(file.getvalue())
+
+    assert answer["result"] == session.predict(upright)["result"]

@@ -204,7 +204,8 @@ class SampleReader:
         if look is None or self._settings.input_kind not in ("image", "row"):
             raise self._refuse("images")
         check_size(data, MOST_IMAGE_BYTES, "the image")
-        return decode_image(io.BytesIO(data), look, "the image", most_pixels=MOST_PIXELS)
+        file = io.BytesIO(data)
+        return decode_image(file, look, "the image", most_pixels=MOST_PIXELS, upright=True)
 
     def _read_picture(self, array: NDArray[Any]) -> Prepared:
         """Read an array of pixels (RGB) that has not the size of the input, as an image."""

@@ -29,6 +29,9 @@ IGNORED = 255
 # Modes of Pillow whose pixels are integers: bits, gray, palette, and up to 32 bits.
 _MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 _BYTE_MODES = _MASK_MODES[:3]
+# EXIF: tag of the orientation, and Pillow's transposition that turns each one upright.
+_ORIENTATION = 0x0112
+_UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,12 @@ def read_image_size(file: Source, name: str) -> Tuple[int, int]:
 
 
 def decode_image(
-    file: Source, look: DecodeSettings, name: str, *, most_pixels: Optional[int] = None
+    file: Source,
+    look: DecodeSettings,
+    name: str,
+    *,
+    most_pixels: Optional[int] = None,
+    upright: bool = False,
 ) -> Pixels:
     """Decode one image.
 
@@ -79,6 +87,7 @@ def decode_image(
         look: sizes and channels.
         name: name of the image, for messages.
         most_pixels: largest number of pixels of the file; ``None`` = that of Pillow.
+        upright: whether to turn a photo as its EXIF data say, as viewers do.
 
     Raises:
         AgentError: ``bad_sample``: the image cannot be read, is too large, or is smaller than the
@@ -86,7 +95,10 @@ def decode_image(
     """
     with open_image(file, name) as opened:
         _check_pixels(opened.size, most_pixels, name)
+        turn = _UPRIGHT.get(opened.getexif().get(_ORIENTATION, 1)) if upright else None
         image = opened.convert("L" if look.gray else "RGB")
+        if turn is not None:
+            image = image.transpose(turn)
     return arrange_image(image, look, name)
 
 
