@@ -329,4 +329,6 @@ def _select_expected(name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any]
     flat = values.reshape(len(values), -1)
     if flat.shape[1] <= _OUTPUT_VALUES:
         return f"output:{name}", round_to_half(values)
-    return f"picked:{name}", round_to_half(flat[:, choose_positions(flat.shape[1], _OUTPUT_VALUES)])
+    # In C order, unlike an index of the second axis: other orders cannot be read as samples.
+    picked = flat.take(choose_positions(flat.shape[1], _OUTPUT_VALUES), axis=1)
+    return f"picked:{name}", round_to_half(picked)

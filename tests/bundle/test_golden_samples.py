@@ -117,6 +117,7 @@ def test_a_large_output_is_compared_at_some_places_of_every_part(tmp_path, kind)
 
     assert len(data) < 2000
     assert arrays["picked:y"].shape == (2, 128)
+    assert arrays["picked:y"].flags.c_contiguous, "readable as samples, which bench does"
     assert health(source.path, tmp_path).healthy
     proto = onnx.load(str(source.path))
     values = numpy_helper.to_array(proto.graph.initializer[0]).copy()
