@@ -38,7 +38,10 @@ class _Table(BaseModel):
 
 
 class FormField(_Table):
-    """``[[ui.fields]]``: one field of the form; its value goes into the row under its name."""
+    """``[[ui.fields]]``: one field of the form, for ``input = "form"``.
+
+    Its value goes into the row under its name. Without any, the form has the model's inputs.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     """Name of the value in the row."""
@@ -84,7 +87,6 @@ class UiTable(_Table):
     accuracy: Annotated[str, Field(max_length=400)] = ""
     """Statement on the accuracy of the model; empty: that of the build, if it has one."""
     fields: Annotated[tuple[FormField, ...], Field(max_length=200)] = ()
-    """Fields of the form, for ``input = "form"``; those of the model's inputs unless given."""
 
     @model_validator(mode="after")
     def _check(self) -> UiTable:
