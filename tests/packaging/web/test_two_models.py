@@ -22,7 +22,7 @@ _PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "app-in-a-browser.md"
 
 
 def _read_example():
-    blocks = re.findall(r"```text\n(.*?)```", _PAGE.read_text(), re.S)
+    blocks = re.findall(r"```text[^\n]*\n(.*?)```", _PAGE.read_text(), re.S)
     return next(block for block in blocks if "cutImage" in block).encode()
 
 
