@@ -68,6 +68,13 @@ def make_png(width, height):
     )
 
 
+@pytest.mark.parametrize("size", [(4, 65_000), (65_000, 4)])
+def test_a_long_thin_image_does_not_fill_the_memory_when_its_short_side_is_resized(opened, size):
+    session = opened(IMAGES, preprocess={"resize": 256, "crop": 224})
+    message = refuse(session, make_png(*size))
+    assert f"{size[0]}x{size[1]} is too long and thin to be resized" in message
+
+
 def make_jpeg():
     file = io.BytesIO()
     values = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)

@@ -29,6 +29,8 @@ IGNORED = 255
 # Modes of Pillow whose pixels are integers: bits, gray, palette, and up to 32 bits.
 _MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 _BYTE_MODES = _MASK_MODES[:3]
+# A long thin image grows when its short side is resized; Pillow holds 4 bytes for each pixel.
+_MOST_RESIZED = 1 << 26
 # EXIF: tag of the orientation, and Pillow's transposition that turns each one upright.
 _ORIENTATION = 0x0112
 _UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
@@ -107,7 +109,7 @@ def arrange_image(image: Any, look: DecodeSettings, name: str) -> Pixels:  # noq
     width, height = image.size
     if look.mode == "letterbox" and look.size:
         return _add_letterbox(image, look, look.size)
-    sizes, image = (width, height), _scale(image, look)
+    sizes, image = (width, height), _scale(image, look, name)
     scaled = image.size
     image, left, top = _crop(image, look, name)
     return Pixels(
@@ -151,7 +153,7 @@ def decode_mask(file: Source, look: DecodeSettings, like: Pixels, name: str) -> 
             f"{name}: {mask.width}x{mask.height}, but its image is {like.width}x{like.height}",
         )
     if look.mode != "letterbox" or look.size is None:
-        mask, _, _ = _crop(_scale(mask, look, is_mask=True), look, name)
+        mask, _, _ = _crop(_scale(mask, look, name, is_mask=True), look, name)
         return _to_numbers(mask)
     size = (scale_side(like.width, like.scale), scale_side(like.height, like.scale))
     numbers = _to_numbers(_resize(mask, size, _NEAREST))
@@ -211,13 +213,23 @@ def _to_numbers(mask: Any) -> NDArray[Any]:  # noqa: ANN401 - Pillow has no type
     return numbers.astype(np.uint8) if numbers.dtype.kind == "b" else numbers
 
 
-def _scale(image: Any, look: DecodeSettings, *, is_mask: bool = False) -> Any:  # noqa: ANN401 - as above
-    """Stretch or resize an image; the pixels of a mask are not mixed."""
+def _scale(image: Any, look: DecodeSettings, name: str, *, is_mask: bool = False) -> Any:  # noqa: ANN401 - as above
+    """Stretch or resize an image; the pixels of a mask are not mixed.
+
+    Raises:
+        AgentError: ``bad_sample``: the image is so long and thin that its resized one is too large.
+    """
     if look.mode == "stretch" and look.size:
         size = (look.size[1], look.size[0])
         image = _resize(image, size, _NEAREST if is_mask else _BILINEAR)
     if look.resize:
         size = _scale_short_side(image.width, image.height, look.resize)
+        if size[0] * size[1] > _MOST_RESIZED:
+            raise AgentError(
+                "bad_sample",
+                f"{name}: {image.width}x{image.height} is too long and thin to be resized",
+                hint="cut it first",
+            )
         image = image.resize(size, _NEAREST if is_mask else _BICUBIC)
     return image
 
