@@ -7,12 +7,12 @@ import json
 import os
 import shutil
 import socket
-import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Dict, Optional, Protocol, Tuple, cast
 from urllib.parse import unquote, urlsplit
 
+from edgekit_agent.apps.serving.error_log import ErrorLog
 from edgekit_agent.apps.serving.http_input import TimedInput
 from edgekit_agent.apps.serving.media_types import choose_media_type, describe_input, get_most_bytes
 from edgekit_agent.apps.serving.served_app import ServedApp
@@ -49,6 +49,7 @@ _STATUS_OF_KIND = {
 
 class _AppServer(Protocol):
     app: ServedApp
+    errors: ErrorLog
 
 
 class RequestHandler(BaseHTTPRequestHandler):
@@ -186,7 +187,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             message, hint = failure.message, failure.hint
             if status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 # The reason is for who wrote the app, not for who uses it.
-                sys.stderr.write(f"{failure.kind}: {message}\n")
+                cast(_AppServer, self.server).errors.write(f"{failure.kind}: {message}")
                 message, hint = "The app could not work on this input.", ""
             self._refuse(status, failure.kind, message, retry, hint=hint)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import socket
 import sys
@@ -9,6 +10,7 @@ import threading
 from http.server import ThreadingHTTPServer
 from typing import Any
 
+from edgekit_agent.apps.serving.error_log import ErrorLog
 from edgekit_agent.apps.serving.http_requests import RequestHandler
 from edgekit_agent.apps.serving.served_app import ServedApp
 from edgekit_agent.failures import AgentError
@@ -23,11 +25,23 @@ _REFUSAL = (
 )
 
 
+def parse_port(text: str) -> int:
+    """Parse the option ``--port``; 0 = any free port.
+
+    Raises:
+        ArgumentTypeError: it is not the number of a port.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 1 << 16):
+        raise argparse.ArgumentTypeError("a port is a number up to 65535")
+    return int(text)
+
+
 class AppServer(ThreadingHTTPServer):
     """A server on the loopback address, with a thread for each connection.
 
     Attributes:
         app: what it serves.
+        errors: errors of the app's own code.
     """
 
     daemon_threads = True
@@ -36,7 +50,7 @@ class AppServer(ThreadingHTTPServer):
     request_queue_size = _MOST_CONNECTIONS
 
     def __init__(self, port: int, app: ServedApp) -> None:
-        self.app = app
+        self.app, self.errors = app, ErrorLog()
         self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         try:
             super().__init__((HOST, port), RequestHandler)
@@ -57,7 +71,11 @@ class AppServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Start a thread for a connection, or refuse it if there are too many."""
         if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # no thread could be started
+                self._free.release()
+                raise
             return
         request.settimeout(0.1)
         with contextlib.suppress(OSError):
