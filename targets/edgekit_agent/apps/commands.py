@@ -18,7 +18,7 @@ from edgekit_agent.apps.serving.background import run_background
 from edgekit_agent.apps.serving.processes import find_running
 from edgekit_agent.apps.serving.running import ask_health, restart_if_running, stop
 from edgekit_agent.apps.serving.serve_app import describe_release, serve
-from edgekit_agent.apps.serving.server import DEFAULT_PORT, HOST
+from edgekit_agent.apps.serving.server import DEFAULT_PORT, HOST, parse_port
 from edgekit_agent.apps.switching import roll_back
 from edgekit_agent.apps.user_service import remove_service
 from edgekit_agent.apps.waiting import Ticker
@@ -74,7 +74,7 @@ def _build_parser(app: App, release: str) -> argparse.ArgumentParser:
     adding = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serving = adding.add_parser("serve", help="answer on this device until Ctrl-C")
     serving.add_argument(
-        "--port", type=_parse_port, default=DEFAULT_PORT, help="default: %(default)s"
+        "--port", type=parse_port, default=DEFAULT_PORT, help="default: %(default)s"
     )
     serving.add_argument("--host", choices=[HOST, "localhost"], help="no other device is answered")
     checking = adding.add_parser("check", help="verify all files and test the models")
@@ -85,13 +85,6 @@ def _build_parser(app: App, release: str) -> argparse.ArgumentParser:
     adding.add_parser("rollback", help="return to the release before this one")
     adding.add_parser("uninstall", help="remove the app and its files")
     return parser
-
-
-def _parse_port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port < 1 << 16:
-        raise argparse.ArgumentTypeError("a port is a number up to 65535")
-    return port
 
 
 def _check(app: App, release: str, *, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from edgekit_agent.apps.package_file import PackageReader, open_package
 from edgekit_agent.apps.package_format import Package
 from edgekit_agent.apps.serving.processes import find_running
 from edgekit_agent.apps.serving.running import restart_if_running, start_server
-from edgekit_agent.apps.serving.server import DEFAULT_PORT
+from edgekit_agent.apps.serving.server import DEFAULT_PORT, parse_port
 from edgekit_agent.apps.user_service import install_service
 from edgekit_agent.apps.waiting import Ticker
 
@@ -63,7 +63,11 @@ def _build_parser(file: str, package: Package) -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-start", action="store_true", help="install it only")
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, metavar="N", help="of the page (%(default)s)"
+        "--port",
+        type=parse_port,
+        default=DEFAULT_PORT,
+        metavar="N",
+        help="of the page (%(default)s)",
     )
     parser.add_argument(
         "--systemd", action="store_true", help="start it at login or boot, by a systemd unit"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
 
 from edgekit_agent.apps.installed import App, make_public_folder
+from edgekit_agent.boot.mounts import find_nearest_folder
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, open_regular, temporary_name
 
@@ -56,7 +58,8 @@ def write_launcher(app: App) -> bool:
             os.fsync(file.fileno())
         os.replace(temporary, app.launcher)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
     fsync_folder(folder)
     return True
@@ -66,13 +69,31 @@ def check_launcher(app: App) -> None:
     """Check that the command can be written without replacing a file of another program.
 
     Raises:
-        AgentError: ``foreign_file``.
+        AgentError: ``foreign_file``; ``read_only``: its folder cannot be written.
     """
-    if os.path.lexists(app.launcher) and not is_ours(app):
+    if not os.path.lexists(app.launcher):
+        _check_folder(os.path.dirname(app.launcher))
+    elif not is_ours(app):
         raise AgentError(
             "foreign_file",
             f"{app.launcher} belongs to another program; nothing was changed",
             hint="rename that file, or choose another folder: --prefix",
+        )
+
+
+def _check_folder(folder: str) -> None:
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise AgentError(
+            "foreign_file",
+            f"{folder} is not a folder; nothing was changed",
+            hint="rename that file, or choose another folder: --prefix",
+        )
+    nearest = find_nearest_folder(folder)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise AgentError(
+            "read_only",
+            f"{nearest} is not writable; nothing was changed",
+            hint="make the user who installs the app the owner of this folder",
         )
 
 

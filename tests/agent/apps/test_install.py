@@ -103,6 +103,18 @@ def test_a_command_of_another_program_is_not_replaced(device, package):
     assert list(device.prefix.rglob("*")) == [foreign.parent, foreign]
 
 
+def test_a_folder_of_commands_that_is_a_file_is_reported_before_anything_is_changed(
+    device, package
+):
+    device.prefix.mkdir()
+    (device.prefix / "bin").write_text("my own\n")
+    refused = device.install(package)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "bin is not a folder; nothing was changed" in refused.stderr
+    assert [p.name for p in device.prefix.iterdir()] == ["bin"]
+
+
 def test_a_model_whose_outputs_differ_is_not_served(device, package, draft):
     golden = draft.members["models/main/golden.npz"]
     assert device.install(package).returncode == 0
@@ -130,7 +142,11 @@ def test_an_app_whose_own_code_fails_is_not_served(device, draft):
     assert not (device.prefix / "bin/leaf").exists()
 
 
-@pytest.mark.parametrize("options", [["--port", "x"], ["--nothing"], ["extra"]], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [["--port", "x"], ["--port", "65536"], ["--port", "-1"], ["--nothing"], ["extra"]],
+    ids=str,
+)
 def test_wrong_options_are_refused(device, package, options):
     refused = device.install(package, *options)
     assert refused.returncode == 2
