@@ -1,11 +1,13 @@
 """The running app: start, stop, restart of its parts, and what ends them."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -71,6 +73,16 @@ def test_an_app_is_served_once(installed, server):
     assert server.predict().status == 200
 
 
+def test_a_command_that_asks_for_the_state_does_not_hinder_the_start(installed):
+    with (installed.app() / "serve.lock").open("ab") as state:
+        fcntl.flock(state, fcntl.LOCK_SH)
+        timer = threading.Timer(1.0, fcntl.flock, (state, fcntl.LOCK_UN))
+        timer.start()
+        with installed.serve() as server:
+            server.wait_until_ready()
+        timer.join()
+
+
 def test_a_stale_process_number_is_not_killed(installed):
     with subprocess.Popen(["sleep", "60"]) as bystander:
         state = installed.app() / "serve.lock"
@@ -131,6 +143,8 @@ def answer(models, sample, media_type):
         os.abort()
     if "eat" in sample:
         return {"result": len(bytearray(8 << 40))}
+    if "long" in sample:
+        return {"result": "x" * (65 << 20)}
     if "print" in sample:
         print("words on standard output")
         os.write(1, b"more words")
@@ -177,6 +191,9 @@ def test_the_code_of_an_app_cannot_take_the_server_down(own_app):
         assert (failed.status, failed.json["error"]["code"]) == (500, "app_failed")
         assert b"secret" not in failed.body
         assert server.predict('{"wrong": 1}').status == 500
+        worker = server.find_worker()
+        assert server.predict('{"long": 1}').status == 500
+        assert server.find_worker() == worker
         assert server.predict('{"crash": 1}').status == 503
         wait_for(lambda: server.predict().status == 200)
         assert server.predict('{"eat": 1}').status == 503

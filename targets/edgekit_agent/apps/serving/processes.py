@@ -62,21 +62,35 @@ def hold_state(app: App) -> Iterator[StateFile]:
     path = get_state_path(app)
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     with open(path, "ab") as file:
+        _lock(app, file)
+        file.truncate(0)
+        try:
+            yield StateFile(file)
+        finally:
+            file.truncate(0)
+
+
+def _lock(app: App, file: BinaryIO) -> None:
+    """Lock the state file.
+
+    A command that asks whether the server runs holds the lock for a moment, too.
+    """
+    deadline = time.monotonic() + _WRITE_S
+    while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             running = find_running(app)
+            if running is None and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+                continue
             where = f" at {running.url}" if running else ""
             raise AgentError(
                 "already_runs",
                 f"{app.name} runs already{where}",
                 hint=f"stop it first: {app.name} stop",
             ) from None
-        file.truncate(0)
-        try:
-            yield StateFile(file)
-        finally:
-            file.truncate(0)
 
 
 def get_state_path(app: App) -> str:
