@@ -38,6 +38,8 @@ OOMPolicy=continue
 [Install]
 WantedBy=default.target
 """
+# systemctl waits until the server has loaded its models, which tells so after 300 s at the latest.
+_CONTROL_S = 330.0
 _LINGER = "it starts when you log in; to start it at boot: loginctl enable-linger"
 
 
@@ -89,7 +91,7 @@ def control_service(app: App, verb: str) -> None:
     try:
         if verb != "stop":
             run_systemctl("daemon-reload")
-        done = run_systemctl(verb, f"{_get_name(app)}.service")
+        done = run_systemctl(verb, f"{_get_name(app)}.service", timeout_s=_CONTROL_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise AgentError("no_systemd", f"systemctl: {error}") from error
     if done.returncode:

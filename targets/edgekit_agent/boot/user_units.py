@@ -153,7 +153,9 @@ def _remove_unit(folder: str, name: str) -> None:
         os.removedirs(wants)
 
 
-def run_systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def run_systemctl(
+    *arguments: str, timeout_s: float = _TIMEOUT_S
+) -> subprocess.CompletedProcess[bytes]:
     """Call systemctl for the user's systemd; a login without PAM lacks its address."""
     environment = {**os.environ, "LC_ALL": "C", "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
     return subprocess.run(
@@ -161,7 +163,7 @@ def run_systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=_TIMEOUT_S,
+        timeout=timeout_s,
         check=False,
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from edgekit_agent.apps.installed import find_app
 from edgekit_agent.apps.package_file import open_package
-from edgekit_agent.apps.user_service import make_unit
+from edgekit_agent.apps.user_service import control_service, make_unit
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +59,17 @@ def test_a_device_without_systemd_is_told_so_in_one_line(installed, package):
     assert "not as a systemd service: the device has no systemd" in told.stderr
     assert "start it by hand" in told.stderr
     assert installed.run("check").returncode == 0
+
+
+def test_a_model_that_loads_slowly_does_not_fail_the_start(tmp_path, monkeypatch):
+    """systemctl waits until the server tells that it is ready."""
+    program = tmp_path / "programs" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nsleep 21\necho "$3" >> {tmp_path}/called\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    control_service(find_app(str(tmp_path), "leaf"), "stop")
+    assert (tmp_path / "called").read_text() == "stop\n"
 
 
 @pytest.mark.skipif(
