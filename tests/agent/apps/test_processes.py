@@ -9,10 +9,13 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from edgekit_agent.apps.installed import find_app, make_command
+from edgekit_agent.apps.serving.predictor import Predictor
 from tests.builders.apps.device import ROW, list_children, wait_for
 
 pytestmark = pytest.mark.slow
@@ -230,3 +233,16 @@ def test_a_request_that_waits_is_answered_after_the_one_before(own_app):
         assert server.predict().status == 200
         assert time.monotonic() - begin > 3
         assert b" 500 " in slow.recv(1000)
+
+
+def test_the_wait_for_other_requests_does_not_shorten_the_time_of_an_answer(own_app):
+    app = find_app(str(own_app.prefix), "leaf")
+    predictor = Predictor(make_command(app, own_app.served(), ["app-worker"]), answer_s=10.0)
+    try:
+        assert predictor.wait_until_ready(60)
+        slow = json.dumps({**ROW, "sleep": 6.0}).encode()
+        with ThreadPoolExecutor() as pool:
+            answers = list(pool.map(predictor.predict, [slow] * 2, ["application/json"] * 2))
+    finally:
+        predictor.close()
+    assert [answer["media_type"] for answer in answers] == ["application/json"] * 2

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple
 
 from edgekit_agent.apps.installed import App, get_site, read_statement
 from edgekit_agent.apps.package_format import Package
-from edgekit_agent.apps.serving.frames import read_frame, write_frame
+from edgekit_agent.apps.serving.frames import MOST_HEADER, read_frame, write_frame
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError, to_failure
 from edgekit_agent.limits import limit_memory
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Answer = Callable[[bytes, str], Dict[str, Any]]
 """A function of the body of a request and its media type."""
 
+# Bytes of a message around the answer.
+_SPARE_BYTES = 1 << 10
 # Memory that a runtime reserves and does not use: stacks of threads, arenas.
 _RESERVED_BYTES = 512 << 20
 # If memory is short, the kernel ends this process and not the server.
@@ -110,6 +112,9 @@ def _answer_one(answer: Answer, body: bytes, media_type: str) -> Dict[str, Any]:
         result = answer(body, media_type)
         # Arrays and numbers of numpy become lists and numbers of JSON.
         text = json.dumps(result, allow_nan=False, default=_to_plain)
+        if len(text) > MOST_HEADER - _SPARE_BYTES:
+            most = f"{MOST_HEADER >> 20} MiB"
+            raise AgentError("app_failed", f"the answer has more than {most} of JSON")
         return {"result": json.loads(text)}
     except MemoryError as error:
         return {"failure": encode(to_failure(error)), "ends": True}

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import Any, Callable, Dict, List, Optional, Type
 
@@ -18,6 +19,8 @@ from edgekit_agent.user_modules import describe_user_error, import_user_function
 
 _ANSWER_S, _END_S = 300.0, 5.0
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 1.0, 60.0
+# A process that ran this long is started again after the first pause.
+_STEADY_S = 60.0
 
 
 class BackgroundProcess:
@@ -56,9 +59,12 @@ class BackgroundProcess:
     def _keep_running(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while not self._ends.is_set():
+            begin = time.monotonic()
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
             if self._process.wait() == 0:
                 return  # the function has returned
+            if time.monotonic() - begin > _STEADY_S:
+                pause_s = _FIRST_PAUSE_S
             if self._ends.wait(pause_s):
                 return
             pause_s = min(2 * pause_s, _MOST_PAUSE_S)

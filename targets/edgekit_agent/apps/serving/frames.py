@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Tuple
 
 _SIZES = struct.Struct(">II")
 # Limits of what one side believes of the other.
-_MOST_HEADER, _MOST_BODY = 64 << 20, 256 << 20
+MOST_HEADER, _MOST_BODY = 64 << 20, 256 << 20
 _READ_BYTES = 1 << 20
 
 
@@ -41,7 +41,7 @@ def read_frame(fd: int, deadline: Optional[float] = None) -> Tuple[Dict[str, Any
         ValueError: not a message.
     """
     header_size, body_size = _SIZES.unpack(_read(fd, _SIZES.size, deadline))
-    if header_size > _MOST_HEADER or body_size > _MOST_BODY:
+    if header_size > MOST_HEADER or body_size > _MOST_BODY:
         raise ValueError("a message is too large")
     header = json.loads(_read(fd, header_size, deadline))
     if not isinstance(header, dict):

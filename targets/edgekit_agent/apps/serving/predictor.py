@@ -28,7 +28,7 @@ class Predictor:
 
     Args:
         command: starts the process.
-        answer_s: time limit of one answer.
+        answer_s: time limit of one answer, and of the wait for those before it.
     """
 
     def __init__(self, command: List[str], *, answer_s: float = _ANSWER_S) -> None:
@@ -62,14 +62,14 @@ class Predictor:
             AgentError: ``busy``: too many requests wait; ``not_ready``: the models are not loaded;
                 ``too_slow``; ``killed``: the process ended; failures of the app and its models.
         """
-        deadline = time.monotonic() + self._answer_s
         if not self._places.acquire(blocking=False):
             raise AgentError("busy", "Too many requests at a time; try again.", transient=True)
         try:
             if not self._one_at_a_time.acquire(timeout=self._answer_s):
                 raise AgentError("busy", "Earlier requests take too long.", transient=True)
             try:
-                return self._ask(data, media_type, deadline)
+                # The wait does not count: else the process would be ended while it works well.
+                return self._ask(data, media_type, time.monotonic() + self._answer_s)
             finally:
                 self._one_at_a_time.release()
         finally:
