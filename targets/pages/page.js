@@ -118,9 +118,6 @@ function writePage(config, words) {
   if (config.manifest) {
     document.head.append(create("link", { rel: "manifest", href: config.manifest }));
   }
-  if (config.service_worker && "serviceWorker" in navigator) {
-    navigator.serviceWorker.register(config.service_worker).catch(() => {});
-  }
 }
 
 function writeOptional(id, text) {
