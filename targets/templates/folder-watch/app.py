@@ -12,13 +12,15 @@ FOLDER = os.path.expanduser(os.environ.get("WATCH_FOLDER", "~/incoming"))
 # Names that do not end so are left alone.
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".wav", ".txt", ".json")
 RESULT = ".result.json"
+# Larger files are not read.
+MOST_BYTES = 64 << 20
 EVERY_S = 1.0
 
 
 def watch(answer, stop):
     """Answer new files until the app stops.
 
-    The app calls this function in a thread beside its server. ``answer`` takes the bytes of a file
+    The app calls this function in a process beside its server. ``answer`` takes the bytes of a file
     and its media type, and returns the dictionary of the result; ``stop`` is set at the end.
     """
     os.makedirs(FOLDER, exist_ok=True)
@@ -26,9 +28,12 @@ def watch(answer, stop):
     while not stop.wait(EVERY_S):
         for path in list_new_files():
             # A file whose size still changes is being written.
-            size = os.path.getsize(path)
-            if sizes.get(path) == size:
-                write_result(path, answer)
+            try:
+                size = os.path.getsize(path)
+                if sizes.get(path) == size:
+                    write_result(path, answer)
+            except FileNotFoundError:  # it was removed or renamed just now
+                continue
             sizes[path] = size
 
 
@@ -43,8 +48,10 @@ def write_result(path, answer):
     """Write the answer to a file beside it, whole or not at all."""
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
     with open(path, "rb") as file:
-        data = file.read()
+        data = file.read(MOST_BYTES + 1)
     try:
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
         found = answer(data, kind)
     except Exception as error:  # noqa: BLE001 - the next file may be a good one
         found = {"error": str(error)}
