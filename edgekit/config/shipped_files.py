@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,3 +16,19 @@ def get_shipped_folder(name: str) -> Traversable:
     """
     inside = resources.files("edgekit").joinpath(*name.split("/"))
     return inside if inside.is_dir() else Path(__file__).parents[2] / name
+
+
+def iter_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+    """Yield the path and the bytes of each file below a folder, without hidden ones, by name.
+
+    Args:
+        folder: The folder.
+        prefix: Text before each path.
+    """
+    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
+        if entry.name.startswith((".", "__")):
+            continue
+        if entry.is_dir():
+            yield from iter_files(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry.read_bytes()

@@ -13,11 +13,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from edgekit.config.profile import validate
 from edgekit.config.toml import read_toml
 from edgekit.errors import UserError
+from edgekit_agent.releases.homes import APP_NAME
 
 APP_FILE = "app.toml"
 
 InputKind = Literal["image", "audio", "form", "text", "folder"]
-NAME_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
+NAME_PATTERN = f"^{APP_NAME.pattern}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Entry = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,99}:[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Line = Annotated[str, Field(min_length=1, max_length=200)]

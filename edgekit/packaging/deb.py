@@ -12,14 +12,13 @@ from typing import BinaryIO
 
 from edgekit.packaging.target_platform import format_version
 from edgekit_agent.apps.package_format import Package
+from edgekit_agent.releases.homes import MARKER, MARKER_TEXT
 
 _ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "riscv64": "riscv64"}
 _MAGIC, _FORMAT = b"!<arch>\n", b"2.0\n"
 _MAINTAINER = "edgekit <edgekit@localhost>"
 # Packages of Debian that hold modules of Python which the device must have.
 _DEBIAN_NAMES = {"pillow": "python3-pil", "numpy": "python3-numpy"}
-# The marker of a folder of edgekit; its permissions let every user start the app.
-_MARKER, _MARKER_TEXT = ".edgekit-home", b"edgekit keeps its files here\n"
 
 _POSTINST = """\
 #!/bin/sh
@@ -64,7 +63,8 @@ def write_deb(
     name = package.name
     contents = {
         f"opt/{name}/{name}.run": _Entry(data=run_file, mode=0o755),
-        f"opt/{name}/share/edgekit/{_MARKER}": _Entry(data=_MARKER_TEXT),
+        # The permissions of this folder let every user start the app.
+        f"opt/{name}/share/edgekit/{MARKER}": _Entry(data=MARKER_TEXT),
         f"usr/bin/{name}": _Entry(target=f"/opt/{name}/bin/{name}"),
     }
     sums = "".join(
@@ -88,6 +88,11 @@ def write_deb(
     _write_member(file, "data.tar", _make_tar(contents))
 
 
+def get_debian_name(name: str) -> str:
+    """Return the name of the Debian package that holds a Python package."""
+    return _DEBIAN_NAMES.get(name, f"python3-{name}")
+
+
 def _make_control(package: Package, size: int, provided: tuple[str, ...]) -> str:
     major, minor = package.python
     depends = [
@@ -95,7 +100,7 @@ def _make_control(package: Package, size: int, provided: tuple[str, ...]) -> str
         f"python3 (<< {major}.{minor + 1})",
         f"libc6 (>= {format_version(package.glibc)})",
         "libstdc++6",
-        *(_DEBIAN_NAMES.get(name, f"python3-{name}") for name in provided),
+        *map(get_debian_name, provided),
     ]
     fields = {
         "Package": package.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -13,7 +12,7 @@ from packaging.utils import parse_wheel_filename
 
 from edgekit.bundle.bundle_file import Bundle, encode_signature
 from edgekit.bundle.manifest import MANIFEST, PACKED, SIGNATURE
-from edgekit.config.shipped_files import get_shipped_folder
+from edgekit.config.shipped_files import get_shipped_folder, iter_files
 from edgekit.errors import UserError
 from edgekit.packaging.deb import write_deb
 from edgekit.packaging.licenses import WheelLicense, read_license, read_own_license
@@ -202,23 +201,10 @@ def _collect_app(request: PackageRequest) -> dict[str, Member]:
         )
         for name, data in request.files.items()
     }
-    pages = get_shipped_folder("targets/pages")
-    for name, data in _read_folder(pages):
+    for name, data in iter_files(get_shipped_folder("targets/pages")):
         members[f"pages/{name}"] = Member(data=data, part="app")
     config = encode_page_config(request.settings, request.bundles, backend=BACKEND_OF_SERVER)
     return {**members, "pages/config.json": Member(data=config, part="app")}
-
-
-def _read_folder(folder: Traversable, prefix: str = "") -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if entry.name.startswith((".", "__")):
-            continue
-        if entry.is_dir():
-            found += _read_folder(entry, f"{prefix}{entry.name}/")
-        else:
-            found.append((prefix + entry.name, entry.read_bytes()))
-    return found
 
 
 def _collect_licenses(

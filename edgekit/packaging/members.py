@@ -36,6 +36,21 @@ class Member:
     expanded_bytes: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class PackagedFile:
+    """A file of the user's that is in a package.
+
+    Attributes:
+        path: Its path in the package.
+        source: The bundle or the file that it comes from.
+        bytes: Its size in the package.
+    """
+
+    path: str
+    source: str
+    bytes: int
+
+
 def describe_members(members: Mapping[str, Member]) -> tuple[PackageFile, ...]:
     """Return path, digest and size of each member, sorted by path."""
     return tuple(

@@ -20,7 +20,7 @@ from edgekit.packaging.linux_package import (
 )
 from edgekit.packaging.lock_file import LOCK_FILE, LockedWheel, encode_lock, read_lock
 from edgekit.packaging.locked_wheels import Wheels, WheelSource, collect_wheels
-from edgekit.packaging.members import count_part_bytes
+from edgekit.packaging.members import PackagedFile, count_part_bytes
 from edgekit.packaging.package_request import (
     PackageRequest,
     make_default_request,
@@ -35,21 +35,6 @@ from edgekit.signing.keys import OwnKey
 from edgekit_agent.apps.package_format import get_release_name
 from edgekit_agent.files import write_atomic
 from edgekit_agent.worker_results import StageProgress
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackagedFile:
-    """A file of the user's that is in a package.
-
-    Attributes:
-        path: Its path in the package.
-        source: The bundle or the file that it comes from.
-        bytes: Its size in the package.
-    """
-
-    path: str
-    source: str
-    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

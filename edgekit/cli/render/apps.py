@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from edgekit.packaging.deb import get_debian_name
 from edgekit.packaging.fetch import FetchReport
 from edgekit.packaging.package import PackageReport
 from edgekit.packaging.templates import NewApp
@@ -60,7 +61,7 @@ def _format_linux(made: PackageReport) -> str:
     if made.without_license:
         lines.append(f"  no text of a license in: {', '.join(made.without_license)}")
     if made.provided:
-        named = " ".join(f"python3-{_DEBIAN.get(name, name)}" for name in made.provided)
+        named = " ".join(map(get_debian_name, made.provided))
         lines.append(f"  the device must have: {', '.join(made.provided)} (apt install {named})")
     lines.append(f"  signed with the key {made.signed_by}" if made.signed_by else "  not signed")
     lines += [f"  note: {note}" for note in made.notes]
@@ -79,10 +80,6 @@ def format_fetch(found: FetchReport) -> str:
     lines += [f"  note: {note}" for note in found.notes]
     lines.append(f"  next: edgekit package BUNDLE --wheels {folder} -o FILE")
     return "\n".join(lines)
-
-
-# Names of packages of Debian that differ from those of Python.
-_DEBIAN = {"pillow": "pil"}
 
 
 def _sort_parts(parts: dict[str, int]) -> list[tuple[str, int]]:

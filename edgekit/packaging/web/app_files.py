@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 
 from edgekit.bundle.bundle_file import Bundle
-from edgekit.config.shipped_files import get_shipped_folder
+from edgekit.config.shipped_files import get_shipped_folder, iter_files
 from edgekit.errors import UserError
 from edgekit.packaging.app_settings import APP_FILE, AppSettings
 from edgekit.packaging.page_config import encode_page_config
@@ -72,9 +71,9 @@ def assemble_web_app(
     """
     entry = _choose_entry(settings, app_files)
     sources: dict[str, str] = {}
-    files = dict(_iter_files(get_shipped_folder("targets/pages")))
-    files |= _iter_files(get_shipped_folder("targets/web/app"))
-    files |= {f"edgekit/{n}": d for n, d in _iter_files(get_shipped_folder("targets/web/edgekit"))}
+    files = dict(iter_files(get_shipped_folder("targets/pages")))
+    files |= iter_files(get_shipped_folder("targets/web/app"))
+    files |= {f"edgekit/{n}": d for n, d in iter_files(get_shipped_folder("targets/web/edgekit"))}
     files |= {f"runtime/{name}": data for name, data in runtime.files.items()}
     models = []
     for number, (name, bundle) in enumerate(bundles.items()):
@@ -151,16 +150,6 @@ def _iter_notes(settings: AppSettings, entry: str) -> Iterator[str]:
             f"the template's Python code ({settings.entry}) is left out: the page shows the "
             "model's own answer"
         )
-
-
-def _iter_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
-    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
-        if entry.name.startswith((".", "__")):
-            continue
-        if entry.is_dir():
-            yield from _iter_files(entry, f"{prefix}{entry.name}/")
-        else:
-            yield prefix + entry.name, entry.read_bytes()
 
 
 def _encode_manifest(settings: AppSettings) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.remote.web.static_files import HEADERS, MEDIA_TYPES
+from edgekit.remote.web.static_files import HEADERS
+from edgekit_agent.apps.serving.pages import DEFAULT_TYPE, MEDIA_TYPES
 
 _ZIPPED = (
     *("text/css", "text/javascript", "text/plain", "application/json"),
@@ -26,12 +27,12 @@ server {{
     ssl_certificate     /etc/ssl/app.crt;
     ssl_certificate_key /etc/ssl/app.key;
 
-    root {folder.resolve()};
+    root {_quote(folder)};
     index index.html;
     types {{
 {types}
     }}
-    default_type application/octet-stream;
+    default_type {DEFAULT_TYPE};
     gzip on;
     gzip_comp_level 6;
     gzip_types {" ".join(_ZIPPED)};
@@ -53,8 +54,8 @@ def format_apache(folder: Path) -> str:
     SSLCertificateFile    /etc/ssl/app.crt
     SSLCertificateKeyFile /etc/ssl/app.key
 
-    DocumentRoot "{folder.resolve()}"
-    <Directory "{folder.resolve()}">
+    DocumentRoot {_quote(folder)}
+    <Directory {_quote(folder)}>
         Require all granted
     </Directory>
     AddType application/wasm .wasm
@@ -64,6 +65,12 @@ def format_apache(folder: Path) -> str:
 {headers}
 </VirtualHost>
 """
+
+
+def _quote(folder: Path) -> str:
+    """Return the path of a folder in quotes, as both servers read it."""
+    escaped = str(folder.resolve()).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _group_types() -> dict[str, list[str]]:

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-# Media types by the end of a file name.
-MEDIA_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".ico": "image/vnd.microsoft.icon",
-    ".jpg": "image/jpeg",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
-    ".wasm": "application/wasm",
-    ".webmanifest": "application/manifest+json",
-}
+from edgekit_agent.apps.serving.pages import DEFAULT_TYPE, MEDIA_TYPES
+
 # No request leaves the origin; 'wasm-unsafe-eval' allows WebAssembly and no eval of JavaScript.
 CONTENT_POLICY = "; ".join(
     (
@@ -47,4 +34,4 @@ HEADERS = {
 
 def get_media_type(name: str) -> str:
     """Return the Content-Type of a file by the end of its name."""
-    return MEDIA_TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
+    return MEDIA_TYPES.get(PurePosixPath(name).suffix.lower(), DEFAULT_TYPE)

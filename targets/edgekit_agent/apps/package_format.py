@@ -14,15 +14,15 @@ from typing import Dict, Iterable, Optional, Set, Tuple
 
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
+from edgekit_agent.releases.homes import APP_NAME, APP_STATEMENT
 from edgekit_agent.releases.records import DIGEST, MOST_THREADS
 from edgekit_agent.runtimes import TABLE
 
 SCHEMA_VERSION = 1
-PACKAGE, SIGNATURE, MAIN = "package.json", "signature.json", "__main__.py"
+PACKAGE, SIGNATURE, MAIN = APP_STATEMENT, "signature.json", "__main__.py"
 # A model that is stored packed is installed under its name without this suffix.
 PACKED = ".packed"
 
-NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}")
 ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,199}:[A-Za-z_][A-Za-z0-9_.]{0,199}")
 ARCHITECTURES = ("x86_64", "aarch64", "armv7l", "riscv64")
@@ -109,9 +109,10 @@ class Package:
         wheels: paths of the wheels, in the order of unpacking.
         entry: ``module:function`` in the folder ``app`` that answers, called with the sessions by
             the names of their models and with the sample; empty if there is none.
-        background: ``module:function`` in the folder ``app`` that the server calls in a thread of
-            its own, with a function that answers (bytes, media type) as ``POST /predict`` does, and
-            with the ``threading.Event`` that is set when the server ends; empty if there is none.
+        background: ``module:function`` in the folder ``app`` that is called in a process of its
+            own while the server runs, with a function that answers (bytes, media type) as ``POST
+            /predict`` does, and with the ``threading.Event`` that is set when the server ends;
+            empty if there is none.
         memory_mib: most memory that the app may use; 0 = no limit.
     """
 
@@ -202,7 +203,7 @@ def check_package(package: Package) -> None:
 def _check_facts(package: Package) -> None:
     if package.schema_version != SCHEMA_VERSION:
         raise ValueError(f"schema_version: must be {SCHEMA_VERSION}")
-    _check_text("name", package.name, NAME)
+    _check_text("name", package.name, APP_NAME)
     _check_text("version", package.version, VERSION)
     if not 0 < len(package.title) <= _MOST_TITLE or not package.title.isprintable():
         raise ValueError("title: empty, too long, or with characters that cannot be printed")
@@ -276,7 +277,7 @@ def _check_models(models: Tuple[PackagedModel, ...], paths: Set[str]) -> None:
     if len({model.name for model in models}) != len(models):
         raise ValueError("models: two have the same name")
     for model in models:
-        _check_text("models: name", model.name, NAME)
+        _check_text("models: name", model.name, APP_NAME)
         if model.folder != f"models/{model.name}":
             raise ValueError(f"models: the folder of {model.name} must be models/{model.name}")
         _check_choice("models: runtime", model.runtime, tuple(TABLE))

@@ -24,7 +24,7 @@ from edgekit_agent.files import fsync_folder, open_regular, write_atomic
 from edgekit_agent.releases.records import DIGEST, PLAIN_NAME, RECORD
 
 DEFAULT_HOME = "~/.local/share/edgekit"
-MARKER = ".edgekit-home"
+MARKER, MARKER_TEXT = ".edgekit-home", b"edgekit keeps its files here\n"
 FOLDERS = ("objects", "parts", "runtimes", "releases")
 APPS = "apps"
 # In the folder of a release that is an app, which was installed from a package file.
@@ -289,7 +289,7 @@ def _mark(home: Home) -> None:
             raise _make_foreign_error(home, entry.name)
     if not entries and not home.main:
         os.chmod(home.path, 0o700)
-    write_atomic(os.path.join(home.path, MARKER), b"edgekit keeps its files here\n")
+    write_atomic(os.path.join(home.path, MARKER), MARKER_TEXT)
 
 
 def _make_foreign_error(home: Home, name: str) -> AgentError:

@@ -195,6 +195,11 @@ def test_settings_of_nginx_and_apache_have_every_header(app):
         assert f'Header always set {name} "{value}"' in apache
     assert "application/wasm wasm;" in nginx
     assert "text/javascript js mjs;" in nginx
+    spaced = app.rename(app.with_name('my "app"'))
+    quoted = str(spaced).replace('"', '\\"')
+    assert f'    root "{quoted}";\n' in format_nginx(spaced)
+    assert f'    DocumentRoot "{quoted}"\n' in format_apache(spaced)
+    spaced.rename(app)
     said = edgekit("app", "serve", app, "--snippets")
     assert said.code == 0
     assert said.out.rstrip() == f"{nginx}\n{apache}".rstrip()

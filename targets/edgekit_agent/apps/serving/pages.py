@@ -8,7 +8,8 @@ from typing import Dict
 
 INDEX = "index.html"
 _MOST_FILES = 1000
-_TYPES = {
+# Media types by the end of a file name; of other files, the default.
+MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -24,6 +25,7 @@ _TYPES = {
     ".wasm": "application/wasm",
     ".txt": "text/plain; charset=utf-8",
 }
+DEFAULT_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def list_assets(folder: str) -> Dict[str, Asset]:
             path = os.path.join(base, name)
             if not os.path.islink(path) and len(assets) < _MOST_FILES:
                 ending = os.path.splitext(name)[1].lower()
-                media_type = _TYPES.get(ending, "application/octet-stream")
+                media_type = MEDIA_TYPES.get(ending, DEFAULT_TYPE)
                 relative = os.path.relpath(path, folder).replace(os.sep, "/")
                 assets[f"/{relative}"] = Asset(path, media_type)
     if f"/{INDEX}" in assets:
