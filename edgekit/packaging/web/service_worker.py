@@ -10,6 +10,7 @@ from edgekit.config.shipped_files import get_shipped_folder
 
 SERVICE_WORKER = "sw.js"
 _BEFORE = 'const PACKAGE = { name: "app", release: "none", files: [] };\n'
+_START = "const PACKAGE = "
 _RELEASE_DIGITS = 16
 
 
@@ -43,4 +44,17 @@ def make_service_worker(name: str, files: Mapping[str, bytes]) -> bytes:
     if not found:
         raise ValueError(f"{SERVICE_WORKER} has no line for the package")
     text = json.dumps(package, indent=1, sort_keys=True)
-    return f"{before}const PACKAGE = {text};\n{after}".encode()
+    return f"{before}{_START}{text};\n{after}".encode()
+
+
+def read_listed_paths(worker: str) -> frozenset[str]:
+    """Return the paths of the files that a service worker caches, and its own.
+
+    Raises:
+        ValueError: It is not a service worker that ``make_service_worker`` wrote.
+    """
+    _, found, rest = worker.partition(_START)
+    if not found:
+        raise ValueError("it has no package")
+    package, _ = json.JSONDecoder().raw_decode(rest)
+    return frozenset({SERVICE_WORKER, *(str(file["path"]) for file in package["files"])})

@@ -13,9 +13,9 @@ from edgekit.bundle.bundle_file import Bundle
 from edgekit.config.output_folders import create_folder
 from edgekit.errors import UserError
 from edgekit.packaging.app_settings import AppSettings
-from edgekit.packaging.members import write_zip
+from edgekit.packaging.members import PackagedFile, write_zip
 from edgekit.packaging.web.app_files import CONFIG, WebApp, assemble_web_app
-from edgekit.packaging.web.service_worker import SERVICE_WORKER
+from edgekit.packaging.web.service_worker import SERVICE_WORKER, read_listed_paths
 from edgekit.progress import Tick
 from edgekit.remote.web.runtime_files import WebRuntime
 from edgekit_agent.files import open_atomic
@@ -24,21 +24,6 @@ ZIP_SUFFIX = ".zip"
 _GZIP_LEVEL = 6
 _MOST_GZIP_BYTES = 12_000_000
 _PARTS = {"models": "models", "runtime": "runtime", "edgekit": "page", "icons": "page"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WebFile:
-    """A file of the user's that is in a web app.
-
-    Attributes:
-        path: Its path in the app.
-        source: The bundle or the file that it comes from.
-        bytes: Its size.
-    """
-
-    path: str
-    source: str
-    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +51,7 @@ class WebReport:
     bytes: int
     gzip_bytes: int
     parts: dict[str, tuple[int, int]]
-    files: tuple[WebFile, ...]
+    files: tuple[PackagedFile, ...]
     runtime: str
     notes: tuple[str, ...]
     seconds: float
@@ -89,7 +74,7 @@ def package_for_web(
         bundles: Bundles of the models by name.
         runtime: Files of onnxruntime-web.
         out: The folder to write, or a file that ends in ``.zip``. An earlier web app there is
-            replaced.
+            replaced, unless the folder holds files of the user's, too.
         tick: Called with a stage, the amount done and the total.
 
     Raises:
@@ -123,7 +108,7 @@ def package_for_web(
         gzip_bytes=zipped,
         parts=parts,
         files=tuple(
-            WebFile(path=path, source=source, bytes=len(app.files[path]))
+            PackagedFile(path=path, source=source, bytes=len(app.files[path]))
             for path, source in sorted(app.sources.items())
         ),
         runtime=runtime.version,
@@ -151,11 +136,31 @@ def is_web_app(folder: Path) -> bool:
 
 
 def _check_folder(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and not is_web_app(out):
+    """Check that a folder is new or empty, or holds an earlier web app and nothing else."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not is_web_app(out):
         raise UserError(
             f"{out}: is not empty, and not a web app",
             hint="choose a new folder, or a file that ends in .zip",
         )
+    foreign = _find_foreign(out)
+    if foreign is not None:
+        raise UserError(
+            f"{out}: holds a file that is not of its web app: {foreign}",
+            hint="package into another folder, and copy the files of the app from there",
+        )
+
+
+def _find_foreign(out: Path) -> str | None:
+    """Return a file in the folder of a web app that was not packaged with it."""
+    try:
+        listed = read_listed_paths((out / SERVICE_WORKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return SERVICE_WORKER
+    paths = (path for path in out.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(out).as_posix() for path in paths)
+    return next((name for name in names if name not in listed), None)
 
 
 def _write_folder(out: Path, app: WebApp) -> None:

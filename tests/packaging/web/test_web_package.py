@@ -21,7 +21,8 @@ from tests.builders.projects import edgekit as run_edgekit
 
 
 def read_folder(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_the_same_app_has_the_same_bytes_as_folder_and_as_zip(package_colors, tmp_path):
@@ -87,6 +88,19 @@ def test_an_earlier_app_is_replaced_and_other_folders_are_left_alone(package_col
     with pytest.raises(UserError, match="is not empty, and not a web app"):
         package_colors(tmp_path / "other")
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("name", ["CNAME", ".git/config", "models/own.txt"])
+def test_files_of_the_user_beside_an_earlier_app_are_not_removed(package_colors, tmp_path, name):
+    package_colors(tmp_path / "app")
+    own = tmp_path / "app" / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("precious")
+    before = read_folder(tmp_path / "app")
+    with pytest.raises(UserError, match=f"holds a file that is not of its web app: {name}"):
+        package_colors(tmp_path / "app", version="1.0.1")
+    assert own.read_text() == "precious"
+    assert read_folder(tmp_path / "app") == before
 
 
 def test_python_code_that_cannot_run_there_is_refused(package_colors, tmp_path):
