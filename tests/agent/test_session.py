@@ -17,6 +17,7 @@ from edgekit.pipeline.request import Request, read_build_inputs
 from edgekit_agent import Session
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.feeds import iter_batches
+from tests.builders.apps.model_folders import write_model_folder
 from tests.builders.apps.projects import (
     APPLICATIONS,
     RATE,
@@ -129,6 +130,17 @@ def test_a_stream_in_blocks_gives_the_decisions_of_the_whole(projects):
             expected = labels
     assert labels == expected
     assert {"silence", "speech"} == set(labels)
+
+
+@pytest.mark.parametrize(("count", "end_s"), [(50, 0.5), (100, 1.0), (200, 1.0)])
+def test_times_of_decisions_are_those_of_the_sound_that_is_filled_or_cut(tmp_path, count, end_s):
+    """The model takes 100 values of a second, and decides on each."""
+    graph = "g (float[N,100] x) => (float[N,100] y) <float k = {1.0}> { y = Mul(x, k) }"
+    fields = {"audio": {"rate": 100, "samples": 100}, "answer": {"kind": "decisions"}}
+    session = Session(str(write_model_folder(tmp_path, graph, **fields)))
+    found = session.predict(np.ones(count, np.float32))["result"]
+    spans = [(each["from_s"], each["to_s"], each["label"]) for each in found]
+    assert spans == [(0.0, end_s, "1"), (0.5, 1.0, "0")][: 1 + (end_s < 1)]
 
 
 def test_texts_of_any_length_are_classified(projects):

@@ -48,7 +48,7 @@ class Prepared:
         rows: rows of the inputs by name, without the axis of the samples.
         pixels: the image, if the sample is one.
         tokens: number of tokens, if the sample is a text.
-        seconds: duration, if the sample is a sound.
+        seconds: duration of what the rows cover, if the sample is a sound: also of zeros behind it.
     """
 
     rows: List[Arrays] = field(default_factory=list)
@@ -128,7 +128,6 @@ class SampleReader:
     def read_wave(self, wave: NDArray[np.float32]) -> Prepared:
         """Convert the values of a sound, at the sampling rate of the model, to rows."""
         how = self._get_audio()
-        seconds = len(wave) / how.rate
         if how.step is not None:
             if len(wave) < how.step:
                 raise AgentError(
@@ -136,13 +135,13 @@ class SampleReader:
                     f"the recording is too short: {len(wave)} values, and a step has {how.step}",
                 )
             windows = iter_windows(wave, how.samples or how.step, how.step)
-            return Prepared(rows=[self.convert_window(w) for w in windows], seconds=seconds)
+            rows = [self.convert_window(window) for window in windows]
+            return Prepared(rows=rows, seconds=len(wave) / how.rate)
         length = how.samples or len(wave)
         if not len(wave):
             raise AgentError("bad_sample", "the recording is empty")
-        return Prepared(
-            rows=[self.convert_window(pad_wave(wave[:length], length))], seconds=seconds
-        )
+        rows = [self.convert_window(pad_wave(wave[:length], length))]
+        return Prepared(rows=rows, seconds=length / how.rate)
 
     def convert_window(self, wave: NDArray[np.float32]) -> Arrays:
         """Convert the values of one step, or of a whole sound, to a row."""

@@ -18,7 +18,8 @@ import { readWav } from "./audio/wav.js";
  * @typedef {object} PreparedSample
  * @property {Map<string, NumberArray>[]} runs rows by input, for each step of a stream.
  * @property {import("./images/images.js").Pixels} [pixels] the image, if the sample is one.
- * @property {number} [seconds] duration, if the sample is a sound.
+ * @property {number} [seconds] duration of what the rows cover, if the sample is a sound: also of zeros
+ *   behind it.
  * @property {number} [tokens] number of tokens, if the sample is a text.
  */
 
@@ -95,8 +96,7 @@ function prepareSound(wave, settings) {
     return { ...prepareWindows(windows, settings), seconds: wave.length / audio.rate };
   }
   const length = audio.samples ?? wave.length;
-  const seconds = Math.min(wave.length, length) / audio.rate;
-  return { ...prepareWindows([fitWave(wave, length)], settings), seconds };
+  return { ...prepareWindows([fitWave(wave, length)], settings), seconds: length / audio.rate };
 }
 
 /**
