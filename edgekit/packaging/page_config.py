@@ -34,7 +34,7 @@ def encode_page_config(
         "intro": settings.ui.intro,
         "notice": settings.ui.notice,
         "accuracy": settings.ui.accuracy or _describe_accuracy(bundles),
-        "model": [{"name": bundle.manifest.name} for bundle in bundles.values()],
+        "model": [_describe_model(name, bundle) for name, bundle in bundles.items()],
         "language": settings.ui.language,
         "backend": backend,
         **further,
@@ -45,6 +45,13 @@ def encode_page_config(
         fields = settings.ui.fields or tuple(FormField(name=name) for name in paths)
         config["fields"] = [_describe_field(field, paths) for field in fields]
     return json.dumps(config, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _describe_model(name: str, bundle: Bundle) -> dict[str, str]:
+    """Return the name of a model in the app, and the start of its sha256, as /health states it."""
+    manifest = bundle.manifest
+    digest = next(file.digest for file in manifest.files if file.name == manifest.model)
+    return {"name": name, "version": digest[:12]}
 
 
 def _describe_accuracy(bundles: Mapping[str, Bundle]) -> str:

@@ -21,7 +21,7 @@ def roll_back(app: App, ticker: Ticker) -> str:
     with lock_home(app.home, creates=False):
         before = previous_release(app.home)
         if before is None:
-            raise AgentError("no_previous", f"{app.name}: there is no release before this one")
+            raise AgentError("no_previous", "there is no release before this one")
         check_not_revoked(try_read_trust(app.home), read_release(app.home, before).key)
         run_self_check(app, before)
         switch(app.home, before)

@@ -76,7 +76,7 @@ def test_pictures_are_answered_by_both_models_and_others_refused(device, file):
             "green": (0, 250, 0),
             "blue": (0, 0, 250),
         }.items():
-            for kind in ("jpeg", "png", "bmp"):
+            for kind in ("jpeg", "png", "bmp", "webp"):
                 picture = draw(kind, (red, green, blue))
                 found = server.predict(picture, f"image/{kind}").json
                 assert (found["kind"], found["result"]) == ("class", color)

@@ -64,6 +64,8 @@ def test_a_damaged_program_file_is_reported_in_one_line(package, installed):
 def test_a_newer_package_is_installed_beside_and_can_be_rolled_back(device, package, newer_package):
     assert device.install(package).returncode == 0
     first = device.served()
+    refused = device.run("rollback")
+    assert refused.stderr.splitlines()[-1] == "leaf: there is no release before this one"
     assert device.install(newer_package).returncode == 0
     assert device.run("--version").stdout == "leaf 1.1\n"
     assert f"previous: 1.0 (release {first})" in device.run("status").stdout

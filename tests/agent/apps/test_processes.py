@@ -106,6 +106,13 @@ def test_other_addresses_are_refused(installed):
     assert installed.run("serve", "--host", "0.0.0.0").returncode == 2
 
 
+@pytest.mark.parametrize("port", ["x", "-1", "65536"])
+def test_a_port_that_is_none_is_refused_in_words(installed, port):
+    refused = installed.run("serve", f"--port={port}")
+    assert refused.returncode == 2
+    assert "a port is a number from 0 to 65535" in refused.stderr
+
+
 def test_only_the_loopback_address_is_bound(installed, server):
     table = Path(f"/proc/{server.process.pid}/net/tcp").read_text().splitlines()
     port = f":{server.port:04X} "

@@ -126,6 +126,19 @@ def test_bad_requests_are_refused_with_words(server, status, code, body, headers
     assert server.predict().status == 200
 
 
+def test_a_body_of_spaces_alone_is_empty(server):
+    reply = server.predict(" \n")
+    assert reply.status == 400
+    assert "empty" in reply.json["error"]["message"]
+
+
+def test_a_form_with_a_file_is_refused_with_the_way_to_send_it(server):
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    reply = server.ask("POST", "/predict", b"--b--", headers)
+    assert reply.status == 415
+    assert "--data-binary" in reply.json["error"]["hint"]
+
+
 def test_a_request_without_a_length_is_refused(server):
     answer = exchange(server, b"POST /predict HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 411 ")
@@ -135,6 +148,7 @@ def test_a_request_without_a_length_is_refused(server):
 def test_a_foreign_host_name_is_refused(server, host):
     reply = server.ask("GET", "/health", headers={"Host": host})
     assert reply.status == 403
+    assert f"http://127.0.0.1:{server.port}/" in reply.json["error"]["message"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:99", "[::1]:8080", "LOCALHOST:1"])

@@ -149,6 +149,8 @@ def test_the_command_packages_a_build_and_says_what_is_in_it(colors, web_runtime
     config = json.loads((workplace / "app" / "config.json").read_text())
     assert (config["backend"], config["worker"]) == ("./backend-web.js", "sw.js")
     assert config["input"] == "image"
+    digest = hashlib.sha256((bundle / "model.onnx").read_bytes()).hexdigest()
+    assert config["model"] == [{"name": "main", "version": digest[:12]}]
 
     zipped = run_edgekit(
         "package", bundle, "--target", "web", "--name", "colors", "-o", "app.zip", "--json"

@@ -91,7 +91,12 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _dispatch(self) -> None:
         length = self._find_length()
         if length is None:
-            self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", "The request has a wrong length.")
+            self._refuse(
+                HTTPStatus.BAD_REQUEST,
+                "bad_request",
+                "The request has a wrong length.",
+                hint="state it once, as Content-Length; a body in chunks is not taken",
+            )
             return
         self._unread = length
         refusal = self._find_refusal()
@@ -139,7 +144,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         if len(hosts) != 1:
             return HTTPStatus.BAD_REQUEST, "bad_host", "The request must name one host."
         if _get_host(f"//{hosts[0]}") not in _HOSTS:
-            text = "This app answers on this device only: http://127.0.0.1"
+            port = self.server.server_address[1]
+            text = f"This app answers on this device only: http://127.0.0.1:{port}/"
             return HTTPStatus.FORBIDDEN, "bad_host", text
         origin = self.headers.get("Origin")
         is_foreign = origin is not None and origin.lower() != f"http://{hosts[0].lower()}"
@@ -158,7 +164,9 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", text)
         elif choose_media_type(kind, self.headers.get("Content-Type", ""), b"") is None:
             text = f"This app takes {describe_input(kind)}."
-            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "bad_type", text)
+            is_form = self.headers.get_content_type() == "multipart/form-data"
+            hint = "send it alone, as the body: curl --data-binary @FILE" if is_form else ""
+            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "bad_type", text, hint=hint)
         else:
             self._predict(length)
 
@@ -172,7 +180,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         if len(data) < length:
             self.close_connection = True
             return
-        if not data:
+        if not data.strip():
             text = f"The request is empty; this app takes {describe_input(self._app.package.input)}"
             self._refuse(HTTPStatus.BAD_REQUEST, "bad_sample", f"{text}.")
             return

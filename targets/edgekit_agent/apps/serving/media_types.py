@@ -6,7 +6,15 @@ from typing import Dict, Optional, Tuple
 
 # Programs such as curl state these types for any bytes.
 _UNSTATED = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-_IMAGES = ("image/jpeg", "image/png", "image/bmp", "image/gif", "image/jpg", "image/x-ms-bmp")
+_IMAGES = (
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/bmp",
+    "image/gif",
+    "image/jpg",
+    "image/x-ms-bmp",
+)
 _SOUNDS = ("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave")
 _TEXTS = ("text/plain",)
 _ROWS = ("application/json",)
@@ -34,7 +42,7 @@ _MOST_BYTES = {
     "text": 4 * _MIB,
 }
 _NAMES = {
-    "image": "a picture (JPEG, PNG, BMP or GIF)",
+    "image": "a picture (JPEG, PNG, WebP, BMP or GIF)",
     "audio": "a sound recording (WAV)",
     "form": "the values of the form (JSON)",
     "text": "plain text",
@@ -72,4 +80,6 @@ def describe_input(input_kind: str) -> str:
 
 def _recognize(data: bytes) -> str:
     """Return the media type of bytes by their beginning; empty if it is unknown."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
     return next((name for start, name in _BEGINNINGS if data.startswith(start)), "")
