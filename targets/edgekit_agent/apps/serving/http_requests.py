@@ -144,7 +144,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         if len(hosts) != 1:
             return HTTPStatus.BAD_REQUEST, "bad_host", "The request must name one host."
         if _get_host(f"//{hosts[0]}") not in _HOSTS:
-            port = self.server.server_address[1]
+            port = self.connection.getsockname()[1]
             text = f"This app answers on this device only: http://127.0.0.1:{port}/"
             return HTTPStatus.FORBIDDEN, "bad_host", text
         origin = self.headers.get("Origin")
