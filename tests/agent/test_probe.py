@@ -200,6 +200,7 @@ for module in pkgutil.walk_packages(edgekit_agent.__path__, "edgekit_agent."):
 NEED_NUMPY = [
     *("feeds", "benchmark", "accuracy", "health", "relative_error", "ort", "litert"),
     *("scored_samples", "metrics", "postprocess", "combined_model"),
+    *("prediction", "preprocess"),
 ]
 
 

@@ -241,14 +241,14 @@ from pathlib import Path
 from edgekit.inspection.summary import inspect
 resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
 inspect(Path(sys.argv[1]), device="tablet", folder=Path(sys.argv[1]).parent)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if "VmHWM" in line) >> 10)
 """
 LOAD_BYTES = """\
 import resource, sys
 from edgekit_agent.runtimes import import_runtime
 resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
 import_runtime("onnxruntime")(sys.argv[1], 1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if "VmHWM" in line) >> 10)
 """
 CONSTANTS = {
     "Range of floats": lambda size: tuple(zip("abd", np.float32([0, size, 1]), strict=True)),

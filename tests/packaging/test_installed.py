@@ -56,7 +56,7 @@ def wait_until_ready(port):
     pytest.fail("the app does not answer")
 
 
-@pytest.mark.parametrize("template", [None, "form", "folder-watch"])
+@pytest.mark.parametrize("template", [None, "folder-watch"])
 def test_a_package_answers_with_the_right_class(bundle, built, shared_cache, tmp_path, template):
     file = tmp_path / "digits.run"
     words = ["--template", template] if template else []

@@ -73,7 +73,7 @@ MORE_FIELDS = (
 )
 FEWER_FIELDS = (
     ("results.py", f"{NOEXEC}  # no library can be loaded from there\n", ""),
-    ("measure/probe.py", "        home_is_noexec=is_noexec(open_home(job.home)),\n", ""),
+    ("measure/probe.py", "        home_is_noexec=is_noexec(open_home(home)),\n", ""),
     ("jobs.py", "    log: int = 0\n", ""),
     ("releases/install.py", "read_last_lines(home, job.log)", "()"),
 )

@@ -12,4 +12,6 @@ def answer(models, sample):
     """
     found = models["main"].predict(sample)
     found["result"] = [b for b in found["result"] if b["confidence"] >= LEAST_CONFIDENCE]
+    if not found["result"]:
+        found["confidence"] = None
     return found
