@@ -32,7 +32,7 @@ def parse_port(text: str) -> int:
         ArgumentTypeError: it is not the number of a port.
     """
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 1 << 16):
-        raise argparse.ArgumentTypeError("a port is a number up to 65535")
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
     return int(text)
 
 
