@@ -28,7 +28,7 @@ _SETTINGS = {"ARCH": "arm64", "CPU": "cortex-a53", "SMP": "1", "MEM": "512", "WA
 _PACKAGES = "/usr/lib/python3/dist-packages"
 _BOOT_S = 240.0
 # What the maintainer scripts of cron would have done, and a line that starts it.
-_PREPARE = f"""
+_PREPARE = """
 set -e
 grep -q ^crontab: /etc/group || echo crontab:x:101: >>/etc/group
 mkdir -p /var/spool/cron/crontabs
@@ -39,11 +39,15 @@ for part in auth account password session session-noninteractive; do
     : >/etc/pam.d/common-$part
 done
 printf '%s required pam_permit.so\\n' account auth session >/etc/pam.d/cron
-[ -L /var/run ] || {{ rm -rf /var/run; ln -s /run /var/run; }}
+[ -L /var/run ] || { rm -rf /var/run; ln -s /run /var/run; }
 grep -q cron /etc/inittab || echo '::respawn:/usr/sbin/cron -f' >>/etc/inittab
+kill -HUP 1
+sync
+"""
+_INSTALL_HOOK = f"""
+set -e
 cat >{_PACKAGES}/deliveries_aim.py
 echo 'import deliveries_aim' >{_PACKAGES}/deliveries_aim.pth
-kill -HUP 1
 sync
 """
 
@@ -55,7 +59,9 @@ class Device:
         self.scripts, self.name = scripts, name
         self.folder = home() / "run" / name
 
-    def run(self, command: str, *, as_root: bool = False, given: str = "") -> str:
+    def run(
+        self, command: str, *, as_root: bool = False, given: str = "", most_s: float = _BOOT_S
+    ) -> str:
         """Run a command on the device; return its output.
 
         Raises:
@@ -67,9 +73,26 @@ class Device:
             stdout=subprocess.PIPE,
             check=True,
             text=True,
-            timeout=_BOOT_S,
+            timeout=most_s,
         )
         return done.stdout
+
+    def start(self, command: str) -> subprocess.Popen[str]:
+        """Start a command on the device."""
+        return subprocess.Popen(
+            [*self._ssh(as_root=False), command], stdout=subprocess.DEVNULL, text=True
+        )
+
+    def send(self, file: Path, name: str) -> None:
+        """Copy a file to the home folder of the user."""
+        configuration = str(self.folder / "ssh_config")
+        command = ["scp", "-q", "-F", configuration, str(file), f"{self.name}:{name}"]
+        subprocess.run(command, check=True)
+
+    def install_hook(self) -> None:
+        """Let Python on the device stop at the operations that ``aim`` names."""
+        hook = (HERE / "aim.py").read_text(encoding="utf-8")
+        self.run(_INSTALL_HOOK, as_root=True, given=hook)
 
     def _ssh(self, *, as_root: bool) -> list[str]:
         login = ["-l", "root"] if as_root else []
@@ -148,7 +171,8 @@ def prepare_templates(scripts: Path, folder: Path) -> dict[str, Digests]:
     if not (home() / "run" / BARE / "frozen").exists():
         bare = Device(scripts, BARE)
         script(scripts, f"boot.sh {BARE}", _SETTINGS)
-        bare.run(_PREPARE, as_root=True, given=(HERE / "aim.py").read_text())
+        bare.run(_PREPARE, as_root=True)
+        bare.install_hook()
         _freeze(bare)
     known = home() / "run" / READY / "known.json"
     if not (home() / "run" / READY / "frozen").exists():
