@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.packaging.app_settings import AppSettings, FormField
-from edgekit.packaging.bundle_facts import describe_accuracy, list_form_fields
+from edgekit.packaging.bundle_facts import describe_accuracy, list_form_fields, read_settings
 
 BACKEND_OF_SERVER = "./backend-http.js"
 
@@ -44,6 +44,8 @@ def encode_page_config(
         paths = list_form_fields(first)
         fields = settings.ui.fields or tuple(FormField(name=name) for name in paths)
         config["fields"] = [_describe_field(field, paths) for field in fields]
+    if settings.input == "audio":
+        config["audio"] = _describe_recordings(bundles)
     return json.dumps(config, indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -57,6 +59,17 @@ def _describe_model(name: str, bundle: Bundle) -> dict[str, str]:
 def _describe_accuracy(bundles: Mapping[str, Bundle]) -> str:
     """Return the accuracy of the only model; the answer of several has none of its own."""
     return describe_accuracy(next(iter(bundles.values()))) if len(bundles) == 1 else ""
+
+
+def _describe_recordings(bundles: Mapping[str, Bundle]) -> dict[str, float]:
+    """Return rate and window of recordings, as the first model of sounds takes them."""
+    all_settings = map(read_settings, bundles.values())
+    audio = next((each.audio for each in all_settings if each.audio is not None), None)
+    if audio is None:
+        return {}
+    if audio.samples is None or audio.step is not None:
+        return {"sample_rate": audio.rate}
+    return {"sample_rate": audio.rate, "window_s": audio.samples / audio.rate}
 
 
 def _describe_field(field: FormField, paths: Mapping[str, tuple[str | int, ...]]) -> dict[str, Any]:

@@ -87,6 +87,14 @@ def test_a_classifier_that_is_not_sure_says_so(start):
     assert "note" not in server.predict(sure, "image/png").json
 
 
+def test_the_page_records_at_the_rate_and_in_the_windows_of_the_model(start):
+    _, server, session = start("audio")
+    audio = session.settings.audio
+    config = server.ask("GET", "/config.json").json
+    assert config["audio"]["sample_rate"] == audio.rate != 16000
+    assert config["audio"]["window_s"] * audio.rate == audio.samples
+
+
 def test_a_detector_leaves_out_boxes_of_low_confidence(start):
     _, server, session = start("detector")
     dim = draw_gray(60)
