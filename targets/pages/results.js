@@ -17,11 +17,16 @@ const KINDS = new Map(Object.entries({
   values: showValues,
 }));
 
-/** Return the summary and the nodes of a result; one of an unknown kind is shown as it is. */
+/** Return the summary and the nodes of a result, and above them the note that an app may add. */
 export function showResult(result, context) {
-  const show = KINDS.get(result?.kind);
-  if (show) return show(result, context);
+  const { summary, nodes } = (KINDS.get(result?.kind) ?? showUnknown)(result, context);
+  const note = result?.note ? [create("p", {}, String(result.note))] : [];
+  return { summary, nodes: [...note, ...nodes] };
+}
+
+/** Show a result of an unknown kind as it is. */
+function showUnknown(result, { words }) {
   const text = JSON.stringify(result?.result ?? result, null, 2) ?? "";
-  const summary = context.words.fill("unknown_kind");
-  return { summary, nodes: [create("pre", { class: "recognized", tabindex: "0" }, text)] };
+  const body = create("pre", { class: "recognized", tabindex: "0" }, text);
+  return { summary: words.fill("unknown_kind"), nodes: [body] };
 }

@@ -32,6 +32,12 @@ def test_a_class_is_shown_with_bars_of_confidence(open_page, photo):
     assert page.read_console() == []
 
 
+def test_the_note_of_an_app_is_shown_above_the_classes(open_page, photo):
+    page = open_page(result={**answers.PNEUMONIA, "note": "The model is not sure."})
+    show(page, photo, "PNEUMONIA")
+    assert page.text("#result-body").startswith("The model is not sure.\nPNEUMONIA")
+
+
 def test_certainty_is_not_rounded_up(open_page, photo):
     page = open_page(result=answers.make_class(("yes", 0.9999), ("no", 0.0001)))
     assert show(page, photo, "yes") == "yes, > 99.9% confident"

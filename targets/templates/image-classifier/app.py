@@ -1,6 +1,6 @@
 """Classes of images: the answer of the app to one image."""
 
-# Below this confidence the answer says so, instead of naming a class.
+# Below this confidence the page shows a note above the classes.
 LEAST_CONFIDENCE = 0.5
 
 
