@@ -16,13 +16,13 @@ export function createInput({ config, words, backend, runs, problem }) {
   let panel = null;
   const take = async (file) => {
     await panel?.close();
-    runs.cancel();
-    runs.clearResult();
+    const isLatest = runs.choose();
     chosen.textContent = words.fill("chosen_file", { name: file.name });
     try {
-      runs.start(await prepareSound(file, rate, most));
+      const sound = await prepareSound(file, rate, most);
+      if (isLatest()) runs.start(sound);
     } catch (error) {
-      problem.show(error);
+      if (isLatest()) problem.show(error);
     }
   };
   const fileButton = createFileButton(words.fill("choose_sound"), ACCEPTED, take);
@@ -98,8 +98,7 @@ function createMicrophonePanel({ config, words, backend, runs, problem, rate, ch
     }
     const own = { mode, microphone: null, samples: [], count: 0, seconds: -1 };
     open = own;
-    runs.cancel();
-    runs.clearResult();
+    runs.choose();
     chosen.textContent = "";
     try {
       own.microphone = await openMicrophone(rate, (samples) => own.microphone && hear(own, samples));

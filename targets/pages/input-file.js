@@ -11,8 +11,7 @@ export function createInput({ config, words, backend, runs, problem }) {
   const chosen = create("p", { class: "quiet" });
 
   async function take(file) {
-    runs.cancel();
-    runs.clearResult();
+    const isLatest = runs.choose();
     view.element.hidden = true;
     chosen.textContent = words.fill("chosen_file", { name: file.name });
     try {
@@ -22,11 +21,13 @@ export function createInput({ config, words, backend, runs, problem }) {
         return;
       }
       const photo = await preparePhoto(file, most);
-      view.show(photo, words.fill("photo"));
+      if (isLatest()) {
+        view.show(photo, words.fill("photo"));
+        runs.start(photo.blob, { view });
+      }
       photo.picture.close();
-      runs.start(photo.blob, { view });
     } catch (error) {
-      problem.show(error);
+      if (isLatest()) problem.show(error);
     }
   }
 

@@ -8,20 +8,17 @@ import { createPhotoView } from "./photo-view.js";
 export function createInput({ config, words, backend, runs, problem }) {
   const most = config.max_bytes ?? backend.mostBytes?.[config.input] ?? 0;
   const view = createPhotoView();
-  let latest = 0;
 
   async function take(file) {
-    const turn = (latest += 1);
-    runs.cancel();
-    runs.clearResult();
+    const isLatest = runs.choose();
     let photo;
     try {
       photo = await preparePhoto(file, most);
     } catch (error) {
-      if (turn === latest) problem.show(error);
+      if (isLatest()) problem.show(error);
       return;
     }
-    if (turn === latest) {
+    if (isLatest()) {
       view.show(photo, words.fill("photo"));
       fileButton.label.textContent = words.fill("choose_other_photo");
       runs.start(photo.blob, { view });

@@ -5,13 +5,15 @@ const SHOW_MS = 1000;
 /**
  * Create the runner of predictions.
  *
- * `start(sample, input)` cancels the run before it; its result is no longer shown. `input` is what
- * a result needs to be drawn: the view of the photo. `onBusy` listeners hear when a run starts and
- * ends.
+ * `choose()` is called for a new sample before it is prepared: it ends the run before, and returns a
+ * function that says whether no other sample was chosen meanwhile. `start(sample, input)` cancels the
+ * run before it; its result is no longer shown. `input` is what a result needs to be drawn: the view
+ * of the photo. `onBusy` listeners hear when a run starts and ends.
  */
 export function createRuns({ backend, words, problem, find, showResult }) {
   const listeners = new Set();
   let current = null;
+  let choices = 0;
 
   const isCurrent = (run) => current === run;
 
@@ -60,6 +62,13 @@ export function createRuns({ backend, words, problem, find, showResult }) {
     find("summary").classList.add("quiet");
   }
 
+  function choose() {
+    cancel();
+    clearResult();
+    const choice = (choices += 1);
+    return () => choice === choices;
+  }
+
   async function start(sample, input = {}) {
     if (current) {
       current.control.abort();
@@ -84,10 +93,9 @@ export function createRuns({ backend, words, problem, find, showResult }) {
 
   find("cancel").addEventListener("click", cancel);
   return {
+    choose,
     start,
-    cancel,
     clearResult,
-    show: showResult,
     get busy() {
       return current !== null;
     },

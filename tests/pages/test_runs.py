@@ -6,6 +6,7 @@ import pytest
 
 from tests.pages import answers
 from tests.pages.page_server import HEALTH
+from tests.pages.test_sounds import write_wav
 
 pytestmark = pytest.mark.browser
 
@@ -77,6 +78,37 @@ def test_a_new_photo_replaces_one_that_is_being_worked_on(open_page, photo):
     page.wait_for("#summary", "second")
     time.sleep(1)
     assert page.text("#summary") == "second, 90% confident"
+
+
+SLOW = """
+const [name, owner] = arguments[0] === "audio"
+  ? ["decodeAudioData", OfflineAudioContext.prototype] : ["createImageBitmap", window];
+const decode = owner[name];
+owner[name] = async function (...given) {
+  owner[name] = decode; // the first file alone is slow
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  return decode.apply(this, given);
+};
+"""
+
+
+@pytest.mark.parametrize("kind", ["image", "folder", "audio"])
+def test_a_file_that_is_still_being_decoded_does_not_replace_a_later_one(
+    open_page, photo, tmp_path, kind
+):
+    first, second = photo(name="first.jpg"), photo(200, 300, name="second.jpg")
+    if kind == "audio":
+        first = tmp_path / "first.mp3"
+        first.write_bytes(b"not a sound")
+        second = write_wav(tmp_path / "second.wav")
+    page = open_page(result=answers.PNEUMONIA, config={"input": kind})
+    page.script(SLOW, kind)
+    page.choose_file(first)
+    page.choose_file(second)
+    page.wait_for("#summary", "PNEUMONIA")
+    time.sleep(1.5)
+    assert [body for body, _ in page.app.bodies] == [second.read_bytes()]
+    assert (page.text("#summary"), page.text("#problem")) == ("PNEUMONIA, 93% confident", "")
 
 
 def test_a_server_that_is_gone_can_be_tried_again(open_page):
