@@ -3,14 +3,13 @@ import { acceptDrops, create, createButton, createFileButton } from "./dom.js";
 import { Failure } from "./failure.js";
 import { createListener } from "./listening.js";
 import { computeLevel, openMicrophone } from "./microphone.js";
-import { ACCEPTED, encodeWav, prepareSound, resample } from "./sound.js";
+import { ACCEPTED, encodeWav, joinSamples, prepareSound, resample } from "./sound.js";
 
 const RATE = 16000;
 const MOST_S = 60;
 
 /** Create the input of an app for sounds. */
-export function createInput({ config, words, backend, runs, problem }) {
-  const most = config.max_bytes ?? backend.mostBytes?.audio ?? 0;
+export function createInput({ config, words, backend, runs, problem, mostBytes }) {
   const rate = config.audio?.sample_rate ?? RATE;
   const chosen = create("p", { class: "quiet" });
   let panel = null;
@@ -19,7 +18,7 @@ export function createInput({ config, words, backend, runs, problem }) {
     const isLatest = runs.choose();
     chosen.textContent = words.fill("chosen_file", { name: file.name });
     try {
-      const sound = await prepareSound(file, rate, most);
+      const sound = await prepareSound(file, rate, mostBytes);
       if (isLatest()) runs.start(sound);
     } catch (error) {
       if (isLatest()) problem.show(error);
@@ -115,13 +114,8 @@ function createMicrophonePanel({ config, words, backend, runs, problem, rate, ch
       problem.show(new Failure("sound_short"));
       return;
     }
-    const whole = new Float32Array(count);
-    let at = 0;
-    for (const block of samples) {
-      whole.set(block, at);
-      at += block.length;
-    }
-    runs.start(encodeWav(await resample(whole, microphone.rate, rate), rate));
+    const sound = await resample(joinSamples(samples), microphone.rate, rate);
+    runs.start(encodeWav(sound, rate));
   }
 
   show();

@@ -1,12 +1,11 @@
 // One file of any kind, for an app that watches a folder.
 import { acceptDrops, create, createFileButton } from "./dom.js";
+import { checkBytes } from "./file-size.js";
 import { preparePhoto } from "./photo.js";
 import { createPhotoView } from "./photo-view.js";
-import { checkBytes } from "./sound.js";
 
 /** Create the input; photos are shown with their results, other files are sent as they are. */
-export function createInput({ config, words, backend, runs, problem }) {
-  const most = config.max_bytes ?? backend.mostBytes?.[config.input] ?? 0;
+export function createInput({ words, runs, problem, mostBytes }) {
   const view = createPhotoView();
   const chosen = create("p", { class: "quiet" });
 
@@ -16,11 +15,11 @@ export function createInput({ config, words, backend, runs, problem }) {
     chosen.textContent = words.fill("chosen_file", { name: file.name });
     try {
       if (!file.type.startsWith("image/")) {
-        checkBytes(file, most);
+        checkBytes(file, mostBytes);
         runs.start(file);
         return;
       }
-      const photo = await preparePhoto(file, most);
+      const photo = await preparePhoto(file, mostBytes);
       if (isLatest()) {
         view.show(photo, words.fill("photo"));
         runs.start(photo.blob, { view });

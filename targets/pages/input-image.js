@@ -5,15 +5,14 @@ import { ACCEPTED, preparePhoto } from "./photo.js";
 import { createPhotoView } from "./photo-view.js";
 
 /** Create the input of an app for photos; a chosen photo is sent at once. */
-export function createInput({ config, words, backend, runs, problem }) {
-  const most = config.max_bytes ?? backend.mostBytes?.[config.input] ?? 0;
+export function createInput({ config, words, runs, problem, mostBytes }) {
   const view = createPhotoView();
 
   async function take(file) {
     const isLatest = runs.choose();
     let photo;
     try {
-      photo = await preparePhoto(file, most);
+      photo = await preparePhoto(file, mostBytes);
     } catch (error) {
       if (isLatest()) problem.show(error);
       return;

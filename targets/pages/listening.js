@@ -2,7 +2,7 @@
 import { create } from "./dom.js";
 import { isolate } from "./words.js";
 import { createTimeline, summarizeDecisions } from "./result-decisions.js";
-import { encodeWav, resample } from "./sound.js";
+import { encodeWav, joinSamples, resample } from "./sound.js";
 
 const WINDOW_S = 1;
 const MOST_WAITING = 2; // windows; older ones are left out, so that decisions stay current
@@ -36,7 +36,7 @@ export function createListener({ config, words, backend, rate, fail }) {
       own.filled += part.length;
       at += part.length;
       if (own.filled === size) {
-        queue(own, joinParts(own.block, size), microphoneRate);
+        queue(own, joinSamples(own.block), microphoneRate);
         own.block = [];
         own.filled = 0;
       }
@@ -95,16 +95,6 @@ export function createListener({ config, words, backend, rate, fail }) {
   }
 
   return { start, add, stop };
-}
-
-function joinParts(parts, size) {
-  const whole = new Float32Array(size);
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 /** Return the decisions of one window, in seconds since listening began. */

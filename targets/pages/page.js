@@ -29,13 +29,18 @@ async function start() {
   const problem = createProblem(words);
   const runs = createRuns({ backend, words, problem, find, showResult: createShow(config, words) });
   await loadBackend(backend, words, problem);
-  const kind = config.input in INPUTS ? config.input : "image";
+  const kind = getInputKind(config);
   const { createInput } = await import(INPUTS[kind]);
-  const input = createInput({ config, words, backend, runs, problem });
+  const mostBytes = config.max_bytes ?? backend.mostBytes?.[kind] ?? 0;
+  const input = createInput({ config, words, backend, runs, problem, mostBytes });
   find("input-body").replaceChildren(input.element);
   runs.clearResult();
   watchCheck(backend, words);
   document.documentElement.dataset.ready = "true";
+}
+
+function getInputKind({ input }) {
+  return input in INPUTS ? input : "image";
 }
 
 function createShow(config, words) {
@@ -108,8 +113,7 @@ function writePage(config, words) {
   writeOptional("intro", config.intro);
   writeOptional("notice", config.notice);
   find("skip").textContent = words.fill("skip");
-  const input = `input_${config.input in INPUTS ? config.input : "image"}`;
-  find("input-heading").textContent = words.fill(input);
+  find("input-heading").textContent = words.fill(`input_${getInputKind(config)}`);
   find("result-heading").textContent = words.fill("result");
   find("cancel").textContent = words.fill("cancel");
   writeFact("fact_model", listModels(config.model, words), words);

@@ -1,12 +1,12 @@
 // Photos as the model and the page both see them: upright, in a format that every backend decodes.
 import { Failure } from "./failure.js";
+import { checkBytes, roundSizes } from "./file-size.js";
 
 export const ACCEPTED = "image/jpeg,image/png,image/webp,image/bmp";
 const QUALITY = 0.95;
 const MOST_ORIENTATION_BYTES = 256 * 1024;
 const MOST_PIXELS = 64e6; // backends refuse larger photos
 const MOST_DRAWN_PIXELS = 16e6; // larger canvases stay empty on some tablets
-const MIB = 1024 * 1024;
 
 /**
  * Return the photo to send, the size that it is sent in, and its picture.
@@ -16,7 +16,7 @@ const MIB = 1024 * 1024;
  * upright and sent as JPEG. All others are sent byte for byte.
  */
 export async function preparePhoto(file, mostBytes = 0) {
-  if (!file.size) throw new Failure("file_empty");
+  checkBytes(file);
   const picture = await decodePhoto(file);
   const head = new Uint8Array(await file.slice(0, MOST_ORIENTATION_BYTES).arrayBuffer());
   const type = findType(head);
@@ -26,9 +26,8 @@ export async function preparePhoto(file, mostBytes = 0) {
     ? { blob: new Blob([file], { type }), size: { width: picture.width, height: picture.height } }
     : await encodePhoto(picture);
   if (mostBytes && sent.blob.size > mostBytes) {
-    const [size, most] = [Math.ceil(sent.blob.size / MIB), Math.floor(mostBytes / MIB)];
     picture.close();
-    throw new Failure("photo_bytes", { values: { size, most } });
+    throw new Failure("photo_bytes", { values: roundSizes(sent.blob, mostBytes) });
   }
   return { ...sent, picture };
 }

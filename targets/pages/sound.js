@@ -1,9 +1,9 @@
 // Sounds as a mono WAV file of 16 bits, and the decoding of other formats.
 import { Failure } from "./failure.js";
+import { checkBytes } from "./file-size.js";
 
 export const ACCEPTED = "audio/*,.wav";
 const HEADER = 44;
-const MIB = 1024 * 1024;
 
 /** Return the sound to send: WAV files byte for byte, others decoded and written as WAV. */
 export async function prepareSound(file, rate, mostBytes = 0) {
@@ -17,14 +17,6 @@ export async function prepareSound(file, rate, mostBytes = 0) {
   }
   checkBytes(blob, mostBytes);
   return blob;
-}
-
-/** Refuse a file that the app would refuse, before it is sent. */
-export function checkBytes(blob, mostBytes) {
-  if (!blob.size) throw new Failure("file_empty");
-  if (!mostBytes || blob.size <= mostBytes) return;
-  const [size, most] = [Math.ceil(blob.size / MIB), Math.floor(mostBytes / MIB)];
-  throw new Failure("file_bytes", { values: { size, most } });
 }
 
 async function decodeSound(file, rate) {
@@ -45,6 +37,17 @@ function mixChannels(sound) {
     for (let at = 0; at < mixed.length; at += 1) mixed[at] += samples[at] / sound.numberOfChannels;
   }
   return mixed;
+}
+
+/** Join blocks of samples that follow each other. */
+export function joinSamples(blocks) {
+  const whole = new Float32Array(blocks.reduce((count, block) => count + block.length, 0));
+  let at = 0;
+  for (const block of blocks) {
+    whole.set(block, at);
+    at += block.length;
+  }
+  return whole;
 }
 
 /** Change the sampling rate of samples from -1 to 1. */
