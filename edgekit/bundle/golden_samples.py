@@ -27,7 +27,7 @@ from edgekit.bundle.sample_statistics import (
     Array,
     CodeStatistics,
     InputStatistics,
-    compute_statistics,
+    KnownStatistics,
 )
 from edgekit.bundle.synthetic_samples import Look, draw_samples
 from edgekit.config.profile import RuntimeName
@@ -112,6 +112,7 @@ def make_golden_samples(
     model_bytes: int,
     kind: GoldenKind = "synthetic",
     seed: int = 0,
+    known: KnownStatistics | None = None,
 ) -> GoldenSamples:
     """Make the golden samples of a model as one .npz file.
 
@@ -128,6 +129,7 @@ def make_golden_samples(
         kind: ``synthetic`` draws inputs from statistics over the samples; ``calibration`` copies
             samples coarsely.
         seed: Seed of the draws.
+        known: Statistics of the inputs of other models, to which those of this one are added.
 
     Raises:
         NoGoldenSamples: The model has non-finite outputs on each synthetic sample.
@@ -146,7 +148,9 @@ def make_golden_samples(
         many = read_input_rows(
             loaded, split.first(_count_affordable(real)), sizes_of=_LOOKED_AT
         ).rows
-        inputs, note = _make_synthetic(run, many, wanted, most=most, seed=seed)
+        known = known or KnownStatistics()
+        statistics = {name: known.compute(values) for name, values in many.items()}
+        inputs, note = _make_synthetic(run, many, wanted, statistics, most=most, seed=seed)
     return GoldenSamples(data=_encode(inputs, run(inputs), real), note=note)
 
 
@@ -188,10 +192,15 @@ def _iter_runs(
 
 
 def _make_synthetic(
-    run: partial[Arrays], real: Arrays, wanted: Arrays, *, most: int, seed: int
+    run: partial[Arrays],
+    real: Arrays,
+    wanted: Arrays,
+    statistics: dict[str, InputStatistics],
+    *,
+    most: int,
+    seed: int,
 ) -> tuple[Arrays, str]:
     """Draw samples whose outputs are finite and differ about as much as those of real samples."""
-    statistics = {name: compute_statistics(values) for name, values in real.items()}
     rng = np.random.default_rng(seed)
     best: _Choice | None = None
     for look in _LOOKS:

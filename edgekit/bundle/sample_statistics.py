@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,21 @@ class CodeStatistics:
 
 
 InputStatistics = ValueStatistics | CodeStatistics
+
+
+@dataclass(frozen=True)
+class KnownStatistics:
+    """Statistics of inputs, each computed once for the same samples."""
+
+    _found: dict[str, InputStatistics] = field(default_factory=dict)
+
+    def compute(self, values: NDArray[np.generic]) -> InputStatistics:
+        """Compute the statistics of an input, or return those of equal samples."""
+        digest = hashlib.sha256(values.tobytes()).hexdigest()
+        key = f"{digest} {values.dtype} {values.shape}"
+        if key not in self._found:
+            self._found[key] = compute_statistics(values)
+        return self._found[key]
 
 
 def compute_statistics(values: NDArray[np.generic]) -> InputStatistics:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bundle.golden_samples import make_golden_samples
+from edgekit.bundle.sample_statistics import KnownStatistics
 from edgekit.config.profile import get_runtime
 from edgekit.data.dataset import Dataset
 from edgekit.data.streaming_states import add_states
@@ -28,12 +29,15 @@ class StoredGoldenSamples:
     note: str
 
 
-def get_golden_samples(inputs: BuildInputs, model: Model, tick: Tick) -> StoredGoldenSamples | None:
+def get_golden_samples(
+    inputs: BuildInputs, model: Model, statistics: KnownStatistics, tick: Tick
+) -> StoredGoldenSamples | None:
     """Return the golden samples of a model; make them once.
 
     Args:
         inputs: The inputs of the build.
         model: The original or a candidate.
+        statistics: Statistics that the models of the build share.
         tick: Progress callback.
 
     Returns:
@@ -64,6 +68,7 @@ def get_golden_samples(inputs: BuildInputs, model: Model, tick: Tick) -> StoredG
         model_bytes=model.bytes,
         kind=kind,
         seed=inputs.seed,
+        known=statistics,
     )
     with store.scratch() as scratch:
         (scratch / "golden.npz").write_bytes(made.data)

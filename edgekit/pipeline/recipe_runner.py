@@ -19,6 +19,7 @@ from edgekit.bundle.layer_report import (
     read_layers,
 )
 from edgekit.bundle.results import Candidate, Measurement, Rejection, Score
+from edgekit.bundle.sample_statistics import KnownStatistics
 from edgekit.compression.all_passes import get_pass, get_tools
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
 from edgekit.compression.pass_specs import Work
@@ -79,6 +80,7 @@ class BuildRunner:
         self._stack = ExitStack()
         self._stack.enter_context(self.inputs.store.lock_shared())
         self._places: dict[str, Place] = {}
+        self._statistics = KnownStatistics()
         return self
 
     def __exit__(
@@ -201,7 +203,7 @@ class BuildRunner:
         scored = self._score(candidate, source)
         if source != HOST:
             return scored
-        made = get_golden_samples(self.inputs, candidate.model, self.tick)
+        made = get_golden_samples(self.inputs, candidate.model, self._statistics, self.tick)
         return replace(scored, golden=made.path, golden_note=made.note) if made else scored
 
     def _score(self, candidate: Candidate, source: str) -> Candidate:

@@ -13,7 +13,7 @@ import zoo as bench
 from edgekit.bundle import golden_samples
 from edgekit.bundle.golden_inputs import read_input_rows
 from edgekit.bundle.golden_samples import NoGoldenSamples, make_golden_samples
-from edgekit.bundle.sample_statistics import compute_statistics
+from edgekit.bundle.sample_statistics import KnownStatistics, compute_statistics
 from edgekit.bundle.synthetic_samples import Look, draw_samples
 from edgekit.data.dataset import open_dataset
 from edgekit.pipeline.request import Request, read_build_inputs
@@ -27,7 +27,7 @@ from tests.builders.tiny import model, normal
 ENTRIES = ("med-pneumonia", "ic-resnet8", "kws-dscnn", "text-minilm-agnews", "tab-breastcancer")
 
 
-def make(source, folder, seed=0, **arrays):
+def make(source, folder, seed=0, known=None, **arrays):
     """Return the golden samples of a model, with the real ones in calib.npz."""
     np.savez(folder / "calib.npz", **arrays)
     (folder / "cache").mkdir(exist_ok=True)
@@ -35,7 +35,13 @@ def make(source, folder, seed=0, **arrays):
         "calib.npz", source.signature, folder=folder, cache=folder / "cache", targets="none"
     )
     return make_golden_samples(
-        source.path, "onnxruntime", 1, split=split, model_bytes=source.bytes, seed=seed
+        source.path,
+        "onnxruntime",
+        1,
+        split=split,
+        model_bytes=source.bytes,
+        seed=seed,
+        known=known,
     )
 
 
@@ -203,6 +209,18 @@ def test_samples_keep_type_smoothness_and_the_means_of_channels(dtype):
     assert drawn.std() == pytest.approx(rows.std(), rel=0.3)
     steps = np.diff(drawn, axis=3).std() / drawn.std(3).mean()
     assert steps < 0.6, "white noise has 1.4"
+
+
+def test_statistics_are_shared_by_models_of_the_same_samples_alone(tmp_path):
+    source = model(tmp_path, "g (float[N,4] x) => (float[N,4] y) { y = Tanh(x) }")
+    one, other = normal(40, 4, seed=1), normal(40, 4, seed=2)
+    known = KnownStatistics()
+
+    made = [make(source, tmp_path, known=known, x=rows).data for rows in (one, other, one)]
+
+    assert made == [make(source, tmp_path, x=rows).data for rows in (one, other, one)]
+    assert known.compute(one) is known.compute(one.copy())
+    assert known.compute(one) is not known.compute(one.view(np.int32))
 
 
 def test_columns_of_whole_numbers_stay_whole():
