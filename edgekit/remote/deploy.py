@@ -25,13 +25,7 @@ from edgekit.remote.switch_result import switch
 from edgekit.remote.trust import is_installed, request_admission
 from edgekit.remote.upload import PackedFiles, send, sha256
 from edgekit.remote.wheels import choose_litert_packages, fetch_runtime
-from edgekit_agent.jobs import (
-    InstallJob,
-    NamedBlob,
-    RollbackJob,
-    RuntimeJob,
-    StatusJob,
-)
+from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
 from edgekit_agent.results import (
     AppStatus,
     DeviceFacts,
@@ -101,7 +95,7 @@ def push(
     """
     started = time.monotonic()
     release = sha256(bundle.manifest_bytes)
-    after = _ask_status(session, release[:RELEASE_DIGITS], progress, app)
+    after = ask_status(session, release[:RELEASE_DIGITS], progress, app)
     permit = request_admission(
         session, bundle, after.trust, allow_downgrade=allow_downgrade, app=app
     )
@@ -125,17 +119,26 @@ def push(
     )
 
 
-def _ask_status(session: Session, release: str, progress: Progress | None, app: str) -> Status:
-    """Return the status of the device, with its health if it serves the release undamaged."""
+def ask_status(session: Session, release: str, progress: Progress | None, app: str) -> Status:
+    """Return the status of a home, with its health if it serves the release undamaged.
+
+    Args:
+        session: the device.
+        release: the name of the release.
+        progress: called with the progress.
+        app: the name that the release is installed under; empty = none.
+
+    Raises:
+        DeviceError: the device could not be asked.
+    """
     job = StatusJob(home=session.home, check=release, app=app)
     try:
         return session.ask(job, Status, progress=progress)
     except DeviceError as error:
         if not error.kind:
             raise
-        return status(
-            session, app=app
-        )  # damaged or unhealthy: a new install repairs it or reports why not
+        # Damaged or unhealthy: a new install repairs it or reports why not.
+        return status(session, app=app)
 
 
 def _install(

@@ -7,16 +7,16 @@ import time
 from pathlib import Path
 
 from edgekit.bundle.package_file import AppPackage
-from edgekit.errors import DeviceError
+from edgekit.bundle.sent_files import list_package_files
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms, confirm
-from edgekit.remote.deploy import PushReport, status
+from edgekit.remote.deploy import PushReport, ask_status
 from edgekit.remote.session import Progress, Session
 from edgekit.remote.switch_result import switch
 from edgekit.remote.trust import is_installed, request_admission
 from edgekit.remote.upload import send
 from edgekit_agent.apps.statement_text import encode_statement
-from edgekit_agent.jobs import PackageJob, PackagePlanJob, StatusJob
-from edgekit_agent.results import PackagePlan, Status
+from edgekit_agent.jobs import PackageJob, PackagePlanJob
+from edgekit_agent.results import PackagePlan
 
 # Where the package file itself installs for a user: below the prefix ``~/.local``.
 APP_HOME = "~/.local/share/edgekit"
@@ -49,7 +49,7 @@ def push_package(
     text = encode_statement(package.data)
     plan_job = PackagePlanJob(session.home, name, text)
     plan = session.ask(plan_job, PackagePlan, progress=progress)
-    after = _ask_status(session, package, progress)
+    after = ask_status(session, package.release, progress, name)
     permit = request_admission(
         session, package, after.trust, allow_downgrade=allow_downgrade, app=name
     )
@@ -69,19 +69,8 @@ def push_package(
         health=after.health,
         watch=after.watch,
         name=name,
+        sent=list_package_files(package),
     )
-
-
-def _ask_status(session: Session, package: AppPackage, progress: Progress | None) -> Status:
-    """Return the state of the app, with its health if it serves the release undamaged."""
-    name = package.package.name
-    job = StatusJob(home=session.home, check=package.release, app=name)
-    try:
-        return session.ask(job, Status, progress=progress)
-    except DeviceError as error:
-        if not error.kind:
-            raise
-        return status(session, app=name)  # damaged: the installation repairs it
 
 
 def _send_missing(

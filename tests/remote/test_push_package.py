@@ -65,6 +65,7 @@ def test_a_package_is_pushed_updated_rolled_back_and_removed(sshd, package, newe
     (first,) = json.loads(done.out)
     assert (first["name"], first["previous"]) == ("leaf", None)
     assert first["health"]["healthy"]
+    assert "files of leaf 1.0" in first["sent"]["names"][0]
     assert facts(sshd)["version"] == "1.0"
     checked = call(sshd, sshd.home / ".local/bin/leaf", "check")
     assert checked.returncode == 0, checked.stderr
