@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numpy.typing import NDArray
 
-from edgekit.config.shipped_files import get_shipped_folder
+from edgekit.config.shipped_files import get_shipped_folder, iter_files
 from edgekit.errors import DeviceError
 from edgekit.remote.web.chromium import Browser, start_chromium
 from edgekit.remote.web.messages import Message
@@ -193,13 +192,8 @@ def _open_page(files: Mapping[str, Source]) -> Iterator[tuple[Page, Browser]]:
 
 def list_page_files(runtime: WebRuntime) -> dict[str, Source]:
     """Return the files of the page that runs the commands, by name."""
-    folder = get_shipped_folder("targets").joinpath("web", "bench")
-    files: dict[str, Source] = {each.name: each for each in _iter_files(folder)}
+    files: dict[str, Source] = dict(iter_files(get_shipped_folder("targets/web/bench")))
     return files | {f"runtime/{name}": data for name, data in runtime.files.items()}
-
-
-def _iter_files(folder: Traversable) -> Iterator[Traversable]:
-    return (each for each in folder.iterdir() if each.is_file())
 
 
 _Listener = Callable[..., None]

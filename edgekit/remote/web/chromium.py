@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import DeviceError
+from edgekit_agent.measure.memory import read_memory_fields
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 _FLAGS = (
@@ -73,7 +74,7 @@ class Browser:
     def measure_peak_bytes(self) -> int:
         """Return the peak memory of the largest process that renders pages; 0 if unknown."""
         peaks = [
-            _read_peak_bytes(folder)
+            read_memory_fields(str(folder / "status")).get("VmHWM", 0)
             for folder in Path("/proc").iterdir()
             if folder.name.isdigit() and _is_renderer(folder, self.process.pid)
         ]
@@ -126,11 +127,3 @@ def _is_renderer(folder: Path, session: int) -> bool:
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
         return int(fields[3]) == session and b"--type=renderer" in (folder / "cmdline").read_bytes()
     return False
-
-
-def _read_peak_bytes(folder: Path) -> int:
-    with contextlib.suppress(OSError):
-        for line in (folder / "status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0

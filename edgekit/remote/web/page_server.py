@@ -8,7 +8,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from edgekit.errors import DeviceError
@@ -20,7 +19,7 @@ _ASK_AGAIN_S = 20.0
 _CHECK_EVERY_S = 0.5
 _MOST_ANSWER_BYTES = 1 << 30
 
-Source = bytes | Path | Traversable
+Source = bytes | Path
 
 
 class Page:
@@ -77,7 +76,7 @@ class Page:
     def read(self, name: str) -> bytes | None:
         """Return a file of the page by its name; ``None`` if there is none."""
         source = self.files.get(name)
-        return source if source is None or isinstance(source, bytes) else source.read_bytes()
+        return source.read_bytes() if isinstance(source, Path) else source
 
 
 @contextlib.contextmanager

@@ -17,36 +17,36 @@ def peak_rss_bytes() -> int:
     VmHWM starts at zero with the program, while ru_maxrss includes the peak of the process before
     it became this program (Linux, getrusage(2)).
     """
-    peak = _read_fields("/proc/self/status").get("VmHWM")
+    peak = read_memory_fields("/proc/self/status").get("VmHWM")
     return peak if peak is not None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def rss_bytes() -> int:
     """Return the resident memory of this process; its peak where the kernel does not report it."""
-    now = _read_fields("/proc/self/status").get("VmRSS")
+    now = read_memory_fields("/proc/self/status").get("VmRSS")
     return now if now is not None else peak_rss_bytes()
 
 
 def total_bytes(root: str = "/") -> Optional[int]:
     """Return the device's memory, or the control group's limit where that is lower."""
-    total = _read_fields(f"{root}proc/meminfo").get("MemTotal")
+    total = read_memory_fields(f"{root}proc/meminfo").get("MemTotal")
     limits = [limit for limit, _ in _iter_cgroup_limits(root)]
     return min([v for v in (total, *limits) if v is not None], default=None)
 
 
 def available_bytes(root: str = "/") -> Optional[int]:
     """Return the memory that can be used without swapping, within the control group's limit."""
-    free = _read_fields(f"{root}proc/meminfo").get("MemAvailable")
+    free = read_memory_fields(f"{root}proc/meminfo").get("MemAvailable")
     rooms = [max(0, limit - used) for limit, used in _iter_cgroup_limits(root)]
     return min([v for v in (free, *rooms) if v is not None], default=None)
 
 
 def free_swap_bytes(root: str = "/") -> int:
     """Return the free swap space."""
-    return _read_fields(f"{root}proc/meminfo").get("SwapFree", 0)
+    return read_memory_fields(f"{root}proc/meminfo").get("SwapFree", 0)
 
 
-def _read_fields(path: str) -> Dict[str, int]:
+def read_memory_fields(path: str) -> Dict[str, int]:
     """Read the ``Name:  123 kB`` lines of a file of /proc, in bytes."""
     fields = {}
     for line in (read_text(path) or "").splitlines():
