@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
@@ -18,6 +18,7 @@ ARRAYS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(arrays=ARRAYS, facts=st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 9)))
 def test_a_message_is_read_as_it_was_written(arrays, facts):
     read = decode_message(encode_message(Message(facts=facts, arrays=arrays)))
