@@ -118,6 +118,19 @@ def test_an_unconfirmed_app_goes_back(sshd, package, newer, monkeypatch):
     assert edgekit.status("dev", name="leaf").watch is None
 
 
+def test_a_rollback_on_the_device_ends_the_wait_for_a_confirmation(
+    sshd, package, newer, monkeypatch
+):
+    old = edgekit.push(package, "dev", watch=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekit.remote.push_package.confirm", lambda *_: None)
+        edgekit.push(newer, "dev", watch=600)
+    assert call(sshd, sshd.home / ".local/bin/leaf", "rollback").returncode == 0
+    state = edgekit.status("dev", name="leaf")
+    assert (state.current.name, state.watch) == (old.release, None)
+    wait_until(lambda: not watchers(sshd.edgekit_home / "apps" / "leaf"))
+
+
 def test_an_app_that_runs_is_started_again_and_stopped_when_removed(sshd, package, newer):
     def ask():
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from dataclasses import replace
@@ -18,14 +17,14 @@ from edgekit_agent.apps.statement_text import decode_statement
 from edgekit_agent.apps.switching import roll_back
 from edgekit_agent.apps.user_service import remove_service
 from edgekit_agent.apps.waiting import Ticker
-from edgekit_agent.boot.watch import MOST_SECONDS, drop_watch
+from edgekit_agent.boot.watch import MOST_SECONDS
 from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import PackageJob, PackagePlanJob, RollbackJob, StatusJob, UninstallJob
 from edgekit_agent.releases import install as releases
 from edgekit_agent.releases.current import current_release, is_app
 from edgekit_agent.releases.homes import Home, open_home
 from edgekit_agent.releases.lock_wait import wait_until_unlocked
-from edgekit_agent.releases.store import free_bytes, lock_home
+from edgekit_agent.releases.store import free_bytes
 from edgekit_agent.releases.uninstall import uninstall
 from edgekit_agent.results import PackagePlan, Status, UninstallResult
 from edgekit_agent.wire import Progress
@@ -97,8 +96,6 @@ def roll_back_app(job: RollbackJob) -> Status:
     home = open_home(job.home, job.app)
     app = find_app_of_home(home.path)
     roll_back(app, Ticker(app.name))
-    with contextlib.suppress(AgentError, OSError), lock_home(home, creates=False):
-        drop_watch(home)
     restart(app)
     return _describe(job.home, job.app, None)
 
