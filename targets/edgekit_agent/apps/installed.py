@@ -27,7 +27,8 @@ from edgekit_agent.releases.current import CURRENT, is_app
 from edgekit_agent.releases.homes import Home, open_home
 
 REPAIR = "run the package file again: that repairs it"
-_HOME = os.path.join("share", "edgekit")
+# The main home below a prefix.
+MAIN_HOME = os.path.join("share", "edgekit")
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,18 @@ def find_app(prefix: str, name: str) -> App:
         AgentError: ``foreign_home``; see ``open_home``.
     """
     folder = os.path.abspath(os.path.expanduser(prefix))
-    return App(name, folder, open_home(os.path.join(folder, _HOME), name))
+    return App(name, folder, open_home(os.path.join(folder, MAIN_HOME), name))
 
 
 def find_app_of_home(path: str) -> App:
     """Return the app whose home is at a path, as a launcher states it."""
-    home = open_home(path)
-    above = os.path.dirname(os.path.dirname(home.main_path))
-    return App(os.path.basename(home.path), above, home)
+    apps, name = os.path.split(os.path.abspath(path))
+    return get_app(open_home(os.path.dirname(apps), name))
+
+
+def get_app(home: Home) -> App:
+    """Return the app of a named home."""
+    return App(home.app, os.path.dirname(os.path.dirname(home.main_path)), home)
 
 
 def make_command(app: App, release: str, arguments: List[str]) -> List[str]:

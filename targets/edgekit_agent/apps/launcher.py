@@ -73,7 +73,7 @@ def check_launcher(app: App) -> None:
     """
     if not os.path.lexists(app.launcher):
         _check_folder(os.path.dirname(app.launcher))
-    elif not is_ours(app):
+    elif not _is_ours(app):
         raise AgentError(
             "foreign_file",
             f"{app.launcher} belongs to another program; nothing was changed",
@@ -97,16 +97,25 @@ def _check_folder(folder: str) -> None:
         )
 
 
-def is_ours(app: App) -> bool:
+def _is_ours(app: App) -> bool:
     """Return whether the command is one that ``write_launcher`` wrote."""
     lines = _read(app.launcher).split(b"\n", 2)
     return lines[1:2] == [_MARK.format(name=app.name).encode()]
 
 
 def remove_launcher(app: App) -> None:
-    """Remove the command, if it is ours."""
-    if is_ours(app):
+    """Remove the command, if it starts this app and not one in another home."""
+    if _is_ours(app) and _read_home(app.launcher) == os.path.realpath(app.home.path):
         os.unlink(app.launcher)
+
+
+def _read_home(launcher: str) -> str:
+    """Return the home that a command states; empty if the command is damaged."""
+    text = os.fsdecode(_read(launcher))
+    quoted = text.partition("\nhome=")[2].partition("\nscript=")[0]
+    with contextlib.suppress(ValueError):
+        return os.path.realpath("".join(shlex.split(quoted)))
+    return ""
 
 
 def _read(path: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 
 from edgekit_agent.apps.device_checks import check_device
 from edgekit_agent.apps.install import install_package, run_self_check
-from edgekit_agent.apps.installed import App, check_is_app, find_app_of_home
+from edgekit_agent.apps.installed import MAIN_HOME, App, check_is_app, get_app
 from edgekit_agent.apps.launcher import check_launcher, remove_launcher
 from edgekit_agent.apps.received_package import ReceivedPackage
 from edgekit_agent.apps.serving.running import restart, stop
@@ -93,8 +93,7 @@ def roll_back_app(job: RollbackJob) -> Status:
     Raises:
         AgentError: see ``roll_back``.
     """
-    home = open_home(job.home, job.app)
-    app = find_app_of_home(home.path)
+    app = get_app(open_home(job.home, job.app))
     roll_back(app, Ticker(app.name))
     restart(app)
     return _describe(job.home, job.app, None)
@@ -112,7 +111,7 @@ def report_status(job: StatusJob, ask_health: releases.AskHealth) -> Status:
     if not job.check or not is_app(home) or current_release(home) != job.check:
         return releases.status(job, ask_health)
     state = releases.status(replace(job, check=""), ask_health)
-    models = run_self_check(find_app_of_home(home.path), job.check)
+    models = run_self_check(get_app(home), job.check)
     is_served = state.current is not None and state.current.name == job.check
     return replace(state, health=_find_worst(models) if is_served else None)
 
@@ -125,7 +124,7 @@ def uninstall_home(job: UninstallJob) -> UninstallResult:
     """
     if not job.app:
         return uninstall(job)  # refused
-    app = find_app_of_home(open_home(job.home, job.app).path)
+    app = get_app(open_home(job.home, job.app))
     if is_app(app.home):
         remove_service(app)
         stop(app)
@@ -142,15 +141,15 @@ def _find_app(path: str, name: str) -> App:
     Raises:
         AgentError: ``bad_job``: the home is not ``share/edgekit`` below a prefix.
     """
-    home = open_home(path, name)
-    prefix = os.path.dirname(os.path.dirname(home.main_path))
-    if not name or home.main_path != os.path.join(prefix, "share", "edgekit"):
+    app = get_app(open_home(path, name))
+    main = app.home.main_path
+    if not name or main != os.path.join(app.prefix, MAIN_HOME):
         raise AgentError(
             "bad_job",
-            f"{home.main_path} is not a folder share/edgekit: an app also has a command in bin/",
+            f"{main} is not a folder share/edgekit: an app also has a command in bin/",
             hint="choose such a folder: --home ~/.local/share/edgekit",
         )
-    return App(name, prefix, home)
+    return app
 
 
 def _describe(home: str, app: str, models: Optional[List[Dict[str, Any]]]) -> Status:

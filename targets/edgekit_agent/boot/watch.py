@@ -145,8 +145,8 @@ def run_watch(path: str) -> int:
                 with lock_home(home, creates=False):
                     if read_pending_watch(home) == watch:
                         _end_watch(home, watch)
-                if current_release(home) != watch.release:
-                    _restart_app(home)
+                if current_release(home) != watch.release and is_app(home):
+                    _restart_app(path)
             except AgentError:
                 pass  # busy, or not writable now: try again
             except OSError:  # the disk is full or failing now: try again, at growing intervals
@@ -188,14 +188,13 @@ def _go_back(home: Home, watch: Watch) -> None:
     drop_watch(home)
 
 
-def _restart_app(home: Home) -> None:
+def _restart_app(path: str) -> None:
     """Start the app of a home again if it runs, so that it serves the current release."""
-    if is_app(home):
-        # Imported when needed: apps stand above the watch.
-        from edgekit_agent.apps.installed import find_app_of_home
-        from edgekit_agent.apps.serving.running import restart
+    # Imported when needed: apps stand above the watch.
+    from edgekit_agent.apps.installed import find_app_of_home
+    from edgekit_agent.apps.serving.running import restart
 
-        restart(find_app_of_home(home.path))
+    restart(find_app_of_home(path))
 
 
 def _has_app_confirmed(home: Home, watch: Watch) -> bool:

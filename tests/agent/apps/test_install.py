@@ -6,6 +6,10 @@ import signal
 
 import pytest
 
+from edgekit_agent.apps.remote_jobs import uninstall_home
+from edgekit_agent.failures import AgentError
+from edgekit_agent.jobs import UninstallJob
+from edgekit_agent.releases.homes import Home, claim
 from tests.builders.apps.device import wait_for
 
 pytestmark = pytest.mark.slow
@@ -93,6 +97,27 @@ def test_uninstall_removes_the_app_and_leaves_everything_else(device, package, d
         "bin",
         "bin/other",
     ]
+
+
+def test_a_removal_in_another_home_leaves_the_command_of_the_app(device, package):
+    assert device.install(package).returncode == 0
+    other = Home(str(device.prefix / "share/other"))
+    claim(other)
+    with pytest.raises(AgentError, match="nothing is installed under the name leaf"):
+        uninstall_home(UninstallJob(other.path, "leaf"))
+    assert device.run("check").returncode == 0
+    uninstall_home(UninstallJob(str(device.apps.parent), "leaf"))
+    assert not (device.prefix / "bin/leaf").exists()
+
+
+def test_an_app_below_a_linked_folder_knows_its_command(device, package):
+    (device.folder / "disk").mkdir()
+    device.prefix.mkdir()
+    (device.prefix / "share").symlink_to(device.folder / "disk")
+    assert device.install(package).returncode == 0
+    assert f"start it: {device.prefix}/bin/leaf serve" in device.run("status").stdout
+    assert device.run("uninstall").returncode == 0
+    assert not (device.prefix / "bin/leaf").exists()
 
 
 def test_a_command_of_another_program_is_not_replaced(device, package):
