@@ -109,7 +109,7 @@ def _check(app: App, release: str, *, as_json: bool) -> int:
 def _show_status(app: App, release: str, *, as_json: bool) -> int:
     package = read_statement(app.home, release)
     running = find_running(app)
-    health = ask_health(running) if running is not None else None
+    health = ask_health(running.port) if running is not None else None
     before = previous_release(app.home)
     facts = {
         **describe_release(app, release, package),

@@ -75,24 +75,26 @@ def restart(app: App) -> None:
         restart_if_running(app, lambda text: None)
 
 
-def ask_health(running: Running) -> Optional[Dict[str, Any]]:
-    """Return what the server tells of itself; ``None`` if it does not answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=_ANSWER_S)
+def ask_health(port: int) -> Optional[Dict[str, Any]]:
+    """Return what the server at a port tells of itself; ``None`` if it does not answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
     try:
         connection.request("GET", "/health")
-        values = json.loads(connection.getresponse().read(1 << 20))
+        response = connection.getresponse()
+        values = json.loads(response.read(1 << 20))
     except (OSError, ValueError, http.client.HTTPException):
         return None
     finally:
         connection.close()
-    return values if isinstance(values, dict) else None
+    is_answer = response.status == http.HTTPStatus.OK and isinstance(values, dict)
+    return values if is_answer else None
 
 
 def _wait_until_ready(app: App, process: Optional[subprocess.Popen[bytes]]) -> Running:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         running = find_running(app)
-        health = ask_health(running) if running is not None else None
+        health = ask_health(running.port) if running is not None else None
         if running is not None and health is not None and health.get("ready") is True:
             return running
         if process is not None and process.poll() is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import signal
 import sys
@@ -17,12 +16,12 @@ from edgekit_agent.apps.serving.notify import get_watchdog_s, tell_systemd
 from edgekit_agent.apps.serving.pages import list_assets
 from edgekit_agent.apps.serving.predictor import Predictor
 from edgekit_agent.apps.serving.processes import hold_state
+from edgekit_agent.apps.serving.running import ask_health
 from edgekit_agent.apps.serving.served_app import make_served_app
 from edgekit_agent.apps.serving.server import HOST, AppServer
 
 _POLL_S = 3600.0
 _READY_S = 300.0
-_ALIVE_S = 10.0
 
 
 def serve(app: App, release: str, port: int) -> int:
@@ -69,7 +68,7 @@ def _run(
         threading.Thread(target=_tell_ready, args=(server, ends), daemon=True).start()
         watchdog_s = get_watchdog_s()
         while not ends.wait(watchdog_s / 3 if watchdog_s else _POLL_S):
-            if watchdog_s and _is_alive(server.server_port):
+            if watchdog_s and ask_health(server.server_port):
                 tell_systemd("WATCHDOG=1")
         tell_systemd("STOPPING=1")
 
@@ -78,18 +77,6 @@ def _tell_ready(server: AppServer, ends: threading.Event) -> None:
     server.app.predictor.wait_until_ready(_READY_S)
     if not ends.is_set():
         tell_systemd("READY=1")
-
-
-def _is_alive(port: int) -> bool:
-    """Return whether the server answers a request."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=_ALIVE_S)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def describe_release(app: App, release: str, package: Package) -> Dict[str, Any]:
