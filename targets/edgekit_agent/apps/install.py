@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -31,7 +32,7 @@ from edgekit_agent.apps.self_check import QuietOutlet
 from edgekit_agent.apps.waiting import Ticker
 from edgekit_agent.boot.watch import begin_watch, settle_watch
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, temporary_name, write_atomic
+from edgekit_agent.files import fsync_folder, is_intact, temporary_name, write_atomic
 from edgekit_agent.jobs import UninstallJob
 from edgekit_agent.limits import get_expand_limits, get_expansion_limit
 from edgekit_agent.releases import runtime_files
@@ -289,7 +290,7 @@ def _repair(reader: PackageReader, home: Home, ticker: Ticker) -> bool:
         if file.installed_path in damaged:
             _replace(reader, home, file, os.path.join(folder, file.installed_path))
     statement = os.path.join(folder, PACKAGE)
-    if not os.path.isfile(statement) or _read(statement) != reader.data:
+    if not is_intact(statement, hashlib.sha256(reader.data).hexdigest()):
         write_atomic(statement, reader.data)
         damaged.add(PACKAGE)
     if _refresh_record(reader, home, folder) or damaged:
@@ -329,11 +330,6 @@ def _replace(reader: PackageReader, home: Home, file: PackageFile, path: str) ->
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def _build_record(reader: PackageReader, home: Home, folder: str) -> Release:

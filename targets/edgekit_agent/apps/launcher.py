@@ -10,7 +10,7 @@ import sys
 from edgekit_agent.apps.installed import App, make_public_folder
 from edgekit_agent.boot.mounts import find_nearest_folder
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, open_regular, temporary_name
+from edgekit_agent.files import open_atomic, open_regular
 
 _MOST_BYTES = 1 << 16
 _MARK = "# This command was installed by edgekit for the app {name}; {name} uninstall removes it."
@@ -48,20 +48,10 @@ def write_launcher(app: App) -> bool:
     data = os.fsencode(text)
     if _read(app.launcher) == data and os.access(app.launcher, os.X_OK):
         return False
-    folder = os.path.dirname(app.launcher)
-    make_public_folder(folder)
-    temporary = temporary_name(app.launcher)
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o755)
-            os.fsync(file.fileno())
-        os.replace(temporary, app.launcher)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    fsync_folder(folder)
+    make_public_folder(os.path.dirname(app.launcher))
+    with open_atomic(app.launcher) as file:
+        os.fchmod(file.fileno(), 0o755)
+        file.write(data)
     return True
 
 
