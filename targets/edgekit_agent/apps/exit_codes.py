@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Callable
 
-from edgekit_agent.failures import AgentError, to_failure
+from edgekit_agent.failures import to_failure
 from edgekit_agent.worker_results import Failure
 
 DONE, INTERNAL, WRONG_REQUEST, FAILS, DEVICE, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -46,7 +46,7 @@ def run_and_report(name: str, act: Callable[[], int], *, corrupt: int = FAILS) -
     except Exception as error:  # noqa: BLE001 - reported without a traceback
         failure = to_failure(error)
         sys.stderr.write(f"{name}: {describe(failure)}\n")
-        if isinstance(error, AgentError) and failure.kind == "corrupt":
+        if failure.kind == "corrupt":
             return corrupt
         return _CODES.get(failure.kind, DEVICE)
 

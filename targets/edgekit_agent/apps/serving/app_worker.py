@@ -66,8 +66,6 @@ def load_app(app: App, release: str, package: Package) -> Answer:
         AgentError: a model cannot be loaded, or the app's own code raises an error.
     """
     folder, site = app.home.release(release), get_site(app.home, package)
-    if site is not None and site not in sys.path:
-        sys.path.insert(0, site)
     from edgekit_agent.session import Session
 
     sessions = {
