@@ -10,6 +10,7 @@ from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import open_regular
+from edgekit_agent.postprocess import DETECTORS
 from edgekit_agent.preprocess.settings import (
     Audio,
     DecodeSettings,
@@ -236,8 +237,7 @@ def _guess_answer(manifest: Mapping[str, Any]) -> Answer:
     kinds = {"ctc": "text", "argmax": "mask", "softmax": "class"}
     table = manifest.get("postprocess") or {}
     kind = table.get("kind", "")
-    is_detector = kind in ("yolox", "yolov5", "yolov8", "distances", "boxes")
-    found = "boxes" if is_detector else kinds.get(kind, "values")
+    found = "boxes" if kind in DETECTORS else kinds.get(kind, "values")
     if found == "values" and manifest.get("metric") in ("top1", "top5", "binary"):
         found = "class"
     return Answer(kind=found, output=manifest.get("output"))

@@ -29,6 +29,8 @@ MODULES: Dict[str, str] = {
     "yolov8": "detectors",
     "yolox": "detectors",
 }
+# Kinds that make boxes.
+DETECTORS = tuple(kind for kind, module in MODULES.items() if module == "detectors")
 
 
 def postprocess(outputs: Arrays, targets: Arrays, settings: Postprocess) -> Arrays:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import numpy as np
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.measure.scored_samples import iter_scored_samples
+from edgekit_agent.postprocess import DETECTORS, postprocess
 from edgekit_agent.prediction import answers
 from edgekit_agent.prediction.runs import ModelRunner
 from edgekit_agent.prediction.samples import SampleReader
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from edgekit_agent.model_settings import ModelSettings
     from edgekit_agent.prediction.samples import Prepared
     from edgekit_agent.runtimes import Arrays
-
-_DETECTORS = ("yolox", "yolov5", "yolov8", "distances", "boxes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +78,10 @@ class Predictor:
         Raises:
             AgentError: ``bad_sample``: it does not fit the model; ``model_failed``.
         """
-        settings, targets = self.settings, self._list_targets(prepared)
-        name = settings.answer.output
+        settings, name = self.settings, self.settings.answer.output
         found = Found(states=states)
         frames: List[NDArray[Any]] = []
-        stacking = 0.0
+        stacking_s = 0.0
         wanted: List[Optional[str]] = []
         if settings.postprocess is not None:
             wanted = list(settings.postprocess.outputs)
@@ -92,14 +90,17 @@ class Predictor:
         for rows in prepared.rows:
             start = time.perf_counter()
             inputs = self.runner.stack(rows)
-            stacking += time.perf_counter() - start
+            stacking_s += time.perf_counter() - start
             batch, outputs, states = self.runner.run(inputs, states)
             sample = next(iter_scored_samples(batch, outputs, wanted or list(outputs)))
             raw = {key: value for key, value in sample.outputs.items() if key in outputs}
             frames.append(sample.get_output(name))
-            found = Found(raw, self._postprocess(raw, targets), frames, inputs, states)
-        return Found(
-            found.outputs, found.processed, frames, found.inputs, found.states, 1e3 * stacking
+            found = Found(outputs=raw, inputs=inputs, states=states)
+        return replace(
+            found,
+            processed=self._postprocess(found.outputs, prepared) if frames else {},
+            frames=frames,
+            stacking_ms=1e3 * stacking_s,
         )
 
     def describe(self, prepared: Prepared, found: Found, begin_s: float) -> Dict[str, Any]:
@@ -135,22 +136,18 @@ class Predictor:
             return self._describe_next_token(values, prepared)
         return answers.describe_classes(values.reshape(-1), settings)
 
-    def _list_targets(self, prepared: Prepared) -> Arrays:
-        if prepared.pixels is None:
-            return {}
-        return answers.build_letterbox(prepared.pixels, keeps_aspect=self._is_letterboxed())
-
     def _is_letterboxed(self) -> bool:
         images = self.settings.images
         return images is not None and images.mode == "letterbox"
 
-    def _postprocess(self, outputs: Arrays, targets: Arrays) -> Arrays:
-        settings = self.settings.postprocess
+    def _postprocess(self, outputs: Arrays, prepared: Prepared) -> Arrays:
+        settings, targets = self.settings.postprocess, {}
         if settings is None:
             return outputs
-        from edgekit_agent.postprocess import postprocess
-
-        return postprocess(outputs, targets if settings.kind in _DETECTORS else {}, settings)
+        if prepared.pixels is not None and settings.kind in DETECTORS:
+            keeps_aspect = self._is_letterboxed()
+            targets = answers.build_letterbox(prepared.pixels, keeps_aspect=keeps_aspect)
+        return postprocess(outputs, targets, settings)
 
     def _describe_decisions(
         self, prepared: Prepared, found: Found, begin_s: float
