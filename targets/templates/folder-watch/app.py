@@ -7,6 +7,8 @@ import json
 import mimetypes
 import os
 
+from edgekit_agent.failures import AgentError
+
 # The folder that is watched; it is created when the app starts.
 FOLDER = os.path.expanduser(os.environ.get("WATCH_FOLDER", "~/incoming"))
 # Names that do not end so are left alone.
@@ -15,6 +17,8 @@ RESULT = ".result.json"
 # Larger files are not read.
 MOST_BYTES = 64 << 20
 EVERY_S = 1.0
+# Failures that are not those of the file, which is tried again.
+LATER = ("busy", "no_answer", "not_ready")
 
 
 def watch(answer, stop):
@@ -45,7 +49,7 @@ def list_new_files():
 
 
 def write_result(path, answer):
-    """Write the answer to a file beside it, whole or not at all."""
+    """Write the answer to a file beside it, whole or not at all; nothing if there is none now."""
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
     with open(path, "rb") as file:
         data = file.read(MOST_BYTES + 1)
@@ -54,6 +58,8 @@ def write_result(path, answer):
             raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
         found = answer(data, kind)
     except Exception as error:  # noqa: BLE001 - the next file may be a good one
+        if isinstance(error, AgentError) and error.failure.kind in LATER:
+            return
         found = {"error": str(error)}
     line = json.dumps({"file": os.path.basename(path), **found})
     with open(path + ".part", "w", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -15,8 +16,11 @@ from pathlib import Path
 import pytest
 
 from edgekit_agent.apps.installed import find_app, make_command
+from edgekit_agent.apps.serving.background import make_answer
 from edgekit_agent.apps.serving.predictor import Predictor
 from tests.builders.apps.device import ROW, list_children, wait_for
+from tests.builders.projects import ROOT
+from tests.builders.servers import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -221,6 +225,18 @@ def test_the_code_of_an_app_cannot_take_the_server_down(own_app):
             wait_for(lambda: not (watched / "b.json").exists())
         children = list_children(server.process.pid)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+
+
+def test_a_watched_file_waits_for_a_server_that_does_not_answer(installed, tmp_path):
+    template = runpy.run_path(str(ROOT / "targets/templates/folder-watch/app.py"))
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(ROW))
+    template["write_result"](str(file), make_answer(free_port()))
+    assert list(tmp_path.iterdir()) == [file]
+    with installed.serve() as server:
+        server.wait_until_ready()
+        template["write_result"](str(file), make_answer(server.port))
+    assert json.loads((tmp_path / "a.json.result.json").read_text())["kind"] == "class"
 
 
 def test_a_request_that_waits_is_answered_after_the_one_before(own_app):
