@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from edgekit_agent.apps.installed import find_app, make_command
-from edgekit_agent.apps.serving.background import make_answer
+from edgekit_agent.apps.serving.background import BackgroundProcess, make_answer
 from edgekit_agent.apps.serving.predictor import Predictor
 from tests.builders.apps.device import ROW, list_children, wait_for
 from tests.builders.projects import ROOT
@@ -225,6 +225,16 @@ def test_the_code_of_an_app_cannot_take_the_server_down(own_app):
             wait_for(lambda: not (watched / "b.json").exists())
         children = list_children(server.process.pid)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+
+
+def test_a_background_process_that_cannot_be_started_is_tried_again(tmp_path):
+    program = tmp_path / "program"
+    with BackgroundProcess([str(program)]):
+        time.sleep(0.3)
+        (tmp_path / "made").write_text(f"#!/bin/sh\ntouch '{tmp_path}/started'\ncat\n")
+        (tmp_path / "made").chmod(0o755)
+        (tmp_path / "made").rename(program)
+        wait_for((tmp_path / "started").exists)
 
 
 def test_a_watched_file_waits_for_a_server_that_does_not_answer(installed, tmp_path):

@@ -60,14 +60,22 @@ class BackgroundProcess:
         pause_s = _FIRST_PAUSE_S
         while not self._ends.is_set():
             begin = time.monotonic()
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
-            if self._process.wait() == 0:
-                return  # the function has returned
+            if self._run_once():
+                return
             if time.monotonic() - begin > _STEADY_S:
                 pause_s = _FIRST_PAUSE_S
             if self._ends.wait(pause_s):
                 return
             pause_s = min(2 * pause_s, _MOST_PAUSE_S)
+
+    def _run_once(self) -> bool:
+        """Run the process until it ends; return whether the function has returned."""
+        try:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        except OSError as error:  # such as too little memory for one more process
+            sys.stderr.write(f"{error}\n")
+            return False
+        return self._process.wait() == 0
 
 
 def run_background(app: App, release: str, port: int) -> int:
