@@ -8,8 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgekit.printable import escape_text
+
+if TYPE_CHECKING:
+    from edgekit_agent.worker_results import StageProgress
 
 # Called with a stage, the amount done, and the total (0 = unknown).
 Tick = Callable[[str, int, int], None]
@@ -20,6 +24,11 @@ Count = Callable[[int, int], None]
 def ignore_progress(stage: str, done: int, total: int) -> None:
     """Discard progress."""
     del stage, done, total
+
+
+def make_agent_callback(tick: Tick) -> Callable[[StageProgress], None]:
+    """Return a callback that passes an agent's progress to ``tick``."""
+    return lambda said: tick(said.stage, said.done, said.total)
 
 
 # Intervals of rewriting the line on a terminal; then the delay until times are shown.

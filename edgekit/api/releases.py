@@ -26,7 +26,7 @@ from edgekit.bundle.package_file import AppPackage, is_package_file, open_app_pa
 from edgekit.bundle.sent_files import SentFiles
 from edgekit.cache.store import get_default_root
 from edgekit.errors import ArgumentError
-from edgekit.progress import Tick, ignore_progress
+from edgekit.progress import Tick, ignore_progress, make_agent_callback
 from edgekit.remote import deploy, push_package
 from edgekit.remote import uninstall as remote_uninstall
 from edgekit.remote.confirmation import WatchTerms, choose_watch_terms
@@ -34,7 +34,6 @@ from edgekit.remote.deploy import PushReport
 from edgekit.remote.home import Home
 from edgekit.remote.session import Session, open_session
 from edgekit_agent.results import DeviceFacts, Status, UninstallResult
-from edgekit_agent.worker_results import StageProgress
 
 R = TypeVar("R")
 
@@ -156,7 +155,7 @@ def push(
             bundle,
             session,
             cache=get_default_root() / "wheels",
-            progress=_forward(progress),
+            progress=make_agent_callback(progress),
             allow_downgrade=allow_downgrade,
             watch=choose_watch_terms(host, watch, by_app=app_confirms),
             app=name or "",
@@ -187,7 +186,7 @@ def _push_package(
         return push_package.push_package(
             package,
             session,
-            progress=_forward(progress),
+            progress=make_agent_callback(progress),
             allow_downgrade=allow_downgrade,
             watch=watch,
         )
@@ -361,8 +360,3 @@ def ask_host(
     progress(f"{host}: {stage}", 0, 0)
     with convert_failures(), open_session(host, home=home) as session:
         return ask(session)
-
-
-def _forward(progress: Tick) -> Callable[[StageProgress], None]:
-    """Return a callback that forwards the progress of an agent."""
-    return lambda said: progress(said.stage, said.done, said.total)

@@ -12,10 +12,9 @@ from edgekit.packaging.lock_file import LockedWheel
 from edgekit.packaging.locked_wheels import WheelSource, collect_wheels
 from edgekit.packaging.requirements import LEAVES, READERS
 from edgekit.packaging.target_platform import choose_platform
-from edgekit.progress import Tick
+from edgekit.progress import Tick, make_agent_callback
 from edgekit.remote.wheels import NUMPY_ARCHES, list_candidates
 from edgekit_agent.files import write_atomic
-from edgekit_agent.worker_results import StageProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +58,9 @@ def fetch_for_profile(
     Raises:
         UserError: No runtime of the profile has wheels for the device, or a wheel is missing.
     """
-
-    def show(said: StageProgress) -> None:
-        tick(said.stage, said.done, said.total)
-
     platform = choose_platform([profile], python, glibc)
-    source, notes = WheelSource(cache=cache, progress=show), list(platform.notes)
+    source = WheelSource(cache=cache, progress=make_agent_callback(tick))
+    notes = list(platform.notes)
     readers = sorted(READERS.values()) if platform.python.arch in NUMPY_ARCHES else []
     found: dict[str, tuple[Path, LockedWheel]] = {}
     failure: DeviceError | UserError | None = None

@@ -44,8 +44,8 @@ from edgekit.pipeline.splits import open_split
 from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.home import DEFAULT, Home
-from edgekit.remote.host_names import WEB
-from edgekit.remote.session import LOCAL, open_session
+from edgekit.remote.host_names import LOCAL, WEB
+from edgekit.remote.session import open_session
 from edgekit_agent.measure.feeds import open_columns
 from edgekit_agent.results import DeviceFacts
 from edgekit_agent.samples import Column, Samples

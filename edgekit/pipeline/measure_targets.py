@@ -17,12 +17,13 @@ from edgekit.bundle.results import Candidate, Measurement
 from edgekit.config.profile import DeviceProfile, RuntimeName, RuntimeSpec, get_runtime
 from edgekit.errors import DeviceError
 from edgekit.model import Model
-from edgekit.pipeline.timing import Agent, make_agent_callback
-from edgekit.progress import Tick
+from edgekit.pipeline.timing import Agent
+from edgekit.progress import Tick, make_agent_callback
 from edgekit.remote.agent_file import pack_agent
 from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.home import DEFAULT, Home
-from edgekit.remote.session import LOCAL, Progress, Session, open_session
+from edgekit.remote.host_names import LOCAL
+from edgekit.remote.session import Progress, Session, open_session
 from edgekit.remote.staging import forget, get_staged_digests, stage_file, stage_samples
 from edgekit_agent.measure.cpu import count_cores, read_name_and_isa
 from edgekit_agent.results import DeviceFacts, RuntimeFacts

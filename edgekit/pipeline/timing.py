@@ -53,11 +53,6 @@ def is_models_fault(error: DeviceError, *, here: bool) -> bool:
     return error.kind in _MODEL_AT_FAULT or (here and not error.kind)
 
 
-def make_agent_callback(tick: Tick) -> Callable[[StageProgress], None]:
-    """Return a callback that passes an agent's progress to ``tick``."""
-    return lambda said: tick(said.stage, said.done, said.total)
-
-
 def time_interleaved(
     agent: Agent,
     models: Mapping[str, ModelRef],

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from edgekit.errors import DeviceError, UnknownStateError
-from edgekit.remote.session import LOCAL, Progress, Session
+from edgekit.remote.host_names import LOCAL
+from edgekit.remote.session import Progress, Session
 from edgekit.remote.switch_result import format_command
 from edgekit_agent.jobs import ConfirmJob, StatusJob
 from edgekit_agent.results import ConfirmResult, Status, Watch

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from edgekit.errors import DeviceError
 
+# This machine, without SSH.
+LOCAL = "local"
 # Headless Chromium on this machine, which has no session.
 WEB = "web"
 # Marks an ssh alias that has a reserved name.

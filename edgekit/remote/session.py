@@ -27,7 +27,7 @@ from edgekit.remote.agent_answers import (
 from edgekit.remote.agent_file import pack_agent
 from edgekit.remote.agent_version import check_agent_version, is_bad_job, make_failure_error
 from edgekit.remote.home import Home
-from edgekit.remote.host_names import get_ssh_argument
+from edgekit.remote.host_names import LOCAL, get_ssh_argument
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.start_commands import OLDEST_PYTHON, make_fast_start, make_launch
 from edgekit.remote.transport import LineTooLong, Stream, Transport, signal_name, write_all
@@ -40,7 +40,6 @@ from edgekit_agent.worker_results import Failure, StageProgress
 R = TypeVar("R")
 Progress = Callable[[StageProgress], None]
 
-LOCAL = "local"
 # The longest time without an accepted byte while edgekit sends.
 STALL_S = 60.0
 # The longest time without a line while the agent works; long jobs report their progress.

@@ -14,7 +14,8 @@ from edgekit.errors import DeviceError, UserError
 from edgekit.metrics.registry import get_metric
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, read_table
-from edgekit.remote.session import LOCAL, open_session
+from edgekit.remote.host_names import LOCAL
+from edgekit.remote.session import open_session
 from edgekit_agent.scoring import MetricJob
 from edgekit_agent.worker_jobs import ModelRef
 from tests.builders.tiny import model, samples

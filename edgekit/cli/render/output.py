@@ -13,6 +13,7 @@ from edgekit.cli.streams import reserve_stdout
 from edgekit.errors import EdgekitError, ExitCode
 from edgekit.printable import escape_lines
 from edgekit.progress import Ticker
+from edgekit.remote.host_names import LOCAL, WEB
 
 if TYPE_CHECKING:
     from edgekit.old_names import OldNames
@@ -34,7 +35,7 @@ def say(text: str, *, file: TextIO | None = None) -> None:
 
 def announce_sent(sent: object, hosts: Sequence[str]) -> None:
     """Say on stderr what is about to leave this machine, unless it stays here."""
-    away = [host for host in hosts if host != "local"]
+    away = [host for host in hosts if host not in (LOCAL, WEB)]
     if away:
         say(f"{', '.join(away)}: {sent}", file=sys.stderr)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.pipeline.timing import make_agent_callback
-from edgekit.progress import Ticker
+from edgekit.progress import Ticker, make_agent_callback
 from edgekit.remote.agent_answers import bounds_of, read_result
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.python_tags import read_device_python

@@ -9,7 +9,8 @@ from edgekit.cache.store import Store
 from edgekit.errors import DeviceError
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import Scoring, join_tallies, read_table
-from edgekit.remote.session import LOCAL, open_session
+from edgekit.remote.host_names import LOCAL
+from edgekit.remote.session import open_session
 from edgekit_agent.codec import encode
 from edgekit_agent.metrics.rows import encode_rows
 from edgekit_agent.scoring import MetricJob

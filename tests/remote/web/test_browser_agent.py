@@ -113,6 +113,7 @@ def test_bench_measures_latency_and_accuracy_in_the_browser(built, workplace, we
     done = edgekit("bench", bundle, "web", "local", "--eval", DIGITS / "eval.npz", "--json")
     assert done.code == 0, done.err
     web, local = json.loads(done.out)
+    assert "sends" not in done.err, "nothing leaves this machine"
     assert web["host"] == "web"
     assert web["runtime"] == "onnxruntime-web 1.30.0"
     assert abs(web["scores"][0]["correct"] - local["scores"][0]["correct"]) <= 2
