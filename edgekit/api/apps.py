@@ -121,9 +121,10 @@ def package(
         progress: Called with a stage, the amount done and the total (0 = unknown).
 
     Returns:
-        The report. Attributes: ``path``; ``name`` and ``version`` of the app; ``release``;
-        ``platform``; ``bytes``; ``parts``, the bytes of each; ``files``, those of yours that are in
-        it; ``wheels``; ``without_license``; ``provided``; ``signed_by``; ``notes``; ``seconds``.
+        The report. Attributes: ``path``; ``format``; ``name`` and ``version`` of the app;
+        ``release``; ``platform``; ``bytes``; ``parts``, the bytes of each; ``files``, those of
+        yours that are in it; ``wheels``; ``without_license``; ``provided``; ``signed_by``;
+        ``notes``; ``seconds``.
         For ``web``: ``path``; ``name``; ``version``; ``release``; ``bytes``; ``gzip_bytes`` of the
         first load; ``parts``, both sizes of each; ``files``; ``runtime``, the version of
         onnxruntime-web; ``notes``; ``seconds``.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.config.profile import DeviceProfile
 from edgekit.errors import DeviceError, UserError
-from edgekit.packaging.app_settings import resolve_models
+from edgekit.packaging.app_settings import load_app, resolve_models
 from edgekit.packaging.bundle_facts import get_input_kind
 from edgekit.packaging.linux_package import (
     LinuxPackage,
@@ -29,12 +29,11 @@ from edgekit.packaging.package_request import (
     use_bundles,
 )
 from edgekit.packaging.requirements import list_requests
-from edgekit.packaging.target_platform import TargetPlatform, choose_platform
-from edgekit.progress import Tick
+from edgekit.packaging.target_platform import TargetPlatform, choose_platform, describe_platform
+from edgekit.progress import Tick, make_agent_callback
 from edgekit.signing.keys import OwnKey
 from edgekit_agent.apps.package_format import get_release_name
 from edgekit_agent.files import write_atomic
-from edgekit_agent.worker_results import StageProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,7 @@ class PackageReport:
 
     Attributes:
         path: The package file.
+        format: Its format: ``run`` or ``deb``.
         name: Name of the app.
         version: Version of the app.
         release: Name of its release on devices.
@@ -59,6 +59,7 @@ class PackageReport:
     """
 
     path: Path
+    format: PackageFormat
     name: str
     version: str
     release: str
@@ -111,7 +112,7 @@ def list_missing_models(options: PackageOptions, given: Sequence[str | None]) ->
     """
     if options.app is None:
         return {}
-    settings = read_app_folder(options.app, name=options.name).settings
+    settings = load_app(options.app)
     if any(name is None for name in given) and len(settings.models) <= 1:
         return {}
     if not settings.models and given:
@@ -163,9 +164,11 @@ def package_for_linux(
     write_package(out, made, options.form, tick)
     notes = [*platform.notes, *_note_samples(request)]
     if request.folder is not None and not wheels.is_locked:
-        write_atomic(str(request.folder / LOCK_FILE), _extend_lock(request, platform, wheels))
-        notes.append(f"wrote {request.folder / LOCK_FILE}: keep it with the app")
-    return _report(made, wheels, platform, out, options, tuple(notes), started)
+        path = request.folder / LOCK_FILE
+        platforms = {**read_lock(path).platforms, platform.label: wheels.entries}
+        write_atomic(str(path), encode_lock(platforms))
+        notes.append(f"wrote {path}: keep it with the app")
+    return _report(made, wheels, out, options, tuple(notes), started)
 
 
 def _note_samples(request: PackageRequest) -> list[str]:
@@ -190,9 +193,6 @@ def _check_arch(name: str, profile: DeviceProfile, platform: TargetPlatform) -> 
 def _choose_wheels(
     request: PackageRequest, platform: TargetPlatform, options: PackageOptions, tick: Tick
 ) -> Wheels:
-    def show(said: StageProgress) -> None:
-        tick(said.stage, said.done, said.total)
-
     tick("choosing the wheels", 0, 0)
     kinds = {get_input_kind(bundle) for bundle in request.bundles.values()}
     manifests = [bundle.manifest for bundle in request.bundles.values()]
@@ -208,38 +208,28 @@ def _choose_wheels(
     lock = read_lock(request.folder / LOCK_FILE).get(platform.label) if request.folder else ()
     if options.must_be_locked and request.folder is None:
         raise UserError(f"--locked: needs an app folder with its {LOCK_FILE}", hint="give --app")
-    source = WheelSource(cache=options.source.cache, folder=options.source.folder, progress=show)
+    source = replace(options.source, progress=make_agent_callback(tick))
     return collect_wheels(
         requests, platform, source, lock=lock, must_be_locked=options.must_be_locked
     )
 
 
-def _extend_lock(request: PackageRequest, platform: TargetPlatform, wheels: Wheels) -> bytes:
-    """Return the lock of an app with the wheels of a platform."""
-    if request.folder is None:
-        return encode_lock({platform.label: wheels.entries})
-    lock = read_lock(request.folder / LOCK_FILE)
-    return encode_lock({**lock.platforms, platform.label: wheels.entries})
-
-
 def _report(
     made: LinuxPackage,
     wheels: Wheels,
-    platform: TargetPlatform,
     out: Path,
     options: PackageOptions,
     notes: tuple[str, ...],
     started: float,
 ) -> PackageReport:
     package = made.package
-    glibc = ".".join(map(str, package.glibc))
     return PackageReport(
         path=out,
+        format=options.form,
         name=package.name,
         version=package.version,
         release=get_release_name(made.statement),
-        platform=f"{package.arch}, Python {'.'.join(map(str, package.python))}, glibc {glibc} "
-        "or newer",
+        platform=describe_platform(package.arch, package.python, package.glibc),
         bytes=out.stat().st_size,
         parts=count_part_bytes(made.members),
         files=tuple(

@@ -32,10 +32,7 @@ class TargetPlatform:
     def describe(self) -> str:
         """Return the platform in words."""
         python = self.python
-        return (
-            f"{python.arch}, Python {format_version(python.minor)}, "
-            f"glibc {format_version(python.glibc)} or newer"
-        )
+        return describe_platform(python.arch, python.minor, python.glibc)
 
 
 def choose_platform(
@@ -82,6 +79,11 @@ def choose_platform(
         ),
         notes=tuple(notes),
     )
+
+
+def describe_platform(arch: str, python: Sequence[int], glibc: Sequence[int]) -> str:
+    """Return an architecture, a version of Python and the oldest one of glibc in words."""
+    return f"{arch}, Python {format_version(python)}, glibc {format_version(glibc)} or newer"
 
 
 def format_version(numbers: Sequence[int]) -> str:

@@ -102,10 +102,11 @@ def read_when_there(path):
 def test_a_debian_package_holds_the_package_file_and_installs_it(bundle, shared_cache, tmp_path):
     if shutil.which("dpkg-deb") is None:
         pytest.skip("no dpkg-deb")
-    first, again, file = tmp_path / "a.deb", tmp_path / "b.deb", tmp_path / "a.run"
+    first, again, file = tmp_path / "a.deb", tmp_path / "b.deb", tmp_path / "run.deb"
     for path in (first, again):
         package(*(bundle, "-o", path, "--name", "digits", "--format", "deb"), cache=shared_cache)
-    package(bundle, "-o", file, "--name", "digits", cache=shared_cache)
+    done = spawn("package", bundle, "-o", file, "--name", "digits", EDGEKIT_CACHE=shared_cache)
+    assert "then there: sh run.deb" in done.out, "the format counts, not the name of the file"
     assert first.read_bytes() == again.read_bytes()
     run("dpkg-deb", "--extract", first, tmp_path / "root")
     run("dpkg-deb", "--control", first, tmp_path / "control")

@@ -66,8 +66,7 @@ def _format_linux(made: PackageReport) -> str:
     lines.append(f"  signed with the key {made.signed_by}" if made.signed_by else "  not signed")
     lines += [f"  note: {note}" for note in made.notes]
     file = shlex.quote(made.path.name)
-    is_deb = made.path.suffix == ".deb"
-    command = f"apt install ./{file}" if is_deb else f"sh {file}"
+    command = f"apt install ./{file}" if made.format == "deb" else f"sh {file}"
     lines.append(f"  next: copy it to the device, then there: {command}")
     return "\n".join(lines)
 
