@@ -1,1 +1,1 @@
-"""Apps on devices: installations that are killed."""
+"""Apps on devices: installations that are killed, or end with the power of the device."""

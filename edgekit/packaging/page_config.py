@@ -52,8 +52,7 @@ def encode_page_config(
 def _describe_model(name: str, bundle: Bundle) -> dict[str, str]:
     """Return the name of a model in the app, and the start of its sha256, as /health states it."""
     manifest = bundle.manifest
-    digest = next(file.digest for file in manifest.files if file.name == manifest.model)
-    return {"name": name, "version": digest[:12]}
+    return {"name": name, "version": manifest.file(manifest.model).digest[:12]}
 
 
 def _describe_accuracy(bundles: Mapping[str, Bundle]) -> str:

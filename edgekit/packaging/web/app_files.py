@@ -13,11 +13,7 @@ from edgekit.packaging.app_settings import APP_FILE, AppSettings
 from edgekit.packaging.page_config import encode_page_config
 from edgekit.packaging.templates import list_templates
 from edgekit.packaging.web.models import make_model_files
-from edgekit.packaging.web.service_worker import (
-    SERVICE_WORKER,
-    compute_release,
-    make_service_worker,
-)
+from edgekit.packaging.web.service_worker import SERVICE_WORKER, make_service_worker
 from edgekit.progress import Tick
 from edgekit.remote.web.runtime_files import WebRuntime
 
@@ -102,9 +98,9 @@ def assemble_web_app(
     )
     kept = {path: files[path] for path in sorted(files) if path not in _LEFT_OUT}
     del kept[SERVICE_WORKER]
-    worker = make_service_worker(settings.name, kept)
+    worker, release = make_service_worker(settings.name, kept)
     return WebApp(
-        release=compute_release(kept),
+        release=release,
         files={**kept, SERVICE_WORKER: worker},
         sources=sources,
         notes=tuple(_iter_notes(settings, entry)),

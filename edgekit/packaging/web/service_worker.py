@@ -14,37 +14,30 @@ _START = "const PACKAGE = "
 _RELEASE_DIGITS = 16
 
 
-def compute_release(files: Mapping[str, bytes]) -> str:
-    """Return the name of the release that these files are, which differs if one of them does."""
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(f"{path}\0{hashlib.sha256(files[path]).hexdigest()}\n".encode())
-    return digest.hexdigest()[:_RELEASE_DIGITS]
+def make_service_worker(name: str, files: Mapping[str, bytes]) -> tuple[bytes, str]:
+    """Return the service worker that caches the files of an app, and the name of the release.
 
-
-def make_service_worker(name: str, files: Mapping[str, bytes]) -> bytes:
-    """Return the service worker that caches the files of an app.
+    The name differs if one of the files does.
 
     Args:
         name: Name of the app.
         files: All other files of the app by path.
     """
+    digests = {path: hashlib.sha256(files[path]).hexdigest() for path in sorted(files)}
+    whole = "".join(f"{path}\0{digest}\n" for path, digest in digests.items())
+    release = hashlib.sha256(whole.encode()).hexdigest()[:_RELEASE_DIGITS]
     listed = [
-        {
-            "path": path,
-            "digest": hashlib.sha256(files[path]).hexdigest(),
-            "bytes": len(files[path]),
-        }
-        for path in sorted(files)
+        {"path": path, "digest": digest, "bytes": len(files[path])}
+        for path, digest in digests.items()
     ]
-    package = {"name": name, "release": compute_release(files), "files": listed}
+    package = {"name": name, "release": release, "files": listed}
     folder = get_shipped_folder("targets/web/app")
     template = (folder / SERVICE_WORKER).read_text(encoding="utf-8")
     before, found, after = template.partition(_BEFORE)
     if not found:
         raise ValueError(f"{SERVICE_WORKER} has no line for the package")
     text = json.dumps(package, indent=1, sort_keys=True)
-    return f"{before}{_START}{text};\n{after}".encode()
+    return f"{before}{_START}{text};\n{after}".encode(), release
 
 
 def read_listed_paths(worker: str) -> frozenset[str]:
