@@ -1,7 +1,7 @@
 /** Page of `edgekit bench BUNDLE web`: runs the commands of the host on one model. */
 
 import * as ort from "./runtime/ort.wasm.min.mjs";
-import { decodeMessage, encodeMessage } from "./messages.js";
+import { decodeMessage, encodeMessage, TYPES } from "./messages.js";
 
 // Two windows of runs in a row that differ by less than this end the warm-up.
 const STEADY = 0.05;
@@ -9,10 +9,6 @@ const WINDOW_RUNS = 5;
 const WINDOW_MS = 50;
 // A window of a slow model ends here even with fewer runs, so that two fit in the warm-up.
 const WINDOW_SHARE = 0.25;
-const TYPES = new Set([
-  "float16", "float32", "float64", "int8", "int16", "int32", "int64",
-  "uint8", "uint16", "uint32", "uint64", "bool",
-]);
 
 let session = null;
 
@@ -35,7 +31,7 @@ async function load({ facts }) {
 }
 
 function describeTensor(metadata) {
-  if (!metadata.isTensor || !TYPES.has(metadata.type)) {
+  if (!metadata.isTensor || !TYPES.includes(metadata.type)) {
     throw new Error(`${metadata.name}: inputs and outputs of this type are not supported`);
   }
   const shape = metadata.shape.map((size) => (size === "" || size < 0 ? "?" : size));

@@ -19,6 +19,9 @@ const ARRAYS = {
   bool: Uint8Array,
 };
 
+/** Types of the arrays that a message can hold. */
+export const TYPES = Object.keys(ARRAYS);
+
 /** Return the facts and the arrays of a message. */
 export function decodeMessage(buffer) {
   const size = new DataView(buffer).getUint32(0, true);
@@ -36,11 +39,11 @@ export function encodeMessage({ facts, arrays = [] }) {
   let offset = 0;
   const listed = arrays.map(({ name, dtype, shape, data }) => {
     const each = { name, dtype, shape, offset, bytes: data.byteLength };
-    offset += Math.ceil(data.byteLength / ALIGNMENT) * ALIGNMENT;
+    offset += align(data.byteLength);
     return each;
   });
   const text = new TextEncoder().encode(JSON.stringify({ ...facts, arrays: listed }));
-  const start = 4 + Math.ceil((text.length + 4) / ALIGNMENT) * ALIGNMENT - 4;
+  const start = align(4 + text.length);
   const message = new Uint8Array(start + offset).fill(32, 0, start);
   new DataView(message.buffer).setUint32(0, start - 4, true);
   message.set(text, 4);
@@ -48,4 +51,9 @@ export function encodeMessage({ facts, arrays = [] }) {
     message.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), start + listed[i].offset);
   });
   return message;
+}
+
+/** Return the next multiple of ALIGNMENT. */
+function align(size) {
+  return Math.ceil(size / ALIGNMENT) * ALIGNMENT;
 }

@@ -179,16 +179,3 @@ export function moveAxis(data, shape, from, to) {
 export function formatShape(shape) {
   return `[${shape.map((side) => (side === null ? "None" : String(side))).join(", ")}]`;
 }
-
-/**
- * Round half to even, as Python does.
- *
- * @param {number} value
- * @returns {number}
- */
-export function roundHalfEven(value) {
-  const low = Math.floor(value);
-  const rest = value - low;
-  if (rest !== 0.5) return rest < 0.5 ? low : low + 1;
-  return low % 2 === 0 ? low : low + 1;
-}

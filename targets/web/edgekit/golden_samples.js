@@ -1,7 +1,7 @@
 /** Golden samples: a few inputs with the outputs that every device must reproduce. */
 
 import { makeJobError } from "./failures.js";
-import { integer, makeFieldError, optional, record, table } from "./settings_fields.js";
+import { integer, makeFieldError, optional, parseText, record, table } from "./settings_fields.js";
 import { readStoredArray } from "./stored_arrays.js";
 
 /**
@@ -33,7 +33,7 @@ const GOLDEN = record({
  * @returns {GoldenSamples}
  */
 export function readGoldenSamples(given, settings) {
-  const golden = GOLDEN(parse(given), "golden.json");
+  const golden = GOLDEN(parseText(given, "golden.json"), "golden.json");
   for (const name of ["axes", "constants", "outputs", "picked"]) golden[name] ??= new Map();
   const expected = new Map([...golden.outputs, ...golden.picked]);
   const arrays = [...golden.inputs.values(), ...expected.values()];
@@ -77,14 +77,5 @@ function checkNames(golden, expected, { inputs, outputs, feeding }) {
       `golden.json: these golden samples belong to another model: ${wrong.join(", ")}`,
       "package the app again",
     );
-  }
-}
-
-function parse(given) {
-  if (typeof given !== "string") return given;
-  try {
-    return JSON.parse(given);
-  } catch (error) {
-    throw makeFieldError("golden.json", "not JSON");
   }
 }

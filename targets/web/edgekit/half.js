@@ -1,5 +1,7 @@
 /** Floats of 16 bits, as their bits. */
 
+import { roundHalfEven } from "./portable_math.js";
+
 const WORD = new DataView(new ArrayBuffer(8));
 
 /**
@@ -31,14 +33,6 @@ export function encodeHalf(value) {
   if (size >= 65520) return sign | 0x7c00;
   // The distance of neighbors: 2 ** -24 below the least normal number, then one per power of two.
   const exponent = Math.max(-14, ((WORD.getUint16(0) >> 4) & 2047) - 1023);
-  const units = roundToEven(size * 2 ** (10 - exponent));
+  const units = roundHalfEven(size * 2 ** (10 - exponent));
   return sign | (units + ((exponent + 14) << 10));
-}
-
-/** @param {number} value */
-function roundToEven(value) {
-  const low = Math.floor(value);
-  const rest = value - low;
-  if (rest !== 0.5) return rest < 0.5 ? low : low + 1;
-  return low + (low % 2);
 }

@@ -2,6 +2,7 @@
 
 import { EdgekitError, makeJobError, makeSampleError } from "./failures.js";
 import { findBatchSize, makeInput, takeFirstRows, WHOLE } from "./feeds.js";
+import { getSampleAxis } from "./sample_inputs.js";
 
 /**
  * @typedef {import("./arrays.js").NumberArray} NumberArray
@@ -189,15 +190,16 @@ function makeSampleInput(row, tensor, normalization, axis, batch) {
 }
 
 /** Return the axis of the samples of each input that is fed by them, or is a state. */
-function listAxes({ inputs, feeding }) {
+function listAxes(settings) {
+  const { inputs, feeding } = settings;
   const constants = new Set(feeding.constants.map(({ name }) => name));
   const states = new Map(feeding.states.map(({ name, axis }) => [name, axis]));
   return new Map(
     inputs
       .filter(({ name }) => !constants.has(name))
-      .map(({ name, shape }) => [
-        name,
-        states.get(name) ?? feeding.axes?.get(name) ?? (shape.length ? 0 : WHOLE),
+      .map((tensor) => [
+        tensor.name,
+        states.get(tensor.name) ?? getSampleAxis(tensor, settings),
       ]),
   );
 }

@@ -1,11 +1,9 @@
 /**
- * Exponential and logarithm of float64 numbers with the same bits everywhere.
+ * Functions of float64 numbers with the same bits everywhere.
  *
- * `Math.exp` and `Math.log` may differ in the last bit between browsers. Range reduction and
+ * `Math.exp` may differ in the last bit between browsers. Range reduction and
  * approximation are those of fdlibm (Sun Microsystems 1993): error below 1 ulp.
  */
-
-import { roundHalfEven } from "./arrays.js";
 
 // ln 2 in two parts; the low 21 bits of the first are 0, so that k * LN2_HIGH is exact.
 const LN2_HIGH = 6.9314718036912381649e-1;
@@ -35,6 +33,19 @@ export function exp(x) {
   // Two exact factors: 2 ** k itself may be out of range where the product is not.
   const half = Math.floor(k / 2);
   return power * makePowerOfTwo(half) * makePowerOfTwo(k - half);
+}
+
+/**
+ * Round half to even, as Python does.
+ *
+ * @param {number} value
+ * @returns {number}
+ */
+export function roundHalfEven(value) {
+  const low = Math.floor(value);
+  const rest = value - low;
+  if (rest !== 0.5) return rest < 0.5 ? low : low + 1;
+  return low % 2 === 0 ? low : low + 1;
 }
 
 /**

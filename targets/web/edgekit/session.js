@@ -1,5 +1,6 @@
 /** A model that is ready for samples: it prepares them, runs the model, and returns answers. */
 
+import { cutWindows } from "./audio/audio.js";
 import { makeAnswer } from "./outputs/answers.js";
 import { makeJobError } from "./failures.js";
 import { addConstants, readGoldenSamples } from "./golden_samples.js";
@@ -199,12 +200,11 @@ export class Stream {
 
   /** Add values; return the window of each step that is complete. */
   takeWindows(wave, { step, samples }) {
-    const window = samples ?? step;
     const values = new Float32Array(this.held.length + wave.length);
     values.set(this.held);
     values.set(wave, this.held.length);
-    const count = Math.max(0, Math.floor((values.length - window) / step) + 1);
-    this.held = values.slice(count * step);
-    return Array.from({ length: count }, (_, k) => values.subarray(k * step, k * step + window));
+    const windows = cutWindows(values, samples ?? step, step);
+    this.held = values.slice(windows.length * step);
+    return windows;
   }
 }

@@ -12,6 +12,7 @@ import {
   makeFieldError,
   number,
   optional,
+  parseText,
   record,
   table,
   text,
@@ -243,18 +244,9 @@ function checkSize(value, path) {
  * @returns {ModelSettings}
  */
 export function readSettings(given) {
-  const settings = /** @type {ModelSettings} */ (SETTINGS(parse(given), "settings.json"));
+  const settings = /** @type {ModelSettings} */ (SETTINGS(parseText(given, "settings.json"), "settings.json"));
   checkNames(settings);
   return settings;
-}
-
-function parse(given) {
-  if (typeof given !== "string") return given;
-  try {
-    return JSON.parse(given);
-  } catch (error) {
-    throw makeFieldError("settings.json", "not JSON");
-  }
 }
 
 /** Check that fields name inputs and outputs of the model. */

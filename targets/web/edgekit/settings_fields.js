@@ -26,6 +26,22 @@ export function makeFieldError(path, problem) {
 }
 
 /**
+ * Parse the text of a file; values that were parsed already are returned as they are.
+ *
+ * @param {unknown} given
+ * @param {string} file name of the file, for the message.
+ * @returns {unknown}
+ */
+export function parseText(given, file) {
+  if (typeof given !== "string") return given;
+  try {
+    return JSON.parse(given);
+  } catch (error) {
+    throw makeFieldError(file, "not JSON");
+  }
+}
+
+/**
  * Format a value for a message, cut to a few characters.
  *
  * @param {unknown} value

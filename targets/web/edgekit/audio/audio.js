@@ -72,6 +72,18 @@ export function fitWave(wave, length) {
 export function listWindows(wave, window, step) {
   const padded = new Float32Array(wave.length + window - step);
   padded.set(wave, window - step);
-  const steps = Math.floor(wave.length / step);
-  return Array.from({ length: steps }, (_, k) => padded.subarray(k * step, k * step + window));
+  return cutWindows(padded, window, step);
+}
+
+/**
+ * Return the values of each whole step.
+ *
+ * @param {Float32Array} values those before the first step, and those of the steps.
+ * @param {number} window
+ * @param {number} step
+ * @returns {Float32Array[]}
+ */
+export function cutWindows(values, window, step) {
+  const count = Math.max(0, Math.floor((values.length - window) / step) + 1);
+  return Array.from({ length: count }, (_, k) => values.subarray(k * step, k * step + window));
 }

@@ -1,7 +1,7 @@
 /** Decoding of image files by the browser. */
 
 import { makeSampleError } from "../failures.js";
-import { MOST_PIXELS } from "./images.js";
+import { checkPixelCount } from "./images.js";
 
 /** Largest size of an image file in bytes. */
 export const MOST_IMAGE_BYTES = 64 << 20;
@@ -32,12 +32,7 @@ export async function decodeImage(blob) {
   const bitmap = await openBitmap(blob);
   try {
     const { width, height } = bitmap;
-    if (width * height > MOST_PIXELS) {
-      throw makeSampleError(
-        `the image is too large: ${width} x ${height} pixels`,
-        `use one of at most ${Math.floor(MOST_PIXELS / 1_000_000)} million pixels`,
-      );
-    }
+    checkPixelCount(width, height);
     return { width, height, data: readPixels(bitmap, width, height) };
   } finally {
     bitmap.close();

@@ -1,9 +1,9 @@
 /** Pixels of one image: resized, cropped or letterboxed, in the model's channel order. */
 
-import { roundHalfEven } from "../arrays.js";
 import { makeSampleError } from "../failures.js";
 import { computeLetterbox, scaleSide } from "./letterbox.js";
 import { resizePixels } from "./resample.js";
+import { roundHalfEven } from "../portable_math.js";
 
 /** Largest number of pixels of an image. */
 export const MOST_PIXELS = 1 << 26;
@@ -89,6 +89,16 @@ function checkImage(image) {
   if (!isImage || data?.length !== 4 * width * height) {
     throw makeSampleError("this is not an image: it has no pixels");
   }
+  checkPixelCount(width, height);
+}
+
+/**
+ * Refuse an image of too many pixels.
+ *
+ * @param {number} width
+ * @param {number} height
+ */
+export function checkPixelCount(width, height) {
   if (width * height > MOST_PIXELS) {
     throw makeSampleError(
       `the image is too large: ${width} x ${height} pixels`,

@@ -4,7 +4,7 @@
  * A pixel of the input is `original * (scaleX, scaleY) + (left, top)`.
  */
 
-import { roundHalfEven } from "../arrays.js";
+import { roundHalfEven } from "../portable_math.js";
 
 /**
  * Where an image of a width and height is in the input.

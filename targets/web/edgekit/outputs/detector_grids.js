@@ -87,7 +87,13 @@ function readLevels(arrays, settings) {
     const cells = grids.reduce((total, [rows, columns]) => total + rows * columns, 0);
     const tables = readCells(arrays, [1, cells]);
     const bins = 4 * NANODET_BINS;
-    if (tables.length === 1 && tables[0].columns > bins) return splitTable(tables[0], bins);
+    if (tables.length === 1 && tables[0].columns > bins) {
+      const { columns } = tables[0];
+      return {
+        scores: takeColumns(tables[0], 0, columns - bins),
+        distributions: takeColumns(tables[0], columns - bins, columns),
+      };
+    }
     if (tables.length !== 2) throw makeCellsError(tables.length, `${cells} cells`, settings);
     return { scores: tables[0], distributions: tables[1] };
   }
@@ -110,27 +116,6 @@ function readLevels(arrays, settings) {
       settings,
     ),
   };
-}
-
-/** Split the last columns off as distributions. */
-function splitTable(table, bins) {
-  const classes = table.columns - bins;
-  const scores = {
-    data: new Float64Array(table.rows * classes),
-    rows: table.rows,
-    columns: classes,
-  };
-  const distributions = {
-    data: new Float64Array(table.rows * bins),
-    rows: table.rows,
-    columns: bins,
-  };
-  for (let row = 0; row < table.rows; row++) {
-    const start = row * table.columns;
-    scores.data.set(table.data.subarray(start, start + classes), row * classes);
-    distributions.data.set(table.data.subarray(start + classes, start + table.columns), row * bins);
-  }
-  return { scores, distributions };
 }
 
 /** Join the tables of all levels. */
@@ -188,6 +173,24 @@ function computeMeans(logits, bins) {
     means[place] = weighted / total;
   }
   return means;
+}
+
+/**
+ * Return the columns from `first` to the one before `end`.
+ *
+ * @param {Table} table
+ * @param {number} first
+ * @param {number} end
+ * @returns {Table}
+ */
+export function takeColumns(table, first, end) {
+  const columns = end - first;
+  const data = new Float64Array(table.rows * columns);
+  for (let row = 0; row < table.rows; row++) {
+    const start = row * table.columns;
+    data.set(table.data.subarray(start + first, start + end), row * columns);
+  }
+  return { data, rows: table.rows, columns };
 }
 
 /**

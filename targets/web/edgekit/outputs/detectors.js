@@ -2,7 +2,7 @@
 
 import { countValues, formatShape, toDoubles } from "../arrays.js";
 import { chooseBoxes, getSize, selectByClass } from "./box_selection.js";
-import { listCells, readDistances, sameShape, transposeTable } from "./detector_grids.js";
+import { listCells, readDistances, sameShape, takeColumns, transposeTable } from "./detector_grids.js";
 import { makeJobError } from "../failures.js";
 import { exp } from "../portable_math.js";
 
@@ -180,17 +180,6 @@ function checkColumns(table, least, settings) {
         `${least} are needed`,
     );
   }
-}
-
-/** @returns {Table} */
-function takeColumns(table, first, end) {
-  const columns = end - first;
-  const data = new Float64Array(table.rows * columns);
-  for (let row = 0; row < table.rows; row++) {
-    const start = row * table.columns;
-    data.set(table.data.subarray(start + first, start + end), row * columns);
-  }
-  return { data, rows: table.rows, columns };
 }
 
 /** Multiply the scores of the classes, from column 5, by the objectness in column 4. */

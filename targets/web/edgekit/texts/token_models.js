@@ -21,7 +21,7 @@ const MODELS = { WordPiece: makeWordPiece, BPE: makePairs, WordLevel: makeWordLe
  * @returns {TokenModel}
  */
 export function makeTokenModel(settings) {
-  const type = settings?.type ?? (settings?.merges ? "BPE" : settings?.type);
+  const type = settings?.type ?? (settings?.merges ? "BPE" : undefined);
   if (!Object.hasOwn(MODELS, type)) throw makeUnsupportedError(`the model ${type}`);
   const { encode, vocabulary } = MODELS[type](settings);
   const known = new Map();
