@@ -94,20 +94,25 @@ def _list_more() -> list[Case]:
 _CASES = [*list_sessions(), *_list_more()]
 
 
+def _predict_here(folder: Path, samples: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Return the settings of a model, and its answers here; the kind of the error of a refusal."""
+    wanted: list[Any] = []
+    with Session(str(folder)) as session:
+        for sample in samples:
+            try:
+                wanted.append(session.predict(sample))
+            except AgentError as error:
+                wanted.append(error.failure.kind)
+        return dataclasses.asdict(session.settings), wanted
+
+
 @pytest.mark.parametrize("number", range(len(_CASES)))
 def test_answers_and_refusals_are_those_of_other_devices(tmp_path: Path, number: int) -> None:
     """The same fields and labels, and numbers that differ by at most 1e-4."""
     text, fields, samples = _CASES[number]
     opset = 12 if "axes = [" in text else 17
     folder = write_model_folder(tmp_path / "model", text, opset=opset, **fields)
-    wanted: list[Any] = []
-    with Session(str(folder)) as session:
-        settings = dataclasses.asdict(session.settings)
-        for sample in samples:
-            try:
-                wanted.append(session.predict(sample))
-            except AgentError as error:
-                wanted.append(error.failure.kind)
+    settings, wanted = _predict_here(folder, samples)
     model = (folder / "model.onnx").read_bytes()
     found = run_session(settings, model, [to_page(sample) for sample in samples])
     compare_answers(found.predictions, wanted)
@@ -185,14 +190,7 @@ def test_texts_are_answered_as_on_other_devices(
         {},
         "is " * 9,
     ]
-    wanted: list[Any] = []
-    with Session(str(folder)) as session:
-        settings = dataclasses.asdict(session.settings)
-        for sample in samples:
-            try:
-                wanted.append(session.predict(sample))
-            except AgentError as error:
-                wanted.append(error.failure.kind)
+    settings, wanted = _predict_here(folder, samples)
     model = (folder / "model.onnx").read_bytes()
     found = run_session(settings, model, samples, tokenizer=made.to_str())
     assert found.input_kind == "text"

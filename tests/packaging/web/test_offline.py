@@ -3,28 +3,16 @@
 import base64
 import hashlib
 import json
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-from edgekit.packaging.web.server import open_app_server, run_in_thread
 from edgekit_agent.session import Session
 from tests.packaging.web.conftest import COLORS, SAMPLES
+from tests.packaging.web.served_app import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@contextmanager
-def serve(folder, port=0):
-    with open_app_server(folder, port=port, host=None, authority=None) as server:
-        thread = run_in_thread(server)
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join()
 
 
 def read_images(colors):
@@ -143,7 +131,7 @@ def test_a_new_version_is_served_once_it_is_whole(app_driver, package_colors, im
     model = tmp_path / "app" / "models" / "main" / "model.onnx"
     whole = model.read_bytes()
     model.write_bytes(whole[:-1])
-    with serve(tmp_path / "app", port):
+    with serve(tmp_path / "app", port=port):
         app_driver.open()
         app_driver.wait("navigator.serviceWorker.getRegistration().then((r) => !r.installing)")
         app_driver.browser.execute_async_script(
@@ -172,7 +160,7 @@ def test_a_new_version_is_served_once_it_is_whole(app_driver, package_colors, im
     assert caches == [f"edgekit-colors-{second.release}"]
 
 
-def test_code_of_the_app_answers_with_several_models(app_driver, package_colors, images, tmp_path):
+def test_code_of_the_app_answers(app_driver, package_colors, images, tmp_path):
     code = b"""
     export async function answer(models, sample) {
       const found = await models.main.predict(sample);

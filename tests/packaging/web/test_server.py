@@ -15,10 +15,11 @@ from cryptography import x509
 
 from edgekit.errors import UserError
 from edgekit.packaging.web.certificates import open_authority
-from edgekit.packaging.web.server import CERTIFICATE, open_app_server, run_in_thread
+from edgekit.packaging.web.server import CERTIFICATE
 from edgekit.packaging.web.server_settings import format_apache, format_nginx
 from edgekit.remote.web.static_files import HEADERS
 from tests.builders.projects import edgekit
+from tests.packaging.web.served_app import serve
 
 WASM = b"\0asm" + bytes(5000)
 
@@ -35,17 +36,6 @@ def app(tmp_path):
     (tmp_path / "outside.txt").write_text("secret")
     (folder / "link.txt").symlink_to(tmp_path / "outside.txt")
     return folder
-
-
-@contextlib.contextmanager
-def serve(folder, authority=None):
-    with open_app_server(folder, port=0, host="127.0.0.1", authority=authority) as server:
-        thread = run_in_thread(server)
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join()
 
 
 def ask(server, path, method="GET", *, context=None, **headers):
@@ -128,7 +118,7 @@ def test_https_is_trusted_by_those_who_trust_the_authority(app, tmp_path):
     assert again.fingerprint == authority.fingerprint
     assert (tmp_path / "config" / "web" / "ca.key").stat().st_mode & 0o777 == 0o600
     context = ssl.create_default_context(cadata=authority.certificate.decode())
-    with serve(app, authority) as server:
+    with serve(app, host="127.0.0.1", authority=authority) as server:
         page, data = ask(server, "/", context=context)
         _, certificate = ask(server, f"/{CERTIFICATE}", context=context)
         with pytest.raises(ssl.SSLCertVerificationError):

@@ -15,7 +15,7 @@ from edgekit.packaging.web.web_package import package_for_web
 from edgekit.progress import ignore_progress
 from edgekit_agent.session import Session
 from tests.builders.apps.projects import build_application, write_finder
-from tests.packaging.web.test_offline import serve
+from tests.packaging.web.served_app import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 _PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "app-in-a-browser.md"

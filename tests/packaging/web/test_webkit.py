@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.packaging.web.server import open_app_server, run_in_thread
 from tests.packaging.web.driven_app import AppDriver
+from tests.packaging.web.served_app import serve
 
 # Selenium warns of its own call.
 pytestmark = [
@@ -77,13 +77,10 @@ def test_the_app_answers_in_webkit_also_without_its_server(
 ):
     package_colors(tmp_path / "app", build="int8")
     images = sorted((colors / "images").rglob("*.png"))[:9]
-    with open_app_server(tmp_path / "app", port=0, host=None, authority=None) as server:
-        thread = run_in_thread(server)
+    with serve(tmp_path / "app") as server:
         webkit.open(server.addresses[0])
         state = webkit.wait_for_check()
         online = [webkit.predict(path.read_bytes())["result"] for path in images]
-        server.stop()
-        thread.join()
     assert state["check"]["state"] == "same"
     assert state["check"]["error"] <= 1e-4
     assert state["offline"]
