@@ -264,11 +264,35 @@ class LowRank:
     max_samples: SampleCount = 256
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distil:
+    """Knowledge distillation: the weights learn to reproduce the outputs of the original model.
+
+    The original is the teacher, the compressed model the student (Hinton 2015); labels are not
+    needed. ``minutes`` is the expected time on two cores: the number of learning steps follows from
+    it and from the arithmetic of the models, so that a seed gives the same result on every machine.
+    ``batch`` is the number of samples a step. ``rate`` is the largest change of a weight in one
+    step, relative to the RMS of its tensor.
+
+    With ``features``, inner values that have the same name in both models are matched, too. With
+    ``augment``, samples are changed at random, in ways that leave most answers of the teacher the
+    same.
+    """
+
+    minutes: Annotated[float, Bounds(0.1, 600)] = 5.0
+    batch: Annotated[int, Bounds(1, 1024)] = 32
+    rate: Annotated[float, Bounds(1e-6, 0.1)] = 2e-3
+    features: bool = True
+    augment: bool = True
+    max_samples: SampleCount = 8192
+
+
 Settings = (
     Clean
     | PruneChannels
     | LowRank
     | PruneWeights
+    | Distil
     | QuantizeStatic
     | QuantizeDynamic
     | QuantizeWeights

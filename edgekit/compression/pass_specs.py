@@ -36,6 +36,9 @@ class Work:
     ``progress`` shows how far the pass is. ``note`` tells the user a fact that stays with the
     result, such as a layer that was left unchanged, and why. A pass fits to the samples of
     ``fitting`` only; the ``unseen`` samples are held out to measure the output error.
+
+    ``original`` is the model before the first step that compressed it. ``resume`` is a folder of
+    this pass run for checkpoints: it outlives an interruption, and is removed after a success.
     """
 
     scratch: Path
@@ -46,6 +49,8 @@ class Work:
     seen: tuple[Samples, ...] = ()  # calibration samples without the unseen ones; empty = all
     unseen: tuple[Samples, ...] = ()
     notes: list[str] = field(default_factory=list)
+    original: Model | None = None  # an .onnx file
+    resume: Path | None = None
 
     @property
     def fitting(self) -> tuple[Samples, ...]:
