@@ -83,6 +83,9 @@ def init_project(
     points = [f"{key}: no data file was found" for key, found in missing.items() if not found]
     if evaluation and not _has_labels(folder, evaluation):
         points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
+    if proposal.task.targets:
+        told = " and ".join(proposal.task.targets)
+        points.append(f"[data] metric: a function that judges the targets {told}")
     if proposal.trouble and Path(evaluation or "").suffix.lower() not in TABLES:
         points.append(f"[data.preprocess]: {proposal.trouble}")
     points += [f"[model.inputs] {name}: its constant value" for name in scalars]

@@ -7,6 +7,7 @@ import pytest
 
 from edgekit.config.project import load_project
 from edgekit.data.dataset import open_dataset
+from edgekit.errors import UserError
 from edgekit.onnx_graph.io import read_onnx
 from edgekit.pipeline.init_project import init_project
 from edgekit.pipeline.proposals.charsets import list_ctc_kinds
@@ -14,6 +15,7 @@ from edgekit.pipeline.proposals.detector_heads import list_detector_heads
 from edgekit.pipeline.proposals.missing_settings import complete_project
 from edgekit.pipeline.proposals.task_facts import OutputFacts
 from edgekit.pipeline.proposals.task_proposal import propose_task
+from edgekit.progress import ignore_progress
 from tests.builders.tiny import model
 
 N = 40
@@ -285,3 +287,35 @@ def test_a_detector_gets_its_post_processing_unless_its_outputs_have_final_names
     head = found.project.postprocess
     assert ([(head.kind, head.box_format)] if head else []) == heads
     assert len(found.notes) == len(heads)
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [("y,y_dia", "y and y_dia"), ("y_sys,y_dia", "y_sys and y_dia"), ("a_label,y_dia", "y_dia")],
+)
+def test_several_targets_are_not_judged_by_the_first_alone(tmp_path, columns, names):
+    made = model(tmp_path, "g (float[N,3] x) => (float[N,1] sys, float[N,1] dia) {"
+                 " sys = ReduceMean<axes=[1]>(x) dia = ReduceMax<axes=[1]>(x) }")  # fmt: skip
+    path = made.path.rename(tmp_path / "net.onnx")
+    header = f"a,b,{columns}" if columns.startswith("a_") else f"a,b,c,{columns}"
+    lines = [",".join(f"{value:.3f}" for value in row) for row in RNG.normal(size=(N, 5))]
+    if columns.startswith("a_"):
+        lines = [line.rpartition(",")[0] for line in lines]
+    (tmp_path / "eval.csv").write_text("\n".join([header, *lines]) + "\n")
+
+    started = init_project(tmp_path, None)
+
+    assert f'# metric = "module:function"  # judges {names}\n' in started.text
+    assert f"[data] metric: a function that judges the targets {names}" in started.open_points
+    project, source = load_project(tmp_path), read_onnx(path)
+    opened = open_dataset(
+        "eval.csv", source.signature, folder=tmp_path, cache=tmp_path / "c", targets="required"
+    )
+    with pytest.raises(UserError, match=f"{names}, and no metric is set"):
+        complete_project(
+            project, source, opened, folder=tmp_path, metric=None, tick=ignore_progress
+        )
+    chosen = complete_project(
+        project, source, opened, folder=tmp_path, metric="mae", tick=ignore_progress
+    )
+    assert chosen.project.data.metric is None

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from edgekit.config.project import PostprocessTable, PreprocessSettings, Project
 from edgekit.data.dataset import Dataset
 from edgekit.data.subsets import select_spread
+from edgekit.errors import UserError
 from edgekit.model import Model
 from edgekit.pipeline.accuracy.tallies import Scoring
 from edgekit.pipeline.proposals.sample_rows import Head
 from edgekit.pipeline.proposals.task_proposal import TaskProposal, find_image_size, propose_task
 from edgekit.pipeline.proposals.trials import SAMPLES, Candidate, choose_best, try_candidates
 from edgekit.progress import Tick
+from edgekit_agent.samples import TARGET
 from edgekit_agent.scoring import MetricJob
 
 # Metrics that need boxes or texts, which few models put out themselves.
@@ -49,7 +52,8 @@ def complete_project(
         tick: Progress callback.
 
     Raises:
-        UserError: The model fails on the samples, or no post-processing fits its outputs.
+        UserError: The model fails on the samples, no post-processing fits its outputs, or there
+            are several targets, which no metric of edgekit judges.
     """
     data = project.data
     asked = metric or data.metric
@@ -64,6 +68,8 @@ def complete_project(
         folders=(folder, (folder / dataset.source).parent),
         size=data.preprocess.fixed_size if data.preprocess else None,
     )
+    if asked is None and task.targets:
+        _refuse_targets(dataset.source, task.targets)
     head = _choose_head(project, model, dataset, task, folder, tick) if needs_head else None
     if asked is None:
         own = data.metric_options.model_dump(exclude_unset=True)
@@ -73,6 +79,16 @@ def complete_project(
     return CompletedProject(
         project=project.model_copy(update=update),
         notes=tuple(_iter_notes(task, head, is_chosen=asked is None)),
+    )
+
+
+def _refuse_targets(source: str, names: tuple[str, ...]) -> NoReturn:
+    many = "several targets" if len(names) > 1 else "a target with a name"
+    raise UserError(
+        f"{source}: has {many}, {' and '.join(names)}, and no metric is set; edgekit chooses one "
+        f"that judges {TARGET} alone",
+        hint=f"set [data] metric to a function of yours that judges all, or keep one target, "
+        f"called {TARGET}",
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgekit.data.column_rows import read_column
 from edgekit.data.dataset import Dataset
 from edgekit.data.subsets import count_samples, select_rows, select_spread
-from edgekit.data.targets import iter_targets
+from edgekit.data.targets import PREFIX, iter_targets
 from edgekit.errors import UserError
 from edgekit.model import Model, Signature
 from edgekit.onnx_graph.runs.activations import get_batch_size, to_agent_tensor
@@ -131,6 +131,14 @@ def read_target_facts(dataset: Dataset) -> TargetFacts | None:
         high=float(distinct[-1]) if distinct.size else 0.0,
         common=float(counts.max() / counts.sum()) if distinct.size else 0.0,
     )
+
+
+def list_target_names(dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of all arrays or columns of targets, without those of lengths."""
+    found = dataset.samples.get_targets()
+    lengths = {get_length_name(name) for name in found}
+    names = (name for name in found if name not in lengths)
+    return tuple(name if name == TARGET else PREFIX + name for name in names)
 
 
 def read_output_facts(signature: Signature) -> tuple[OutputFacts, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from edgekit.pipeline.proposals.detector_heads import list_detector_heads
 from edgekit.pipeline.proposals.task_facts import (
     OutputFacts,
     TargetFacts,
+    list_target_names,
     measure_output_facts,
     read_output_facts,
     read_target_facts,
@@ -37,11 +38,12 @@ class TaskProposal:
     """Metric and post-processing that fit model and targets.
 
     Attributes:
-        metric: Name of the metric; empty = there are no targets.
+        metric: Name of the metric, which judges the main target; empty = there is none.
         reason: Why, in a few words.
         options: Options of the metric.
         heads: Post-processing; several ones are to be tried, empty = none.
         scores: Whether the scores of classes are logits or probabilities; ``None`` = unknown.
+        targets: Names of the targets, if there are several ones that no metric of edgekit judges.
     """
 
     metric: str
@@ -49,6 +51,7 @@ class TaskProposal:
     options: MetricOptionsTable = field(default_factory=MetricOptionsTable)
     heads: tuple[PostprocessTable, ...] = ()
     scores: Literal["logits", "probabilities"] | None = None
+    targets: tuple[str, ...] = ()
 
 
 def propose_task(
@@ -72,18 +75,24 @@ def propose_task(
     target = read_target_facts(dataset) if dataset else None
     if dataset is None:
         return choose_by_signature(signature, output)
+    names = list_target_names(dataset)
+    if target is None and not names:
+        return TaskProposal(metric="", reason="without targets: agreement with the original")
     if target is None:
-        return TaskProposal(metric="", reason="no targets")
+        return TaskProposal(metric="", reason="no main target", targets=names)
     outputs = measure_output_facts(model, dataset)
     if target.has_boxes:
         heads = list_detector_heads(outputs, find_image_size(signature) or size)
         return TaskProposal(metric="map", reason="boxes as targets", heads=heads)
     scored = next((each for each in outputs if each.name == output), outputs[0])
+    unjudged = names if len(names) > 1 else ()
     if target.is_ragged and len(target.sizes) <= 1 and target.is_whole:
-        return _propose_for_sequence(target, scored, signature, folders)
-    if not target.sizes:
-        return _propose_for_number(target, scored, signature)
-    return _propose_for_array(target, scored, signature)
+        proposal = _propose_for_sequence(target, scored, signature, folders)
+    elif not target.sizes:
+        proposal = _propose_for_number(target, scored, signature)
+    else:
+        proposal = _propose_for_array(target, scored, signature)
+    return replace(proposal, targets=unjudged)
 
 
 def choose_by_signature(signature: Signature, output: str | None) -> TaskProposal:

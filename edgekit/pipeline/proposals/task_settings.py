@@ -12,8 +12,10 @@ from edgekit.pipeline.proposals.task_proposal import TaskProposal
 
 def format_metric(task: TaskProposal) -> str:
     """Format the metric in ``[data]``, and the table of its options after it."""
+    if task.targets:
+        return f'# metric = "module:function"  # judges {" and ".join(task.targets)}\n'
     if not task.metric:
-        return '# metric = ""  # without targets: agreement with the original\n'
+        return f'# metric = ""  # {task.reason}\n'
     options = _format_table(task.options, MetricOptionsTable())
     table = f"\n[data.metric_options]\n{options}" if options else ""
     return f'metric = "{task.metric}"  # {task.reason}\n{table}'
