@@ -18,7 +18,8 @@ import pytest
 from edgekit_agent.apps.installed import find_app, make_command
 from edgekit_agent.apps.serving.background import BackgroundProcess, make_answer
 from edgekit_agent.apps.serving.predictor import Predictor
-from tests.builders.apps.device import ROW, list_children, wait_for
+from edgekit_agent.failures import AgentError
+from tests.builders.apps.device import ROW, list_children, read_command, wait_for
 from tests.builders.projects import ROOT
 from tests.builders.servers import free_port
 
@@ -279,3 +280,19 @@ def test_the_wait_for_other_requests_does_not_shorten_the_time_of_an_answer(own_
     finally:
         predictor.close()
     assert [answer["media_type"] for answer in answers] == ["application/json"] * 2
+
+
+def test_a_process_of_the_models_that_stands_still_is_replaced(installed):
+    """It does not even read the request, which is larger than a pipe holds."""
+    app = find_app(str(installed.prefix), "leaf")
+    predictor = Predictor(make_command(app, installed.served(), ["app-worker"]), answer_s=10.0)
+    try:
+        assert predictor.wait_until_ready(60)
+        (worker,) = (p for p in list_children(os.getpid()) if b"app-worker" in read_command(p))
+        os.kill(worker, signal.SIGSTOP)
+        with pytest.raises(AgentError, match="No answer within 10 seconds"):
+            predictor.predict(b" " * (1 << 20), "application/json")
+        assert predictor.wait_until_ready(60)
+        assert predictor.predict(json.dumps(ROW).encode(), "application/json")["kind"] == "class"
+    finally:
+        predictor.close()

@@ -1,10 +1,12 @@
 """The loopback server of an app: answers, refusals, and clients that misbehave."""
 
+import contextlib
 import json
 import re
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -206,6 +208,72 @@ def test_a_client_that_waits_for_permission_gets_it(server):
 def test_nonsense_is_refused(server, data):
     assert re.match(rb"HTTP/1\.1 4\d\d |HTTP/1\.1 505 ", exchange(server, data))
     assert server.ask("GET", "/health").status == 200
+
+
+HIDDEN = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "headers"),
+    [
+        (b"GET /", b"Content-Length: %d" % len(HIDDEN)),
+        (b"HEAD /page.js", b"Content-Length: %d" % len(HIDDEN)),
+        (b"POST /nothing", b"Content-Length: %d" % len(HIDDEN)),
+        (b"POST /predict", b"Transfer-Encoding: chunked"),
+        (b"POST /predict", b"Content-Length: %d\r\nTransfer-Encoding: identity" % len(HIDDEN)),
+        (b"POST /predict", b"Content-Length: -1"),
+        (b"POST /predict", b"Content-Length: 1\r\nContent-Length: 2"),
+        (b"POST /predict", b"Content-Length : %d" % len(HIDDEN)),
+        (b"POST /predict", b"no header\r\nContent-Length: %d" % len(HIDDEN)),
+    ],
+)
+def test_what_is_in_a_body_is_never_a_request(server, line, headers):
+    request = line + b" HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n\r\n" + HIDDEN
+    answer = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(request)
+        for part in iter(lambda: connection.recv(1000), b""):
+            answer += part
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in answer
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Host: evil@localhost",
+        b"Host: localhost/evil.example",
+        b"Host: localhost#.evil.example",
+        b"Host: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example",
+    ],
+)
+def test_other_sites_cannot_hide_their_names(server, headers):
+    assert b" 403 " in exchange(server, b"GET /health HTTP/1.1\r\n" + headers + b"\r\n\r\n")
+
+
+def test_a_request_for_another_server_is_refused(server):
+    head = b"GET http://%s/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert b" 200 " in exchange(server, head % b"localhost")
+    assert b" 403 " in exchange(server, head % b"evil.example")
+
+
+def test_bodies_of_many_clients_do_not_fill_the_memory(server):
+    """Of 30 bodies of 15 MB, as many are held as the limit of 256 MiB allows."""
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15000001\r\n\r\n"
+    status = Path(f"/proc/{server.process.pid}/status")
+    connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
+    try:
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.sendall(head + b" " * 15_000_000)
+        wait_for(lambda: any(is_closed(connection) for connection in connections))
+        used_mib = int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1]) >> 10
+        assert used_mib < 420
+        assert server.ask("GET", "/health").status == 200
+    finally:
+        for connection in connections:
+            connection.close()
+    wait_for(lambda: server.predict().status == 200)
 
 
 def test_slow_clients_are_cut_off_and_do_not_delay_others(server):

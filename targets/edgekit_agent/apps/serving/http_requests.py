@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import socket
+from email import errors
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Dict, Optional, Protocol, Tuple, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+from edgekit_agent.apps.serving.body_budget import BodyBudget, HeldBytes
 from edgekit_agent.apps.serving.error_log import ErrorLog
 from edgekit_agent.apps.serving.http_input import TimedInput
 from edgekit_agent.apps.serving.media_types import choose_media_type, describe_input, get_most_bytes
@@ -23,7 +26,14 @@ _HEAD_S, _SEND_S = 20.0, 60.0
 _BODY_S, _LEAST_BYTES_PER_S = 10.0, 50_000
 # An unread body is dropped up to these limits, so that the client reads the refusal.
 _DROP_BYTES, _DROP_S = 256 << 20, 5.0
-_HOSTS = ("localhost", "127.0.0.1", "::1")
+_CHUNK = 1 << 16
+_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+# Headers behind a line that is none would be lost, as is a body whose length they state.
+_BAD_HEADERS = (
+    errors.MissingHeaderBodySeparatorDefect,
+    errors.FirstHeaderLineIsContinuationDefect,
+    errors.MisplacedEnvelopeHeaderDefect,
+)
 _HEADERS = (
     (
         "Content-Security-Policy",
@@ -50,6 +60,7 @@ _STATUS_OF_KIND = {
 class _AppServer(Protocol):
     app: ServedApp
     errors: ErrorLog
+    bodies: BodyBudget
 
 
 class RequestHandler(BaseHTTPRequestHandler):
@@ -91,11 +102,13 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _dispatch(self) -> None:
         length = self._find_length()
         if length is None:
+            # Whatever follows is no further request.
+            self._unread = _DROP_BYTES
             self._refuse(
                 HTTPStatus.BAD_REQUEST,
                 "bad_request",
-                "The request has a wrong length.",
-                hint="state it once, as Content-Length; a body in chunks is not taken",
+                "The request states its length wrongly, or its headers are damaged.",
+                hint="state the length once, as Content-Length; a body in chunks is not taken",
             )
             return
         self._unread = length
@@ -130,7 +143,8 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _find_length(self) -> Optional[int]:
         """Return the length of the body; ``None`` if it is stated wrongly."""
         stated = self.headers.get_all("Content-Length") or []
-        if "Transfer-Encoding" in self.headers or len(set(stated)) > 1:
+        is_damaged = any(isinstance(each, _BAD_HEADERS) for each in self.headers.defects)
+        if "Transfer-Encoding" in self.headers or len(set(stated)) > 1 or is_damaged:
             return None
         text = stated[0].strip() if stated else "0"
         return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
@@ -143,12 +157,14 @@ class RequestHandler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1:
             return HTTPStatus.BAD_REQUEST, "bad_host", "The request must name one host."
-        if _get_host(f"//{hosts[0]}") not in _HOSTS:
+        target = _split(self.path)
+        named = [hosts[0].strip(), *([target.netloc] if target and target.scheme else [])]
+        if not all(map(_HOST.fullmatch, named)):
             port = self.connection.getsockname()[1]
             text = f"This app answers on this device only: http://127.0.0.1:{port}/"
             return HTTPStatus.FORBIDDEN, "bad_host", text
-        origin = self.headers.get("Origin")
-        is_foreign = origin is not None and origin.lower() != f"http://{hosts[0].lower()}"
+        own = f"http://{hosts[0].strip()}".lower()
+        is_foreign = any(each.lower() != own for each in self.headers.get_all("Origin") or [])
         if is_foreign or self.headers.get("Sec-Fetch-Site") == "cross-site":
             return HTTPStatus.FORBIDDEN, "bad_origin", "Pages of other sites cannot use this app."
         return None
@@ -174,13 +190,31 @@ class RequestHandler(BaseHTTPRequestHandler):
         if self.headers.get("Expect", "").lower() == "100-continue":
             self.send_response_only(HTTPStatus.CONTINUE)
             self.end_headers()
-        self._input.allow(_BODY_S + length / _LEAST_BYTES_PER_S)
-        data = self.rfile.read(length)
-        self._unread = 0
-        if len(data) < length:
-            self.close_connection = True
-            return
-        if not data.strip():
+        with cast(_AppServer, self.server).bodies.hold_bytes() as held:
+            self._input.allow(_BODY_S + length / _LEAST_BYTES_PER_S)
+            data = self._read_body(held)
+            if data is not None:
+                self._answer_body(data)
+
+    def _read_body(self, held: HeldBytes) -> Optional[bytes]:
+        """Return the body; ``None`` if the client has gone, or was refused."""
+        parts = []
+        while self._unread:
+            part = self.rfile.read1(min(self._unread, _CHUNK))
+            if not part:
+                self.close_connection = True
+                return None
+            self._unread -= len(part)
+            if not held.add(len(part)):
+                text = "Too many large requests at a time; try again."
+                status, retry = HTTPStatus.SERVICE_UNAVAILABLE, (("Retry-After", "2"),)
+                self._refuse(status, "busy", text, retry)
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
+    def _answer_body(self, data: bytes) -> None:
+        if not data or data.isspace():
             text = f"The request is empty; this app takes {describe_input(self._app.package.input)}"
             self._refuse(HTTPStatus.BAD_REQUEST, "bad_sample", f"{text}.")
             return
@@ -214,6 +248,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 self.connection.settimeout(_SEND_S)
                 shutil.copyfileobj(file, self.wfile)
+        self._drop_body()
 
     def _refuse(
         self,
@@ -232,15 +267,10 @@ class RequestHandler(BaseHTTPRequestHandler):
         self, status: HTTPStatus, values: Dict[str, Any], headers: Tuple[Tuple[str, str], ...] = ()
     ) -> None:
         data = json.dumps(values).encode() + b"\n"
-        unread, self._unread = self._unread, 0
-        if unread:
-            self.close_connection = True
-            headers = (*headers, ("Connection", "close"))
         self._send_head(status, "application/json", len(data), headers)
         if getattr(self, "command", "") != "HEAD":
             self.wfile.write(data)
-        if unread:
-            self._drop(unread)
+        self._drop_body()
 
     def _send_head(
         self,
@@ -249,6 +279,9 @@ class RequestHandler(BaseHTTPRequestHandler):
         length: int,
         headers: Tuple[Tuple[str, str], ...] = (),
     ) -> None:
+        if self._unread:
+            self.close_connection = True
+            headers = (*headers, ("Connection", "close"))
         self.connection.settimeout(_SEND_S)
         self.send_response_only(status)
         own = (("Content-Type", media_type), ("Content-Length", str(length)))
@@ -256,13 +289,15 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _drop(self, count: int) -> None:
-        """Read and drop a body, because closing the connection now would drop the answer."""
+    def _drop_body(self) -> None:
+        """Drop an unread body, because closing the connection now would drop the answer."""
+        count, self._unread = min(self._unread, _DROP_BYTES), 0
+        if not count:
+            return
         self._input.allow(_DROP_S)
         self.connection.shutdown(socket.SHUT_WR)
-        count = min(count, _DROP_BYTES)
         while count:
-            chunk = self.rfile.read(min(count, 1 << 16))
+            chunk = self.rfile.read1(min(count, _CHUNK))
             if not chunk:
                 return
             count -= len(chunk)
@@ -287,16 +322,12 @@ class RequestHandler(BaseHTTPRequestHandler):
 
 def _get_path(target: str) -> str:
     """Return the path of a request's target; empty if it has none."""
-    try:
-        return unquote(urlsplit(target).path)
-    except ValueError:
-        return ""
+    parts = _split(target)
+    return unquote(parts.path) if parts else ""
 
 
-def _get_host(url: str) -> Optional[str]:
+def _split(target: str) -> Optional[SplitResult]:
     try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises an error if it is not a number
-        return parts.hostname
+        return urlsplit(target)
     except ValueError:
         return None

@@ -107,7 +107,7 @@ class Predictor:
     ) -> Dict[str, Any]:
         stdin, stdout = _get_pipes(worker)
         try:
-            write_frame(stdin, {"media_type": media_type}, data)
+            write_frame(stdin, {"media_type": media_type}, data, deadline)
             message, _ = read_frame(stdout, deadline)
         except TimeoutError:
             self._drop(worker)

@@ -10,6 +10,7 @@ import threading
 from http.server import ThreadingHTTPServer
 from typing import Any
 
+from edgekit_agent.apps.serving.body_budget import BodyBudget
 from edgekit_agent.apps.serving.error_log import ErrorLog
 from edgekit_agent.apps.serving.http_requests import RequestHandler
 from edgekit_agent.apps.serving.served_app import ServedApp
@@ -18,6 +19,8 @@ from edgekit_agent.failures import AgentError
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 _MOST_CONNECTIONS = 64
+# Of the bodies of all requests: those of four of the largest.
+_MOST_BODY_BYTES = 256 << 20
 _TEXT = b'{"error": {"code": "busy", "message": "Too many connections; try again."}}\n'
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -42,6 +45,7 @@ class AppServer(ThreadingHTTPServer):
     Attributes:
         app: what it serves.
         errors: errors of the app's own code.
+        bodies: limit of the bytes of all requests at a time.
     """
 
     daemon_threads = True
@@ -51,6 +55,7 @@ class AppServer(ThreadingHTTPServer):
 
     def __init__(self, port: int, app: ServedApp) -> None:
         self.app, self.errors = app, ErrorLog()
+        self.bodies = BodyBudget(_MOST_BODY_BYTES)
         self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         try:
             super().__init__((HOST, port), RequestHandler)
