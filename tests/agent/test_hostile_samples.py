@@ -107,6 +107,44 @@ def test_a_damaged_image_is_refused(opened, data):
     assert "image" in refuse(opened(SMALL), data) or not data
 
 
+def test_gray_pixels_of_16_bits_keep_their_upper_8_bits(opened):
+    """Pillow would turn every value above 255 into white."""
+    values = np.array([[0, 255, 256, 1000], [32768, 40000, 65280, 65535]], np.uint16)
+    session = opened(IMAGES)
+    for kind in ("PNG", "TIFF"):
+        file = io.BytesIO()
+        Image.fromarray(values).save(file, kind)
+        found = np.array(session.predict(file.getvalue())["result"]["y"])[..., 0]
+        np.testing.assert_allclose(found.reshape(2, 4) * 100, values >> 8, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_of_32_bits_are_refused(opened, dtype):
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 9, dtype)).save(file, "TIFF")
+    assert "pixels of 32 bits are not read" in refuse(opened(SMALL), file.getvalue())
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_texts_that_unpack_to_gigabytes_are_refused(opened, kind):
+    bomb = b"name\0\0" + zlib.compress(bytes(1 << 28), 9)
+    chunk = struct.pack(">I", len(bomb)) + kind + bomb + struct.pack(">I", zlib.crc32(kind + bomb))
+    whole = make_png(8, 8)
+    assert "not an image that can be read" in refuse(opened(SMALL), whole[:33] + chunk + whole[33:])
+
+
+def test_a_picture_that_is_a_program_is_not_run(opened, tmp_path, monkeypatch):
+    """Pillow hands EPS to Ghostscript."""
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "EPS")
+    refuse(opened(SMALL), file.getvalue())
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_jpeg_that_is_cut_anywhere_never_ends_the_session(opened):
     session, whole, kinds = opened(SMALL), make_jpeg(), set()
     for place in range(0, len(whole), len(whole) // 25):
@@ -135,6 +173,7 @@ def find_failure(session, data):
         (make_wav(1, 16, 0, b"\0" * 8), "0 channels"),
         (make_wav(3, 32, 1, np.array([0, np.nan], "<f4").tobytes()), "not finite"),
         (make_wav(3, 64, 1, np.array([0, np.inf], "<f8").tobytes()), "not finite"),
+        (make_wav(3, 64, 1, np.array([0, 1e300], "<f8").tobytes()), "value 1 is not finite"),
         (make_wav(1, 16, 1, b"\0" * 8, rate=44100), "44100"),
         (make_wav(1, 16, 1, b""), "empty"),
         (make_wav(1, 16, 1, b"\0" * 8)[:40] + b"\xff\xff\xff\x7f" + b"\0" * 8, "truncated"),
@@ -160,6 +199,13 @@ def test_a_wrong_sound_is_refused(opened, data, word):
         ({"age": 1, "weight": 2, "height": "inf"}, "height is not a number"),
         ({"age": 1, "weight": 2, "height": [3]}, "height is not a number"),
         ({"age": 1, "weight": 2, "height": {"a": 1}}, "height is not a number"),
+        ({"age": True, "weight": 2, "height": 3}, "age is true, not a number"),
+        ({"age": np.False_, "weight": 2, "height": 3}, "age is false, not a number"),
+        ({"age": "1_0", "weight": 2, "height": 3}, "age is not a number"),
+        ({"age": "\u0665", "weight": 2, "height": 3}, "age is not a number"),
+        ({"x": [True, False, True]}, "x is true, not a number"),
+        ([1, True, 3], "the row is true, not a number"),
+        ([[1, True, 3]], "the row is true, not a number"),
         ({1: 2}, "there is no field"),
         ({}, "age is missing"),
         ([1, 2], "2 numbers"),
@@ -199,6 +245,18 @@ def test_a_wrong_row_is_refused(opened, row, word):
 @pytest.mark.parametrize("media_type", ["application/json", "application/octet-stream"])
 def test_a_wrong_body_is_refused(opened, body, media_type):
     refuse(opened(ROWS, **FIELDS), body, media_type)
+
+
+def test_numbers_may_be_written_as_text(opened):
+    session = opened(ROWS, **FIELDS)
+    row = {"age": " 50 ", "weight": "+7e1", "height": ".5"}
+    assert session.predict(row)["result"] == {"y": [50, 70, 0.5]}
+
+
+def test_inputs_of_truth_values_take_true_and_false(opened):
+    session = opened("g (bool[N,2] b) => (bool[N,2] y) { y = Not(b) }")
+    for sample in ({"b": [True, False]}, [[True, False]], {"b": [1, 0]}):
+        assert session.predict(sample)["result"] == {"y": [False, True]}
 
 
 def test_values_that_an_integer_input_would_change_are_refused(opened):

@@ -89,6 +89,13 @@ def test_files_without_loss_are_decoded_exactly(
         np.testing.assert_array_equal(_read(page, data, kind)[..., :3], wanted)
 
 
+def test_gray_of_16_bits_is_decoded_as_on_devices(page: Any) -> None:
+    """To one step of 255: browsers round where devices cut."""
+    values = np.random.default_rng(2).integers(0, 65536, (20, 30), dtype=np.uint16)
+    found = _read(page, _save(Image.fromarray(values), "png"), "png")[..., 0].astype(int)
+    assert np.abs(found - (values >> 8)).max() <= 1
+
+
 def test_photos_are_decoded_alike(page: Any) -> None:
     """Decoders of JPEG may round differently, by little."""
     for options in ({"quality": 90}, {"quality": 75, "progressive": True}, {"subsampling": 0}):

@@ -106,6 +106,7 @@ def test_wav_files_are_read_to_the_same_values(kind: int, bits: int, channels: i
         make_wav(b"\0" * 8, 1, 12, 1),
         make_wav(b"\0" * 8, 1, 16, 0),
         make_wav(struct.pack("<f", float("nan")), 3, 32, 1),
+        make_wav(struct.pack("<d", 1e300), 3, 64, 1),
         make_wav(b"", 1, 16, 1)[:20],
         make_wav(b"", 1, 16, 1)[:30],
     ],

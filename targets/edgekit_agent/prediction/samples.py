@@ -268,7 +268,10 @@ class SampleReader:
             value = read_file(os.fspath(value))
         if isinstance(value, (bytes, bytearray)):
             return self._decode_pixels(bytes(value)).values
-        array = value if isinstance(value, np.ndarray) else read_values(value, name)
+        is_bool = self._tensors[name].dtype == "bool"
+        array = (
+            value if isinstance(value, np.ndarray) else read_values(value, name, is_bool=is_bool)
+        )
         if not isinstance(value, np.ndarray) and array.dtype.kind in "iuf":
             array = np.asarray(array, np.dtype(self._tensors[name].dtype))
             if not np.array_equal(array, np.asarray(value)) and array.dtype.kind != "f":
@@ -297,7 +300,7 @@ class SampleReader:
 
     def _read_numbers(self, sample: object) -> Arrays:
         """Return the row for numbers in the order of the fields, or of the only input."""
-        array = read_values(sample, "the row")
+        array = read_values(sample, "the row", is_bool=self._takes_bools())
         known = self._settings.fields
         if len(known) > 1:
             listed = [name for each in known for name in each.fields]
@@ -311,6 +314,9 @@ class SampleReader:
         if array.ndim == 1:
             return {tensor.name: shape_numbers(array, tensor, self._axes[tensor.name])}
         return {tensor.name: self._read_named(tensor.name, sample)}
+
+    def _takes_bools(self) -> bool:
+        return all(tensor.dtype == "bool" for tensor in self._tensors.values())
 
     def _get_audio(self) -> Audio:
         if self._settings.audio is None:

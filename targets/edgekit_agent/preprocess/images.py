@@ -29,6 +29,8 @@ IGNORED = 255
 # Modes of Pillow whose pixels are integers: bits, gray, palette, and up to 32 bits.
 _MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 _BYTE_MODES = _MASK_MODES[:3]
+# Formats that are read. Pillow knows more, and hands EPS to Ghostscript, which is a program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # A long thin image grows when its short side is resized; Pillow holds 4 bytes for each pixel.
 _MOST_RESIZED = 1 << 26
 # EXIF: tag of the orientation, and Pillow's transposition that turns each one upright.
@@ -98,7 +100,7 @@ def decode_image(
     with open_image(file, name) as opened:
         _check_pixels(opened.size, most_pixels, name)
         turn = _UPRIGHT.get(opened.getexif().get(_ORIENTATION, 1)) if upright else None
-        image = opened.convert("L" if look.gray else "RGB")
+        image = _to_bytes(opened, name).convert("L" if look.gray else "RGB")
         if turn is not None:
             image = image.transpose(turn)
     return arrange_image(image, look, name)
@@ -182,17 +184,12 @@ def open_image(file: Source, name: str) -> Iterator[Any]:
         raise AgentError(
             "missing_package", "pillow is not installed", hint="install it: pip install pillow"
         ) from error
-    damage = (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,  # where warnings are errors
-    )
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=_FORMATS) as opened:
             yield opened
-    except damage as error:
+    except (AgentError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises any error on a damaged file
         # Pillow would tell the address of an object in memory.
         is_unknown = isinstance(error, UnidentifiedImageError) and not isinstance(file, str)
         told = "" if is_unknown else f": {error}"
@@ -206,6 +203,29 @@ def _check_pixels(size: Tuple[int, int], most: Optional[int], name: str) -> None
             f"{name}: {size[0]}x{size[1]} pixels are too many",
             hint=f"send an image of at most {most // 1_000_000} million pixels",
         )
+
+
+def _to_bytes(image: Any, name: str) -> Any:  # noqa: ANN401 - Pillow has no types
+    """Return an image of 8 bits: of gray values of 16 bits, the upper ones, as viewers show them.
+
+    Pillow itself takes the upper bits of colors, but turns gray values above 255 into white.
+
+    Raises:
+        AgentError: ``bad_sample``: its pixels are floats, or integers of 32 bits.
+    """
+    mode = image.mode
+    # Older versions of Pillow read a PNG of 16 bits as integers of 32 bits.
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if mode in ("I", "F"):
+        raise AgentError(
+            "bad_sample",
+            f"{name}: pixels of 32 bits are not read",
+            hint="save it with 8 or 16 bits a channel",
+        )
+    return image
 
 
 def _to_numbers(mask: Any) -> NDArray[Any]:  # noqa: ANN401 - Pillow has no types

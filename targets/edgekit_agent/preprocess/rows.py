@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any, Mapping, Sequence, Tuple, Union
 
 import numpy as np
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from edgekit_agent.runtimes import Tensor
 
 _MOST_NAMED = 12
+# A number as people write it; ``float`` would take 1_000, too.
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+_MOST_DIGITS = 40
 
 
 def read_fields(row: Mapping[str, Any], fields: Sequence[str]) -> Tuple[float, ...]:
@@ -40,28 +44,47 @@ def read_number(value: Any, name: str) -> float:  # noqa: ANN401 - any JSON valu
     """Return a number, which may be written as text.
 
     Raises:
-        AgentError: ``bad_sample``: it is none, or not finite.
+        AgentError: ``bad_sample``: it is none, or not finite; true and false are none either.
     """
+    check_not_bool(value, name)
     number = math.nan
-    if isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
+    if isinstance(value, (int, float, np.integer, np.floating)) or (
+        isinstance(value, str) and len(value) <= _MOST_DIGITS and _NUMBER.fullmatch(value)
+    ):
         number = float(value)
-    elif isinstance(value, str) and len(value) <= 40:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
     if not math.isfinite(number):
         told = "is empty" if value is None or value == "" else f"is not a number: {value!r:.40}"
         raise AgentError("bad_sample", f"{name} {told}", hint="give a finite number")
     return number
 
 
-def read_values(values: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - any JSON value
+def check_not_bool(value: object, name: str) -> None:
+    """Check that a value is not true or false, which a number would stand for by chance.
+
+    Raises:
+        AgentError: ``bad_sample``.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        raise AgentError(
+            "bad_sample",
+            f"{name} is {str(value).lower()}, not a number",
+            hint="give the number that the model was trained with, such as 1 or 0",
+        )
+
+
+def read_values(values: Any, name: str, *, is_bool: bool = False) -> NDArray[Any]:  # noqa: ANN401 - any JSON value
     """Return numbers, lists of numbers and so on as an array.
+
+    Args:
+        values: the numbers.
+        name: what they are, for messages.
+        is_bool: whether lists may hold true and false.
 
     Raises:
         AgentError: ``bad_sample``: they are no numbers, of different lengths, or not finite.
     """
+    if not is_bool:
+        _check_no_bool(values, name)
     try:
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
@@ -71,6 +94,17 @@ def read_values(values: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - any J
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise AgentError("bad_sample", f"{name}: has a value that is not finite")
     return array
+
+
+def _check_no_bool(values: object, name: str) -> None:
+    """Check that nested lists hold no true and no false, which numpy takes for 1 and 0."""
+    left = [values]
+    while left:
+        each = left.pop()
+        if isinstance(each, (list, tuple)):
+            left.extend(each)
+        else:
+            check_not_bool(each, name)
 
 
 def shape_numbers(numbers: Union[Sequence[float], NDArray[Any]], tensor: Tensor, axis: int) -> Any:  # noqa: ANN401 - an array

@@ -108,12 +108,13 @@ def read_wav(file: BinaryIO, name: str, most: Optional[int] = None) -> NDArray[n
         )
     file.seek(how.offset)
     data = file.read(count * how.frame_bytes)
-    values = _decode(data, how).reshape(-1, how.channels).mean(axis=1)
-    if not np.isfinite(values).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = _decode(data, how).reshape(-1, how.channels).mean(axis=1)
+        mono: NDArray[np.float32] = values.astype(np.float32)
+    if not np.isfinite(mono).all():
         raise AgentError(
-            "bad_sample", f"{name}: value {int(np.argmin(np.isfinite(values)))} is not finite"
+            "bad_sample", f"{name}: value {int(np.argmin(np.isfinite(mono)))} is not finite"
         )
-    mono: NDArray[np.float32] = values.astype(np.float32)
     return mono
 
 

@@ -100,11 +100,16 @@ function readFields(row, inputs, settings) {
   );
 }
 
-/** Return a number, which may be written as text. */
+/** Return a number, which may be written as text; true and false are none. */
 function readNumber(value, name) {
+  if (typeof value === "boolean") {
+    throw makeSampleError(
+      `${name} is ${value}, not a number`,
+      "give the number that the model was trained with, such as 1 or 0",
+    );
+  }
   const isText = typeof value === "string" && value.length <= MOST_DIGITS && NUMBER.test(value);
-  const isPlain = typeof value === "number" || typeof value === "boolean";
-  const number = isText || isPlain ? Number(value) : NaN;
+  const number = isText || typeof value === "number" ? Number(value) : NaN;
   if (Number.isFinite(number)) return number;
   const told = value === null || value === "" ? "is empty" : "is not a number";
   throw makeSampleError(`${name} ${told}`, "give a number");
@@ -120,6 +125,7 @@ function readValues(values, input, settings) {
   }
   const numbers = flat.map((value) => {
     if (typeof value === "string") throw makeSampleError(`${input.name}: not an array of numbers`);
+    if (typeof value === "boolean" && input.dtype === "bool") return Number(value);
     return readNumber(value, input.name);
   });
   return makeRow(numbers, shape, input, settings);

@@ -82,7 +82,7 @@ function mixChannels(view, { kind, bits, channels }, offset, size) {
     let sum = 0;
     for (let channel = 0; channel < channels; channel++, place += step) sum += read(place);
     wave[k] = sum / channels;
-    if (!Number.isFinite(sum)) throw makeSampleError(`value ${k} of the sound is not finite`);
+    if (!Number.isFinite(wave[k])) throw makeSampleError(`value ${k} of the sound is not finite`);
   }
   return wave;
 }
