@@ -1,0 +1,1 @@
+"""Learning of a student from the values of a teacher, by gradients."""
