@@ -1,0 +1,1 @@
+"""Knowledge distillation: a compressed model learns the outputs of the original model."""

@@ -1,0 +1,1 @@
+"""Random changes of unlabelled samples, chosen by input kind and by the answers of a model."""
