@@ -20,6 +20,7 @@ Agree = Callable[[Mapping[str, Array]], float]
 
 _LEAST_AGREEMENT = 0.7
 _WEAKER = 0.5
+_UNCHANGED = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +43,16 @@ class Augmentation:
         return ", ".join(dict.fromkeys(each.noun for each in self.changes)) or "no changes"
 
     def apply(self, batch: Mapping[str, Array], rng: Generator) -> dict[str, Array]:
-        """Change samples at random.
+        """Change samples at random; about one in five stays whole.
 
         Shapes, dtypes and the order of inputs stay; ``batch`` itself is not changed.
         """
         if not self.changes:
             return dict(batch)
         rows = _to_rows(batch, self.layouts)
+        allowed = rng.random(len(next(iter(rows.values())))) >= _UNCHANGED
         for change in self.changes:
-            change.apply_to_some(rows, rng)
+            change.apply_to_some(rows, rng, allowed)
         return _from_rows(rows, batch, self.layouts)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from edgekit.compression.distillation.augmentation.input_kinds import Array
 from edgekit.compression.distillation.augmentation.input_layouts import Floats, InputLayout
@@ -23,7 +24,7 @@ class Change:
 
     Attributes:
         noun: The change in plain words, for example "horizontal flips".
-        share: Share of the samples that are changed.
+        share: Share of the samples that are changed, of those that may change.
         function: Returns the changed inputs, given all inputs of some samples and a strength.
         strength: 1 for the full strength; less is weaker.
         is_adjustable: A smaller strength gives a weaker change.
@@ -39,10 +40,9 @@ class Change:
         """Change all samples."""
         return {**rows, **self.function(rows, rng, self.strength)}
 
-    def apply_to_some(self, rows: Rows, rng: Generator) -> None:
-        """Change a random part of the samples in place."""
-        count = len(next(iter(rows.values())))
-        chosen = np.flatnonzero(rng.random(count) < self.share)
+    def apply_to_some(self, rows: Rows, rng: Generator, allowed: NDArray[np.bool_]) -> None:
+        """Change a random part of the allowed samples in place."""
+        chosen = np.flatnonzero(allowed & (rng.random(len(allowed)) < self.share))
         if chosen.size:
             part = {name: values[chosen] for name, values in rows.items()}
             for name, values in self.function(part, rng, self.strength).items():

@@ -27,11 +27,13 @@ class TokenPlaces:
     Attributes:
         name: The input.
         masks: Inputs that are 0 at padding.
+        padding: Tokens that fill the start or end of samples; looked at where there is no mask.
         special: Tokens that each sample holds once, for example its start.
     """
 
     name: str
     masks: tuple[str, ...]
+    padding: Array
     special: Array
 
     def find_changeable(self, rows: Rows) -> NDArray[np.bool_]:
@@ -40,7 +42,7 @@ class TokenPlaces:
         places = ~np.isin(tokens, self.special)
         for name in self.masks:
             places &= rows[name] != 0
-        return places if self.masks else places & ~_find_padding(tokens)
+        return places if self.masks else places & ~_find_padding(tokens, self.padding)
 
 
 def find_token_places(layouts: Sequence[InputLayout], rows: Rows) -> list[TokenPlaces]:
@@ -50,6 +52,7 @@ def find_token_places(layouts: Sequence[InputLayout], rows: Rows) -> list[TokenP
         TokenPlaces(
             name=each.name,
             masks=tuple(m for m in masks if _is_padding_mask(rows[m], rows[each.name])),
+            padding=_find_padding_values(rows[each.name]),
             special=_find_special(rows[each.name]),
         )
         for each in layouts
@@ -89,16 +92,22 @@ def _is_padding_mask(mask: Array, tokens: Array) -> bool:
     return np.unique(tokens[mask == 0]).size <= _MOST_PADDING_VALUES
 
 
-def _find_padding(tokens: Array) -> NDArray[np.bool_]:
-    """Find runs of one token at the start or end of samples."""
-    at_end = _find_run(tokens[:, ::-1])[:, ::-1]
-    return at_end | _find_run(tokens)
+def _find_padding_values(tokens: Array) -> Array:
+    """Find the tokens that a sample repeats at its start or end."""
+    starts = tokens[tokens[:, 0] == tokens[:, 1], 0]
+    ends = tokens[tokens[:, -1] == tokens[:, -2], -1]
+    return np.unique(np.concatenate([starts, ends]))
 
 
-def _find_run(tokens: Array) -> NDArray[np.bool_]:
-    """Find the tokens that repeat the first one, if there are at least two."""
-    run = np.logical_and.accumulate(tokens == tokens[:, :1], axis=1)
-    return run & run[:, 1:2]
+def _find_padding(tokens: Array, padding: Array) -> NDArray[np.bool_]:
+    """Find the runs of padding at the start and end of samples."""
+    at_end = _find_run(tokens[:, ::-1], padding)[:, ::-1]
+    return at_end | _find_run(tokens, padding)
+
+
+def _find_run(tokens: Array, padding: Array) -> NDArray[np.bool_]:
+    same = (tokens == tokens[:, :1]) & np.isin(tokens[:, :1], padding)
+    return np.logical_and.accumulate(same, axis=1)
 
 
 def _find_special(tokens: Array) -> Array:

@@ -69,6 +69,12 @@ def test_changes_are_random_and_the_seed_repeats_them(batch):
         np.testing.assert_array_equal(first[name], again[name])
 
 
+def test_some_samples_stay_whole():
+    images = normal(400, 3, 16, 16)
+    whole = (change({"x": images})["x"] == images).all(axis=(1, 2, 3)).mean()
+    assert 0.12 < whole < 0.3
+
+
 def test_inputs_without_changes_are_described():
     assert choose(BATCHES["nothing that changes"]).description == "no changes"
 
