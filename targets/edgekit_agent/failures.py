@@ -24,6 +24,8 @@ _ERRNO: Dict[int, Tuple[str, str]] = {
     errno.EPERM: ("permission", "make the login user the owner of this folder"),
     errno.ENOENT: ("missing_file", ""),
     errno.ENOTDIR: ("missing_file", ""),
+    errno.ELOOP: ("missing_file", "a symbolic link points to itself"),
+    errno.ENAMETOOLONG: ("missing_file", "choose shorter names of folders"),
     errno.EISDIR: ("missing_file", "there is a folder where a file is expected"),
     errno.EIO: ("disk_failed", "the device's storage reports an error; see dmesg on the device"),
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import open_regular
 from edgekit_agent.model_settings import ModelSettings, read_model_settings
+from edgekit_agent.runtimes.import_errors import make_import_error
 from edgekit_agent.sketches import Sketches
 
 if TYPE_CHECKING:
@@ -56,11 +57,9 @@ class Session:
         try:
             from edgekit_agent.prediction.predictor import Predictor
         except ImportError as error:
-            raise AgentError(
-                "missing_runtime",
-                f"cannot import {error.name}: {error}",
-                hint="install numpy, or give the folder of the packages as site",
-            ) from error
+            what = f"cannot import {error.name or 'the packages of the runtime'}"
+            hint = "install numpy, or give the folder of the packages as site"
+            raise make_import_error(what, error, site, hint=hint) from error
         chosen = threads if threads is not None else self.settings.threads
         tokenizer = self._read_tokenizer() if self.settings.text is not None else None
         try:

@@ -11,6 +11,7 @@ from typing import Any, Optional
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError, PeerGone, to_failure
 from edgekit_agent.limits import limit_memory
+from edgekit_agent.runtimes.import_errors import make_import_error
 from edgekit_agent.wire import Outlet, guard_stdout, read_job
 
 # Names, not imports: these modules need numpy, which may be in the job's own site.
@@ -58,11 +59,9 @@ def _run_job(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - o
     try:
         return getattr(importlib.import_module(module), function)(job, outlet.progress)
     except ImportError as error:
-        raise AgentError(
-            "missing_runtime",
-            f"cannot {'expand' if kind == 'expand' else 'run'} models here: {error}",
-            hint="numpy and a runtime are needed; 'edgekit push' installs them",
-        ) from error
+        what = f"cannot {'expand' if kind == 'expand' else 'run'} models here"
+        hint = "numpy and a runtime are needed; 'edgekit push' installs them"
+        raise make_import_error(what, error, site, hint=hint) from error
 
 
 def _end_with_supervisor() -> None:

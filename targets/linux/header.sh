@@ -1,4 +1,6 @@
 #!/bin/sh
+# coding: copy-the-file-again-it-is-incomplete
+# Python alone reads the line above: of a file without its end, instead of the zip file.
 # This file installs an app for the user who runs it, without a network:
 #   sh FILE [--prefix DIR] [--no-start] [--port N] [--systemd]
 # A zip file follows these lines; "python3 FILE" does the same.

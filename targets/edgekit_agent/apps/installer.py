@@ -19,6 +19,8 @@ from edgekit_agent.apps.user_service import install_service
 from edgekit_agent.apps.waiting import Ticker
 
 DEFAULT_PREFIX = "~/.local"
+# Limits of a prefix: files of packages lie up to 1000 bytes deeper, and Linux takes 4096 in all.
+_MOST_PATH, _MOST_NAME = 1000, 255
 
 
 def run_installer(file: str, arguments: List[str]) -> int:
@@ -52,6 +54,32 @@ def _run(file: str, arguments: List[str]) -> int:
     return DONE
 
 
+def parse_prefix(text: str) -> str:
+    """Parse the option ``--prefix``: a folder, or one that can be created.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    folder = os.path.abspath(os.path.expanduser(text))
+    if text.startswith("~") and not os.path.expanduser(text).startswith("/"):
+        raise argparse.ArgumentTypeError(f"there is no home folder {text.partition('/')[0]}")
+    try:
+        names = folder.encode().split(b"/")
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("the name of the folder is not UTF-8") from None
+    if len(folder) > _MOST_PATH or max(map(len, names)) > _MOST_NAME:
+        most = f"{_MOST_PATH} characters, or {_MOST_NAME} bytes of one name"
+        raise argparse.ArgumentTypeError(f"the name of the folder has more than {most}")
+    nearest = folder
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest):
+        raise argparse.ArgumentTypeError(f"{nearest} is not a folder")
+    return text
+
+
 def _build_parser(file: str, package: Package) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"sh {os.path.basename(file)}",
@@ -59,7 +87,11 @@ def _build_parser(file: str, package: Package) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--prefix", default=DEFAULT_PREFIX, metavar="DIR", help="folder of bin/ (%(default)s)"
+        "--prefix",
+        type=parse_prefix,
+        default=DEFAULT_PREFIX,
+        metavar="DIR",
+        help="folder of bin/ (%(default)s)",
     )
     parser.add_argument("--no-start", action="store_true", help="install it only")
     parser.add_argument(

@@ -8,7 +8,7 @@ import shlex
 import sys
 
 from edgekit_agent.apps.installed import App, make_public_folder
-from edgekit_agent.boot.mounts import find_nearest_folder
+from edgekit_agent.boot.mounts import find_nearest_folder, forbids_programs
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import open_atomic, open_regular
 
@@ -59,15 +59,23 @@ def check_launcher(app: App) -> None:
     """Check that the command can be written without replacing a file of another program.
 
     Raises:
-        AgentError: ``foreign_file``; ``read_only``: its folder cannot be written.
+        AgentError: ``foreign_file``; ``read_only``: its folder cannot be written; ``noexec``: it
+            could not be run there.
     """
+    folder = os.path.dirname(app.launcher)
     if not os.path.lexists(app.launcher):
-        _check_folder(os.path.dirname(app.launcher))
+        _check_folder(folder)
     elif not _is_ours(app):
         raise AgentError(
             "foreign_file",
             f"{app.launcher} belongs to another program; nothing was changed",
             hint="rename that file, or choose another folder: --prefix",
+        )
+    if forbids_programs(folder):
+        raise AgentError(
+            "noexec",
+            f"{folder} is on a file system from which no program may run (noexec)",
+            hint="choose another folder: --prefix",
         )
 
 

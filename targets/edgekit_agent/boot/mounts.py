@@ -1,4 +1,4 @@
-"""File systems that are kept in memory and lose their files at a reboot."""
+"""File systems that are kept in memory, or from which no program may run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def find_nearest_folder(path: str) -> str:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path
+
+
+def forbids_programs(path: str) -> bool:
+    """Return whether no program and no library runs from a path (``noexec``)."""
+    return bool(os.statvfs(find_nearest_folder(path)).f_flag & getattr(os, "ST_NOEXEC", 0))
 
 
 def is_in_memory(path: str) -> bool:

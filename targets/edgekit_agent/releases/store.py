@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import BinaryIO, Iterator, List, Set
 
-from edgekit_agent.boot.mounts import find_nearest_folder
+from edgekit_agent.boot.mounts import find_nearest_folder, forbids_programs
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import link_or_copy, sha256_of
 from edgekit_agent.releases.homes import (
@@ -38,7 +38,7 @@ def free_bytes(home: Home) -> int:
 
 def is_noexec(home: Home) -> bool:
     """Return whether the file system of the home is mounted so that no library loads from it."""
-    return bool(os.statvfs(find_nearest_folder(home.path)).f_flag & getattr(os, "ST_NOEXEC", 0))
+    return forbids_programs(home.path)
 
 
 @contextlib.contextmanager

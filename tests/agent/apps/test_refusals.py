@@ -92,6 +92,20 @@ def test_a_cut_file_is_refused(device, package, size):
     assert not device.prefix.exists()
 
 
+@pytest.mark.parametrize("size", [2000, 1_000_000, -1])
+@pytest.mark.parametrize("python", [*OLD_PYTHONS, None], ids=str)
+def test_python_says_of_a_cut_file_what_to_do(tmp_path, package, python, size):
+    """It reads a zip file without its end as a script."""
+    device = Device(tmp_path / "device", python)
+    cut = device.folder / "cut.run"
+    cut.write_bytes(package.read_bytes()[:size])
+    refused = device.install(cut, program="python3")
+    assert refused.returncode == 1
+    last = refused.stderr.splitlines()[-1]
+    assert last == "SyntaxError: encoding problem: copy-the-file-again-it-is-incomplete"
+    assert len(refused.stderr.splitlines()) <= 2
+
+
 @pytest.mark.parametrize(
     "name",
     [
