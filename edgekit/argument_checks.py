@@ -211,6 +211,16 @@ def check_seconds(name: str, value: object) -> None:
         raise make_error(name, value, f"is not a number of seconds from 0 to {_DAY_S:,}")
 
 
+def check_minutes(name: str, value: object) -> None:
+    """Check that an argument is a number of minutes, of one day at most.
+
+    Raises:
+        ArgumentError: It is not.
+    """
+    if not _is_number(value, at_most=_DAY_S / 60):
+        raise make_error(name, value, f"is not a number of minutes from 0 to {_DAY_S // 60:,}")
+
+
 def check_count(name: str, value: object) -> None:
     """Check that an argument is a whole number from 0 to the largest of 64 bits.
 

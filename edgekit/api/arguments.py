@@ -12,6 +12,7 @@ from edgekit.argument_checks import (
     AnyPath,
     check_arguments,
     check_count,
+    check_minutes,
     check_path,
     check_points,
     check_seconds,
@@ -104,6 +105,7 @@ AppName = Annotated[str, _check_app_name]
 MetricName = Annotated[str, _check_metric]
 Points = Annotated[float, check_points]
 Seconds = Annotated[float, check_seconds]
+Minutes = Annotated[float, check_minutes]
 Count = Annotated[int, check_count]
 Sizes = Annotated[Mapping[str, int], check_sizes]
 PassSettings = Annotated[Mapping[str, object], check_settings]

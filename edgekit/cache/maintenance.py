@@ -29,6 +29,7 @@ _FORMS: dict[str, str] = {
     "data": rf"(columns|made-up|outputs|states|values)/{_DIGEST}",
     "wheels": r"wheels/[^/]+\.(whl|lock\.json)",
     "web runtimes": r"web-runtime/[^/]+\.tgz",
+    "checkpoints": rf"checkpoints/{_DIGEST}",
     "crash reports": r"crashes/[0-9a-f]{16}\.txt",
     "unfinished": r"scratch/tmp[^/]+|wheels/\.fetch-[^/]+|([^/]+/){1,3}\.[^/]+\.[0-9a-f]{8}\.tmp",
     "runtimes": r"host",

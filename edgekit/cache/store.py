@@ -107,6 +107,28 @@ class Store:
         with self.lock_shared(), tempfile.TemporaryDirectory(dir=parent) as folder:
             yield Path(folder)
 
+    @contextmanager
+    def checkpoints(self, key: str) -> Iterator[Path | None]:
+        """Open the folder of checkpoints of a job; it outlives an interruption, and nothing else.
+
+        ``None`` if another process works on the same job.
+        """
+        folder = self.root / "checkpoints" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _LOCK).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            folder.mkdir(exist_ok=True)  # the process that had the lock may have removed it
+            try:
+                yield folder
+            except Exception:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _get_object_path(self, digest: str) -> Path:
         return self.root / "objects" / digest[:2] / digest
 

@@ -21,6 +21,8 @@ GROUP = "edgekit.passes"
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _BY_GRADIENTS = ("fisher", "taylor")
+# Distribution whose version decides the bytes of a model that learned.
+TENSORFLOW = "tensorflow-cpu"
 
 
 def find_pass(name: str) -> PassSpec | None:
@@ -49,7 +51,7 @@ def get_tools(step: Step) -> tuple[str, ...]:
     """Return the packages whose versions decide the bytes of a step's result."""
     tools = get_pass(step.name).tools
     learned = isinstance(step.settings, PruneChannels) and step.settings.score in _BY_GRADIENTS
-    return (*tools, "tensorflow-cpu") if learned else tools
+    return (*tools, TENSORFLOW) if learned else tools
 
 
 @cache

@@ -135,6 +135,8 @@ class PassSpec:
         holds_out_from: with fewer calibration samples, none is held out.
         reads_constants: constant inputs of edgekit.toml may be folded into the file.
         asks: setting of how much is removed; lost outputs are then no fault.
+        needs_original: the pass reads the model before the first step that compressed it, with
+            which its result is compared; it also gets a folder for checkpoints.
         plugin: distribution and version of the plugin that offers the pass; set by edgekit.
     """
 
@@ -149,6 +151,7 @@ class PassSpec:
     holds_out_from: int = 12
     reads_constants: bool = False
     asks: str = ""
+    needs_original: bool = False
     plugin: str = ""
 
 

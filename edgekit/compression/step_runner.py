@@ -87,6 +87,14 @@ def run_checked(step: Step, model: Model, work: Work) -> StepResult:
         raise build_crash(step.name, error, steps=[step], model=model, plugin=plugin) from error
 
 
+def make_missing_original_error(step: Step) -> PassRefused:
+    """Return the error for a step that reads the original model and has none."""
+    return PassRefused(
+        f"{step.name} needs the original model as well as the compressed one",
+        hint="use edgekit distil ORIGINAL --student MODEL -o OUT",
+    )
+
+
 def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
     spec = get_pass(step.name)
     if model.format not in spec.formats:
@@ -99,6 +107,8 @@ def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
             f"{step.name} needs calibration data",
             hint="give --data CALIB, or [data] calibration in edgekit.toml",
         )
+    if spec.needs_original and work.original is None:
+        raise make_missing_original_error(step)
     if spec.needs_calibration and work.calibration is not None:
         batch = get_batch_size(work.calibration, model.signature)
         work = hold_out_samples(
@@ -122,7 +132,8 @@ def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
     promise = get_promise(spec, step.settings, stored)
     for broken in _iter_broken_promises(promise, model, stored, result, work):
         raise PassError(f"{step.name}: {broken}")
-    found = _compare_outputs(step, promise, model, result, work)
+    reference = (spec.needs_original and work.original) or model
+    found = _compare_outputs(step, promise, reference, result, work)
     return StepResult(model=result, agreement=found, notes=tuple(work.notes))
 
 
@@ -238,6 +249,11 @@ def _drop_states(model: Model, result: Model) -> Signature:
 
 def _build_loss_error(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:
     """Return the error for lost outputs: a request for too much, or a fault of the pass."""
+    if spec.needs_original:
+        return PassRefused(
+            f"{step.name} cannot recover this model: {broken}",
+            hint="start from a model that is less compressed, or give more samples",
+        )
     if not spec.asks:
         return PassError(f"{step.name}: {broken}")
     return PassRefused(

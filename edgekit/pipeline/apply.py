@@ -9,7 +9,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,11 @@ from edgekit.pipeline.model_settings import (
     read_feeding,
     set_free_dims,
     with_dims,
+)
+from edgekit.pipeline.recovery.original_model import (
+    compute_job_key,
+    convert_original,
+    find_original,
 )
 from edgekit.pipeline.slowdown import describe_slowdown
 from edgekit.pipeline.splits import open_calibration
@@ -83,6 +88,8 @@ def apply(
     tick: Tick,
     trusted: bool = False,
     dims: Mapping[str, int] | None = None,
+    teacher: Path | None = None,
+    seed: int | None = None,
 ) -> ApplyResult:
     """Run a pass on a model, check the result and write it.
 
@@ -95,6 +102,8 @@ def apply(
         tick: Progress callback: stage, amount done, total amount.
         trusted: Whether a model file may run the code that it carries.
         dims: Sizes of free dimensions; they override those of edgekit.toml.
+        teacher: The original model, for a pass that reads it.
+        seed: Seed of every random choice; ``None`` = that of edgekit.toml.
 
     Raises:
         UserError: The request or one of its inputs is wrong.
@@ -105,8 +114,11 @@ def apply(
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
     project = with_dims(project, model, dims or {})
     step = _set_weight_bits(step, project)
+    original = find_original(step, teacher, model, folder, trusted=trusted, tick=tick)
     source = data or project.data.calibration
     _check_out(out, _iter_inputs(path, model, folder, source))
+    if teacher is not None and original is not None:
+        _check_out(out, _iter_inputs(teacher, original, folder, source))
     _check_suffix(out, _predict_format(step, model))
     feeding = read_feeding(folder, project, model)
     calibration = open_calibration(
@@ -126,12 +138,18 @@ def apply(
             scratch=scratch,
             calibration=calibration.samples if calibration else None,
             progress=lambda what, n, of: tick(f"{step.name}: {what}", n, of),
-            seed=project.build.seed,
+            seed=project.build.seed if seed is None else seed,
             feeding=feeding,
         )
         tick(step.name, 0, 0)
         whole = embed_external_data(model, store)
-        made = _run_pass(set_free_dims(step, model, feeding, sizes), whole, work, store)
+        step = set_free_dims(step, model, feeding, sizes)
+        if original is None:
+            made = _run_pass(step, whole, work, store)
+        else:
+            work = replace(work, original=convert_original(original, work, store))
+            with store.checkpoints(compute_job_key(step, whole, work, calibration)) as resumed:
+                made = _run_pass(step, whole, replace(work, resume=resumed), store)
         _check_suffix(out, made.model.format)
         if made.model.beside:
             raise PassRefused("the result is larger than 2 GiB, the limit of one file")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +25,7 @@ from edgekit.bundle.sample_statistics import KnownStatistics
 from edgekit.compression.all_passes import get_pass, get_tools
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
 from edgekit.compression.pass_specs import Work
-from edgekit.compression.step_runner import run_checked
+from edgekit.compression.step_runner import StepResult, run_checked
 from edgekit.config.profile import RuntimeName, get_runtime
 from edgekit.conversion.open_model import read_model
 from edgekit.errors import (
@@ -34,6 +36,7 @@ from edgekit.errors import (
     PassRefused,
 )
 from edgekit.model import Model
+from edgekit.pass_settings import Clean, ToOnnx
 from edgekit.pipeline.accuracy.resumable_scoring import Unfinished, score
 from edgekit.pipeline.accuracy.tallies import compute_scores
 from edgekit.pipeline.golden_samples import get_golden_samples
@@ -50,7 +53,7 @@ from edgekit.pipeline.timing import Timing, time_interleaved
 from edgekit.pipeline.tool_versions import get_tool_version
 from edgekit.pipeline.transfer_size import get_transfer_bytes
 from edgekit.progress import Tick
-from edgekit.recipe import Recipe, compute_candidate_key
+from edgekit.recipe import Recipe, Step, compute_candidate_key
 from edgekit.remote.home import profile_home
 from edgekit.remote.pip_command import PipMissing
 from edgekit_agent.codec import decode, encode
@@ -135,18 +138,18 @@ class BuildRunner:
         *before, step = recipe.steps
         earlier = self._run(replace(recipe, steps=tuple(before)), scratch)
         calibration = self.inputs.calibration
-        folder = scratch / str(len(before))
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(dir=scratch))
         work = Work(
             scratch=folder,
             calibration=calibration.samples if calibration else None,
             progress=lambda what, n, of: self.tick(f"{recipe.name}: {what}", n, of),
             seed=recipe.seed,
             feeding=self.inputs.feeding,
+            original=self._make_original(recipe, scratch),
         )
         self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
         try:
-            made = run_checked(step, earlier.model, work)
+            made = self._run_step(step, earlier.model, work, key)
         except PassRefused as refusal:
             # Store it for other recipes with the same first steps.
             self._remember_refusal(key, refusal)
@@ -159,6 +162,20 @@ class BuildRunner:
             facts = {"digest": model.digest, "layers": encode_layers(layers), "notes": notes}
             self.inputs.store.remember("candidates", key, facts)
         return _Product(model=model, layers=layers, notes=notes)
+
+    def _make_original(self, recipe: Recipe, scratch: Path) -> Model | None:
+        """Make the model before the first step that compresses it, if the last step reads it."""
+        *before, step = recipe.steps
+        if not get_pass(step.name).needs_original:
+            return None
+        first = takewhile(lambda s: isinstance(s.settings, ToOnnx | Clean), before)
+        return self._run(replace(recipe, steps=tuple(first)), scratch).model
+
+    def _run_step(self, step: Step, model: Model, work: Work, key: str) -> StepResult:
+        if not get_pass(step.name).needs_original:
+            return run_checked(step, model, work)
+        with self.inputs.store.checkpoints(key) as folder:
+            return run_checked(step, model, replace(work, resume=folder))
 
     def _remember_refusal(self, key: str, refusal: PassRefused) -> None:
         self.inputs.store.remember("candidates", key, encode_refusal(refusal))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from edgekit.compression.all_passes import TENSORFLOW
 from edgekit.errors import UserError, make_missing_extra_error
 
 _LITERT = ("ai-edge-litert", "flatbuffers")
@@ -20,4 +21,6 @@ def get_tool_version(package: str) -> str:
     except PackageNotFoundError as error:
         if package in _LITERT:
             raise make_missing_extra_error(package, "litert") from error
+        if package == TENSORFLOW:
+            raise make_missing_extra_error("tensorflow", "tensorflow") from error
         raise UserError(f"{package} is not installed", hint=f"pip install {package}") from error

@@ -41,6 +41,9 @@ def fill(store):
     (store.root / "web-runtime").mkdir()
     (store.root / "web-runtime" / "onnxruntime-web-1.30.0.tgz").write_bytes(bytes(60))
     (store.root / "scratch" / "tmpabc" / "half").write_bytes(bytes(70))
+    checkpoints = store.root / "checkpoints" / ("2" * 64)
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "step.npz").write_bytes(bytes(80))
     return put(store, b"one"), put(store, b"other")
 
 
@@ -59,6 +62,7 @@ def test_every_kind_is_counted(store):
     assert found["wheels"] == (1, 50)
     assert found["web runtimes"] == (1, 60)
     assert found["unfinished"] == (1, 70)
+    assert found["checkpoints"] == (1, 80)
     total = sum(bytes for _, bytes in found.values())
     assert measure_usage().bytes == total
     said = edgekit("cache", "--json")
@@ -80,7 +84,7 @@ def test_clear_removes_all_entries_and_keeps_other_files(store, tmp_path):
     (store.root / "states").symlink_to(outside)
     removal = clear()
     assert measure_usage().sections == ()
-    assert (removal.entries, removal.left.bytes) == (9, 0)
+    assert (removal.entries, removal.left.bytes) == (10, 0)
     assert [name for name in kept if not (store.root / name).exists()] == []
     assert (outside / "file").read_text() == "precious"
     assert (store.root / "states").is_symlink()

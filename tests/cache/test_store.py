@@ -83,3 +83,34 @@ def test_the_users_wish_decides_where_the_store_is(monkeypatch, tmp_path):
 
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "own"))
     assert get_default_root() == tmp_path / "own"
+
+
+def work_until(store, error):
+    with store.checkpoints("ab") as folder:
+        (folder / "step").write_bytes(b"10")
+        raise error
+
+
+def test_checkpoints_outlive_an_interruption(store):
+    with pytest.raises(KeyboardInterrupt):
+        work_until(store, KeyboardInterrupt())
+
+    with store.checkpoints("ab") as folder:
+        assert (folder / "step").read_bytes() == b"10"
+    assert not folder.exists()
+
+
+def test_checkpoints_of_a_failed_job_are_removed(store):
+    with pytest.raises(OSError, match="full"):
+        work_until(store, OSError("full"))
+
+    with store.checkpoints("ab") as folder:
+        assert not (folder / "step").exists()
+
+
+def test_two_processes_do_not_share_the_checkpoints_of_a_job(store):
+    with store.checkpoints("ab") as first:
+        with store.checkpoints("ab") as second, store.checkpoints("cd") as other:
+            assert second is None
+            assert other not in (first, None)
+        assert first.is_dir()

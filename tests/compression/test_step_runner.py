@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.compression.pass_specs import PASSES, PassSpec
+from edgekit.compression.pass_specs import PASSES, PassSpec, Work
+from edgekit.compression.step_runner import run_checked
+from edgekit.errors import PassRefused
 from edgekit.pass_settings import Clean
+from edgekit.recipe import Step
 from tests.builders.broken_passes import (
     EXACT,
     NET,
@@ -214,3 +220,33 @@ def test_differences_by_rounding_alone_break_no_promise(tmp_path, monkeypatch):
 
     x = normal(1, 6)
     assert not np.allclose(run(made, x=x)[0], run(source, x=x)[0], rtol=1e-3)
+
+
+def copies_the_original(source, settings, work):
+    shutil.copyfile(work.original.path, work.scratch / "copy.onnx")
+    return work.scratch / "copy.onnx"
+
+
+def test_a_pass_that_reads_the_original_is_compared_with_it_and_refused_without(
+    tmp_path, monkeypatch
+):
+    original = model(tmp_path, TIE, weights=WEIGHTS | {"huge": np.float32(1.0)})
+    changed = model(tmp_path, TIE, weights=WEIGHTS | {"huge": np.float32(1e3)})
+    row = PassSpec(
+        settings=Clean,
+        function=f"{__name__}:copies_the_original",
+        summary="copies",
+        version=1,
+        needs_original=True,
+        promise=EXACT,
+    )
+    monkeypatch.setitem(PASSES, "restore", row)
+    work = Work(scratch=tmp_path, calibration=None, progress=lambda *_: None)
+    step = Step(name="restore", version=1, settings=Clean())
+
+    made = run_checked(step, changed, replace(work, original=original))
+    with pytest.raises(PassRefused, match="needs the original model"):
+        run_checked(step, changed, work)
+
+    assert made.model.digest == original.digest
+    assert made.agreement.worst[1] == 0

@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 
 from edgekit.model import Format
 from edgekit.pass_settings import (
+    Distil,
     Float16,
     LowRank,
     PruneChannels,
@@ -88,7 +89,18 @@ def format_method(steps: tuple[Step, ...]) -> str:
     recipe = Recipe(name="", steps=steps)
     if _only_converts(steps):
         return "original"
-    return "-".join([*_list_compression_labels(recipe), *_list_storage_labels(recipe)])
+    smaller, stored = _list_compression_labels(recipe), _list_storage_labels(recipe)
+    learned = ["distilled"] if find_settings(recipe, Distil) is not None else []
+    if _learns_before_storage(steps):
+        return "-".join([*smaller, *learned, *stored])
+    return "-".join([*smaller, *stored, *learned])
+
+
+def _learns_before_storage(steps: tuple[Step, ...]) -> bool:
+    """Return whether a smaller graph learns in floats, before its weights are quantized."""
+    kinds = [type(step.settings) for step in steps]
+    learns = kinds.index(Distil) if Distil in kinds else len(kinds)
+    return any(kind in kinds[learns:] for kind in (QuantizeStatic, QuantizeDynamic, Float16))
 
 
 def _only_converts(steps: tuple[Step, ...]) -> bool:
