@@ -300,9 +300,13 @@ def test_a_coarse_model_learns_and_stays_integers(function, tf, int8, scales):
 
 def test_the_gradient_of_a_scale_is_that_of_learned_step_sizes(function, tf):
     text = """
-    g (float[4] x) => (float[4] y) { q = QuantizeLinear (x, s, z)  y = DequantizeLinear (q, s, z) }
-    """
-    proto = tiny.proto(text, weights={"s": np.float32(0.5), "z": np.int8(0)})
+    g (float[4] x) => (float[4] y) {
+        h = Mul (x, one)
+        q = QuantizeLinear (h, s, z)
+        y = DequantizeLinear (q, s, z)
+    }"""
+    one = np.float32(1)
+    proto = tiny.proto(text, weights={"s": np.float32(0.5), "z": np.int8(0), "one": one})
     graph = function.GraphFunction(proto, learn_scales=True)
     x = tf.constant([0.6, -1.2, 100.0, -100.0])
     with tf.GradientTape() as tape:

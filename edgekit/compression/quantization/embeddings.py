@@ -27,6 +27,8 @@ Integers = NDArray[np.int8]
 
 # A smaller table is cheaper in float than gathered twice (integers and scales).
 LEAST_TABLE = 4096
+# Rows of fewer columns take no fewer bytes as integers with a scale: such as a column of scales.
+_LEAST_COLUMNS = 4
 
 
 def quantize_embeddings(proto: ModelProto, largest: int = LARGEST[8]) -> int:
@@ -204,7 +206,9 @@ def _is_large(index: GraphIndex, name: str) -> bool:
     table = index.initializers.get(name)
     if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return False
-    if table.dims[0] * table.dims[1] < LEAST_TABLE or not index.is_finite(name):
+    if table.dims[0] * table.dims[1] < LEAST_TABLE or table.dims[1] < _LEAST_COLUMNS:
+        return False
+    if not index.is_finite(name):
         return False
     return name not in index.outputs | index.inner_reads
 

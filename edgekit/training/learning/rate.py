@@ -17,7 +17,8 @@ import tensorflow as tf
 from edgekit.bundle.packing.slices import estimate_packed_bits
 from edgekit.errors import PassRefused
 from edgekit.tflite.ir import Array
-from edgekit.training.tf_function.parameters import Grid, Parameter
+from edgekit.training.tf_function.grids import Grid
+from edgekit.training.tf_function.parameters import Parameter
 
 # Weights that take more bits than this are not few-bit weights: their rate hardly depends on them.
 _MOST_BITS = 6.0

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgekit.tflite.ir import Op
+from edgekit.training.tf_function.quantized import round_straight_through
 
 _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "NONE": tf.identity,
@@ -102,7 +103,7 @@ _EACH: dict[str, Callable[..., Any]] = {
     "RELU6": tf.nn.relu6,
     "RELU_0_TO_1": _ACTIVATIONS["RELU_0_TO_1"],
     "RELU_N1_TO_1": _ACTIVATIONS["RELU_N1_TO_1"],
-    "ROUND": tf.round,
+    "ROUND": round_straight_through,
     "RSQRT": tf.math.rsqrt,
     "SIGN": tf.sign,
     "SIN": tf.sin,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgekit.errors import UserError
-from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.onnx_graph.rewrites.bias_scales import computes_bias_scales, store_bias_scales
 from edgekit.tflite.ir import Array
-from edgekit.training.tf_function.parameters import Parameter, collect_constants
+from edgekit.training.tf_function.parameters import (
+    Parameter,
+    collect_constants,
+    find_bias_factors,
+)
 
 
 def write_parameters(
@@ -79,7 +82,7 @@ def _write_weight(
     old = numpy_helper.to_array(tensor)
     if grid.scale not in scales and np.array_equal(value, grid.real(old)):
         return
-    integers = grid.integers(value.astype(np.float64), scales.get(grid.scale, grid.scales))
+    integers = grid.integers(value, scales.get(grid.scale, grid.scales))
     if not np.array_equal(integers, old.astype(np.int64)):
         _store(tensor, integers)
 
@@ -96,21 +99,8 @@ def _store(tensor: TensorProto, value: Array) -> None:
 def _iter_bias_scales(
     proto: ModelProto, tensors: Mapping[str, TensorProto], scales: Mapping[str, Array]
 ) -> Iterator[tuple[str, Array]]:
-    makers = {name: node for node in proto.graph.node for name in node.output}
-    for node in proto.graph.node:
-        if node.op_type not in BIASED_OPS or len(node.input) < 3:
+    for bias, factors in find_bias_factors(proto).items():
+        if bias in scales or not set(factors) & scales.keys():
             continue
-        scale_names = [_find_scale_name(makers.get(name), tensors) for name in node.input[:3]]
-        of_input, of_weight, of_bias = scale_names
-        if of_input is None or of_weight is None or of_bias is None:
-            continue
-        if of_bias in scales or not {of_input, of_weight} & scales.keys():
-            continue
-        new = [scales.get(n, _to_float(tensors[n])) for n in (of_input, of_weight)]
-        yield of_bias, np.broadcast_to((new[0] * new[1]).ravel(), tuple(tensors[of_bias].dims))
-
-
-def _find_scale_name(maker: NodeProto | None, tensors: Mapping[str, TensorProto]) -> str | None:
-    if maker is None or maker.op_type != "DequantizeLinear":
-        return None
-    return maker.input[1] if maker.input[1] in tensors else None
+        first, second = (scales.get(name, _to_float(tensors[name])) for name in factors)
+        yield bias, np.broadcast_to((first * second).ravel(), tuple(tensors[bias].dims))

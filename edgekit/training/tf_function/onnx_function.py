@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from edgekit.errors import PassRefused, UserError, make_missing_extra_error
 
@@ -36,10 +36,16 @@ except ImportError as error:
 
 from edgekit.conversion.onnx_to_tflite.convert_graph import convert_nodes_with_values
 from edgekit.conversion.onnx_to_tflite.static_shapes import fix_shapes
+from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.tflite.ir import Array
 from edgekit.training.tf_function import parameters as stored
 from edgekit.training.tf_function.execute import Plan, Run, check_supported, propagate_scales
 from edgekit.training.tf_function.export import write_parameters
+from edgekit.training.tf_function.integer_uses import find_fixed_scales, find_uses
+from edgekit.training.tf_function.stored_integers import (
+    copy_with_stored_scales,
+    replace_with_floats,
+)
 
 Feeds = Mapping[str, Any]
 _Signature = tuple[tuple[str, tuple[int, ...]], ...]
@@ -48,7 +54,8 @@ _Signature = tuple[tuple[str, tuple[int, ...]], ...]
 class GraphFunction:
     """A model that TensorFlow computes and differentiates, for any batch size and any fixed shape.
 
-    QDQ pairs round as in ONNX. Their gradient is passed straight through where no value is clipped.
+    Weights and biases are rounded to what the file stores, activations as QDQ and dynamic
+    quantization round them; an integer LSTM does not round its state. Their gradient is passed straight through where no value is clipped.
     Normalization uses its stored statistics.
 
     Args:
@@ -65,16 +72,25 @@ class GraphFunction:
     """
 
     def __init__(self, proto: ModelProto, *, learn_scales: bool = False) -> None:
-        proto = stored.copy_with_bias_scales(proto)
-        self._proto = proto
-        self.parameters = stored.find_parameters(proto)
-        first = stored.find_learnable_scales(proto) if learn_scales else {}
+        proto = copy_with_stored_scales(proto)
+        index = GraphIndex(proto)
+        uses = find_uses(index)
+        grids = {name: places[0].grid for name, places in uses.items()}
+        scale_names = {use.grid.scale for places in uses.values() for use in places}
+        self.parameters = stored.find_parameters(proto, grids, scale_names)
+        fixed = find_fixed_scales(index, uses)
+        first = stored.find_learnable_scales(proto, grids, fixed) if learn_scales else {}
         self._first_scales: dict[str, Array] = first
+        self._bias_factors = stored.find_bias_factors(proto)
+        self._shared_scales = stored.find_shared_scales(proto)
+        self._stored_scales = _read_factors(proto, self._bias_factors) if first else {}
+        replace_with_floats(index, uses)
+        self._proto = proto
         self.scales_by_name: dict[str, Any] = {k: tf.Variable(v) for k, v in first.items()}
         self.variables_by_name: dict[str, Any] = {
             name: parameter.variable for name, parameter in self.parameters.items()
         }
-        self._plans: dict[_Signature, tuple[Plan, dict[str, str]]] = {}
+        self._plans: dict[_Signature, Plan] = {}
 
     # AutoGraph would rewrite the generated code as well, which takes seconds and gains nothing.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
@@ -91,17 +107,19 @@ class GraphFunction:
             PassRefused: An operator cannot be computed; the message names the node.
         """
         shapes = self._check_inputs(feeds)
-        plan, dequantized = self._get_plan(shapes)
+        plan = self._get_plan(shapes)
         inputs = {
             name: tf.cast(feeds[name], tensor.dtype) for name, tensor in plan.graph.inputs.items()
         }
         scales = self.scales()
+        weight_scales = self._add_bias_scales(scales)
 
         def read(name: str) -> Any:  # noqa: ANN401 - TensorFlow has no types
-            parameter = self.parameters.get(dequantized.get(name, name))
+            parameter = self.parameters.get(name)
             if parameter is None:
                 return None
-            return parameter.read(scales.get(parameter.grid.scale) if parameter.grid else None)
+            grid = parameter.grid
+            return parameter.read(weight_scales.get(grid.scale) if grid else None)
 
         run = Run(plan, read=read, scale=scales.__getitem__, taps=_find_taps(plan, taps))
         return run(inputs) | run.tapped
@@ -112,6 +130,21 @@ class GraphFunction:
             name: stored.clamp_scale(variable, self._first_scales[name])
             for name, variable in self.scales_by_name.items()
         }
+
+    def _add_bias_scales(self, scales: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the scales of biases that follow learned scales, as ``write_back`` derives them."""
+        known = dict(scales)
+        for name, shared_scale in self._shared_scales.items():
+            if shared_scale in scales:
+                known[name] = scales[shared_scale]
+        for bias, (first, second) in self._bias_factors.items():
+            if first in known or second in known:
+                stored_scales = self._stored_scales
+                product = known.get(first, stored_scales[first]) * known.get(
+                    second, stored_scales[second]
+                )
+                known[bias] = tf.reshape(product, (-1,))
+        return known
 
     def _check_inputs(self, feeds: Feeds) -> _Signature:
         stored_names = {t.name for t in self._proto.graph.initializer}
@@ -150,20 +183,18 @@ class GraphFunction:
                 hint="every size must be known, including inside a tf.function",
             )
 
-    def _get_plan(self, shapes: _Signature) -> tuple[Plan, dict[str, str]]:
+    def _get_plan(self, shapes: _Signature) -> Plan:
         if shapes not in self._plans:
             fixed = ModelProto()
             fixed.CopyFrom(self._proto)
             _fix_input_sizes(fixed, dict(shapes))
             fixed = fix_shapes(fixed, {}, fold_weights=False)
-            dequantized = stored.replace_with_floats(fixed, self.parameters)
             graph, values = convert_nodes_with_values(fixed)
             graph.drop_unread()
             check_supported(graph)
             scales = _map_learned_scales(fixed, values, self.scales_by_name)
             propagate_scales(graph, scales)
-            plan = Plan(graph=graph, values=values, scales=scales)
-            self._plans[shapes] = plan, dequantized
+            self._plans[shapes] = Plan(graph=graph, values=values, scales=scales)
         return self._plans[shapes]
 
 
@@ -198,6 +229,13 @@ def compute_gradients(
     )
     values = {name: np.asarray(outputs_by_name[name]) for name in taps}
     return values, {name: np.asarray(slope) for name, slope in zip(taps, gradients, strict=True)}
+
+
+def _read_factors(proto: ModelProto, factors: Mapping[str, tuple[str, str]]) -> dict[str, Array]:
+    """Return the stored scales of inputs and weights of layers with an int32 bias, by name."""
+    constants = stored.collect_constants(proto)
+    names = {name for pair in factors.values() for name in pair}
+    return {name: numpy_helper.to_array(constants[name]).astype(np.float32) for name in names}
 
 
 def _fix_input_sizes(proto: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:

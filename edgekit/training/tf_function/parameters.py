@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,20 +10,20 @@ import numpy as np
 import tensorflow as tf
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from edgekit.onnx_graph.graph_index import read_attribute
-from edgekit.onnx_graph.rewrites.bias_scales import computes_bias_scales, store_bias_scales
+from edgekit.onnx_graph.operators import BIASED_OPS
 from edgekit.tflite.ir import Array
+from edgekit.training.tf_function.grids import Grid
 from edgekit.training.tf_function.quantized import (
+    cast_straight_through,
     compute_gradient_factor,
     fake_quantize,
-    get_integer_bounds,
+    round_straight_through,
     scale_gradient,
 )
 
+_TINY = float(np.finfo(np.float32).tiny)
+_NARROW = {"float16", "bfloat16"}
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-_INTEGERS = {
-    "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32"
-}  # fmt: skip
 # Positions of inputs that are settings or statistics and are not learned, by operator.
 _NOT_LEARNED: dict[str, tuple[int, ...]] = {
     "BatchNormalization": (3, 4),
@@ -39,57 +39,9 @@ _NOT_LEARNED: dict[str, tuple[int, ...]] = {
     "Resize": (1, 2),
     "Upsample": (1,),
 }
+# The runtimes expect a fixed scale of the outputs of these operators.
+_FIXED_RANGES = {"LogSoftmax", "Sigmoid", "Softmax", "Tanh"}
 _LEAST_SHARE = 1e-3  # lower bound of a learned scale, as a share of its initial value
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Grid:
-    """Quantization grid of a weight that is stored as integers, in ONNX's layout.
-
-    Args:
-        dtype: type of the stored integers.
-        scale: name of the initializer that holds the scales.
-        scales: as stored, float32.
-        zero_points: int64, in a shape that broadcasts against the weight.
-        axis: of the scales; 0 for a single scale.
-        block: number of entries along the axis that share a scale; 0 for a single scale and for
-            one scale per index of the axis.
-        shape: of the weight.
-        levels: smallest and largest integer less the zero point, for the number of bits in use.
-    """
-
-    dtype: str
-    scale: str
-    scales: Array
-    zero_points: Array
-    axis: int
-    block: int
-    shape: tuple[int, ...]
-    levels: tuple[int, int]
-
-    def spread(self, parameter: Any) -> Any:  # noqa: ANN401 - of numpy or TensorFlow
-        """Expand scales or zero points to a shape that broadcasts against the weight."""
-        return _expand_to_shape(parameter, self.shape, self.axis, self.block)
-
-    @property
-    def bounds(self) -> tuple[Array, Array]:
-        """Return the smallest and largest level of each entry that the integer type can store."""
-        lowest, highest = get_integer_bounds(self.dtype)
-        return (
-            np.maximum(self.levels[0], lowest - self.zero_points),
-            np.minimum(self.levels[1], highest - self.zero_points),
-        )
-
-    def real(self, integers: Array) -> Array:
-        """Return the real values that stored integers represent, as float32."""
-        levels = (integers.astype(np.int64) - self.zero_points).astype(np.float32)
-        return np.asarray(levels * self.spread(self.scales), np.float32)
-
-    def integers(self, values: Array, scales: Array) -> Array:
-        """Quantize values to the nearest integers of the grid, as int64."""
-        steps = np.maximum(self.spread(scales), np.finfo(np.float32).tiny)
-        levels = np.clip(np.rint(values / steps), *self.bounds)
-        return np.asarray(levels.astype(np.int64) + self.zero_points)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,29 +51,35 @@ class Parameter:
     Args:
         variable: its value in ONNX's layout, float32.
         grid: of a weight that is stored as integers; ``None`` for floats.
+        dtype: type in which floats are stored.
     """
 
     variable: Any
     grid: Grid | None = None
+    dtype: str = "float32"
 
     def read(self, learned: Any) -> Any:  # noqa: ANN401
-        """Return the value as the graph reads it, rounded to the grid if there is one.
-
-        Values of an int32 grid (biases) are not rounded.
+        """Return the value as the graph reads it, rounded to what the file can store.
 
         Args:
             learned: scales that replace the stored ones; ``None`` keeps those.
         """
         grid = self.grid
-        if grid is None or grid.dtype == "int32":
-            return tf.convert_to_tensor(self.variable)
-        scales = grid.scales
+        if grid is None:
+            value = tf.convert_to_tensor(self.variable)
+            return cast_straight_through(value, self.dtype) if self.dtype in _NARROW else value
+        scales = grid.scales if learned is None else learned
+        if grid.dtype == "int32":
+            return self._round_bias(grid.spread(tf.stop_gradient(scales)))
         if learned is not None:
             share = np.prod(grid.shape) / grid.scales.size
             scales = scale_gradient(learned, compute_gradient_factor(share, grid.levels[1]))
         lowest, highest = (b.astype(np.float32) for b in grid.bounds)
-        steps = tf.maximum(grid.spread(scales), np.finfo(np.float32).tiny)
-        return fake_quantize(self.variable, steps, lowest, highest)
+        return fake_quantize(self.variable, tf.maximum(grid.spread(scales), _TINY), lowest, highest)
+
+    def _round_bias(self, steps: Any) -> Any:  # noqa: ANN401
+        steps = tf.maximum(steps, _TINY)
+        return round_straight_through(self.variable / steps) * steps
 
 
 def clamp_scale(variable: Any, first: Array) -> Any:  # noqa: ANN401
@@ -143,42 +101,36 @@ def collect_constants(proto: ModelProto) -> dict[str, TensorProto]:
     return constants
 
 
-def copy_with_bias_scales(proto: ModelProto) -> ModelProto:
-    """Replace computed bias scales by stored ones in a copy of a model.
-
-    Returns:
-        The copy; the model itself if it computes no bias scales.
-    """
-    if not computes_bias_scales(proto):
-        return proto
-    copy = ModelProto()
-    copy.CopyFrom(proto)
-    store_bias_scales(copy)
-    return copy
-
-
-def find_parameters(proto: ModelProto) -> dict[str, Parameter]:
+def find_parameters(
+    proto: ModelProto, grids: Mapping[str, Grid], scale_names: Collection[str]
+) -> dict[str, Parameter]:
     """Find the learnable weights of a graph, stored as floats or integers, by initializer name.
 
     Scalars, statistics of BatchNormalization, scales and settings of operators are not learned.
+
+    Args:
+        proto: the model.
+        grids: of the weights that are stored as integers, by initializer name.
+        scale_names: initializers that hold the scales of these grids.
     """
     stored = collect_constants(proto)
-    settings = _find_settings(proto)
+    left_out = _find_settings(proto) | set(scale_names)
     parameters: dict[str, Parameter] = {}
     for name, tensor in stored.items():
-        if tensor.data_type in _FLOATS and tensor.dims and name not in settings:
-            parameters[name] = _make_parameter(
-                name, numpy_helper.to_array(tensor).astype(np.float32)
+        if tensor.data_type in _FLOATS and tensor.dims and name not in left_out:
+            array = numpy_helper.to_array(tensor)
+            parameters[name] = Parameter(
+                variable=_make_variable(name, array), dtype=array.dtype.name
             )
-    for name, grid in find_grids(proto, stored).items():
+    for name, grid in grids.items():
         values = grid.real(numpy_helper.to_array(stored[name]))
-        parameters[name] = _make_parameter(name, values, grid)
+        parameters[name] = Parameter(variable=_make_variable(name, values), grid=grid)
     return parameters
 
 
-def _make_parameter(name: str, value: Array, grid: Grid | None = None) -> Parameter:
-    variable = tf.Variable(value, name="".join(c if c.isalnum() else "_" for c in name) or "_")
-    return Parameter(variable=variable, grid=grid)
+def _make_variable(name: str, value: Array) -> Any:  # noqa: ANN401
+    legal_name = "".join(c if c.isalnum() else "_" for c in name) or "_"
+    return tf.Variable(value.astype(np.float32), name=legal_name)
 
 
 def _find_settings(proto: ModelProto) -> set[str]:
@@ -190,110 +142,65 @@ def _find_settings(proto: ModelProto) -> set[str]:
     }
 
 
-def find_grids(proto: ModelProto, stored: Mapping[str, TensorProto]) -> dict[str, Grid]:
-    """Find the grid of each weight that only DequantizeLinear reads, always with the same scales.
+def find_learnable_scales(
+    proto: ModelProto, grids: Mapping[str, Grid], fixed: Collection[str]
+) -> dict[str, Array]:
+    """Find the learnable scales and their initial values, by initializer name.
+
+    Not learned are scales that are computed, scales of int32 biases, of the inputs of the graph and
+    of operators whose outputs have a fixed range, and a DequantizeLinear's copy of its
+    QuantizeLinear's scale (``find_shared_scales``).
 
     Args:
         proto: the model.
-        stored: its stored tensors by name, from ``collect_constants``.
-    """
-    grids: dict[str, Grid] = {}
-    users: dict[str, set[tuple[str, ...]]] = {}
-    for node in proto.graph.node:
-        for name in node.input:
-            users.setdefault(name, set()).add(
-                _describe_use(node) if name == node.input[0] else ("other",)
-            )
-    for node in proto.graph.node:
-        if node.op_type == "DequantizeLinear" and len(users[node.input[0]]) == 1:
-            grid = _read_grid(node, stored)
-            if grid is not None:
-                grids[node.input[0]] = grid
-    return grids
-
-
-def _describe_use(node: NodeProto) -> tuple[str, ...]:
-    settings = (str(read_attribute(node, key, "")) for key in ("axis", "block_size"))
-    return (node.op_type, *node.input[1:], *settings)
-
-
-def _read_grid(node: NodeProto, stored: Mapping[str, TensorProto]) -> Grid | None:
-    if any(name and name not in stored for name in node.input):
-        return None
-    integers, scales, *zero = (numpy_helper.to_array(stored[n]) for n in node.input if n)
-    if integers.dtype.name not in _INTEGERS or not integers.size:
-        return None
-    axis = (
-        int(str(read_attribute(node, "axis", 1))) % max(integers.ndim, 1) if scales.size > 1 else 0
-    )
-    block = int(str(read_attribute(node, "block_size", 0)))
-    flat = zero[0].astype(np.int64) if zero else np.zeros(scales.shape, np.int64)
-    zero_points = _expand_to_shape(flat.reshape(scales.shape), integers.shape, axis, block)
-    return Grid(
-        dtype=integers.dtype.name,
-        scale=node.input[1],
-        scales=scales.astype(np.float32),
-        zero_points=zero_points,
-        axis=axis,
-        block=block,
-        shape=integers.shape,
-        levels=_find_level_range(integers, zero_points),
-    )
-
-
-def _find_level_range(integers: Array, zero_points: Array) -> tuple[int, int]:
-    """Return the level range of the smallest bit width that holds the integers of a weight.
-
-    Learned weights stay in this range, so that they need no more bits than before.
-    """
-    lowest, highest = get_integer_bounds(integers.dtype.name)
-    if integers.dtype.name == "int32":
-        return lowest, highest
-    levels = integers.astype(np.int64) - zero_points
-    least, most = int(levels.min()), int(levels.max())
-    top = 1
-    while most > top or least < -top - 1:
-        top = 2 * top + 1
-    return (-top if least >= -top else -top - 1), top
-
-
-def _expand_to_shape(parameter: Any, shape: tuple[int, ...], axis: int, block: int) -> Any:  # noqa: ANN401
-    if int(np.prod(parameter.shape)) == 1:
-        return (
-            parameter
-            if tf.is_tensor(parameter) and not parameter.shape
-            else _reshape(parameter, ())
-        )
-    if not block:
-        sizes = [1] * len(shape)
-        sizes[axis] = shape[axis]
-        return _reshape(parameter, tuple(sizes))
-    block_indices = np.minimum(np.arange(shape[axis]) // block, parameter.shape[axis] - 1)
-    if tf.is_tensor(parameter):
-        return tf.gather(parameter, block_indices, axis=axis)
-    return np.take(parameter, block_indices, axis=axis)
-
-
-def _reshape(parameter: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
-    return tf.reshape(parameter, shape) if tf.is_tensor(parameter) else parameter.reshape(shape)
-
-
-def find_learnable_scales(proto: ModelProto) -> dict[str, Array]:
-    """Find the learnable scales and their initial values, by initializer name.
-
-    Scales that are computed, scales of int32 biases, and a DequantizeLinear's copy of its
-    QuantizeLinear's scale (``find_shared_scales``) are not learned.
+        grids: of the weights that are stored as integers, by initializer name.
+        fixed: initializers of other scales that are not learned.
     """
     stored = collect_constants(proto)
-    scales: dict[str, Array] = {}
-    shared_names: set[str] = set(find_shared_scales(proto))
+    left_out = {*fixed, *find_shared_scales(proto), *_find_fixed_scales(proto)}
+    names = {grid.scale for grid in grids.values() if grid.dtype != "int32"}
     for node, name in _iter_scale_reads(proto):
-        tensor = stored.get(name)
-        if tensor is None or _is_bias(node, stored) or tensor.data_type not in _FLOATS:
-            shared_names.add(name)
-        else:
-            scales[name] = numpy_helper.to_array(tensor).astype(np.float32)
-    return {name: value for name, value in scales.items() if name not in shared_names}
+        if _is_bias(node, stored):
+            left_out.add(name)
+        names.add(name)
+    scales = {name: stored[name] for name in sorted(names - left_out) if name in stored}
+    return {
+        name: numpy_helper.to_array(tensor).astype(np.float32)
+        for name, tensor in scales.items()
+        if tensor.data_type in _FLOATS
+    }
+
+
+def _find_fixed_scales(proto: ModelProto) -> set[str]:
+    """Find the scales of graph inputs and of activations whose range an operator fixes."""
+    makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+    inputs = {value.name for value in proto.graph.input}
+    return {
+        node.input[1]
+        for node in proto.graph.node
+        if node.op_type == "QuantizeLinear"
+        and (node.input[0] in inputs or makers.get(node.input[0]) in _FIXED_RANGES)
+    }
+
+
+def find_bias_factors(proto: ModelProto) -> dict[str, tuple[str, str]]:
+    """Map the scale of each int32 bias to the scales of its layer's input and weight."""
+    stored = collect_constants(proto)
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    factors: dict[str, tuple[str, str]] = {}
+    for node in proto.graph.node:
+        if node.op_type not in BIASED_OPS or len(node.input) < 3:
+            continue
+        names = [_find_scale_name(makers.get(name), stored) for name in node.input[:3]]
+        if all(names):
+            factors.setdefault(names[2], (names[0], names[1]))
+    return factors
+
+
+def _find_scale_name(maker: NodeProto | None, stored: Mapping[str, TensorProto]) -> str:
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return ""
+    return str(maker.input[1]) if maker.input[1] in stored else ""
 
 
 def find_shared_scales(proto: ModelProto) -> dict[str, str]:
@@ -320,30 +227,3 @@ def _iter_scale_reads(proto: ModelProto) -> Iterator[tuple[NodeProto, str]]:
 def _is_bias(node: NodeProto, stored: Mapping[str, TensorProto]) -> bool:
     tensor = stored.get(node.input[0])
     return tensor is not None and tensor.data_type == TensorProto.INT32
-
-
-def replace_with_floats(settled: ModelProto, learned: Mapping[str, Parameter]) -> dict[str, str]:
-    """Replace the DequantizeLinear nodes of learned weights by float initializers, in place.
-
-    Args:
-        settled: the model, changed in place.
-        learned: parameters by initializer name.
-
-    Returns:
-        The name of each integer initializer by the name of the float initializer made from it.
-    """
-    stored = {t.name: t for t in settled.graph.initializer}
-    float_names: dict[str, str] = {}
-    nodes: list[NodeProto] = []
-    for node in settled.graph.node:
-        name = node.input[0] if node.input else ""
-        parameter = learned.get(name)
-        if node.op_type != "DequantizeLinear" or parameter is None or parameter.grid is None:
-            nodes.append(node)
-            continue
-        float_names[node.output[0]] = name
-        values = parameter.grid.real(numpy_helper.to_array(stored[name]))
-        settled.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-    del settled.graph.node[:]
-    settled.graph.node.extend(nodes)
-    return float_names

@@ -27,6 +27,12 @@ def round_straight_through(value: Any) -> Any:  # noqa: ANN401 - TensorFlow has 
     return tf.round(value), lambda upstream: upstream
 
 
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def cast_straight_through(value: Any, dtype: str) -> Any:  # noqa: ANN401
+    """Round float32 values to those of a narrower type, with the gradient of the identity."""
+    return tf.cast(tf.cast(value, dtype), tf.float32), lambda upstream: (upstream, None)
+
+
 def fake_quantize(value: Any, scale: Any, lowest: Any, highest: Any) -> Any:  # noqa: ANN401
     """Fake-quantize values: clip them and round them to the grid of a scale.
 

@@ -54,8 +54,9 @@ def test_a_table_that_the_output_layer_shares_is_not_stored_twice(tmp_path):
             normal(64, 200),
         ),
         (LOOK_UP.replace(",64]", ",3]"), normal(200, 3)),
+        (LOOK_UP.replace(",64]", ",1]"), normal(5000, 1)),
     ],
-    ids=["a row that is not finite", "columns, not rows", "too small to pay"],
+    ids=["a row that is not finite", "columns, not rows", "too small to pay", "a column"],
 )
 def test_other_tables_are_not_changed(tmp_path, text, table):
     source = model(tmp_path, text, weights={"t": table})

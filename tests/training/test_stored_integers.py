@@ -1,0 +1,214 @@
+"""Students whose weights are stored as integers learn, and their files give what training saw."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from edgekit.onnx_graph.runs.instrumented_session import Additions, open_instrumented
+from tests.builders import tiny
+
+TEXTS = {
+    "images": """
+        g (float[N,3,12,12] x) => (float[N,5] y) {
+            a = Conv <pads=[1,1,1,1]> (x, w1, b1)  r = Relu (a)
+            c = Conv <pads=[1,1,1,1], group=16> (r, w2, b2)  s = Relu (c)
+            d = Conv (s, w3, b3)  t = Add (d, a)
+            p = GlobalAveragePool (t)  f = Flatten (p)
+            m = MatMul (f, w4)  y = Add (m, b4)
+        }""",
+    "tokens": """
+        g (int64[N,6] x) => (float[N,6,96] y) {
+            e = Gather <axis=0> (table, x)
+            h = MatMul (e, w)  k = Add (h, b)  r = Relu (k)
+            back = Transpose <perm=[1,0]> (table)
+            y = MatMul (r, back)
+        }""",
+    "sequences": """
+        g (float[N,7,12] x) => (float[N,6] y) {
+            t = Transpose <perm=[1,0,2]> (x)
+            h, last = LSTM <hidden_size=24, direction="bidirectional"> (t, w, r, b)
+            l = Transpose <perm=[1,0,2]> (last)  f = Flatten (l)
+            y = Gemm <transB=1> (f, v, c)
+        }""",
+}
+WEIGHTS = {
+    "images": {
+        "w1": tiny.normal(16, 3, 3, 3, seed=1, scale=0.3),
+        "b1": tiny.normal(16, seed=2, scale=0.2),
+        "w2": tiny.normal(16, 1, 3, 3, seed=3, scale=0.3),
+        "b2": tiny.normal(16, seed=4, scale=0.2),
+        "w3": tiny.normal(16, 16, 1, 1, seed=5, scale=0.3),
+        "b3": tiny.normal(16, seed=6, scale=0.2),
+        "w4": tiny.normal(16, 5, seed=7),
+        "b4": tiny.normal(5, seed=8),
+    },
+    "tokens": {
+        "table": tiny.normal(96, 48, seed=1),
+        "w": tiny.normal(48, 48, seed=2, scale=0.2),
+        "b": tiny.normal(48, seed=3, scale=0.2),
+    },
+    "sequences": {
+        "w": tiny.normal(2, 96, 12, seed=1, scale=0.3),
+        "r": tiny.normal(2, 96, 24, seed=2, scale=0.2),
+        "b": tiny.normal(2, 192, seed=3, scale=0.1),
+        "v": tiny.normal(6, 48, seed=4, scale=0.3),
+        "c": tiny.normal(6, seed=5),
+    },
+}
+INPUTS = {
+    "images": tiny.normal(24, 3, 12, 12, seed=9),
+    "tokens": np.random.default_rng(9).integers(0, 96, (24, 6)),
+    "sequences": tiny.normal(24, 7, 12, seed=9),
+}
+FEW = ("quantize-weights", {"bits": 3.0, "allocation": "uniform", "max_samples": 16})
+STATIC = ("quantize-static", {"max_samples": 16, "float_layers": "none"})
+RECIPES = {
+    "few": [FEW],
+    "static": [STATIC],
+    "few-static": [FEW, STATIC],
+    "dynamic": [("quantize-dynamic", {})],
+    "half": [("float16", {})],
+}
+STUDENTS = [
+    *(("images", each) for each in ("few", "static", "few-static")),
+    *(("tokens", each) for each in ("few", "static", "few-static", "dynamic", "half")),
+    *(("sequences", each) for each in ("few", "dynamic")),
+]
+
+
+@pytest.fixture(scope="module")
+def tf():
+    return pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def students(tmp_path_factory):
+    """Return a function that makes a student, once for each name."""
+    made = {}
+
+    def make(kind, recipe):
+        if (kind, recipe) not in made:
+            folder = tmp_path_factory.mktemp(f"{kind}-{recipe}")
+            data = tiny.samples(folder, x=INPUTS[kind])
+            model = tiny.model(folder, TEXTS[kind], weights=WEIGHTS[kind])
+            for name, settings in RECIPES[recipe]:
+                model = tiny.apply(name, model, folder, data, **settings)
+            made[kind, recipe] = onnx.load(model.path)
+        return made[kind, recipe]
+
+    return make
+
+
+def run_unfused(proto, x):
+    """Run with QDQ in float32."""
+    return open_instrumented(proto, Additions()).run(None, {"x": x})[0]
+
+
+def make_function(proto, **settings):
+    from edgekit.training.tf_function.onnx_function import GraphFunction
+
+    return GraphFunction(proto, **settings)
+
+
+def write_back(proto, function):
+    from edgekit.training.tf_function.onnx_function import write_back
+
+    return write_back(proto, function)
+
+
+def disturb(function):
+    """Change every learned tensor by some of its size, as steps of learning do."""
+    draw = np.random.default_rng(1)
+    for variable in function.variables_by_name.values():
+        value = variable.numpy()
+        size = np.sqrt(np.square(value).mean())
+        variable.assign_add(draw.normal(0, 0.1 * size, value.shape).astype(np.float32))
+    for variable in function.scales_by_name.values():
+        variable.assign(variable * draw.uniform(0.85, 1.15, variable.shape).astype(np.float32))
+
+
+def largest_difference(wanted, value):
+    return np.abs(wanted - np.asarray(value)).max() / np.abs(wanted).max()
+
+
+# onnxruntime's integer LSTM also rounds its state.
+def tolerance(kind, recipe, otherwise):
+    return 0.05 if (kind, recipe) == ("sequences", "dynamic") else otherwise
+
+
+@pytest.mark.parametrize(("kind", "recipe"), STUDENTS)
+def test_the_outputs_are_those_of_the_file(tf, students, kind, recipe):
+    proto, x = students(kind, recipe), INPUTS[kind][:4]
+    value = make_function(proto)({"x": x})["y"]
+    assert largest_difference(run_unfused(proto, x), value) < tolerance(kind, recipe, 1e-4)
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+@pytest.mark.parametrize(("kind", "recipe"), STUDENTS)
+def test_the_written_file_gives_what_the_function_gave(tf, students, kind, recipe, learn_scales):
+    proto, x = students(kind, recipe), INPUTS[kind][:4]
+    function = make_function(proto, learn_scales=learn_scales)
+    assert write_back(proto, function).SerializeToString() == proto.SerializeToString()
+    before = run_unfused(proto, x)
+    disturb(function)
+    learned, value = write_back(proto, function), function({"x": x})["y"]
+    assert list(learned.graph.node) == list(proto.graph.node)
+    assert largest_difference(run_unfused(learned, x), value) < tolerance(kind, recipe, 1e-3)
+    assert largest_difference(before, value) > 0.02
+
+
+@pytest.mark.parametrize(("kind", "recipe"), STUDENTS)
+def test_every_stored_weight_learns(tf, students, kind, recipe):
+    proto, x = students(kind, recipe), INPUTS[kind][:4]
+    function = make_function(proto, learn_scales=True)
+    learned = function.variables_by_name | function.scales_by_name
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(function({"x": x})["y"]))
+    gradients = tape.gradient(loss, learned)
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    integers = {
+        t.name
+        for t in proto.graph.initializer
+        if t.data_type in (TensorProto.INT8, TensorProto.INT4) and np.prod(t.dims) > 200
+    }
+    assert integers <= function.variables_by_name.keys()
+    assert (recipe == "half") == (not integers)
+
+
+def test_few_bit_weights_stay_in_their_range_and_take_few_bits(tf, students):
+    proto = students("images", "few")
+    function = make_function(proto, learn_scales=True)
+    for variable in function.variables_by_name.values():
+        variable.assign(3 * variable)
+    before, after = (
+        {t.name: numpy_helper.to_array(t) for t in each.graph.initializer}
+        for each in (proto, write_back(proto, function))
+    )
+    for name, parameter in function.parameters.items():
+        if parameter.grid is not None:
+            bits = np.ceil(np.log2(np.abs(before[name].astype(int)).max() + 1))
+            assert after[name].dtype == np.int8
+            assert np.abs(after[name].astype(int)).max() < 2**bits
+
+
+def test_the_scales_of_inputs_and_of_softmax_stay(tf, tmp_path):
+    text = """
+    g (float[N,8] x) => (float[N,4] y) {
+        h = MatMul (x, w)  r = Relu (h)  m = MatMul (r, v)  s = Softmax (m)  y = MatMul (s, u)
+    }"""
+    weights = {name: tiny.normal(*shape) for name, *shape in (("w", 8, 8), ("v", 8, 4))}
+    weights["u"] = tiny.normal(4, 4)
+    data = tiny.samples(tmp_path, x=tiny.normal(32, 8))
+    name, settings = STATIC
+    model = tiny.apply(
+        name, tiny.model(tmp_path, text, weights=weights), tmp_path, data, **settings
+    )
+    proto = onnx.load(model.path)
+    makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+    quantizers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    fixed = {q.input[1] for q in quantizers if makers.get(q.input[0]) in (None, "Softmax")}
+    learned = make_function(proto, learn_scales=True).scales_by_name
+    assert len(fixed) >= 2
+    assert not fixed & learned.keys()
+    assert {q.input[1] for q in quantizers} - fixed <= learned.keys()
