@@ -54,20 +54,21 @@ _Signature = tuple[tuple[str, tuple[int, ...]], ...]
 class GraphFunction:
     """A model that TensorFlow computes and differentiates, for any batch size and any fixed shape.
 
-    Weights and biases are rounded to what the file stores, activations as QDQ and dynamic
-    quantization round them; an integer LSTM does not round its state. Their gradient is passed straight through where no value is clipped.
-    Normalization uses its stored statistics.
+    Weights and biases are rounded to what the file stores. Activations are rounded as in QDQ and in
+    dynamic quantization, except the state of an integer LSTM. Gradients pass straight through all
+    rounding where no value is clipped. Normalization uses its stored statistics.
 
     Args:
-        proto: Float model, or int8 model as QDQ, with external data loaded; not changed.
-        learn_scales: Make the scales of QDQ variables too, with the gradients of LSQ (Esser 2020,
-            learned step size quantization).
+        proto: Model with external data loaded, of floats or quantized; not changed.
+        learn_scales: Make the scales of weights and activations variables too, with the gradients
+            of LSQ (Esser 2020, learned step size quantization). Scales of inputs and of softmax
+            and its like stay.
 
     Attributes:
         variables_by_name: Float initializers that have an axis, in ONNX's layout, as float32. A
             weight stored as integers has its dequantized values here, which are rounded to its grid
             whenever the graph reads them.
-        scales_by_name: Scales of QDQ by initializer; empty unless they are learned.
+        scales_by_name: Scales by initializer; empty unless they are learned.
         parameters: The variables together with the grids to which they are rounded.
     """
 
