@@ -73,8 +73,10 @@ class Grid:
 
     def agrees_with(self, other: Grid) -> bool:
         """Return whether another grid gives the same integers the same real values."""
-        pairs = ((self.spread(self.scales), other.spread(other.scales)),)
-        pairs += ((self.zero_points, other.zero_points),)
+        pairs = (
+            (self.spread(self.scales), other.spread(other.scales)),
+            (self.zero_points, other.zero_points),
+        )
         return all(
             np.array_equal(np.broadcast_to(a, self.shape), np.broadcast_to(b, self.shape))
             for a, b in pairs
