@@ -2,10 +2,10 @@
 
 import dataclasses
 import fcntl
+import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import pytest
 from edgekit_agent.apps.installed import find_app
 from edgekit_agent.apps.package_file import open_package
 from edgekit_agent.apps.user_service import control_service, make_unit
+from tests.builders.apps.device import ROW
+from tests.builders.servers import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -73,14 +75,30 @@ def test_a_model_that_loads_slowly_does_not_fail_the_start(tmp_path, monkeypatch
     assert (tmp_path / "called").read_text() == "stop\n"
 
 
-@pytest.mark.skipif(
+needs_systemd = pytest.mark.skipif(
     SYSTEMD is None or os.geteuid() != 0, reason="needs systemd, and root to run it"
 )
-def test_systemd_starts_the_app_again_and_uninstall_removes_the_unit(device, package):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+
+
+def run_with_systemd(device, script):
+    """Run a script in which a systemd of the user runs; return what it wrote."""
     device.environment["XDG_RUNTIME_DIR"] = f"/run/user/{os.getuid()}"
-    script = f"""{BEGIN}
+    # Two managers would end each other's services: they see the same control groups.
+    with Path(SYSTEMD).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = device.call(
+            "unshare", "--mount", "--propagation", "private", "sh", "-c", BEGIN + script
+        )
+    if done.returncode == 77:
+        pytest.skip("a systemd of the user, with the control groups that it needs, runs not here")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_systemd
+def test_systemd_starts_the_app_again_and_uninstall_removes_the_unit(device, package):
+    port = free_port()
+    script = f"""
 sh '{package}' --prefix '{device.prefix}' --port {port} --systemd
 first=$(show MainPID)
 kill -9 "$first"
@@ -94,18 +112,71 @@ echo "restarts $(show NRestarts)"
 echo "state $(show ActiveState)"
 '{device.prefix}/bin/leaf' uninstall
 """
-    # Two managers would end each other's services: they see the same control groups.
-    with Path(SYSTEMD).open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = device.call("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
-    if done.returncode == 77:
-        pytest.skip("a systemd of the user does not run here")
-    assert done.returncode == 0, done.stderr
-    assert f"it answers at http://127.0.0.1:{port}/" in done.stdout
-    assert "restarts 1" in done.stdout
-    assert re.search(rf"running at http://127\.0\.0\.1:{port}/, ready", done.stdout)
-    assert "state inactive" in done.stdout
+    stdout = run_with_systemd(device, script)
+    assert f"it answers at http://127.0.0.1:{port}/" in stdout
+    assert "restarts 1" in stdout
+    assert re.search(rf"running at http://127\.0\.0\.1:{port}/, ready", stdout)
+    assert "state inactive" in stdout
     assert not list(device.home.rglob("*.service"))
+
+
+EATER = """
+def answer(models, sample):
+    if "eat" in sample:
+        return {"result": len(bytes(1) * (sample["eat"] << 20))}
+    return models["main"].predict(sample)
+"""
+ASK = """
+import json, sys, urllib.error, urllib.request
+request = urllib.request.Request(sys.argv[1] + "predict", sys.argv[2].encode())
+try:
+    print(200, urllib.request.urlopen(request).read()[:40])
+except urllib.error.HTTPError as error:
+    print(error.code, json.load(error)["error"]["code"])
+"""
+
+
+@needs_systemd
+def test_an_app_over_its_memory_limit_is_ended_and_started_again(device, draft):
+    """The limit of systemd ends the process of the models; the server goes on, and starts it."""
+    changed = draft.replace({"app/main.py": EATER.encode()}, entry="main:answer", memory_mib=300)
+    package = changed.write(device.folder / "eater.run")
+    (device.folder / "ask.py").write_text(ASK)
+    port, row = free_port(), json.dumps(ROW)
+    ask = f"python3 '{device.folder}/ask.py' http://127.0.0.1:{port}/"
+    stdout = run_with_systemd(
+        device,
+        f"""
+sh '{package}' --prefix '{device.prefix}' --port {port} --systemd
+trap '"{device.prefix}/bin/leaf" uninstall; kill $manager' EXIT
+first=$(show MainPID)
+group=$(sed -n 's/^[0-9]*:memory://p; s/^0:://p' /proc/$first/cgroup | head -n 1)
+cat /sys/fs/cgroup"$group"/memory.max /sys/fs/cgroup/memory"$group"/memory.limit_in_bytes \
+  2>/dev/null | grep -q '^314572800$' || exit 77
+{ask} '{row}'
+{ask} '{{"eat": 100}}'
+{ask} '{{"eat": 500}}'
+sleep 2
+for n in 1 2 3 4 5 6 7 8 9 10; do
+  again=$({ask} '{row}')
+  echo "$again" | grep -q '^200' && break
+  sleep 1
+done
+echo "again $again"
+[ "$(show MainPID)" = "$first" ] && echo "the server is the same"
+echo "restarts $(show NRestarts)"
+""",
+    )
+    lines = stdout.splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith(("200", "503")))
+    assert [line.split(" b")[0] for line in lines[begin : begin + 6]] == [
+        "200",
+        "200",
+        "503 killed",
+        "again 200",
+        "the server is the same",
+        "restarts 0",
+    ]
 
 
 def test_the_unit_is_one_that_systemd_understands(package, tmp_path):
