@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import secrets
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit.errors import UserError, reason
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def check_writable(folder: Path, *, hint: str = "") -> None:
@@ -63,6 +66,38 @@ def create_folder(given: Path) -> Iterator[Path]:
         _move_into_place(scratch, target, given)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Give a folder the name of another one, which is removed.
+
+    At every moment there is one of that name, where kernel and file system can exchange two names.
+    Elsewhere there is none for a moment.
+
+    Raises:
+        OSError: A folder cannot be renamed.
+    """
+    if _exchange(new, target):
+        shutil.rmtree(new, ignore_errors=True)
+        return
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders at once; return whether that is possible here."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # not Linux, or an old C library
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    failed = rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    if failed and ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+    return not failed
 
 
 def _check_target(given: Path, target: Path) -> None:

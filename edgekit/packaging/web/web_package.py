@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bundle.bundle_file import Bundle
-from edgekit.config.output_folders import create_folder
+from edgekit.config.output_folders import create_folder, replace_folder
 from edgekit.errors import UserError
 from edgekit.packaging.app_settings import AppSettings
 from edgekit.packaging.members import PackagedFile, write_zip
@@ -165,6 +165,7 @@ def _find_foreign(out: Path) -> str | None:
 
 def _write_folder(out: Path, app: WebApp) -> None:
     """Write the folder, whole or not at all; an earlier web app there is replaced at the end."""
+    out = out.resolve()  # a link stays one, and the folder that it names is replaced
     replaced = out.is_dir() and is_web_app(out)
     target = out.with_name(f".{out.name}.new") if replaced else out
     if replaced:
@@ -175,8 +176,4 @@ def _write_folder(out: Path, app: WebApp) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
     if replaced:
-        old = out.with_name(f".{out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-        target.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(target, out)

@@ -102,12 +102,19 @@ async function answerMessage(message) {
   if (pages.length <= 1) await self.skipWaiting();
 }
 
-/** Answer from the cache; what is not in the package comes from the server. */
+/** Answer from the cache; what is not in the package comes from the server as it is. */
 async function answer(request, url) {
   url.search = "";
   url.hash = "";
   const address = url.href.endsWith("/") ? START : url.href;
   if (!PATHS.has(address)) return fetch(request);
   const cache = await caches.open(CACHE);
-  return (await cache.match(address)) ?? fetch(request);
+  return (await cache.match(address)) ?? fetchAgain(cache, address);
+}
+
+/** Return a file that the browser has dropped from the cache, unless the server has another one. */
+async function fetchAgain(cache, address) {
+  const response = await getFile(address, PATHS.get(address), []);
+  await cache.put(address, response.clone()).catch(() => {}); // the disk may be full
+  return response;
 }

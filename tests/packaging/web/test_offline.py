@@ -160,6 +160,80 @@ def test_a_new_version_is_served_once_it_is_whole(app_driver, package_colors, im
     assert caches == [f"edgekit-colors-{second.release}"]
 
 
+READ = """
+const [path, done] = arguments;
+fetch(path).then((r) => r.text()).then((text) => done({ text }), () => done({ text: null }));
+"""
+DROP = """
+const [path, done] = arguments;
+caches.keys().then(([name]) => caches.open(name))
+  .then((cache) => cache.delete(new URL(path, document.baseURI).href)).then(done);
+"""
+
+
+def test_a_file_that_the_browser_has_dropped_is_fetched_again(app_driver, package_colors, tmp_path):
+    """It is never taken from another release that the server has by now."""
+    package_colors(tmp_path / "app")
+    file, browser = tmp_path / "app" / "page.css", app_driver.browser
+    own = file.read_text()
+    with serve(tmp_path / "app") as server:
+        app_driver.open(server.addresses[0])
+        assert browser.execute_async_script(DROP, "page.css") is True
+        file.write_text("body { content: 'of another release' }")
+        assert browser.execute_async_script(READ, "page.css")["text"] is None
+        file.write_text(own)
+        assert browser.execute_async_script(READ, "page.css")["text"] == own
+    app_driver.set_offline(True)
+    assert browser.execute_async_script(READ, "page.css")["text"] == own
+
+
+def test_a_browser_whose_storage_is_full_still_answers(
+    app_driver, package_colors, images, tmp_path
+):
+    package_colors(tmp_path / "app")
+    with serve(tmp_path / "app") as server:
+        address = server.addresses[0]
+        quota = {"origin": address.rstrip("/"), "quotaSize": 1 << 20}
+        app_driver.browser.execute_cdp_cmd("Storage.overrideQuotaForOrigin", quota)
+        app_driver.open(address)
+        assert app_driver.predict(images[0][1])["kind"] == "class"
+        assert app_driver.call("health")["offline"] is False
+        del quota["quotaSize"]
+        app_driver.browser.execute_cdp_cmd("Storage.overrideQuotaForOrigin", quota)
+        app_driver.open()
+        assert app_driver.call("health")["offline"] is True
+        assert app_driver.predict(images[0][1])["kind"] == "class"
+
+
+def test_a_second_tab_keeps_the_version_of_the_first(app_driver, package_colors, images, tmp_path):
+    package_colors(tmp_path / "app", version="1.0.0")
+    browser = app_driver.browser
+    with serve(tmp_path / "app") as server:
+        port = server.port
+        app_driver.open(server.addresses[0])
+        package_colors(tmp_path / "app", version="2.0.0", build="int8")
+    with serve(tmp_path / "app", port=port):
+        first = browser.current_window_handle
+        browser.switch_to.new_window("tab")
+        try:
+            app_driver.open()
+            browser.execute_async_script(
+                "const done = arguments[0];"
+                "const look = (r) => (r.waiting ? done() : setTimeout(look, 100, r));"
+                "navigator.serviceWorker.getRegistration()"
+                ".then((r) => r.update().then(() => look(r)))"
+            )
+            app_driver.open()
+            assert "1.0.0" in read_version(app_driver)
+            assert app_driver.predict(images[0][1])["kind"] == "class"
+        finally:
+            browser.close()
+            browser.switch_to.window(first)
+        assert app_driver.predict(images[0][1])["kind"] == "class"
+        app_driver.open()
+        app_driver.wait("document.getElementById('facts').innerText.includes('2.0.0')")
+
+
 def test_code_of_the_app_answers(app_driver, package_colors, images, tmp_path):
     code = b"""
     export async function answer(models, sample) {

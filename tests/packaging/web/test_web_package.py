@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import json
 import re
+import threading
+import time
 import zipfile
 
 import numpy as np
@@ -88,6 +90,37 @@ def test_an_earlier_app_is_replaced_and_other_folders_are_left_alone(package_col
     with pytest.raises(UserError, match="is not empty, and not a web app"):
         package_colors(tmp_path / "other")
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["precious.txt"]
+
+
+def test_while_an_app_is_replaced_its_folder_is_whole(package_colors, tmp_path):
+    """A server that reads it meanwhile finds the old app or the new one."""
+    package_colors(tmp_path / "app")
+    missing, ends = [], threading.Event()
+
+    def read():
+        while not ends.is_set():
+            if not (tmp_path / "app" / "index.html").exists():
+                missing.append(time.monotonic())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for version in ("1.0.1", "1.0.2", "1.0.3"):
+            package_colors(tmp_path / "app", version=version)
+    finally:
+        ends.set()
+        thread.join()
+    assert not missing
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["app"]
+
+
+def test_a_link_to_the_folder_of_an_app_stays_a_link(package_colors, tmp_path):
+    package_colors(tmp_path / "real")
+    (tmp_path / "app").symlink_to("real")
+    package_colors(tmp_path / "app", version="1.0.1")
+    assert (tmp_path / "app").is_symlink()
+    assert "1.0.1" in (tmp_path / "real" / "config.json").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["app", "real"]
 
 
 @pytest.mark.parametrize("name", ["CNAME", ".git/config", "models/own.txt"])
