@@ -8,7 +8,7 @@ from edgekit.onnx_graph.operators import PRODUCT_OPS, is_standard
 
 _SATURATE = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"}
 # Operators that move the entries of their first input without changing them.
-_MOVE = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
+MOVING_OPS = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 # Operators that only scale and shift where the other operand is stored.
 _SCALE = {"Add", "Sub", "Mul", "Div"}
 
@@ -38,14 +38,14 @@ def find_output_values(proto: ModelProto) -> set[str]:
 
     Inputs of a Softmax or Sigmoid do not count: the far ends of their ranges hardly matter.
     """
-    parts = _PartFinder(proto, through=_MOVE)
+    parts = _PartFinder(proto, through=MOVING_OPS)
     for output in proto.graph.output:
         parts.walk(output.name)
     return parts.passed
 
 
 class _PartFinder:
-    def __init__(self, proto: ModelProto, *, through: set[str] = _MOVE | _SATURATE) -> None:
+    def __init__(self, proto: ModelProto, *, through: set[str] = MOVING_OPS | _SATURATE) -> None:
         self.through = through
         self.passed: set[str] = set()
         self.stored = {tensor.name for tensor in proto.graph.initializer}

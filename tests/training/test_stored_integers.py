@@ -195,7 +195,8 @@ def test_few_bit_weights_stay_in_their_range_and_take_few_bits(tf, students):
 def test_the_scales_of_inputs_and_of_softmax_stay(tf, tmp_path):
     text = """
     g (float[N,8] x) => (float[N,4] y) {
-        h = MatMul (x, w)  r = Relu (h)  m = MatMul (r, v)  s = Softmax (m)  y = MatMul (s, u)
+        i = Flatten (x)  h = MatMul (i, w)  r = Relu (h)
+        m = MatMul (r, v)  s = Softmax (m)  y = MatMul (s, u)
     }"""
     weights = {name: tiny.normal(*shape) for name, *shape in (("w", 8, 8), ("v", 8, 4))}
     weights["u"] = tiny.normal(4, 4)
@@ -207,7 +208,8 @@ def test_the_scales_of_inputs_and_of_softmax_stay(tf, tmp_path):
     proto = onnx.load(model.path)
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     quantizers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
-    fixed = {q.input[1] for q in quantizers if makers.get(q.input[0]) in (None, "Softmax")}
+    kept = (None, "Flatten", "Softmax")
+    fixed = {q.input[1] for q in quantizers if makers.get(q.input[0]) in kept}
     learned = make_function(proto, learn_scales=True).scales_by_name
     assert len(fixed) >= 2
     assert not fixed & learned.keys()

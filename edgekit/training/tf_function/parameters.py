@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from edgekit.onnx_graph.io import iter_graphs
 from edgekit.onnx_graph.operators import BIASED_OPS
+from edgekit.onnx_graph.output_parts import MOVING_OPS
 from edgekit.tflite.ir import Array
 from edgekit.training.tf_function.grids import Grid
 from edgekit.training.tf_function.quantized import (
@@ -30,6 +32,7 @@ _NOT_LEARNED: dict[str, tuple[int, ...]] = {
     "Clip": (1, 2),
     "ConstantOfShape": (0,),
     "DequantizeLinear": (1, 2),
+    "DynamicQuantizeLSTM": (8, 9, 10, 11),
     "NonMaxSuppression": (2, 3, 4),
     "OneHot": (1, 2),
     "Pad": (2,),
@@ -136,7 +139,8 @@ def _make_variable(name: str, value: Array) -> Any:  # noqa: ANN401
 def _find_settings(proto: ModelProto) -> set[str]:
     return {
         node.input[position]
-        for node in proto.graph.node
+        for graph in iter_graphs(proto.graph)
+        for node in graph.node
         for position in _NOT_LEARNED.get(node.op_type, ())
         if position < len(node.input)
     }
@@ -173,14 +177,17 @@ def find_learnable_scales(
 
 def _find_fixed_scales(proto: ModelProto) -> set[str]:
     """Find the scales of graph inputs and of activations whose range an operator fixes."""
-    makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+    makers = {name: node for node in proto.graph.node for name in node.output}
     inputs = {value.name for value in proto.graph.input}
-    return {
-        node.input[1]
-        for node in proto.graph.node
-        if node.op_type == "QuantizeLinear"
-        and (node.input[0] in inputs or makers.get(node.input[0]) in _FIXED_RANGES)
-    }
+    fixed: set[str] = set()
+    for node in proto.graph.node:
+        source = node.input[0] if node.op_type == "QuantizeLinear" else ""
+        while source in makers and makers[source].op_type in MOVING_OPS:
+            source = makers[source].input[0]
+        maker = makers.get(source)
+        if source in inputs or (maker is not None and maker.op_type in _FIXED_RANGES):
+            fixed.add(node.input[1])
+    return fixed
 
 
 def find_bias_factors(proto: ModelProto) -> dict[str, tuple[str, str]]:
