@@ -269,19 +269,21 @@ class Distil:
     """Knowledge distillation: the weights learn to reproduce the outputs of the original model.
 
     The original is the teacher, the compressed model the student (Hinton 2015); labels are not
-    needed. ``minutes`` is the expected time on two cores: the number of learning steps follows from
-    it and from the arithmetic of the models, so that a seed gives the same result on every machine.
-    ``batch`` is the number of samples a step. ``rate`` is the largest change of a weight in one
-    step, relative to the RMS of its tensor.
+    needed. ``steps`` is the number of learning steps; 0 stands for as many as fit into ``minutes``
+    on this machine, so that only a given number makes the result depend on the seed alone.
+    ``batch`` is the number of samples in a step; 0 stands for 8 to 64, fewer for a model of more
+    arithmetic. ``rate`` is the largest change of a weight in one step, relative to the RMS of its
+    tensor; 0 stands for 0.01, and for 0.001 where weights are stored as integers.
 
     With ``features``, inner values that have the same name in both models are matched, too. With
     ``augment``, samples are changed at random, in ways that leave most answers of the teacher the
     same.
     """
 
-    minutes: Annotated[float, Bounds(0.1, 600)] = 5.0
-    batch: Annotated[int, Bounds(1, 1024)] = 32
-    rate: Annotated[float, Bounds(1e-6, 0.1)] = 2e-3
+    minutes: Annotated[float, Bounds(0.05, 600)] = 5.0
+    steps: Annotated[int, Bounds(0, 10_000_000)] = 0
+    batch: Annotated[int, Bounds(0, 1024)] = 0
+    rate: Annotated[float, Bounds(0, 0.1)] = 0.0
     features: bool = True
     augment: bool = True
     max_samples: SampleCount = 8192

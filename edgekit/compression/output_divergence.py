@@ -43,7 +43,7 @@ class Reference:
         outputs = read_signature(proto).outputs
         floats = [o.name for o in outputs if np.dtype(o.dtype).kind == "f"]
         self._parts = {name: _find_parts(proto, name) for name in floats}
-        self._scores = {name for name in floats if _ends_in_softmax(proto, name)}
+        self._scores = {name for name in floats if ends_in_softmax(proto, name)}
         self._names = list(dict.fromkeys(n for o in floats for n in (o, *self._parts[o])))
         self._known = list(observe(proto, self._names, parts)) if self._names else []
         self._spreads = {name: self._compute_spread(name) for name in self._names}
@@ -119,10 +119,9 @@ class Reference:
         if len(self._parts[output]) != 1 or any(r.ndim != 2 or r.shape[1] < 2 for r in rows):
             return False
         rows = [row for row in rows if np.isfinite(row).all()]
-        if all(_are_probabilities(row) for row in rows):
+        if all(are_probabilities(row) for row in rows):
             return True
-        deviation = np.sqrt(np.mean([np.mean(row.var(axis=1)) for row in rows]))
-        return bool(_LEAST_DEVIATION <= deviation <= _LARGEST_DEVIATION)
+        return spread_as_logits(rows)
 
 
 def _find_parts(proto: ModelProto, output: str) -> list[str]:
@@ -130,7 +129,7 @@ def _find_parts(proto: ModelProto, output: str) -> list[str]:
     return find_output_parts(proto, output) or [output]
 
 
-def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
+def ends_in_softmax(proto: ModelProto, output: str) -> bool:
     """Return whether an output is computed by a Softmax over its last axis."""
     made = [node for node in proto.graph.node if output in node.output]
     if not made or made[0].op_type != "Softmax" or get_opset(proto) < _SOFTMAX_OF_ONE_AXIS:
@@ -143,12 +142,19 @@ def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
 
 def _compute_kl_divergence(before: Doubles, after: Doubles) -> float:
     """Return the mean divergence of rows of logits, or of probabilities, in nats."""
-    log = _compute_log_probabilities if _are_probabilities(before) else _compute_log_softmax
+    log = _compute_log_probabilities if are_probabilities(before) else _compute_log_softmax
     p, q = log(before), log(after)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
-def _are_probabilities(rows: Doubles) -> bool:
+def spread_as_logits(batches: Sequence[Doubles]) -> bool:
+    """Return whether the rows of batches deviate within themselves as logits do."""
+    deviation = np.sqrt(np.mean([np.mean(rows.var(axis=1)) for rows in batches]))
+    return bool(_LEAST_DEVIATION <= deviation <= _LARGEST_DEVIATION)
+
+
+def are_probabilities(rows: Doubles) -> bool:
+    """Return whether every row is a distribution: not negative, and with a sum of 1."""
     sums = rows.sum(axis=1)
     return bool((rows >= 0).all() and (np.abs(sums - 1) < _SUMS_TO_ONE).all())
 

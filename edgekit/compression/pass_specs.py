@@ -12,6 +12,7 @@ from edgekit.data.input_settings import Feeding
 from edgekit.model import Format, Model
 from edgekit.pass_settings import (
     Clean,
+    Distil,
     Float16,
     LowRank,
     PluginSettings,
@@ -231,6 +232,16 @@ PASSES: dict[str, PassSpec] = {
         version=17,
         reads_constants=True,
         promise=INT8_WEIGHTS,
+    ),
+    "distil": PassSpec(
+        settings=Distil,
+        function="edgekit.compression.distillation.distil:distil",
+        summary="let the weights learn the outputs of the original model from samples without "
+        "labels",
+        version=1,
+        needs_calibration=True,
+        tools=("numpy", "onnx", "onnxruntime", "tensorflow-cpu"),
+        promise=Promise(may_find_nothing=True, max_growth=1.05),
     ),
     "float16": PassSpec(
         settings=Float16,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 from edgekit.compression.pruning.dependency import Channels, Family
 from edgekit.onnx_graph.runs.activations import get_input_tensors
 from edgekit.progress import Tick
+from edgekit.training.messages import silence_tensorflow
 from edgekit_agent.measure.feeds import iter_batches
 from edgekit_agent.samples import Samples
 
@@ -61,7 +59,7 @@ def compute_gradient_scores(
         UserError: TensorFlow is missing.
         PassRefused: the graph has an operator that cannot be differentiated.
     """
-    with _silence_stderr():
+    with silence_tensorflow():
         from edgekit.training.tf_function.onnx_function import GraphFunction
 
     taps = {family.name: _find_taps(channels, family) for family in families}
@@ -84,24 +82,6 @@ def compute_gradient_scores(
             ).items():
                 squared[group] += gate**2 if kind == "fisher" else abs(gate)
     return squared
-
-
-@contextmanager
-def _silence_stderr() -> Iterator[None]:
-    """Silence the messages that TensorFlow's libraries write to stderr as they load (no GPU).
-
-    They write them before they read ``TF_CPP_MIN_LOG_LEVEL``, which is set for later messages.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)
 
 
 def _find_taps(channels: Channels, family: Family) -> tuple[Tap, ...]:

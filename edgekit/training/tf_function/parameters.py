@@ -61,6 +61,11 @@ class Parameter:
     grid: Grid | None = None
     dtype: str = "float32"
 
+    @property
+    def grid_scale(self) -> str:
+        """Return the name of the initializer that holds the scales; empty for floats."""
+        return self.grid.scale if self.grid else ""
+
     def read(self, learned: Any) -> Any:  # noqa: ANN401
         """Return the value as the graph reads it, rounded to what the file can store.
 

@@ -1,0 +1,151 @@
+"""Recovery of a compressed model: it learns from the original, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from edgekit.compression.distillation.feature_pairs import find_features
+from edgekit.compression.distillation.lessons import Lessons, find_augmentation
+from edgekit.compression.distillation.output_losses import (
+    choose_output_targets,
+    list_output_values,
+)
+from edgekit.compression.distillation.sample_pool import Arrays, SamplePool
+from edgekit.compression.distillation.student_graph import StudentGraph
+from edgekit.compression.distillation.teacher import Teacher
+from edgekit.compression.pass_specs import Work
+from edgekit.conversion.model_facts import compute_cost
+from edgekit.errors import PassRefused, UserError
+from edgekit.model import Model
+from edgekit.onnx_graph.io import load, save
+from edgekit.pass_settings import Distil
+from edgekit.training.learning.targets import Targets
+from edgekit.training.messages import silence_tensorflow
+
+_HELD_OUT = 128
+_FEW = 256  # with fewer samples a warning is given
+_MATCHED = 32  # samples on which inner values are compared
+_MAC_BATCH = 2_000_000_000  # multiply-accumulates of a batch, within the next bounds on its size
+_LEAST_BATCH, _MOST_BATCH = 8, 64
+_FLOAT_RATE, _INTEGER_RATE = 1e-2, 1e-3
+
+
+def distil(model: Model, settings: Distil, work: Work) -> Path:
+    """Let a compressed model learn the values of the original on calibration samples.
+
+    The loss is the divergence of the outputs and the error of inner values of the same name. The
+    student that does best on samples it does not learn from is kept, as the running average of its
+    weights. Weights that were pruned stay zero, integers stay integers of the same number of bits.
+
+    Sources: Hinton et al. 2015 (distillation); Romero et al. 2015 (inner values); Bengio et al.
+    2013 and Esser et al. 2020 (integers); Beyer et al., Knowledge distillation: a good teacher is
+    patient and consistent, 2022 (the same changed sample for both).
+
+    Raises:
+        PassRefused: there is no original, no data or no output to learn from, or an operator has no
+            gradient.
+        UserError: TensorFlow is missing, or the samples do not fit the model.
+    """
+    if work.original is None:
+        raise PassRefused(
+            "distil needs the original model, from which this one learns",
+            hint="use: edgekit distil ORIGINAL --student MODEL",
+        )
+    if not work.fitting:
+        raise PassRefused("distil needs calibration data")
+    with silence_tensorflow():
+        from edgekit.training.learning.training_run import Limits, TrainingRun
+    student = StudentGraph(model)
+    original = load(work.original.path)
+    folder = work.scratch / "samples"
+    folder.mkdir()
+    pool = SamplePool(student.proto, work.fitting, folder, most=settings.max_samples)
+    _note_samples(pool, work)
+    held, _ = pool.split(_HELD_OUT)
+    targets = _choose_targets(original, student.proto, pool, settings, work)
+    teacher = Teacher(original, targets.wanted)
+    augmentation = None
+    if settings.augment:
+        work.progress("choosing changes of samples", 0, 0)
+        augmentation = find_augmentation(
+            pool, teacher, targets, fixed=work.feeding.states.keys(), seed=work.seed
+        )
+        work.note(f"learned from samples changed at random: {augmentation.description}")
+    batch = settings.batch or _choose_batch(model, work)
+    lessons = Lessons(pool, teacher, augmentation=augmentation, batch=batch, seed=work.seed)
+    run = TrainingRun(
+        student.proto,
+        targets,
+        limits=Limits(
+            rate=settings.rate or (_INTEGER_RATE if student.is_quantized else _FLOAT_RATE),
+            steps=settings.steps,
+            seconds=60 * settings.minutes,
+        ),
+        draw=lessons.draw,
+        held=lessons.answer(held),
+        resume=work.resume,
+        tick=work.progress,
+    )
+    outcome = run.train()
+    for note in outcome.notes:
+        work.note(note)
+    if outcome.proto is None:
+        return model.path
+    target = work.scratch / "distilled.onnx"
+    save(student.restore(outcome.proto), target)
+    return target
+
+
+def _note_samples(pool: SamplePool, work: Work) -> None:
+    if pool.left_out:
+        work.note(f"{pool.left_out} samples of rare sizes were not used for learning")
+    if pool.count < _FEW:
+        work.note(
+            f"{pool.count} samples are few to learn from: the result may do worse on others; give "
+            f"at least {_FEW}, labels are not needed"
+        )
+
+
+def _choose_targets(
+    original: ModelProto, student: ModelProto, pool: SamplePool, settings: Distil, work: Work
+) -> Targets:
+    """Choose the outputs and inner values to match, and their losses, on a few samples."""
+    rng = np.random.default_rng(work.seed)
+    size = pool.size or 8
+    count = min(size, pool.count)
+    runs = [part for _ in range(max(_MATCHED // size, 1)) for part in pool.draw(count, rng)]
+    names = list_output_values(original)
+    outputs = choose_output_targets(original, student, _compute(original, names, runs))
+    if not outputs:
+        raise PassRefused(
+            "no output is made of floats, so there is nothing to learn from",
+            hint="leave out post-processing, such as ArgMax or NonMaxSuppression, at export",
+        )
+    if not settings.features:
+        return Targets(outputs=outputs)
+    features = find_features(original, student, lambda proto, of: _compute(proto, of, runs))
+    return Targets(outputs=outputs, features=features)
+
+
+def _compute(
+    proto: ModelProto, names: Sequence[str], runs: Sequence[Arrays]
+) -> list[dict[str, NDArray[np.generic]]]:
+    teacher = Teacher(proto, names)
+    return [teacher.compute(run) for run in runs]
+
+
+def _choose_batch(model: Model, work: Work) -> int:
+    """Choose the number of samples in a step from the arithmetic of the model."""
+    assert work.calibration is not None
+    dims = work.feeding.get_largest_sizes(model.signature, work.calibration)
+    try:
+        macs = compute_cost(model, dims).macs
+    except UserError:
+        return _LEAST_BATCH
+    wanted = _MAC_BATCH // max(macs, 1)
+    return next((n for n in (_MOST_BATCH, 32, 16) if n <= wanted), _LEAST_BATCH)

@@ -1,0 +1,46 @@
+"""The original model as the teacher of a smaller one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from edgekit.errors import UserError, first_line
+from edgekit.onnx_graph.io import read_signature
+from edgekit.onnx_graph.runs.instrumented_session import Additions, open_instrumented
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+class Teacher:
+    """Values of a graph, inner ones as well, for any inputs.
+
+    Args:
+        proto: the graph; not changed.
+        names: values to compute.
+
+    Raises:
+        UserError: the runtime refuses the graph.
+    """
+
+    def __init__(self, proto: ModelProto, names: Sequence[str]) -> None:
+        self.names = list(names)
+        inputs = {spec.name for spec in read_signature(proto).inputs}
+        self._asked = [name for name in self.names if name not in inputs]
+        self._session = open_instrumented(proto, Additions(outputs=self._asked))
+
+    def compute(self, fed: Arrays) -> dict[str, NDArray[np.generic]]:
+        """Return the values for the inputs of one run.
+
+        Raises:
+            UserError: the model fails on these inputs.
+        """
+        try:
+            made = self._session.run(self._asked, dict(fed))
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            raise UserError(f"the original model fails on a sample: {first_line(error)}") from error
+        values = dict(zip(self._asked, made, strict=True))
+        return {name: values[name] if name in values else fed[name] for name in self.names}
