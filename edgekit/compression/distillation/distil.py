@@ -68,7 +68,7 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
     _note_samples(pool, work)
     held, _ = pool.split(_HELD_OUT)
     targets = _choose_targets(original, student.proto, pool, settings, work)
-    teacher = Teacher(original, targets.wanted)
+    teacher = Teacher(original, targets.teacher_values)
     augmentation = None
     if settings.augment:
         work.progress("choosing changes of samples", 0, 0)
@@ -123,7 +123,7 @@ def _choose_targets(
     outputs = choose_output_targets(original, student, _compute(original, names, runs))
     if not outputs:
         raise PassRefused(
-            "no output is made of floats, so there is nothing to learn from",
+            "the model has no float output to learn from",
             hint="leave out post-processing, such as ArgMax or NonMaxSuppression, at export",
         )
     if not settings.features:

@@ -1,4 +1,4 @@
-"""The original model as the teacher of a smaller one."""
+"""Original model as the teacher of a smaller one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Teacher:
             UserError: the model fails on these inputs.
         """
         try:
-            made = self._session.run(self._asked, dict(fed))
+            made = self._session.run(self._asked, dict(fed)) if self._asked else []
         except Exception as error:  # onnxruntime's own exceptions have no common base
             raise UserError(f"the original model fails on a sample: {first_line(error)}") from error
         values = dict(zip(self._asked, made, strict=True))

@@ -49,7 +49,7 @@ def read_checkpoint(folder: Path | None) -> Checkpoint | None:
     if folder is None or not (folder / _FILE).is_file():
         return None
     try:
-        with np.load(folder / _FILE, allow_pickle=False) as stored:
+        with (folder / _FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             step, steps, outputs, loss, agreement = stored["facts"].tolist()
             return Checkpoint(
                 step=int(step),

@@ -28,7 +28,7 @@ _COUNTED_EVERY = 10  # steps between two counts of the packed bits
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How well a student matches its teacher on samples that it does not learn from.
+    """Match of a student with its teacher on samples that it does not learn from.
 
     Attributes:
         outputs: loss of the outputs.
@@ -163,12 +163,12 @@ class Learner:
         return of_outputs, of_features
 
     def _compare(self, fed: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-        made = self._function(fed, taps=self._targets.learned)
+        made = self._function(fed, taps=self._targets.student_values)
         losses = compute_loss(self._targets, made, wanted)
         return (*losses, compute_agreement(self._targets, made, wanted))
 
     def _compute_losses(self, fed: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Any, Any]:
-        made = self._function(fed, taps=self._targets.learned)
+        made = self._function(fed, taps=self._targets.student_values)
         return compute_loss(self._targets, made, wanted)
 
 

@@ -62,13 +62,13 @@ class Targets:
     feature_weight: float = 0.3
 
     @property
-    def wanted(self) -> tuple[str, ...]:
+    def teacher_values(self) -> tuple[str, ...]:
         """Return the names of the teacher's values."""
         names = [o.wanted for o in self.outputs] + [f.wanted for f in self.features]
         return tuple(dict.fromkeys(names))
 
     @property
-    def learned(self) -> tuple[str, ...]:
+    def student_values(self) -> tuple[str, ...]:
         """Return the names of the student's values."""
         names = [o.name for o in self.outputs] + [f.name for f in self.features]
         return tuple(dict.fromkeys(names))

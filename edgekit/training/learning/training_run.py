@@ -1,4 +1,4 @@
-"""The learning of a student from start to end, with checkpoints."""
+"""Learning of a student from start to end, with checkpoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EVERY_S, _SHARE = 15.0, 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long and how fast a student learns.
+    """Number and size of the steps of learning.
 
     Attributes:
         rate: largest change of a weight in a step, relative to the RMS of its tensor.
@@ -51,6 +51,16 @@ class Outcome:
 
     proto: ModelProto | None
     notes: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class _State:
+    """State of learning: the steps done and planned, and the best student so far."""
+
+    step: int
+    steps: int
+    best: Mapping[str, Array]
+    least: Progress
 
 
 class TrainingRun:
@@ -92,46 +102,55 @@ class TrainingRun:
         """
         self._tick("learning: preparing", 0, 0)
         first = self._measure()
-        step, steps, best, least = 0, self._limits.steps, self._learner.read_average(), first
+        state = self._start(first)
+        try:
+            self._learn(state, first)
+        except BaseException:
+            self._write(state)  # an interruption loses nothing
+            raise
+        return self._finish(state, first)
+
+    def _start(self, first: Progress) -> _State:
+        """Return the state of the last checkpoint, or that of a new run."""
         found = read_checkpoint(self._resume)
         if found is not None and self._restore(found):
-            step, steps, best = found.step, found.steps, dict(found.best)
             outputs, loss, agreement = found.best_facts
             known = None if math.isnan(agreement) else agreement
             least = Progress(outputs=outputs, loss=loss, agreement=known)
-        if not steps:
-            steps = self._estimate_steps()
-        every = max(steps // _MEASUREMENTS, 1)
-        worse, written, slow = 0, time.monotonic(), _EVERY_S
-        while step < steps and worse < _PATIENCE:
-            step += 1
-            self._learner.learn(self._draw(step), rate=self._get_rate(step, steps), number=step)
-            self._tick(self._stage, step, steps)
-            if step % every == 0 or step == steps:
-                now = self._measure()
-                worse += step > steps // 2
-                if not self._held or (now.loss < least.loss and now.growth <= _MOST_GROWTH):
-                    best, least, worse = self._learner.read_average(), now, 0
-                self._stage = _describe(first, now)
-            if self._resume is not None and time.monotonic() - written > slow:
-                begun = time.monotonic()
-                self._write(step, steps, best, least)
-                written = time.monotonic()
-                slow = max(_EVERY_S, (written - begun) / _SHARE)
-        return self._finish(first, least, best, step)
+            return _State(step=found.step, steps=found.steps, best=found.best, least=least)
+        steps = self._limits.steps or self._estimate_steps()
+        return _State(step=0, steps=steps, best=self._learner.read_average(), least=first)
 
-    def _finish(
-        self, first: Progress, least: Progress, best: Mapping[str, Array], steps: int
-    ) -> Outcome:
-        if self._held and least.loss >= first.loss:
-            return Outcome(
-                proto=None,
-                notes=(f"learning for {steps:,} steps did not help on held-out samples",),
-            )
-        told = f"learned in {steps:,} steps"
+    def _learn(self, state: _State, first: Progress) -> None:
+        """Do the remaining steps, and keep the best student."""
+        every = max(state.steps // _MEASUREMENTS, 1)
+        worse, written, pause = 0, time.monotonic(), _EVERY_S
+        while state.step < state.steps and worse < _PATIENCE:
+            number = state.step + 1
+            rate = self._get_rate(number, state.steps)
+            self._learner.learn(self._draw(number), rate=rate, number=number)
+            state.step = number
+            self._tick(self._stage, number, state.steps)
+            if number % every == 0 or number == state.steps:
+                now = self._measure()
+                worse += number > state.steps // 2
+                if not self._held or (now.loss < state.least.loss and now.growth <= _MOST_GROWTH):
+                    state.best, state.least, worse = self._learner.read_average(), now, 0
+                self._stage = _describe(first, now)
+            if time.monotonic() - written > pause:
+                begun = time.monotonic()
+                self._write(state)
+                written = time.monotonic()
+                pause = max(_EVERY_S, (written - begun) / _SHARE)
+
+    def _finish(self, state: _State, first: Progress) -> Outcome:
+        if self._held and state.least.loss >= first.loss:
+            told = f"learning for {state.step:,} steps did not help on held-out samples"
+            return Outcome(proto=None, notes=(told,))
+        told = f"learned in {state.step:,} steps"
         if self._held:
-            told += f"; on held-out samples the {_compare(first, least)}"
-        return Outcome(proto=self._learner.write(best), notes=(told,))
+            told += f"; on held-out samples the {_compare(first, state.least)}"
+        return Outcome(proto=self._learner.write(state.best), notes=(told,))
 
     def _measure(self) -> Progress:
         if not self._held:
@@ -165,14 +184,16 @@ class TrainingRun:
         scale = 10 ** max(int(math.log10(max(fitting, 1))) - 1, 0)
         return max(int(fitting // scale * scale), _LEAST_STEPS)
 
-    def _write(self, step: int, steps: int, best: Mapping[str, Array], least: Progress) -> None:
-        assert self._resume is not None
+    def _write(self, state: _State) -> None:
+        if self._resume is None or not state.step:
+            return
+        least = state.least
         agreement = math.nan if least.agreement is None else least.agreement
         Checkpoint(
-            step=step,
-            steps=steps,
+            step=state.step,
+            steps=state.steps,
             state=self._learner.read_state(),
-            best=best,
+            best=state.best,
             best_facts=(least.outputs, least.loss, agreement),
         ).write(self._resume)
 
