@@ -13,7 +13,7 @@ from edgekit.api.failures import convert_failures
 from edgekit.api.releases import open_bundle
 from edgekit.argument_checks import AnyPath, Text, check_arguments
 from edgekit.cache.store import get_default_root
-from edgekit.config.output_folders import check_writable
+from edgekit.config.output_folders import check_output_file, check_writable
 from edgekit.config.profile import load_profile
 from edgekit.errors import ArgumentError
 from edgekit.packaging.app_settings import NAME_PATTERN
@@ -26,8 +26,9 @@ from edgekit.packaging.package import (
     make_request,
     package_for_linux,
 )
+from edgekit.packaging.package_request import check_not_replaced
 from edgekit.packaging.templates import NewApp, list_templates, make_app
-from edgekit.packaging.web.web_package import WebReport, package_for_web
+from edgekit.packaging.web.web_package import ZIP_SUFFIX, WebReport, package_for_web
 from edgekit.progress import Tick, ignore_progress
 from edgekit.remote.web.runtime_files import WEB_CACHE, fetch_web_runtime
 from edgekit.signing.keys import find_signing_key
@@ -177,8 +178,12 @@ def package(
         paths = [(model, base / path) for model, path in given] + [*missing.items()]
         opened = [(model, open_bundle(path, progress=progress)) for model, path in paths]
         out = base / output
-        check_writable(out.absolute().parent, hint="choose another file: -o FILE")
+        if target == "linux" or out.suffix == ZIP_SUFFIX:
+            check_output_file(out)
+        else:
+            check_writable(out.absolute().parent, hint="choose another file: -o FILE")
         request = make_request(opened, options)
+        check_not_replaced(request, out)
         if target == "web":
             runtime = fetch_web_runtime(
                 get_default_root() / WEB_CACHE,

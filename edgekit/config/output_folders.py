@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,26 @@ def check_writable(folder: Path, *, hint: str = "") -> None:
     if fault := find_fault(standing):
         where = "" if standing == folder else f"{folder}: cannot be written: "
         raise UserError(f"{where}{fault}", hint=hint)
+
+
+def check_output_file(out: Path) -> None:
+    """Check that a file may be written or replaced.
+
+    Raises:
+        UserError: Its folder is missing or cannot be written, or there is something other than a
+            regular file, such as a device, which must not be replaced by one.
+    """
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: no folder {out.parent}", hint="create the folder first")
+    check_writable(out.parent, hint="choose another folder")
+    try:
+        mode = out.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {reason(error)}") from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{out}: exists and is not a regular file, so it is not replaced")
 
 
 def find_existing(path: Path) -> Path:

@@ -16,12 +16,22 @@ from edgekit.errors import UserError
 from edgekit_agent.releases.homes import APP_NAME
 
 APP_FILE = "app.toml"
+# Module of the app folder that answers in browsers.
+WEB_ENTRY = "answer.js"
 
 InputKind = Literal["image", "audio", "form", "text", "folder"]
 NAME_PATTERN = f"^{APP_NAME.pattern}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Entry = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,99}:[A-Za-z_][A-Za-z0-9_]{0,99}$")]
-Line = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has characters that cannot be printed")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_printable)]
 
 
 def _check_requirement(text: str) -> str:
@@ -71,6 +81,15 @@ class FormField(_Table):
             raise ValueError("'min' must not exceed 'max'")
         if self.choices and (self.min is not None or self.max is not None):
             raise ValueError("'choices' excludes 'min' and 'max'")
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError("'choices' has a value twice")
+        if self.value is not None and self.choices and self.value not in self.choices:
+            raise ValueError("'value' is none of the 'choices'")
+        if isinstance(self.value, float):
+            if self.min is not None and self.value < self.min:
+                raise ValueError("'value' is smaller than 'min'")
+            if self.max is not None and self.value > self.max:
+                raise ValueError("'value' is larger than 'max'")
         return self
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,8 +11,14 @@ from pathlib import Path
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.bundle.manifest import MANIFEST, SUFFIX
 from edgekit.errors import UserError, reason
-from edgekit.packaging.app_settings import APP_FILE, AppSettings, check_name, load_app
-from edgekit.packaging.bundle_facts import get_input_kind
+from edgekit.packaging.app_settings import (
+    APP_FILE,
+    WEB_ENTRY,
+    AppSettings,
+    check_name,
+    load_app,
+)
+from edgekit.packaging.bundle_facts import get_input_kind, list_form_fields
 from edgekit.packaging.lock_file import LOCK_FILE
 from edgekit.packaging.templates import (
     TEMPLATE_INPUTS,
@@ -22,6 +28,7 @@ from edgekit.packaging.templates import (
 )
 
 MAIN_MODEL = "main"
+_MOST_NAMED = 12
 _MOST_APP_BYTES = 1 << 30
 # Folders that an app folder may hold beside its files.
 _OUTPUTS = {"__pycache__", "node_modules"}
@@ -110,14 +117,37 @@ def read_app_folder(folder: Path, *, name: str | None) -> PackageRequest:
     return PackageRequest(settings=settings, files=files, bundles={}, folder=folder)
 
 
+def check_not_replaced(request: PackageRequest, out: Path) -> None:
+    """Check that the package does not take the place of a file that it is made of.
+
+    Raises:
+        UserError: It would.
+    """
+    if request.folder is None:
+        return
+    read = (request.folder / path for path in (APP_FILE, LOCK_FILE, *request.files))
+    if any(path.exists() and out.exists() and path.samefile(out) for path in read):
+        raise UserError(f"{out}: is a file of the app", hint="choose another file: -o FILE")
+
+
 def _iter_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of an app folder, without hidden ones, outputs, bundles and the lock."""
+    """Yield the files of an app folder, without hidden ones, outputs, bundles and the lock.
+
+    Raises:
+        UserError: There is a link: it would bring files that are not in the folder.
+    """
     for entry in sorted(os.scandir(folder), key=lambda e: e.name):
         path = Path(entry.path)
         if entry.name.startswith(".") or entry.name in _OUTPUTS:
             continue
+        is_bundle = (path / MANIFEST).is_file()
+        if entry.is_symlink() and not is_bundle and _is_app_file(entry.name):
+            raise UserError(
+                f"{path}: is a link, which packages do not follow",
+                hint="copy what it names into the app folder, or remove it",
+            )
         if entry.is_dir():
-            if not (path / MANIFEST).is_file():
+            if not is_bundle:
                 yield from _iter_files(path)
         elif entry.is_file() and _is_app_file(entry.name):
             yield path
@@ -165,11 +195,41 @@ def use_bundles(request: PackageRequest, bundles: dict[str, Bundle]) -> PackageR
     """Return a request with bundles, in the order of the names.
 
     Raises:
-        UserError: Several models need an entry that combines them.
+        UserError: Several models need an entry that combines them; a form without one has other
+            fields than the model.
     """
     if len(bundles) > 1 and request.settings.entry is None:
         raise UserError(
             f"{request.folder / APP_FILE if request.folder else APP_FILE}: entry: missing, and "
             f"{len(bundles)} models need a function that combines them"
         )
+    if not (request.settings.entry or WEB_ENTRY in request.files):
+        _check_form(request.settings, next(iter(bundles.values())))
     return replace(request, bundles={name: bundles[name] for name in sorted(bundles)})
+
+
+def _check_form(settings: AppSettings, bundle: Bundle) -> None:
+    """Check that the model takes every row that the form sends, as no entry changes it."""
+    names, fields = list_form_fields(bundle), {field.name: field for field in settings.ui.fields}
+    if not (fields and names):
+        return
+    where = f"{APP_FILE}: ui.fields"
+    for name, field in fields.items():
+        if name not in names:
+            raise UserError(f"{where}: the model has no field {name!r}", hint=_list(names))
+        texts = [value for value in (field.value, *field.choices) if isinstance(value, str)]
+        if texts or field.optional:
+            told = f"the text {texts[0]!r}" if texts else "a row without it"
+            raise UserError(
+                f"{where}: {name}: the model does not take {told}",
+                hint="write an 'entry' that turns it into a number",
+            )
+    lacking = [name for name in names if name not in fields]
+    if lacking:
+        raise UserError(f"{where}: {lacking[0]!r} of the model is missing", hint=_list(names))
+
+
+def _list(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = ", ..." if len(shown) > _MOST_NAMED else ""
+    return f"its fields are {', '.join(shown[:_MOST_NAMED])}{more}"

@@ -6,7 +6,6 @@ The output file is written completely or not at all.
 from __future__ import annotations
 
 import shutil
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from edgekit.compression.checks.agreement import Agreement
 from edgekit.compression.checks.crash_reports import format_crash_hint, write_crash
 from edgekit.compression.pass_specs import Work
 from edgekit.compression.step_runner import StepResult, run_checked
-from edgekit.config.output_folders import check_writable
+from edgekit.config.output_folders import check_output_file
 from edgekit.config.profile import choose_weight_bits, load_profile
 from edgekit.config.project import FILE_NAME, Project, load_project
 from edgekit.conversion.importers.source import detect_source, list_files
@@ -249,15 +248,7 @@ def _check_out(out: Path, inputs: Iterator[Path]) -> None:
         UserError: The folder is missing, or ``out`` is not a regular file or is read by the
             command.
     """
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: no folder {out.parent}", hint="create the folder first")
-    check_writable(out.parent, hint="choose another folder")
-    try:
-        mode = out.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        raise UserError(f"{out}: exists and is not a regular file, so it is not replaced")
+    check_output_file(out)
     for read in inputs:
         if read.exists() and (read.samefile(out) or read.resolve() in out.resolve().parents):
             raise UserError(f"{out}: the command reads it, so it is not replaced")

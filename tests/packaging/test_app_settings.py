@@ -6,6 +6,7 @@ from edgekit.errors import UserError
 from edgekit.packaging.app_settings import load_app
 
 GOOD = 'schema = 1\nname = "ward-eye"\nversion = "1.0"\ninput = "image"\n'
+FORM = GOOD.replace("image", "form") + '[[ui.fields]]\nname = "age"\n'
 
 
 def write(folder, text):
@@ -36,6 +37,13 @@ def test_the_least_settings_are_enough(tmp_path):
         (GOOD + "[permissions]\ncamra = true\n", "permissions.camra: unknown key; .*'camera'"),
         (GOOD + '[models]\na = "x"\nb = "y"\n', "several models need an 'entry'"),
         (GOOD + '[[ui.fields]]\nname = "age"\n', "'ui.fields' needs input = \"form\""),
+        (GOOD + 'title = "a\\nb"\n', "title: has characters that cannot be printed"),
+        (GOOD + 'title = "\\u202ea"\n', "title: has characters that cannot be printed"),
+        (FORM + "min = 2\nmax = 3\nvalue = 1\n", "'value' is smaller than 'min'"),
+        (FORM + "min = 2\nmax = 3\nvalue = 4\n", "'value' is larger than 'max'"),
+        (FORM + "choices = [1, 2]\nvalue = 3\n", "'value' is none of the 'choices'"),
+        (FORM + "choices = [1, 1]\n", "'choices' has a value twice"),
+        (FORM + "choices = [true, false]\n", "choices.0: input should be a valid number"),
         (GOOD + '[ui]\nlanguage = "english"\n', "ui.language: must match"),
         (GOOD + '[models]\n"A b" = "x"\n', "models.A b"),
     ],

@@ -193,6 +193,74 @@ def test_an_app_folder_is_packaged_with_its_code_and_its_lock(workplace, bundle)
     assert not any("edgekit.lock" in note for note in again["notes"])
 
 
+@pytest.mark.parametrize("target", ["/etc/passwd", "/etc", "."])
+def test_links_of_an_app_folder_bring_no_files_from_elsewhere(workplace, bundle, target):
+    assert edgekit("app", "new", "eye", bundle, "--template", "form").code == 0
+    Path("eye/link").symlink_to(target)
+    done = edgekit("package", "--app", "eye", "-o", "eye.run")
+    assert done.code == 2
+    assert "eye/link: is a link, which packages do not follow" in done.err
+    assert not Path("eye.run").exists()
+
+
+def test_a_link_to_a_bundle_is_no_file_of_the_app(workplace, bundle):
+    assert edgekit("app", "new", "eye", bundle, "--template", "form").code == 0
+    Path("eye/model").symlink_to(bundle)
+    made = package("--app", "eye", "-o", "eye.run")
+    assert not any("link" in file["path"] for file in made["files"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("[[ui.fields]]\nname = 'age'\n", "the model has no field 'age'"),
+        ("[[ui.fields]]\nname = 'image[0][0][0]'\n", "'image[0][0][1]' of the model is missing"),
+        (
+            "[[ui.fields]]\nname = 'image[0][0][0]'\nchoices = ['old']\n",
+            "the model does not take the text 'old'",
+        ),
+        (
+            "[[ui.fields]]\nname = 'image[0][0][0]'\noptional = true\n",
+            "the model does not take a row without it",
+        ),
+    ],
+)
+def test_a_form_of_other_fields_than_the_model_needs_an_entry(workplace, bundle, fields, said):
+    assert edgekit("app", "new", "eye", bundle, "--template", "form").code == 0
+    file = Path("eye/app.toml")
+    text = re.sub(r"(?m)^entry.*\n|\[\[ui\.fields\]\]\nname = .*\n", "", file.read_text())
+    file.write_text(f"{text}\n{fields}")
+    done = edgekit("package", "--app", "eye", "-o", "eye.run")
+    assert done.code == 2
+    assert f"app.toml: ui.fields: {said}" in done.err.replace("image[0][0][0]: ", "")
+    assert not Path("eye.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("missing/x.run", "no folder"),
+        ("folder", "is not a regular file"),
+        ("pipe", "is not a regular file"),
+        ("link", "is not a regular file"),
+        ("eye/app.py", "is a file of the app"),
+        ("eye/app.toml", "is a file of the app"),
+    ],
+)
+@pytest.mark.parametrize("form", ["run", "deb"])
+def test_a_package_replaces_nothing_but_regular_files(workplace, bundle, path, said, form):
+    """A user with all rights would else replace devices such as /dev/null."""
+    assert edgekit("app", "new", "eye", bundle, "--template", "form").code == 0
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    Path("link").symlink_to("eye/app.py")
+    before = sorted(Path().rglob("*"))
+    done = edgekit("package", "--app", "eye", "-o", path, "--format", form)
+    assert done.code == 2
+    assert said in done.err
+    assert sorted(Path().rglob("*")) == before
+
+
 def test_a_package_is_made_from_a_folder_of_wheels_without_a_network(
     packaged, bundle, shared_cache, tmp_path
 ):

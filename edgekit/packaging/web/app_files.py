@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgekit.bundle.bundle_file import Bundle
 from edgekit.config.shipped_files import get_shipped_folder, iter_files
 from edgekit.errors import UserError
-from edgekit.packaging.app_settings import APP_FILE, AppSettings
+from edgekit.packaging.app_settings import APP_FILE, WEB_ENTRY, AppSettings
 from edgekit.packaging.page_config import encode_page_config
 from edgekit.packaging.templates import list_templates
 from edgekit.packaging.web.models import make_model_files
@@ -18,7 +18,6 @@ from edgekit.progress import Tick
 from edgekit.remote.web.runtime_files import WebRuntime
 
 MANIFEST = "manifest.webmanifest"
-ENTRY = "answer.js"
 BACKEND = "./backend-web.js"
 CONFIG = "config.json"
 # Files of an app folder below this folder replace those of the page, or come beside them.
@@ -113,8 +112,8 @@ def _choose_entry(settings: AppSettings, app_files: Mapping[str, bytes]) -> str:
     Raises:
         UserError: The app needs Python code, or a folder to watch.
     """
-    if ENTRY in app_files:
-        return ENTRY
+    if WEB_ENTRY in app_files:
+        return WEB_ENTRY
     if settings.background is not None:
         raise UserError(
             f"{APP_FILE}: background: a page cannot run {settings.background!r}",
@@ -124,8 +123,8 @@ def _choose_entry(settings: AppSettings, app_files: Mapping[str, bytes]) -> str:
         return ""
     raise UserError(
         f"{APP_FILE}: entry: Python code ({settings.entry}) does not run in a browser",
-        hint=f"write it in JavaScript as {ENTRY} ('export async function answer(models, sample)'), "
-        "remove the entry for the model's own answer, or package it with --target linux",
+        hint=f"write it in JavaScript as {WEB_ENTRY} ('export async function answer(models, "
+        "sample)'), remove the entry for the model's own answer, or package it with --target linux",
     )
 
 
