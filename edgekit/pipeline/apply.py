@@ -249,6 +249,8 @@ def _check_out(out: Path, inputs: Iterator[Path]) -> None:
             command.
     """
     check_output_file(out)
+    if not out.exists():
+        return
     for read in inputs:
         if read.exists() and (read.samefile(out) or read.resolve() in out.resolve().parents):
             raise UserError(f"{out}: the command reads it, so it is not replaced")
