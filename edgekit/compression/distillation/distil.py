@@ -32,7 +32,7 @@ _FEW = 256  # with fewer samples a warning is given
 _MATCHED = 32  # samples on which inner values are compared
 _MAC_BATCH = 2_000_000_000  # multiply-accumulates of a batch, within the next bounds on its size
 _LEAST_BATCH, _MOST_BATCH = 8, 64
-_FLOAT_RATE, _INTEGER_RATE = 1e-2, 1e-3
+_FLOAT_RATE, _INTEGER_RATE = 1e-2, 3e-3
 
 
 def distil(model: Model, settings: Distil, work: Work) -> Path:
@@ -82,7 +82,8 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
         student.proto,
         targets,
         limits=Limits(
-            rate=settings.rate or (_INTEGER_RATE if student.is_quantized else _FLOAT_RATE),
+            rate=settings.rate,
+            full_rate=_INTEGER_RATE if student.is_quantized else _FLOAT_RATE,
             steps=settings.steps,
             seconds=60 * settings.minutes,
         ),

@@ -25,6 +25,7 @@ _PATIENCE = 6  # measurements without a better student, in the second half, that
 # Steps that are timed, after those in which TensorFlow prepares the graph.
 _UNTIMED, _TIMED = 2, 3
 _LEAST_STEPS = 20
+_LONG_RUN = 2000  # steps from which on the full rate is used
 _MOST_GROWTH = 1.01  # of the packed bits of weights with few bits
 # Seconds between checkpoints, and the largest share of the time that they may take.
 _EVERY_S, _SHARE = 15.0, 0.05
@@ -35,14 +36,22 @@ class Limits:
     """Number and size of the steps of learning.
 
     Attributes:
-        rate: largest change of a weight in a step, relative to the RMS of its tensor.
+        rate: largest change of a weight in a step, relative to the RMS of its tensor; 0 for
+            ``full_rate``, less with the square root of the number of steps if they are few: the
+            first steps at a high rate do damage that takes many steps to repair.
+        full_rate: rate of a long run.
         steps: number of steps; 0 = as many as fit into ``seconds``.
         seconds: expected time.
     """
 
     rate: float
+    full_rate: float
     steps: int
     seconds: float
+
+    def choose_rate(self, steps: int) -> float:
+        """Return the rate for a number of steps."""
+        return self.rate or self.full_rate * min(1.0, math.sqrt(steps / _LONG_RUN))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +172,11 @@ class TrainingRun:
         Source: Loshchilov and Hutter, SGDR, ICLR 2017.
         """
         warm = max(round(_WARM_UP * steps), 1)
+        rate = self._limits.choose_rate(steps)
         if step <= warm:
-            return self._limits.rate * step / warm
+            return rate * step / warm
         done = (step - warm) / (steps - warm + 1)
-        return self._limits.rate * 0.5 * (1 + math.cos(math.pi * done))
+        return rate * 0.5 * (1 + math.cos(math.pi * done))
 
     def _estimate_steps(self) -> int:
         """Return the number of steps that fit into the time, two digits of it.
