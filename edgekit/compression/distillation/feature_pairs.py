@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -43,9 +43,10 @@ def find_features(
     """Find the inner values that a student should have in common with its teacher.
 
     They have the same name, or, where two graphs share no names, the same shape and nearly the same
-    entries. Where the student has fewer channels, each of them is matched with the teacher's
-    channel that it correlates with most; a value with a channel that follows none of the teacher's
-    is left out.
+    entries. In a student of another architecture, the last value of each size of the image or the
+    sequence is matched by a linear map that is learned as well. Where the student has fewer
+    channels, each of them is matched with the teacher's channel that it correlates with most; a
+    value with a channel that follows none of the teacher's is left out.
 
     Args:
         original: the teacher.
@@ -58,9 +59,12 @@ def find_features(
         chosen = _select_evenly(common)
         olds, news = compute(original, chosen), compute(student, chosen)
         found = [_match(n, n, [v[n] for v in olds], [v[n] for v in news]) for n in chosen]
-        return tuple(target for target in found if target is not None)
+        if any(found):
+            return tuple(target for target in found if target is not None)
     olds, news = compute(original, names[0])[:1], compute(student, names[1])[:1]
     pairs = _pair_by_entries(olds[0], news[0]) if olds else []
+    if olds and not pairs:
+        return tuple(_pair_by_size(olds[0], news[0]))
     return tuple(
         FeatureTarget(
             name=new, wanted=old, axis=1, channels=None, spread=compute_spread([olds[0][old]])
@@ -116,6 +120,35 @@ def _pair_by_entries(olds: Mapping[str, Value], news: Mapping[str, Value]) -> li
             taken.add(found)
             pairs.append((found, new))
     return pairs
+
+
+def _pair_by_size(olds: Mapping[str, Value], news: Mapping[str, Value]) -> Iterator[FeatureTarget]:
+    """Yield the last values of each size apart from the channels, to match by a linear map."""
+    last = {_get_size(value): name for name, value in olds.items() if _can_map(value)}
+    mapped = {_get_size(value): name for name, value in news.items() if _can_map(value)}
+    for size, new in mapped.items():
+        if size in last:
+            old = last[size]
+            axis = _get_channel_axis(news[new])
+            widths = news[new].shape[axis], olds[old].shape[axis]
+            spread = compute_spread([olds[old]])
+            yield FeatureTarget(
+                name=new, wanted=old, axis=axis, channels=None, spread=spread, widths=widths
+            )
+
+
+def _can_map(value: Value) -> bool:
+    return value.dtype.kind == "f" and value.ndim >= 2 and value.size > 0
+
+
+def _get_channel_axis(value: Value) -> int:
+    """Return the axis of the channels: 1 of images, the last one of sequences and vectors."""
+    return 1 if value.ndim >= 4 else value.ndim - 1
+
+
+def _get_size(value: Value) -> tuple[int, ...]:
+    axis = _get_channel_axis(value)
+    return (value.ndim, *(n for a, n in enumerate(value.shape) if a != axis))
 
 
 def _correlate(before: Value, after: Value) -> float:

@@ -23,6 +23,8 @@ Arrays = Mapping[str, Array]
 _SCALE_FACTOR = 0.25
 # Least, first and largest price of all packed bits together, in units of the loss.
 _PRICES = (1e-3, 0.05, 20.0)
+# Start of the names of linear maps beside those of the student's initializers.
+_MAP = "linear map of "
 _COUNTED_EVERY = 10  # steps between two counts of the packed bits
 
 
@@ -71,7 +73,9 @@ class Learner:
         # Scales of few-bit weights are short numbers that take few bytes in a packed file.
         short = {self._function.parameters[name].grid_scale for name in self._rate.names}
         scales = {n: v for n, v in self._function.scales_by_name.items() if n not in short}
-        variables = self._function.variables_by_name | scales
+        self._maps = _make_maps(targets)
+        maps = {_MAP + name: variable for name, variable in self._maps.items()}
+        variables = self._function.variables_by_name | scales | maps
         factors = dict.fromkeys(scales, _SCALE_FACTOR)
         self._optimizer = RelativeAdam(
             variables, masks=find_zero_masks(self._function.parameters), factors=factors
@@ -142,6 +146,8 @@ class Learner:
             UserError: a tensor holds a value that is not finite.
         """
         for name, value in learned.items():
+            if name.startswith(_MAP):
+                continue
             variables = self._function.variables_by_name
             held = variables.get(name, self._function.scales_by_name.get(name))
             assert held is not None
@@ -164,12 +170,24 @@ class Learner:
 
     def _compare(self, fed: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         made = self._function(fed, taps=self._targets.student_values)
-        losses = compute_loss(self._targets, made, wanted)
+        losses = compute_loss(self._targets, made, wanted, self._maps)
         return (*losses, compute_agreement(self._targets, made, wanted))
 
     def _compute_losses(self, fed: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Any, Any]:
         made = self._function(fed, taps=self._targets.student_values)
-        return compute_loss(self._targets, made, wanted)
+        return compute_loss(self._targets, made, wanted, self._maps)
+
+
+def _make_maps(targets: Targets) -> dict[str, Any]:
+    """Make the linear maps of inner values of other widths, at random."""
+    rng = np.random.default_rng(0)
+    return {
+        target.name: tf.Variable(
+            rng.normal(0, target.widths[0] ** -0.5, target.widths).astype(np.float32)
+        )
+        for target in targets.features
+        if target.widths is not None
+    }
 
 
 def _to_tensors(arrays: Arrays) -> dict[str, Any]:

@@ -14,7 +14,10 @@ _LEAST = 1e-7
 
 
 def compute_loss(
-    targets: Targets, values: Mapping[str, Any], wanted: Mapping[str, Any]
+    targets: Targets,
+    values: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    maps: Mapping[str, Any],
 ) -> tuple[Any, Any]:
     """Compute the loss of the outputs and that of the inner values, each a scalar.
 
@@ -22,13 +25,16 @@ def compute_loss(
         targets: values to match.
         values: of the student, by name.
         wanted: of the teacher, by name.
+        maps: learned linear maps [student's channels, teacher's], by the student's value.
     """
     outputs = [
         target.weight * compute_output_loss(target, values[target.name], wanted[target.wanted])
         for target in targets.outputs
     ]
     features = [
-        compute_feature_loss(target, values[target.name], wanted[target.wanted])
+        compute_feature_loss(
+            target, values[target.name], wanted[target.wanted], maps.get(target.name)
+        )
         for target in targets.features
     ]
     of_features = tf.add_n(features) / len(features) if features else tf.constant(0.0)
@@ -72,12 +78,23 @@ def compute_output_loss(target: OutputTarget, value: Any, wanted: Any) -> Any:  
     return tf.reduce_mean(tf.reduce_sum(tf.exp(before) * (before - after), axis=-1))
 
 
-def compute_feature_loss(target: FeatureTarget, value: Any, wanted: Any) -> Any:  # noqa: ANN401
+def compute_feature_loss(
+    target: FeatureTarget,
+    value: Any,  # noqa: ANN401
+    wanted: Any,  # noqa: ANN401
+    linear_map: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
     """Compute the squared error of an inner value over its spread, in the student's channels.
+
+    With a linear map, the mapped value is compared in the teacher's channels.
 
     Source: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015.
     """
-    if target.channels is not None:
+    if linear_map is not None:
+        value = tf.tensordot(value, linear_map, axes=[[target.axis], [0]])
+        order = [axis for axis in range(len(value.shape)) if axis != target.axis]
+        wanted = tf.transpose(wanted, [*order, target.axis])
+    elif target.channels is not None:
         wanted = tf.gather(wanted, np.asarray(target.channels, np.int32), axis=target.axis)
     return _compute_relative_error(value, wanted, target.spread)
 

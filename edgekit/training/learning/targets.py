@@ -38,6 +38,8 @@ class FeatureTarget:
         axis: of the channels.
         channels: the teacher's channel for each of the student's; ``None`` for all of them.
         spread: variance of these channels in the teacher.
+        widths: channels of student and teacher where a linear map from the first to the second is
+            learned as well (Romero 2015); ``None`` = the value itself has to match.
     """
 
     name: str
@@ -45,6 +47,7 @@ class FeatureTarget:
     axis: int
     channels: tuple[int, ...] | None
     spread: float
+    widths: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -176,3 +176,22 @@ def test_refusals_say_what_is_missing(digits, teacher, calibration, tmp_path):
     )
     with pytest.raises(PassRefused, match="no float output"):
         learn(classes, classes, tmp_path, calibration)
+
+
+def test_a_student_of_another_architecture_learns(digits, teacher, calibration, tmp_path):
+    rng = np.random.default_rng(1)
+    weights = {
+        "u": rng.normal(0, 0.15, (64, 24)).astype(np.float32),
+        "ub": np.zeros(24, np.float32),
+        "v": rng.normal(0, 0.2, (24, 10)).astype(np.float32),
+        "vb": np.zeros(10, np.float32),
+    }
+    student = model(
+        tmp_path,
+        "g (float[N,64] x) => (float[N,10] y) { a = Gemm(x, u, ub) t = Tanh(a) "
+        "e = Gemm(t, v, vb) y = Softmax(e) }",
+        weights=weights,
+    )
+    assert count_correct(student, digits) < 0.3
+    made = learn(teacher, student, tmp_path, calibration, steps=800)
+    assert count_correct(made.model, digits) > 0.8
