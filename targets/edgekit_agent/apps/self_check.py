@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import Callable, Tuple
+from typing import Callable, List, Tuple
 
 from edgekit_agent.apps.installed import (
     REPAIR,
@@ -71,15 +71,32 @@ def check_files(app: App, release: str) -> Package:
         AgentError: ``corrupt``: a file is missing or was changed.
     """
     package = read_statement(app.home, release)
-    folder, site = app.home.release(release), get_site(app.home, package)
-    damaged = [os.path.join(folder, path) for path in find_damaged_files(folder, package)]
+    site, damaged = get_site(app.home, package), _list_damaged(app, release, package)
     if site is not None:
         damaged += [os.path.join(site, path) for path in runtime_files.find_damaged_files(site)]
+    _refuse(damaged)
+    return package
+
+
+def check_release(app: App, release: str, package: Package) -> None:
+    """Compare every file of a release with its digest, as storage may fail after the installation.
+
+    Raises:
+        AgentError: ``corrupt``: a file is missing or was changed.
+    """
+    _refuse(_list_damaged(app, release, package))
+
+
+def _list_damaged(app: App, release: str, package: Package) -> List[str]:
+    folder = app.home.release(release)
+    return [os.path.join(folder, path) for path in find_damaged_files(folder, package)]
+
+
+def _refuse(damaged: List[str]) -> None:
     if damaged:
         names = ", ".join(damaged[:_MOST_NAMES])
         more = f" and {len(damaged) - _MOST_NAMES} more" if len(damaged) > _MOST_NAMES else ""
         raise AgentError("corrupt", f"missing or changed: {names}{more}", hint=REPAIR)
-    return package
 
 
 def check_models(app: App, release: str, package: Package, say: Say) -> Tuple[ModelHealth, ...]:

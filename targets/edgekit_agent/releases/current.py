@@ -19,6 +19,8 @@ from edgekit_agent.releases.homes import APP_STATEMENT, Home
 from edgekit_agent.releases.store import list_folders
 
 CURRENT, PREVIOUS = "current", "previous"
+# Folder of the code of an app in its release.
+_APP_CODE = "edgekit_agent"
 _REPLACED = ".previous"
 _THROUGH_CURRENT = os.path.join(CURRENT, _REPLACED)
 
@@ -41,8 +43,12 @@ def previous_release(home: Home) -> Optional[str]:
 
 
 def is_app(home: Home) -> bool:
-    """Return whether the served release of a home is an app from a package file."""
-    return os.path.lexists(os.path.join(home.path, CURRENT, APP_STATEMENT))
+    """Return whether the served release of a home is an app from a package file.
+
+    It holds its own code, by which it is known if its statement is lost.
+    """
+    served = os.path.join(home.path, CURRENT)
+    return any(os.path.lexists(os.path.join(served, name)) for name in (APP_STATEMENT, _APP_CODE))
 
 
 def both_releases(home: Home) -> Tuple[Optional[str], Optional[str]]:

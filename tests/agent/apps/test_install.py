@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 
+import onnx
 import pytest
 
 from edgekit_agent.apps.remote_jobs import uninstall_home
@@ -63,6 +64,34 @@ def test_a_damaged_program_file_is_reported_in_one_line(package, installed):
     assert "run the package file again" in failed.stderr
     assert installed.install(package).returncode == 0
     assert installed.run("check").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["package.json", "release.json", "models/main/manifest.json"])
+def test_an_app_without_one_of_its_records_is_repaired(device, package, name):
+    assert device.install(package).returncode == 0
+    (device.app() / "current" / name).unlink()
+    assert "run the package file again" in device.run("check").stderr or name == "release.json"
+    repaired = device.install(package)
+    assert repaired.returncode == 0, repaired.stderr
+    assert "main: works" in device.run("check").stdout
+    assert device.run("uninstall").returncode == 0
+
+
+def test_a_model_that_storage_has_changed_is_not_served(device, package):
+    assert device.install(package).returncode == 0
+    (model,) = (device.app() / "current/models/main").glob("*.onnx")
+    data = bytearray(model.read_bytes())
+    place = data.index(onnx.load(model).graph.initializer[0].raw_data)
+    data[place] ^= 1
+    model.chmod(0o600)
+    model.write_bytes(data)
+    with device.serve() as server:
+        wait_for(lambda: server.ask("GET", "/health").json.get("problem"))
+        assert "model.onnx" in server.ask("GET", "/health").json["problem"]
+        assert server.ask("GET", "/health").json["ready"] is False
+        assert device.install(package).returncode == 0
+        server.wait_until_ready()
+        assert server.predict().status == 200
 
 
 def test_a_newer_package_is_installed_beside_and_can_be_rolled_back(device, package, newer_package):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple
 
 from edgekit_agent.apps.installed import App, get_site, read_statement
 from edgekit_agent.apps.package_format import Package
+from edgekit_agent.apps.self_check import check_release
 from edgekit_agent.apps.serving.frames import MOST_HEADER, read_frame, write_frame
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError, to_failure
@@ -46,6 +47,7 @@ def run_app_worker(app: App, release: str) -> int:
         package = read_statement(app.home, release)
         if package.memory_mib:
             limit_memory((package.memory_mib << 20) + _RESERVED_BYTES)
+        check_release(app, release, package)
         answer = load_app(app, release, package)
     except Exception as error:  # noqa: BLE001 - the server reports every error
         write_frame(answer_fd, {"failure": encode(to_failure(error))})
