@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgekit.api.benchmark import bench
     from edgekit.api.builds import build, build_pipeline, report
     from edgekit.api.metrics import list_metrics
-    from edgekit.api.models import apply, inspect
+    from edgekit.api.models import apply, distil, inspect
     from edgekit.api.passes import list_passes
     from edgekit.api.profiles import list_devices
     from edgekit.api.projects import example, init
@@ -98,6 +98,7 @@ __all__ = [
     "bench",
     "build",
     "build_pipeline",
+    "distil",
     "example",
     "fetch",
     "init",
@@ -123,6 +124,7 @@ _MODULES = {
     "bench": "edgekit.api.benchmark",
     "build": "edgekit.api.builds",
     "build_pipeline": "edgekit.api.builds",
+    "distil": "edgekit.api.models",
     "example": "edgekit.api.projects",
     "fetch": "edgekit.api.apps",
     "init": "edgekit.api.projects",

@@ -9,6 +9,7 @@ from edgekit.api.arguments import (
     Count,
     Device,
     MetricName,
+    Minutes,
     Points,
     Sizes,
     Steps,
@@ -20,6 +21,8 @@ from edgekit.api.failures import convert_failures
 from edgekit.api.passes import choose_recipe, warn_of_old_names
 from edgekit.argument_checks import AnyPath, Host, check_arguments
 from edgekit.config.profile import AnyRuntime
+from edgekit.config.project import Effort
+from edgekit.errors import ArgumentError
 from edgekit.old_names import OldNames
 from edgekit.pipeline.build import BuildOutcome
 from edgekit.pipeline.build import build as run_build
@@ -50,6 +53,14 @@ def _resolve_request(
     )
 
 
+def _check_learning(effort: Effort | None, minutes: float | None) -> None:
+    """Check that the two arguments on the time of learning do not contradict each other."""
+    if effort == "quick" and minutes:
+        raise ArgumentError(
+            ("effort", "minutes"), "cannot be combined", hint="effort quick learns nothing"
+        )
+
+
 @check_arguments
 def build(
     model: AnyPath | None = None,
@@ -60,6 +71,8 @@ def build(
     metric: MetricName | None = None,
     runtime: AnyRuntime | None = None,
     max_drop: Points | None = None,
+    effort: Effort | None = None,
+    minutes: Minutes | None = None,
     recipe: AnyPath | Recipe | None = None,
     steps: Steps = (),
     on: Host | None = None,
@@ -88,6 +101,10 @@ def build(
         runtime: ``onnxruntime``, ``litert``, or ``auto`` for both.
         max_drop: Largest loss of the metric: percentage points of a share, percent of an error
             of the original, else a number in its unit.
+        effort: How long candidates that lose too much accuracy may learn from the original, if no
+            other meets the budgets: ``quick`` 0 minutes, ``standard`` 10 together, ``thorough``
+            60. Needs TensorFlow.
+        minutes: Minutes of learning, instead of those of ``effort``.
         recipe: A recipe, or its TOML file, instead of the search.
         steps: Passes to run in this order instead of the search, each a step or a text
             ``NAME[:KEY=VALUE,...]``.
@@ -126,6 +143,7 @@ def build(
         >>> outcome.report.as_posix()
         'build/tablet-x86/report.html'
     """
+    _check_learning(effort, minutes)
     base, old_names = resolve_folder(folder), OldNames()
     chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
     warn_of_old_names(old_names)
@@ -135,6 +153,8 @@ def build(
             model=None if model is None else resolve_model(base, model),
             metric=metric,
             max_drop_points=max_drop,
+            effort=effort,
+            minutes=minutes,
             runtime=runtime,
             on=on,
             seed=seed,
@@ -159,6 +179,8 @@ def build_pipeline(
     metric: MetricName | None = None,
     runtime: AnyRuntime | None = None,
     max_drop: Points | None = None,
+    effort: Effort | None = None,
+    minutes: Minutes | None = None,
     recipe: AnyPath | Recipe | None = None,
     steps: Steps = (),
     on: Host | None = None,
@@ -184,6 +206,9 @@ def build_pipeline(
         metric: A metric of ``list_metrics``, or ``module:function``.
         runtime: ``onnxruntime``, ``litert``, or ``auto`` for both.
         max_drop: Largest loss of the metric by all models together.
+        effort: How long candidates of each model may learn from the original: ``quick``,
+            ``standard`` or ``thorough``.
+        minutes: Minutes of learning for each model, instead of those of ``effort``.
         recipe: A recipe, or its TOML file, for every model, instead of the search.
         steps: Passes to run on every model, instead of the search.
         on: Host on which memory and latency of each model are measured as well; the accuracy too
@@ -230,6 +255,7 @@ def build_pipeline(
         >>> outcome.passes
         True
     """
+    _check_learning(effort, minutes)
     base, old_names = resolve_folder(folder), OldNames()
     chosen = choose_recipe(recipe, steps, folder=base, old_names=old_names)
     warn_of_old_names(old_names)
@@ -238,6 +264,8 @@ def build_pipeline(
             _resolve_request(base, device=device, data=data, evaluation=eval, out=out),
             metric=metric,
             max_drop_points=max_drop,
+            effort=effort,
+            minutes=minutes,
             runtime=runtime,
             on=on,
             seed=seed,

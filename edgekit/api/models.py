@@ -1,10 +1,12 @@
-"""Functions for a single model file: inspect it, and apply a pass to it."""
+"""Functions for a single model file: inspect it, apply a pass to it, and recover its accuracy."""
 
 from __future__ import annotations
 
 from edgekit.api.arguments import (
     AnyStep,
+    Count,
     Device,
+    Minutes,
     PassSettings,
     Sizes,
     resolve_data,
@@ -142,4 +144,81 @@ def apply(
             tick=progress,
             trusted=trust_pickle,
             dims=dict(dims or {}),
+        )
+
+
+@check_arguments
+def distil(
+    teacher: AnyPath,
+    student: AnyPath,
+    out: AnyPath,
+    *,
+    minutes: Minutes | None = None,
+    settings: PassSettings | None = None,
+    data: AnyPath | None = None,
+    dims: Sizes | None = None,
+    seed: Count | None = None,
+    trust_pickle: bool = False,
+    folder: AnyPath = ".",
+    progress: Tick = ignore_progress,
+) -> ApplyResult:
+    """Recover the accuracy of a compressed model: it learns to reproduce the original's outputs.
+
+    The student may also be a smaller model of another architecture with the same inputs and
+    outputs. Labels are not needed. Relative paths are resolved from ``folder``. The output is
+    written completely or not at all; an interrupted call is resumed by the same call. Needs
+    TensorFlow: ``pip install 'edgekit[tensorflow]'``.
+
+    Args:
+        teacher: The original: a model file, a SavedModel folder or ``module:function``.
+        student: The model that learns; it stays as it is.
+        out: The file to write; an existing file is replaced.
+        minutes: Expected time of the learning on two cores; by default that of the pass ``distil``.
+        settings: Further settings of the pass by name.
+        data: Calibration samples; by default those of edgekit.toml.
+        dims: Sizes of free dimensions by name; they override those of edgekit.toml.
+        seed: Seed of every random choice; by default that of edgekit.toml.
+        trust_pickle: Whether the model files may run the code that they carry.
+        folder: The project folder, which may hold an edgekit.toml.
+        progress: Called with a stage, the amount done and the total (0 = unknown).
+
+    Returns:
+        Facts of the result, as of ``apply``: ``before`` is the student's file, and ``agreement``
+        that of the result with the teacher's outputs, ``None`` if the student learned nothing.
+
+    Raises:
+        UserError: An argument or one of the files is wrong, or TensorFlow is missing.
+        PassRefused: The student cannot learn from the teacher.
+        PassError: The pass broke its contract or crashed; nothing is written.
+
+    Examples:
+        >>> import edgekit
+        >>> _ = edgekit.apply("prune-channels", "model.onnx", "small.onnx", data="calib.npz")
+        >>> done = edgekit.distil(
+        ...     "model.onnx", "small.onnx", "learned.onnx", data="calib.npz", minutes=0.1
+        ... )
+        >>> done.after.path.name
+        'learned.onnx'
+    """
+    old_names = OldNames()
+    given = dict(settings or {})
+    if minutes is not None:
+        if "minutes" in given:
+            raise ArgumentError(("minutes", "settings"), "both give the minutes")
+        given["minutes"] = minutes
+    step = validate_step("distil", given, where="distil: ", old_names=old_names)
+    warn_of_old_names(old_names)
+    base = resolve_folder(folder)
+    with convert_failures():
+        return apply_step(
+            step,
+            resolve_model(base, student),
+            base / out,
+            teacher=resolve_model(base, teacher),
+            data=resolve_data(data),
+            folder=base,
+            tick=progress,
+            trusted=trust_pickle,
+            dims=dict(dims or {}),
+            seed=seed,
         )

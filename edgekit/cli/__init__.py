@@ -35,7 +35,7 @@ from edgekit.cli.options import (
     parse_dims,
 )
 from edgekit.cli.packages import fetch, package
-from edgekit.cli.passes import apply_pass, list_passes
+from edgekit.cli.passes import apply_pass, distil, list_passes
 from edgekit.cli.plugin_warnings import disable_pydantic_plugins, show_plugin_warnings
 from edgekit.cli.releases import roll_back, show_status, uninstall
 from edgekit.cli.render.output import announce_sent, emit, run_on_hosts, say, show_progress
@@ -171,6 +171,7 @@ def inspect(
 
 app.command("build")(build)
 app.command("apply")(apply_pass)
+app.command("distil")(distil)
 app.command("passes")(list_passes)
 app.command("metrics")(list_metrics)
 

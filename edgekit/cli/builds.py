@@ -46,6 +46,25 @@ def build(
             help="Largest loss of accuracy: points, or percent for errors.",
         ),
     ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            "--effort",
+            metavar="NAME",
+            help="How long inaccurate candidates may learn: quick, standard (10 min) or thorough "
+            "(60).",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes",
+            metavar="N",
+            min=0,
+            max=1440,
+            help="Minutes of learning together.",
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option("--recipe", metavar="FILE", help="Run this recipe (TOML) only; no search."),
@@ -109,6 +128,8 @@ def build(
         "metric": metric,
         "runtime": runtime,
         "max_drop": max_drop,
+        "effort": effort,
+        "minutes": minutes,
         "recipe": chosen,
         "on": on,
         "out": out,

@@ -1,7 +1,8 @@
-"""edgekit apply and edgekit passes: run a single pass, and list the passes."""
+"""edgekit apply, distil and passes: run a single pass, and list the passes."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,68 @@ def apply_pass(
         )
     emit(
         applied,
+        render_text.format_apply_result,
+        as_json=as_json,
+        facts=render_text.encode_apply_result,
+    )
+
+
+def distil(
+    teacher: Annotated[
+        Path, typer.Argument(metavar="TEACHER", help="The original model, which stays as it is.")
+    ],
+    student: Annotated[
+        Path,
+        typer.Option("--student", metavar="MODEL", help="The compressed model, which learns."),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="OUT", help="Output file; must not be a model.")
+    ],
+    data: Data = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", metavar="N", help="Expected time of the learning on two cores."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the pass distil; repeatable."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")
+    ] = None,
+    dims: Dims = None,
+    trust_pickle: TrustPickle = False,
+    folder: Folder = Path(),
+    as_json: Json = False,
+) -> None:
+    """Recover accuracy: a compressed model learns the original's outputs, without labels.
+
+    Needs TensorFlow: pip install 'edgekit[tensorflow]'. After an interruption, the same command
+    resumes.
+    """
+    from edgekit.api.passes import parse_settings
+    from edgekit.cli.render import text as render_text
+
+    sizes = parse_dims(dims)
+    given = [*(settings or []), *([f"minutes={minutes:g}"] if minutes is not None else [])]
+    step = parse_settings("distil", given, where="distil: ")
+    with show_progress() as tick:
+        made = edgekit.distil(
+            teacher,
+            student,
+            out,
+            settings=dataclasses.asdict(step.settings),
+            data=data,
+            dims=sizes,
+            seed=seed,
+            trust_pickle=trust_pickle,
+            folder=folder,
+            progress=tick,
+        )
+    emit(
+        made,
         render_text.format_apply_result,
         as_json=as_json,
         facts=render_text.encode_apply_result,

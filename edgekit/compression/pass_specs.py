@@ -236,12 +236,13 @@ PASSES: dict[str, PassSpec] = {
     "distil": PassSpec(
         settings=Distil,
         function="edgekit.compression.distillation.distil:distil",
-        summary="let the weights learn the outputs of the original model from samples without "
-        "labels",
+        summary="recover accuracy: the weights learn to reproduce the outputs of the original",
         version=1,
+        reads_constants=True,
         needs_calibration=True,
+        needs_original=True,
         tools=("numpy", "onnx", "onnxruntime", "tensorflow-cpu"),
-        promise=Promise(may_find_nothing=True, max_growth=1.05),
+        promise=Promise(max_growth=1.05, may_find_nothing=True),
     ),
     "float16": PassSpec(
         settings=Float16,

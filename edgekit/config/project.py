@@ -291,6 +291,9 @@ class GateTable(_Table):
     """Fail unless the samples prove that the drop is within the limit."""
 
 
+Effort = Literal["quick", "standard", "thorough"]
+
+
 class BuildTable(_Table):
     """``[build]``: defaults of ``edgekit build``."""
 
@@ -300,6 +303,11 @@ class BuildTable(_Table):
     """Runtime of the candidates; ``auto`` tries each one that the device has."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Seed of every random choice."""
+    effort: Effort = "standard"
+    """How long candidates that lose too much accuracy may learn from the original, if no other
+    meets the budgets: ``quick`` 0 minutes, ``standard`` 10 together, ``thorough`` 60."""
+    minutes: Annotated[float, Field(ge=0, le=1440)] | None = None
+    """Minutes that candidates may learn together, instead of those of ``effort``."""
     examples: bool = False
     """Whether the report draws samples that the candidate changes, with their images or texts, as
     with ``--with-samples``; else it lists their numbers alone."""

@@ -9,9 +9,10 @@ from pathlib import Path
 from edgekit.bundle.golden_samples import NoGoldenSamples
 from edgekit.bundle.manifest import REPORT, Manifest
 from edgekit.bundle.results import Build, Candidate, Rejection, Verdict
-from edgekit.compatibility.runtimes import find_obstacles, get_lite_target
+from edgekit.compatibility.runtimes import find_obstacles
+from edgekit.compression.all_passes import TENSORFLOW
 from edgekit.compression.checks.crash_reports import build_crash, is_crash
-from edgekit.config.profile import RuntimeName, choose_weight_bits, get_runtime
+from edgekit.config.profile import RuntimeName, get_runtime
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.metrics.comparison import Comparison
 from edgekit.metrics.registry import get_metric
@@ -27,14 +28,16 @@ from edgekit.pipeline.pixel_scaling import refuse_unscaled
 from edgekit.pipeline.recipe_runner import BuildRunner
 from edgekit.pipeline.request import BuildInputs, Request, read_build_inputs
 from edgekit.pipeline.results_writer import Compared, append_results
+from edgekit.pipeline.search.build_terms import build_terms
 from edgekit.pipeline.search.policy import (
-    Terms,
     choose_candidate,
     find_nearest,
     make_original,
     propose,
 )
+from edgekit.pipeline.search.recovery import propose_recovery
 from edgekit.pipeline.timing import is_models_fault
+from edgekit.pipeline.tool_versions import is_installed
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
 
@@ -141,10 +144,10 @@ def explore(inputs: BuildInputs, tick: Tick) -> Build:
     source = HOST if inputs.on is None else f"device:{inputs.on}"
     with BuildRunner(inputs, tick) as runner:
         runner.check_reachable(source)  # fail early if the device cannot be reached
-        tried = _try_recipes(runner, [_make_baseline(runner)])
+        tried = _try_recipes(runner, [_make_baseline(runner)], measured=False)
         judged = _measure_candidates(runner, tried, source)
         # Measurements of the device may lead the search to further recipes.
-        while len(more := _try_recipes(runner, _update_verdicts(tried, judged))) > len(tried):
+        while len(more := _try_again(runner, tried, judged)) > len(tried):
             tried, judged = more, _measure_candidates(runner, more, source)
     # If a recipe was requested, the original serves only as reference.
     eligible = (inputs.recipe and judged[1:]) or judged
@@ -158,19 +161,32 @@ def explore(inputs: BuildInputs, tick: Tick) -> Build:
 
 
 def _try_recipes(
-    runner: BuildRunner, known: Sequence[Candidate | Rejection]
+    runner: BuildRunner, known: Sequence[Candidate | Rejection], *, measured: bool
 ) -> list[Candidate | Rejection]:
-    """Extend the known results by recipes that the search proposes, or by the requested recipe."""
+    """Extend the known results by recipes that the search proposes, or by the requested recipe.
+
+    Candidates learn only if all others were measured and none is left to try.
+    """
     inputs, tried = runner.inputs, list(known)
     baseline = next(t for t in tried if isinstance(t, Candidate))
     if is_meaningless(baseline):
         return tried  # no candidate can be judged
     if inputs.recipe is not None:
         return tried if tried[1:] else [*tried, _make_requested(runner, inputs.recipe, baseline)]
-    terms = _build_terms(inputs)
+    terms = build_terms(inputs)
     while recipes := propose(tried, terms):
         tried += [_make_candidate(runner, recipe, baseline) for recipe in recipes]
+    if measured and len(tried) == len(known) and is_installed(TENSORFLOW):
+        recipes = propose_recovery(tried, terms)
+        tried += [_make_candidate(runner, recipe, baseline) for recipe in recipes]
     return tried
+
+
+def _try_again(
+    runner: BuildRunner, tried: Sequence[Candidate | Rejection], judged: Sequence[Candidate]
+) -> list[Candidate | Rejection]:
+    """Extend the results by further recipes, once all candidates were measured."""
+    return _try_recipes(runner, _update_verdicts(tried, judged), measured=True)
 
 
 def _measure_candidates(
@@ -203,19 +219,6 @@ def _update_verdicts(
         replace(t, verdict=verdicts[t.model.digest]) if isinstance(t, Candidate) else t
         for t in tried
     ]
-
-
-def _build_terms(inputs: BuildInputs) -> Terms:
-    free = {name for _, _, name in inputs.feeding.iter_free_axes(inputs.model.signature)}
-    return Terms(
-        source=inputs.model.format,
-        formats=inputs.runtimes.formats,
-        weight_bits=choose_weight_bits(inputs.profile) if "onnx" in inputs.runtimes.formats else 8,
-        seed=inputs.seed,
-        dims=tuple(sorted((n, size) for n, size in inputs.dims.items() if n in free)),
-        target=get_lite_target(inputs.profile),
-        remakes=bool(inputs.runtimes.obstacles),
-    )
 
 
 def _make_requested(runner: BuildRunner, recipe: Recipe, baseline: Candidate) -> Candidate:

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from edgekit.bundle.manifest import MANIFEST
 from edgekit.bundle.results import Build
 from edgekit.compatibility.runtimes import get_lite_target
+from edgekit.compression.all_passes import TENSORFLOW
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.request import BuildInputs
+from edgekit.pipeline.search.build_terms import build_terms
+from edgekit.pipeline.search.recovery import propose_recovery
+from edgekit.pipeline.tool_versions import is_installed
 
 
 def iter_stale_notes(inputs: BuildInputs) -> Iterator[str]:
@@ -32,6 +36,7 @@ def iter_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
         yield f"{QUANTIZED_ALREADY}; it was not compressed further"
     yield from _iter_golden_notes(inputs, found)
     yield from _iter_litert_notes(inputs, found)
+    yield from _iter_learning_notes(inputs, found)
 
 
 def _iter_golden_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
@@ -51,3 +56,11 @@ def _iter_litert_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
             f"{inputs.profile.name} runs tflite-runtime, but here its files were scored with "
             "ai-edge-litert, and speed and memory are those of this machine"
         )
+
+
+def _iter_learning_notes(inputs: BuildInputs, found: Build) -> Iterator[str]:
+    """Yield a note if a candidate could learn, but TensorFlow is missing."""
+    if found.chosen or inputs.recipe or is_installed(TENSORFLOW):
+        return
+    if propose_recovery((*found.candidates, *found.rejected), build_terms(inputs)):
+        yield "pip install 'edgekit[tensorflow]' lets build recover accuracy by learning"

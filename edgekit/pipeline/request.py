@@ -15,7 +15,7 @@ from edgekit.cache.store import Store, get_default_root
 from edgekit.compatibility.runtimes import Runtimes, choose_runtimes
 from edgekit.config.output_folders import check_writable
 from edgekit.config.profile import AnyRuntime, DeviceProfile, choose_weight_bits, load_profile
-from edgekit.config.project import Project, load_project
+from edgekit.config.project import Effort, Project, load_project
 from edgekit.data.dataset import Dataset
 from edgekit.data.input_settings import Feeding
 from edgekit.data.original_outputs import SingleModel
@@ -37,6 +37,7 @@ from edgekit.pipeline.model_settings import (
     set_free_dims,
     with_dims,
 )
+from edgekit.pipeline.recovery.effort import Learning, choose_learning
 from edgekit.pipeline.splits import add_carried_states, open_split
 from edgekit.progress import Tick, ignore_progress
 from edgekit.recipe import Recipe, set_weight_bits
@@ -67,6 +68,8 @@ class Request:
     strict: bool = False
     allow_unmeasured: bool = False
     with_samples: bool = False  # draw changed samples in the report
+    effort: Effort | None = None
+    minutes: float | None = None  # of learning, instead of those of the effort
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ class BuildInputs:
     seed: int
     store: Store
     recipe: Recipe | None = None  # the only one to try
+    learning: Learning = field(default_factory=Learning)
     signer: Signer | None = None  # None = the bundle is not signed
     part: CombinedPart | None = None  # the model is one of several that are combined
     with_samples: bool = False  # changed samples are drawn in the report
@@ -212,6 +216,7 @@ def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildIn
     return BuildInputs(
         project=project,
         with_samples=request.with_samples or project.build.examples,
+        learning=choose_learning(request.effort, request.minutes, project.build),
         profile=profile,
         model=embed_external_data(model, store),
         runtimes=usable,

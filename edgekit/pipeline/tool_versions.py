@@ -24,3 +24,12 @@ def get_tool_version(package: str) -> str:
         if package == TENSORFLOW:
             raise make_missing_extra_error("tensorflow", "tensorflow") from error
         raise UserError(f"{package} is not installed", hint=f"pip install {package}") from error
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package is installed."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True

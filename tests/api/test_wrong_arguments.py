@@ -24,7 +24,7 @@ PARAMETERS = [
 WRONG = (None, 3, b"x", "", "\0", "\udcff", -1, math.nan, [], PurePosixPath("\0"))
 # Values of this list that a parameter takes.
 FITTING = {
-    "log": [3], "max_drop": [3], "seed": [3], "steps": [[]], "watch": [3],
+    "log": [3], "max_drop": [3], "minutes": [3], "seed": [3], "steps": [[]], "watch": [3],
     "bundles": [[]], "requires": [[]],
 }  # fmt: skip
 # Arguments of functions that require them; nothing else is there.

@@ -15,6 +15,7 @@ COMMANDS = [
     "inspect",
     "build",
     "apply",
+    "distil",
     "passes",
     "metrics",
     "push",

@@ -25,6 +25,7 @@ from edgekit.pipeline.budget_checks import Limits
 from edgekit.pipeline.combination.models import CombinedModels, CombinedPart, check_function
 from edgekit.pipeline.combination.recorded_inputs import RecordedInputs, record_inputs
 from edgekit.pipeline.model_settings import embed_external_data, get_sizes, resolve_model
+from edgekit.pipeline.recovery.effort import choose_learning
 from edgekit.pipeline.request import (
     BuildInputs,
     Request,
@@ -257,6 +258,7 @@ def make_part_inputs(
         on=request.on,
         out=given.out / name,
         seed=seed,
+        learning=choose_learning(request.effort, request.minutes, project.build),
         store=given.store,
         recipe=complete_recipe(recipe, model, feeding, dims, seed, given.profile)
         if recipe

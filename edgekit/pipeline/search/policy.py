@@ -8,8 +8,16 @@ from edgekit.bundle.results import Rejection
 from edgekit.compression.pass_specs import build_step
 from edgekit.model import Format
 from edgekit.pass_settings import Float16, QuantizeWeights, Ranges, ToOnnx
+from edgekit.pipeline.search.candidate_filters import is_done
 from edgekit.pipeline.search.escalation import STAGES
-from edgekit.pipeline.search.recipe_names import INT8, get_format, get_storage, is_plain
+from edgekit.pipeline.search.fewer_bits import propose_fewer_bits_of_smaller
+from edgekit.pipeline.search.recipe_names import (
+    INT8,
+    get_format,
+    get_storage,
+    is_distilled,
+    is_plain,
+)
 from edgekit.pipeline.search.recipes import (
     Terms,
     Tried,
@@ -47,13 +55,20 @@ def propose(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
     channels of these; fewer channels of 8 bits, then fewer bits of these; sparsity; low rank, then
     fewer bits of these. Each way has a few attempts at most.
 
+    ``propose_recovery`` proposes candidates that learn from the original, when nothing else is
+    left. They may get fewer bits, which does not repeat the learning, and are no base of others.
+
     Args:
         tried: the original first, then the outcome of each recipe.
         terms: source, target formats and settings of the search.
     """
+    others = [t for t in tried if not is_distilled(t.recipe)]
+    if len(others) < len(tried) and is_done(tried):
+        return ()
     known = {t.recipe.steps for t in tried}
     for stage in _STAGES:
-        fresh = tuple(r for r in stage(tried, terms) if r.steps not in known)
+        pool = tried if stage is propose_fewer_bits_of_smaller else others
+        fresh = tuple(r for r in stage(pool, terms) if r.steps not in known)
         if fresh:
             return fresh
     return ()

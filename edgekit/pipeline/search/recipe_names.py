@@ -28,6 +28,9 @@ _FIGURES = 100 << 10
 
 INT8: tuple[Storage, ...] = ("static", "dynamic")
 
+# Steps that store weights in fewer bits.
+_STORAGES = (QuantizeWeights, QuantizeStatic, QuantizeDynamic, Float16)
+
 S = TypeVar("S")
 
 
@@ -71,6 +74,11 @@ def is_shrunk(recipe: Recipe) -> bool:
     return any(isinstance(s.settings, PruneChannels | LowRank | PruneWeights) for s in recipe.steps)
 
 
+def is_distilled(recipe: Recipe) -> bool:
+    """Return whether the model learns from the original."""
+    return find_settings(recipe, Distil) is not None
+
+
 def is_plain(recipe: Recipe) -> bool:
     """Return whether a recipe keeps all weights, in 8 bits or more."""
     return not is_shrunk(recipe) and find_low_bit_settings(recipe) is None
@@ -90,17 +98,11 @@ def format_method(steps: tuple[Step, ...]) -> str:
     if _only_converts(steps):
         return "original"
     smaller, stored = _list_compression_labels(recipe), _list_storage_labels(recipe)
-    learned = ["distilled"] if find_settings(recipe, Distil) is not None else []
-    if _learns_before_storage(steps):
-        return "-".join([*smaller, *learned, *stored])
-    return "-".join([*smaller, *stored, *learned])
-
-
-def _learns_before_storage(steps: tuple[Step, ...]) -> bool:
-    """Return whether a smaller graph learns in floats, before its weights are quantized."""
     kinds = [type(step.settings) for step in steps]
-    learns = kinds.index(Distil) if Distil in kinds else len(kinds)
-    return any(kind in kinds[learns:] for kind in (QuantizeStatic, QuantizeDynamic, Float16))
+    storing = next((i for i, kind in enumerate(kinds) if kind in _STORAGES), len(kinds))
+    first = ["distilled"] if Distil in kinds[:storing] else []
+    second = ["distilled"] if Distil in kinds[storing:] else []
+    return "-".join([*smaller, *first, *stored, *second])
 
 
 def _only_converts(steps: tuple[Step, ...]) -> bool:

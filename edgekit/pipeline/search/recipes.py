@@ -41,6 +41,8 @@ class Terms:
         dims: sizes of free dimensions, for formats that have none.
         target: LiteRT version of the device.
         remakes: whether the device cannot run the source as it is.
+        minutes: expected time of all learning together; 0 = none.
+        attempts: largest number of models that learn.
     """
 
     source: Format
@@ -50,6 +52,8 @@ class Terms:
     dims: tuple[tuple[str, int], ...] = ()
     target: Target = "litert"
     remakes: bool = False
+    minutes: float = 0.0
+    attempts: int = 3
 
 
 # The original first, then the outcome of each recipe, with verdicts on the measurements so far.
