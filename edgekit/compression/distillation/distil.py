@@ -66,7 +66,7 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
     folder.mkdir()
     pool = SamplePool(student.proto, work.fitting, folder, most=settings.max_samples)
     _note_samples(pool, work)
-    held, _ = pool.split(_HELD_OUT)
+    held = _read_held_out(student.proto, pool, work)
     targets = _choose_targets(original, student.proto, pool, settings, work)
     teacher = Teacher(original, targets.teacher_values)
     augmentation = None
@@ -100,6 +100,20 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
     target = work.scratch / "distilled.onnx"
     save(student.restore(outcome.proto), target)
     return target
+
+
+def _read_held_out(proto: ModelProto, pool: SamplePool, work: Work) -> list[Arrays]:
+    """Read samples that neither this pass nor an earlier one fits to.
+
+    Earlier passes have fitted the student to all other calibration samples, so that on those it
+    looks better at the start than it is.
+    """
+    if not work.unseen:
+        return pool.split(_HELD_OUT)
+    folder = work.scratch / "held-out"
+    folder.mkdir()
+    unseen = SamplePool(proto, work.unseen, folder, most=_HELD_OUT)
+    return unseen.read_all()
 
 
 def _note_samples(pool: SamplePool, work: Work) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ _PATIENCE = 6  # measurements without a better student, in the second half, that
 # Steps that are timed, after those in which TensorFlow prepares the graph.
 _UNTIMED, _TIMED = 2, 3
 _LEAST_STEPS = 20
+# Held-out samples may be few: a result is refused if its loss is larger by more than this.
+_TOLERANCE = 1.05
 _LONG_RUN = 2000  # steps from which on the full rate is used
 _MOST_GROWTH = 1.01  # of the packed bits of weights with few bits
 # Seconds between checkpoints, and the largest share of the time that they may take.
@@ -128,7 +130,8 @@ class TrainingRun:
             least = Progress(outputs=outputs, loss=loss, agreement=known)
             return _State(step=found.step, steps=found.steps, best=found.best, least=least)
         steps = self._limits.steps or self._estimate_steps()
-        return _State(step=0, steps=steps, best=self._learner.read_average(), least=first)
+        best = self._learner.read_average()
+        return _State(step=0, steps=steps, best=best, least=replace(first, loss=math.inf))
 
     def _learn(self, state: _State, first: Progress) -> None:
         """Do the remaining steps, and keep the best student."""
@@ -143,7 +146,7 @@ class TrainingRun:
             if number % every == 0 or number == state.steps:
                 now = self._measure()
                 worse += number > state.steps // 2
-                if not self._held or (now.loss < state.least.loss and now.growth <= _MOST_GROWTH):
+                if self._is_better(now, state):
                     state.best, state.least, worse = self._learner.read_average(), now, 0
                 self._stage = _describe(first, now)
             if time.monotonic() - written > pause:
@@ -152,8 +155,21 @@ class TrainingRun:
                 written = time.monotonic()
                 pause = max(_EVERY_S, (written - begun) / _SHARE)
 
+    def _is_better(self, now: Progress, state: _State) -> bool:
+        """Return whether the present student is the best one so far.
+
+        Students of the first half do not count: the rate is still high, and a few held-out samples
+        would favor one by chance.
+        """
+        if state.step <= state.steps // 2 or now.growth > _MOST_GROWTH:
+            return False
+        return not self._held or now.loss < state.least.loss
+
     def _finish(self, state: _State, first: Progress) -> Outcome:
-        if self._held and state.least.loss >= first.loss:
+        if not math.isfinite(state.least.loss) and self._held:
+            told = f"learning for {state.step:,} steps gave no student of the same packed size"
+            return Outcome(proto=None, notes=(told,))
+        if self._held and state.least.loss > first.loss * _TOLERANCE:
             told = f"learning for {state.step:,} steps did not help on held-out samples"
             return Outcome(proto=None, notes=(told,))
         told = f"learned in {state.step:,} steps"
