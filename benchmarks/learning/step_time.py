@@ -1,6 +1,6 @@
 """Time of one training step (forward and backward, batch 32) on models of a zoo in TensorFlow.
 
-    python benchmarks/learning.py ZOO [--steps 20]
+    python -m benchmarks.learning.step_time ZOO [--steps 20]
 
 Prints the median over the steps of ic-resnet8 (32x32 images) and text-minilm-agnews (64 tokens),
 and the time of the first step, in which TensorFlow prepares the graph.
