@@ -27,10 +27,15 @@ def round_straight_through(value: Any) -> Any:  # noqa: ANN401 - TensorFlow has 
     return tf.round(value), lambda upstream: upstream
 
 
-@tf.custom_gradient  # type: ignore[untyped-decorator]
 def cast_straight_through(value: Any, dtype: str) -> Any:  # noqa: ANN401
     """Round float32 values to those of a narrower type, with the gradient of the identity."""
-    return tf.cast(tf.cast(value, dtype), tf.float32), lambda upstream: (upstream, None)
+    return _replace_straight_through(value, tf.cast(tf.cast(value, dtype), tf.float32))
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def _replace_straight_through(value: Any, rounded: Any) -> Any:  # noqa: ANN401
+    del value
+    return tf.identity(rounded), lambda upstream: (upstream, None)
 
 
 def fake_quantize(value: Any, scale: Any, lowest: Any, highest: Any) -> Any:  # noqa: ANN401
