@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from edgekit.bundle.results import Candidate, Check
 from edgekit.compression.pass_specs import build_step
@@ -21,6 +22,7 @@ from edgekit.pipeline.search.candidate_filters import (
     compute_usage,
     is_done,
 )
+from edgekit.pipeline.search.fewer_bits import LIGHTER
 from edgekit.pipeline.search.recipe_names import (
     find_low_bit_settings,
     get_storage,
@@ -85,8 +87,17 @@ def propose_recovery(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
     if minutes < _LEAST_MINUTES:
         return ()
     step = build_step(Distil(minutes=minutes))
+    lighter = tuple(map(_make_lighter, model))
     rests = (c.recipe.steps[len(model) :] for c in candidates)
-    return tuple(make_recipe(terms, *model, step, *rest) for rest in rests)
+    return tuple(make_recipe(terms, *lighter, step, *rest) for rest in rests)
+
+
+def _make_lighter(step: Step) -> Step:
+    """Return a step with a lower size of few-bit weights, as they may grow a little by learning."""
+    settings = step.settings
+    if not isinstance(settings, QuantizeWeights) or settings.most_bytes is None:
+        return step
+    return build_step(replace(settings, most_bytes=int(LIGHTER * settings.most_bytes)))
 
 
 def _group_by_model(tried: Tried) -> dict[Steps, list[Candidate]]:
@@ -157,10 +168,16 @@ def _split(of: Recipe) -> Steps:
 
 
 def _drop_storage(steps: Steps) -> Steps:
-    """Return the steps without those after the one that made the graph or its weights smaller."""
+    """Return the steps up to the one that made the graph or its weights smaller, of any size."""
     kinds = [type(step.settings) for step in steps]
     smaller = [i for i, kind in enumerate(kinds) if kind in (*_SHRINKING, QuantizeWeights)]
-    return steps[: max(smaller) + 1] if smaller else steps
+    kept = steps[: max(smaller) + 1] if smaller else steps
+    return tuple(
+        replace(step, settings=replace(step.settings, most_bytes=None))
+        if isinstance(step.settings, QuantizeWeights)
+        else step
+        for step in kept
+    )
 
 
 def _get_minutes(of: Recipe) -> float:

@@ -117,3 +117,18 @@ def test_a_pruned_candidate_that_recovers_gets_fewer_bits_and_learns_once_more()
     assert last[:4] == ["clean", "prune-channels", "distil", "quantize-weights"]
     assert last[-1] == "distil"
     assert passes_of(found[-2]) == [*last[:4], "quantize-dynamic"]
+
+
+def test_few_bits_that_just_fit_are_made_lighter_before_they_learn():
+    def outcome(recipe):
+        few = settings_in(recipe).get("quantize-weights")
+        lost = 3.0 if few and "distil" not in passes_of(recipe) else -0.5
+        fails = {DOWNLOAD: -0.01 if few else 3.0, DROP: lost}
+        return candidate(recipe.name, recipe=recipe, fails=fails)
+
+    tried = search(outcome, terms(minutes=10.0))
+
+    (learned,) = distilled(tried)
+    sizes = [settings_in(t.recipe)["quantize-weights"].most_bytes for t in tried[-3:]]
+    assert passes_of(learned) == ["clean", "quantize-weights", "quantize-static", "distil"]
+    assert 0.95 * sizes[0] < sizes[-1] < sizes[0]
