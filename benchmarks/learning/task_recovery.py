@@ -62,11 +62,10 @@ def main() -> None:
     options = parser.parse_args()
     print("| entry | metric | original | pruned | learned | part of the drop that came back |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for entry in entries(options.folder):
-        if options.only is None or entry.name in options.only:
-            folder = options.out / entry.name
-            line = measure(entry, folder, options.remove, options.learn, options.samples)
-            print(line, flush=True)
+    for entry in entries(options.folder, options.only):
+        folder = options.out / entry.name
+        line = measure(entry, folder, options.remove, options.learn, options.samples)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import tensorflow as tf
 from edgekit.tflite.ir import Array
 
 _FIRST, _SECOND, _TINY = 0.9, 0.99, 1e-10
-# Tensors of smaller RMS than this share of the median RMS of their rank move as if they had it, or
+# Biases of smaller RMS than this share of the median RMS of biases move as if they had it, or
 # biases of zero would never learn.
 _LEAST_SHARE = 0.05
 
@@ -45,7 +45,8 @@ class RelativeAdam:
         self._free = [
             tf.constant(~masks[name], tf.float32) if name in masks else None for name in self._names
         ]
-        sizes = _compute_step_sizes([v.numpy() for v in self._variables])
+        is_scale = [name in factors for name in self._names]
+        sizes = _compute_step_sizes([v.numpy() for v in self._variables], is_scale)
         self._sizes = [
             size * factors.get(name, 1.0) for name, size in zip(self._names, sizes, strict=True)
         ]
@@ -127,12 +128,12 @@ class RelativeAdam:
         ]
 
 
-def _compute_step_sizes(values: Sequence[Array]) -> list[float]:
-    """Compute the RMS of each tensor, at least a share of the median RMS of its kind."""
+def _compute_step_sizes(values: Sequence[Array], is_scale: Sequence[bool]) -> list[float]:
+    """Compute the RMS of each tensor; of biases at least a share of the median RMS of biases."""
     squares = [float(np.square(v, dtype=np.float64).mean()) if v.size else 0.0 for v in values]
     sizes = [float(np.sqrt(square)) for square in squares]
-    floors = {}
-    for is_bias in (False, True):
-        own = [s for s, v in zip(sizes, values, strict=True) if (v.ndim < 2) == is_bias and s > 0]
-        floors[is_bias] = _LEAST_SHARE * float(np.median(own)) if own else 0.0
-    return [max(s, floors[v.ndim < 2]) for s, v in zip(sizes, values, strict=True)]
+    are_biases = [v.ndim < 2 and not scale for v, scale in zip(values, is_scale, strict=True)]
+    known = [size for size, is_bias in zip(sizes, are_biases, strict=True) if is_bias and size > 0]
+    least = _LEAST_SHARE * float(np.median(known)) if known else 0.0
+    pairs = zip(sizes, are_biases, strict=True)
+    return [max(size, least) if is_bias else size for size, is_bias in pairs]
