@@ -49,6 +49,8 @@ _TIMES_OF_OTHERS = 10.0
 _FEWER_BITS = 4.0
 # A shorter attempt is not worth it.
 _LEAST_MINUTES = 0.1
+# Bytes that the step itself takes in the manifest.
+_OWN_BYTES = 64
 _SHRINKING = (PruneChannels, LowRank, PruneWeights)
 
 Steps = tuple[Step, ...]
@@ -97,7 +99,7 @@ def _make_lighter(step: Step) -> Step:
     settings = step.settings
     if not isinstance(settings, QuantizeWeights) or settings.most_bytes is None:
         return step
-    return build_step(replace(settings, most_bytes=int(LIGHTER * settings.most_bytes)))
+    return build_step(replace(settings, most_bytes=int(LIGHTER * settings.most_bytes) - _OWN_BYTES))
 
 
 def _group_by_model(tried: Tried) -> dict[Steps, list[Candidate]]:
