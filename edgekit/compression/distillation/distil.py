@@ -27,7 +27,7 @@ from edgekit.pass_settings import Distil
 from edgekit.training.learning.targets import Targets
 from edgekit.training.messages import silence_tensorflow
 
-_HELD_OUT = 128
+_HELD_OUT = 32
 _FEW = 256  # with fewer samples a warning is given
 _MATCHED = 32  # samples on which inner values are compared
 _MAC_BATCH = 2_000_000_000  # multiply-accumulates of a batch, within the next bounds on its size

@@ -22,7 +22,6 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 # TensorFlow prepares a graph for each shape of its inputs; samples of rarer shapes are left out.
 _MOST_SHAPES = 4
 _MOST_BYTES = 2 << 30
-_RUN = 32  # samples in a run, where a model takes any number
 
 
 @dataclass(kw_only=True)
@@ -112,17 +111,17 @@ class SamplePool:
         return [self._read(group, rows) for rows in chosen]
 
     def read_all(self) -> list[Arrays]:
-        """Return all samples in runs of one shape each; those that fill no run are left out."""
+        """Return all samples in runs of as few as the model takes; a last one may be left out."""
         runs = []
         for group in self._groups:
-            step = self.size or min(group.count, _RUN)
+            step = self.size or 1
             count = group.count // self.size * self.size if self.size else group.count
             places = np.arange(count)
             runs += [self._read(group, places[i : i + step]) for i in range(0, count, step)]
         return runs
 
     def split(self, held: int) -> list[Arrays]:
-        """Take samples out of the pool, evenly spread; return them in runs of one shape each.
+        """Take samples out of the pool, evenly spread; return them in runs of as few as possible.
 
         Args:
             held: number of samples to take; never more than a quarter.
@@ -135,7 +134,7 @@ class SamplePool:
             if not share:
                 continue
             places = np.linspace(0, group.count - 1, share).round().astype(np.int64)
-            step = self.size or min(share, _RUN)
+            step = self.size or 1
             taken += [self._read(group, places[i : i + step]) for i in range(0, share, step)]
             kept = np.setdiff1d(np.arange(group.count), places)
             group.opened = {n: _Picked(v, kept) for n, v in group.opened.items()}  # type: ignore[misc]

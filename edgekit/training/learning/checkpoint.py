@@ -13,6 +13,7 @@ from edgekit.tflite.ir import Array
 from edgekit_agent.files import open_atomic
 
 _FILE = "learning.npz"
+_LEAST_FACTS = 2
 _STATE, _BEST = "state/", "best/"
 
 
@@ -25,14 +26,14 @@ class Checkpoint:
         steps: number of steps planned.
         state: everything that the next steps depend on, by name.
         best: learned tensors of the best student so far, by name.
-        best_facts: its loss of the outputs, its whole loss, and its agreement (NaN without scores).
+        best_facts: its loss of the outputs, its agreement (NaN without scores), and its losses.
     """
 
     step: int
     steps: int
     state: Mapping[str, Array]
     best: Mapping[str, Array]
-    best_facts: tuple[float, float, float]
+    best_facts: tuple[float, ...]
 
     def write(self, folder: Path) -> None:
         """Write the checkpoint to a folder, in place of an earlier one; whole or not at all."""
@@ -50,13 +51,15 @@ def read_checkpoint(folder: Path | None) -> Checkpoint | None:
         return None
     try:
         with (folder / _FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            step, steps, outputs, loss, agreement = stored["facts"].tolist()
+            step, steps, *facts = stored["facts"].tolist()
+            if len(facts) < _LEAST_FACTS:
+                return None
             return Checkpoint(
                 step=int(step),
                 steps=int(steps),
                 state={n.removeprefix(_STATE): stored[n] for n in stored if n.startswith(_STATE)},
                 best={n.removeprefix(_BEST): stored[n] for n in stored if n.startswith(_BEST)},
-                best_facts=(outputs, loss, agreement),
+                best_facts=tuple(facts),
             )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # of another version, or damaged: learning starts again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ _SCALE_FACTOR = 0.25
 _PRICES = (1e-3, 0.05, 20.0)
 # Start of the names of linear maps beside those of the student's initializers.
 _MAP = "linear map of "
+_FEWEST_RUNS = 4  # of held-out samples, for a standard error
 _COUNTED_EVERY = 10  # steps between two counts of the packed bits
 
 
@@ -34,15 +36,31 @@ class Progress:
 
     Attributes:
         outputs: loss of the outputs.
-        loss: the same with that of the inner values, by which students are chosen.
+        losses: the same with that of the inner values, of each run, by which students are chosen.
         agreement: share of rows of scores with the same largest entry; ``None`` without scores.
         growth: packed bits of weights with few bits, relative to those at the start.
     """
 
     outputs: float
-    loss: float
+    losses: tuple[float, ...]
     agreement: float | None
     growth: float = 1.0
+
+    @property
+    def loss(self) -> float:
+        """Return the mean of the losses; infinite without any."""
+        return sum(self.losses) / len(self.losses) if self.losses else math.inf
+
+    def is_worse(self, other: Progress) -> bool:
+        """Return whether the losses are larger than those of another student, beyond chance.
+
+        The mean difference must exceed twice its standard error; of fewer than four runs, zero.
+        """
+        differences = np.subtract(self.losses, other.losses)
+        if differences.size < _FEWEST_RUNS:
+            return bool(differences.sum() > 0)
+        error = differences.std(ddof=1) / math.sqrt(differences.size)
+        return bool(differences.mean() > 2 * error)
 
 
 class Learner:
@@ -114,12 +132,12 @@ class Learner:
             bits = self._rate.measure(self._function.scales()) if self._rate.names else 0
         finally:
             self._optimizer.swap_average()
-        outputs, features, agreement = np.mean(np.asarray(found, np.float64), axis=0)
+        outputs, features, agreement = np.asarray(found, np.float64).T
         scored = any(target.kind != "values" for target in self._targets.outputs)
         return Progress(
-            outputs=float(outputs),
-            loss=float(outputs + self._targets.feature_weight * features),
-            agreement=float(agreement) if scored else None,
+            outputs=float(outputs.mean()),
+            losses=tuple((outputs + self._targets.feature_weight * features).tolist()),
+            agreement=float(agreement.mean()) if scored else None,
             growth=bits / self._budget if self._budget else 1.0,
         )
 

@@ -25,8 +25,6 @@ _PATIENCE = 6  # measurements without a better student, in the second half, that
 # Steps that are timed, after those in which TensorFlow prepares the graph.
 _UNTIMED, _TIMED = 2, 3
 _LEAST_STEPS = 20
-# Held-out samples may be few: a result is refused if its loss is larger by more than this.
-_TOLERANCE = 1.05
 _LONG_RUN = 2000  # steps from which on the full rate is used
 _MOST_GROWTH = 1.01  # of the packed bits of weights with few bits
 # Seconds between checkpoints, and the largest share of the time that they may take.
@@ -125,13 +123,13 @@ class TrainingRun:
         """Return the state of the last checkpoint, or that of a new run."""
         found = read_checkpoint(self._resume)
         if found is not None and self._restore(found):
-            outputs, loss, agreement = found.best_facts
+            outputs, agreement, *losses = found.best_facts
             known = None if math.isnan(agreement) else agreement
-            least = Progress(outputs=outputs, loss=loss, agreement=known)
+            least = Progress(outputs=outputs, losses=tuple(losses), agreement=known)
             return _State(step=found.step, steps=found.steps, best=found.best, least=least)
         steps = self._limits.steps or self._estimate_steps()
         best = self._learner.read_average()
-        return _State(step=0, steps=steps, best=best, least=replace(first, loss=math.inf))
+        return _State(step=0, steps=steps, best=best, least=replace(first, losses=()))
 
     def _learn(self, state: _State, first: Progress) -> None:
         """Do the remaining steps, and keep the best student."""
@@ -166,10 +164,10 @@ class TrainingRun:
         return not self._held or now.loss < state.least.loss
 
     def _finish(self, state: _State, first: Progress) -> Outcome:
-        if not math.isfinite(state.least.loss) and self._held:
+        if self._held and not state.least.losses:
             told = f"learning for {state.step:,} steps gave no student of the same packed size"
             return Outcome(proto=None, notes=(told,))
-        if self._held and state.least.loss > first.loss * _TOLERANCE:
+        if self._held and state.least.is_worse(first):
             told = f"learning for {state.step:,} steps did not help on held-out samples"
             return Outcome(proto=None, notes=(told,))
         told = f"learned in {state.step:,} steps"
@@ -179,7 +177,7 @@ class TrainingRun:
 
     def _measure(self) -> Progress:
         if not self._held:
-            return Progress(outputs=math.inf, loss=math.inf, agreement=None)
+            return Progress(outputs=math.inf, losses=(), agreement=None)
         return self._learner.measure(self._held)
 
     def _get_rate(self, step: int, steps: int) -> float:
@@ -220,7 +218,7 @@ class TrainingRun:
             steps=state.steps,
             state=self._learner.read_state(),
             best=state.best,
-            best_facts=(least.outputs, least.loss, agreement),
+            best_facts=(least.outputs, agreement, *least.losses),
         ).write(self._resume)
 
     def _restore(self, found: Checkpoint) -> bool:
@@ -236,7 +234,7 @@ class TrainingRun:
 
 def _describe(first: Progress, now: Progress) -> str:
     """Return the stage with how far the student has come on held-out samples."""
-    return f"learning, {_compare(first, now)}" if math.isfinite(first.loss) else "learning"
+    return f"learning, {_compare(first, now)}" if first.losses else "learning"
 
 
 def _compare(first: Progress, now: Progress) -> str:
