@@ -72,7 +72,7 @@ def distil(
         typer.Option("--student", metavar="MODEL", help="The compressed model, which learns."),
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="OUT", help="Output file; must not be a model.")
+        Path, typer.Option("-o", "--out", metavar="OUT", help="Output file; neither of the models.")
     ],
     data: Data = None,
     minutes: Annotated[

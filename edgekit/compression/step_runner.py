@@ -26,6 +26,7 @@ from edgekit.compression.checks.held_out_samples import hold_out_samples
 from edgekit.compression.checks.outliers import find_outlier
 from edgekit.compression.checks.output_notes import describe_losses
 from edgekit.compression.fixed_sizes import has_fitting_samples
+from edgekit.compression.interruption import keep_interruption
 from edgekit.compression.pass_specs import PassFunction, PassSpec, Promise, Work
 from edgekit.conversion.model_facts import compute_cost, read_storage_stats
 from edgekit.conversion.open_model import read_model
@@ -78,7 +79,8 @@ def run_checked(step: Step, model: Model, work: Work) -> StepResult:
         UserError: the model fails on the samples.
     """
     try:
-        return _run_checked(step, model, work)
+        with keep_interruption():
+            return _run_checked(step, model, work)
     except (Exception, SystemExit) as error:
         if not is_crash(error):
             raise

@@ -37,6 +37,14 @@ def write_student(folder, *, name="student.onnx", damage=0.5, rename=None):
     return folder / name
 
 
+def write_batch_of_one(folder):
+    """Write the model of a project for one sample in a run."""
+    made = onnx.load(folder / "model.onnx")
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(made, folder / "single.onnx")
+
+
 def read_weights(path):
     return [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer]
 
@@ -78,6 +86,7 @@ def test_the_result_depends_on_the_seed_alone(tiny):
     ("arguments", "says"),
     [
         (["--student", "no.onnx"], "no.onnx: cannot be read"),
+        (["--student", "single.onnx"], "the student has other sizes than the teacher: "),
         (["--student", "renamed.onnx"], "the student has other outputs than the teacher: scores"),
         (["--student", "student.onnx", "--minutes", "0"], "minutes: must be a number from"),
         (["--student", "student.onnx", "--set", "step=3"], "did you mean 'steps'?"),
@@ -89,6 +98,7 @@ def test_the_result_depends_on_the_seed_alone(tiny):
 def test_a_request_that_cannot_be_met_is_refused_and_changes_nothing(tiny, arguments, says):
     write_student(tiny)
     write_student(tiny, name="renamed.onnx", rename="scores")
+    write_batch_of_one(tiny)
     out = () if "-o" in arguments else ("-o", "learned.onnx")
     with assert_untouched(tiny):
         assert_refused("distil", "model.onnx", *arguments, *out, "-C", tiny, says=says)

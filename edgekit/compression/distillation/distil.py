@@ -11,8 +11,10 @@ from onnx import ModelProto
 
 from edgekit.compression.distillation.feature_pairs import find_features
 from edgekit.compression.distillation.lessons import Lessons, find_augmentation
+from edgekit.compression.distillation.output_checks import find_incomparable_outputs
 from edgekit.compression.distillation.output_losses import (
     choose_output_targets,
+    list_float_outputs,
     list_output_values,
 )
 from edgekit.compression.distillation.sample_pool import Arrays, SamplePool
@@ -75,7 +77,8 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
         augmentation = find_augmentation(
             pool, teacher, targets, fixed=work.feeding.states.keys(), seed=work.seed
         )
-        work.note(f"learned from samples changed at random: {augmentation.description}")
+        if augmentation.changes:
+            work.note(f"learned from samples changed at random: {augmentation.description}")
     batch = settings.batch or _choose_batch(model, work)
     lessons = Lessons(pool, teacher, augmentation=augmentation, batch=batch, seed=work.seed)
     run = TrainingRun(
@@ -134,11 +137,15 @@ def _choose_targets(
     size = pool.size or 8
     count = min(size, pool.count)
     runs = [part for _ in range(max(_MATCHED // size, 1)) for part in pool.draw(count, rng)]
-    names = list_output_values(original)
-    outputs = choose_output_targets(original, student, _compute(original, names, runs))
+    wanted = _compute(original, list_output_values(original), runs)
+    names = list_float_outputs(original)
+    left_out = find_incomparable_outputs(names, wanted, _compute(student, names, runs))
+    for name in left_out:
+        work.note(f"output {name} was not learned: its size differs from that of the original")
+    outputs = choose_output_targets(original, student, wanted, left_out=left_out)
     if not outputs:
         raise PassRefused(
-            "the model has no float output to learn from",
+            "the model has no float output of fixed size to learn from",
             hint="leave out post-processing, such as ArgMax or NonMaxSuppression, at export",
         )
     if not settings.features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,13 @@ _LEAST_SPREAD, _LEAST = 1e-3, 1e-12
 def list_output_values(proto: ModelProto) -> list[str]:
     """List the float outputs of a model and the values that they are put together from."""
     names: list[str] = []
-    for output in _list_float_outputs(proto):
+    for output in list_float_outputs(proto):
         names += [output, *(find_output_parts(proto, output) or [])]
     return list(dict.fromkeys(names))
 
 
 def choose_output_targets(
-    original: ModelProto, student: ModelProto, values: Values
+    original: ModelProto, student: ModelProto, values: Values, *, left_out: Collection[str] = ()
 ) -> tuple[OutputTarget, ...]:
     """Choose what the student has to match at its outputs, and by which loss.
 
@@ -45,8 +45,9 @@ def choose_output_targets(
         original: the teacher.
         student: of the same inputs and outputs.
         values: of the teacher on a few batches: those of ``list_output_values``, by name.
+        left_out: outputs not to match.
     """
-    outputs = [o for o in _list_float_outputs(original) if values[0][o].size]
+    outputs = [o for o in list_float_outputs(original) if values[0][o].size and o not in left_out]
     found: list[OutputTarget] = []
     for output in outputs:
         olds = find_output_parts(original, output) or [output]
@@ -110,5 +111,6 @@ def _may_be_scores(row: NDArray[np.float64]) -> bool:
     return bool(row.shape[-1] >= (2 if row.ndim == 2 else _LEAST_CLASSES))
 
 
-def _list_float_outputs(proto: ModelProto) -> list[str]:
+def list_float_outputs(proto: ModelProto) -> list[str]:
+    """List the float outputs of a model."""
     return [o.name for o in read_signature(proto).outputs if np.dtype(o.dtype).kind == "f"]

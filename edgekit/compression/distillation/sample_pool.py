@@ -80,7 +80,10 @@ class SamplePool:
         common = sorted(groups.values(), key=lambda g: -g.count)[:_MOST_SHAPES]
         self._groups = [g for g in common if g.count >= max(self.size, 1)]
         if not self._groups:
-            raise PassRefused("there are too few samples of one size to learn from")
+            raise PassRefused(
+                "there are too few samples of one size to learn from",
+                hint=f"give at least {max(self.size, 1)}, as many as the model takes at once",
+            )
         self.left_out = sum(g.count for g in groups.values()) - self.count
         for group in self._groups:
             group.opened = {

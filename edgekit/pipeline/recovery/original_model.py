@@ -61,6 +61,28 @@ def _check_same(kind: str, wanted: Sequence[TensorSpec], found: Sequence[TensorS
             f"not {_format(wanted)}",
             hint="give both the same names and types",
         )
+    others = {spec.name: spec for spec in found}
+    for spec in wanted:
+        if not _fits(spec, others[spec.name], is_input=kind == "inputs"):
+            raise UserError(
+                f"the student has other sizes than the teacher: {others[spec.name]}, not {spec}",
+                hint="give both the same sizes, and the number of samples free or fixed in both",
+            )
+
+
+def _fits(wanted: TensorSpec, found: TensorSpec, *, is_input: bool) -> bool:
+    """Return whether two models can have values of the same sizes.
+
+    Runs of the same samples need the same fixed number of them, or any number in both.
+    """
+    if not (wanted.shape and found.shape):
+        return True  # scalars, or of unknown rank
+    if len(wanted.shape) != len(found.shape):
+        return False
+    pairs = list(zip(wanted.shape, found.shape, strict=True))
+    if is_input and len({isinstance(size, int) for size in pairs[0]}) > 1:
+        return False
+    return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
 
 
 def _format(specs: Sequence[TensorSpec]) -> str:

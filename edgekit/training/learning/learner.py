@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from onnx import ModelProto
 
+from edgekit.errors import PassRefused
 from edgekit.tflite.ir import Array
 from edgekit.training.learning.losses import compute_agreement, compute_loss
 from edgekit.training.learning.optimizer import RelativeAdam
@@ -72,6 +73,9 @@ class Learner:
 
     Pruned weights stay zero. Integers stay in the range of their bits; of weights with few bits,
     the packed size does not grow: bits get a price in the loss that keeps them from it.
+
+    Raises:
+        PassRefused: the student has no weights.
     """
 
     def __init__(self, proto: ModelProto, targets: Targets) -> None:
@@ -93,7 +97,10 @@ class Learner:
         scales = {n: v for n, v in self._function.scales_by_name.items() if n not in short}
         self._maps = _make_maps(targets)
         maps = {_MAP + name: variable for name, variable in self._maps.items()}
-        variables = self._function.variables_by_name | scales | maps
+        variables = self._function.variables_by_name | scales
+        if not variables:
+            raise PassRefused("the student has no weights that can learn")
+        variables |= maps
         factors = dict.fromkeys(scales, _SCALE_FACTOR)
         self._optimizer = RelativeAdam(
             variables, masks=find_zero_masks(self._function.parameters), factors=factors

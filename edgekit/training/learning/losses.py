@@ -27,6 +27,7 @@ def compute_loss(
         wanted: of the teacher, by name.
         maps: learned linear maps [student's channels, teacher's], by the student's value.
     """
+    values, wanted = _cast_floats(values), _cast_floats(wanted)
     outputs = [
         target.weight * compute_output_loss(target, values[target.name], wanted[target.wanted])
         for target in targets.outputs
@@ -39,6 +40,14 @@ def compute_loss(
     ]
     of_features = tf.add_n(features) / len(features) if features else tf.constant(0.0)
     return tf.add_n(outputs) if outputs else tf.constant(0.0), of_features
+
+
+def _cast_floats(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Cast floats of half or double precision to float32, in which losses are computed."""
+    return {
+        name: tf.cast(value, tf.float32) if value.dtype.is_floating else value
+        for name, value in values.items()
+    }
 
 
 def compute_agreement(

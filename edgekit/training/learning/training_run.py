@@ -165,12 +165,15 @@ class TrainingRun:
 
     def _finish(self, state: _State, first: Progress) -> Outcome:
         if self._held and not state.least.losses:
-            told = f"learning for {state.step:,} steps gave no student of the same packed size"
+            told = (
+                f"learning for {_count_steps(state.step)} gave no student with finite outputs and "
+                "the same packed size"
+            )
             return Outcome(proto=None, notes=(told,))
         if self._held and state.least.is_worse(first):
-            told = f"learning for {state.step:,} steps did not help on held-out samples"
+            told = f"learning for {_count_steps(state.step)} did not help on held-out samples"
             return Outcome(proto=None, notes=(told,))
-        told = f"learned in {state.step:,} steps"
+        told = f"learned in {_count_steps(state.step)}"
         if self._held:
             told += f"; on held-out samples the {_compare(first, state.least)}"
         return Outcome(proto=self._learner.write(state.best), notes=(told,))
@@ -230,6 +233,10 @@ class TrainingRun:
             self._learner.restore_state(before)
             return False
         return set(found.best) == set(self._learner.read_average())
+
+
+def _count_steps(count: int) -> str:
+    return f"{count:,} step{'s' if count != 1 else ''}"
 
 
 def _describe(first: Progress, now: Progress) -> str:
