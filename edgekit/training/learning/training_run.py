@@ -102,6 +102,7 @@ class TrainingRun:
         self._resume, self._tick = resume, tick
         self._learner = Learner(proto, targets)
         self._stage = "learning"
+        self._faults: tuple[str, ...] = ()
 
     def train(self) -> Outcome:
         """Let the student learn, from the last checkpoint on if there is one.
@@ -117,7 +118,8 @@ class TrainingRun:
         except BaseException:
             self._write(state)  # an interruption loses nothing
             raise
-        return self._finish(state, first)
+        outcome = self._finish(state, first)
+        return replace(outcome, notes=(*outcome.notes, *self._faults))
 
     def _start(self, first: Progress) -> _State:
         """Return the state of the last checkpoint, or that of a new run."""
@@ -212,8 +214,16 @@ class TrainingRun:
         return max(int(fitting // scale * scale), _LEAST_STEPS)
 
     def _write(self, state: _State) -> None:
+        """Write a checkpoint; on a full disk, learning goes on without any."""
         if self._resume is None or not state.step:
             return
+        try:
+            self._write_to(self._resume, state)
+        except OSError as error:
+            self._resume = None
+            self._faults = (f"checkpoints of learning cannot be written: {error.strerror}",)
+
+    def _write_to(self, folder: Path, state: _State) -> None:
         least = state.least
         agreement = math.nan if least.agreement is None else least.agreement
         Checkpoint(
@@ -222,7 +232,7 @@ class TrainingRun:
             state=self._learner.read_state(),
             best=state.best,
             best_facts=(least.outputs, agreement, *least.losses),
-        ).write(self._resume)
+        ).write(folder)
 
     def _restore(self, found: Checkpoint) -> bool:
         """Continue from a checkpoint; return whether it is one of this student."""

@@ -195,3 +195,23 @@ def test_a_student_of_another_architecture_learns(digits, teacher, calibration, 
     assert count_correct(student, digits) < 0.3
     made = learn(teacher, student, tmp_path, calibration, steps=800)
     assert count_correct(made.model, digits) > 0.8
+
+
+def test_an_interruption_is_one_where_no_checkpoint_can_be_written(teacher, calibration, tmp_path):
+    (tmp_path / "file").touch()
+
+    def press_ctrl_c(stage, done, total):
+        if total and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(
+            teacher,
+            teacher,
+            tmp_path,
+            calibration,
+            tick=press_ctrl_c,
+            resume=tmp_path / "file" / "checkpoints",
+            steps=20,
+            augment=False,
+        )
