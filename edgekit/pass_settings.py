@@ -273,8 +273,8 @@ class Distil:
     on this machine, so that only a given number makes the result depend on the seed alone.
     ``batch`` is the number of samples in a step; 0 stands for 8 to 64, fewer for a model of more
     arithmetic. ``rate`` is the largest change of a weight in one step, relative to the RMS of its
-    tensor; 0 stands for 0.01, for 0.003 where weights are stored as integers, and for less if there
-    are fewer than 2,000 steps.
+    tensor; 0 stands for 0.01, for 0.003 where weights are stored as integers, and for less with
+    fewer than 2,000 steps or 64 samples in each.
 
     With ``features``, inner values that have the same name in both models are matched, too. With
     ``augment``, samples are changed at random, in ways that leave most answers of the teacher the

@@ -8,6 +8,8 @@ from edgekit.compression.all_passes import TENSORFLOW
 from edgekit.errors import UserError, make_missing_extra_error
 
 _LITERT = ("ai-edge-litert", "flatbuffers")
+# Distributions of the same package under other names.
+_OTHER_NAMES = {TENSORFLOW: ("tensorflow", "tf-nightly", "tf-nightly-cpu")}
 
 
 def get_tool_version(package: str) -> str:
@@ -16,20 +18,25 @@ def get_tool_version(package: str) -> str:
     Raises:
         UserError: The package is not installed.
     """
-    try:
-        return version(package)
-    except PackageNotFoundError as error:
-        if package in _LITERT:
-            raise make_missing_extra_error(package, "litert") from error
-        if package == TENSORFLOW:
-            raise make_missing_extra_error("tensorflow", "tensorflow") from error
-        raise UserError(f"{package} is not installed", hint=f"pip install {package}") from error
+    found = _find_version(package)
+    if found is not None:
+        return found
+    if package in _LITERT:
+        raise make_missing_extra_error(package, "litert")
+    if package == TENSORFLOW:
+        raise make_missing_extra_error("tensorflow", "tensorflow")
+    raise UserError(f"{package} is not installed", hint=f"pip install {package}")
 
 
 def is_installed(package: str) -> bool:
     """Return whether a package is installed."""
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
+    return _find_version(package) is not None
+
+
+def _find_version(package: str) -> str | None:
+    for name in (package, *_OTHER_NAMES.get(package, ())):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
         targets,
         limits=Limits(
             rate=settings.rate,
-            full_rate=_INTEGER_RATE if student.is_quantized else _FLOAT_RATE,
+            full_rate=(_INTEGER_RATE if student.is_quantized else _FLOAT_RATE)
+            * math.sqrt(min(1.0, batch / _MOST_BATCH)),
             steps=settings.steps,
             seconds=60 * settings.minutes,
         ),
