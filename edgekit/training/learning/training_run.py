@@ -103,6 +103,8 @@ class TrainingRun:
         self._learner = Learner(proto, targets)
         self._stage = "learning"
         self._faults: tuple[str, ...] = ()
+        # An interruption inside a step leaves a state that no checkpoint may hold.
+        self._is_between_steps = True
 
     def train(self) -> Outcome:
         """Let the student learn, from the last checkpoint on if there is one.
@@ -116,7 +118,8 @@ class TrainingRun:
         try:
             self._learn(state, first)
         except BaseException:
-            self._write(state)  # an interruption loses nothing
+            if self._is_between_steps:
+                self._write(state)
             raise
         outcome = self._finish(state, first)
         return replace(outcome, notes=(*outcome.notes, *self._faults))
@@ -140,28 +143,30 @@ class TrainingRun:
         while state.step < state.steps and worse < _PATIENCE:
             number = state.step + 1
             rate = self._get_rate(number, state.steps)
+            self._is_between_steps = False
             self._learner.learn(self._draw(number), rate=rate, number=number)
-            state.step = number
-            self._tick(self._stage, number, state.steps)
             if number % every == 0 or number == state.steps:
                 now = self._measure()
                 worse += number > state.steps // 2
-                if self._is_better(now, state):
+                if self._is_better(now, number, state):
                     state.best, state.least, worse = self._learner.read_average(), now, 0
                 self._stage = _describe(first, now)
+            state.step = number
+            self._is_between_steps = True
+            self._tick(self._stage, number, state.steps)
             if time.monotonic() - written > pause:
                 begun = time.monotonic()
                 self._write(state)
                 written = time.monotonic()
                 pause = max(_EVERY_S, (written - begun) / _SHARE)
 
-    def _is_better(self, now: Progress, state: _State) -> bool:
-        """Return whether the present student is the best one so far.
+    def _is_better(self, now: Progress, number: int, state: _State) -> bool:
+        """Return whether the student after a step is the best one so far.
 
         Students of the first half do not count: the rate is still high, and a few held-out samples
         would favor one by chance.
         """
-        if state.step <= state.steps // 2 or now.growth > _MOST_GROWTH:
+        if number <= state.steps // 2 or now.growth > _MOST_GROWTH:
             return False
         return not self._held or now.loss < state.least.loss
 
