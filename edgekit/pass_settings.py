@@ -270,7 +270,8 @@ class Distil:
 
     The original is the teacher, the compressed model the student (Hinton 2015); labels are not
     needed. ``steps`` is the number of learning steps; 0 stands for as many as fit into ``minutes``
-    on this machine, so that only a given number makes the result depend on the seed alone.
+    on this machine (at most 5,000, or 300 rounds through the samples), so that only a given number
+    makes the result depend on the seed alone.
     ``batch`` is the number of samples in a step; 0 stands for 8 to 64, fewer for a model of more
     arithmetic. ``rate`` is the largest change of a weight in one step, relative to the RMS of its
     tensor; 0 stands for 0.01, for 0.003 where weights are stored as integers, and for less with

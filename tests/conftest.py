@@ -28,7 +28,12 @@ BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_configure(config):
-    """Give each test process of a parallel run one thread of the libraries that take all cores."""
+    """Set the environment of all tests.
+
+    Builds in which nothing passes do not learn, unless a test asks for it. Each process of a
+    parallel run has one thread of the libraries that take all cores.
+    """
+    os.environ.setdefault("EDGEKIT_EFFORT", "quick")
     if config.getoption("numprocesses", None):
         for name in THREADS:
             os.environ.setdefault(name, "1")

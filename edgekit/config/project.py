@@ -303,9 +303,10 @@ class BuildTable(_Table):
     """Runtime of the candidates; ``auto`` tries each one that the device has."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Seed of every random choice."""
-    effort: Effort = "standard"
+    effort: Effort | None = None
     """How long candidates that lose too much accuracy may learn from the original, if no other
-    meets the budgets: ``quick`` 0 minutes, ``standard`` 10 together, ``thorough`` 60."""
+    meets the budgets: ``quick`` 0 minutes, ``standard`` (the default) 10 together, ``thorough`` 60.
+    """
     minutes: Annotated[float, Field(ge=0, le=1440)] | None = None
     """Minutes that candidates may learn together, instead of those of ``effort``."""
     examples: bool = False

@@ -23,8 +23,22 @@ from edgekit.pipeline.recovery.effort import choose_learning
         (("thorough", 90), {"minutes": 25.0}, 90),
     ],
 )
-def test_the_request_comes_before_the_project(asked, table, minutes):
+def test_the_request_comes_before_the_project(asked, table, minutes, monkeypatch):
+    monkeypatch.delenv("EDGEKIT_EFFORT", raising=False)
     assert choose_learning(*asked, BuildTable(**table)).minutes == minutes
+
+
+def test_the_environment_gives_the_effort_of_builds_that_name_none(monkeypatch):
+    monkeypatch.setenv("EDGEKIT_EFFORT", "thorough")
+    assert choose_learning(None, None, BuildTable()).minutes == 60
+    assert choose_learning(None, None, BuildTable(effort="quick")).minutes == 0
+    assert choose_learning(None, 2, BuildTable()).minutes == 2
+
+
+def test_an_unknown_effort_of_the_environment_is_refused(tiny, monkeypatch):
+    monkeypatch.setenv("EDGEKIT_EFFORT", "lots")
+    with pytest.raises(edgekit.UserError, match="EDGEKIT_EFFORT is 'lots'"):
+        edgekit.build(folder=tiny)
 
 
 def test_no_learning_for_some_minutes_is_a_contradiction(tiny):

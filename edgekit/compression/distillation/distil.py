@@ -33,6 +33,8 @@ from edgekit.training.messages import silence_tensorflow
 _HELD_OUT = 32
 _FEW = 256  # with fewer samples a warning is given
 _MATCHED = 32  # samples on which inner values are compared
+# Without a number of steps, learning ends after so many, or so many rounds through the samples.
+_ENOUGH_STEPS, _ROUNDS = 5000, 300
 _MAC_BATCH = 2_000_000_000  # multiply-accumulates of a batch, within the next bounds on its size
 _LEAST_BATCH, _MOST_BATCH = 8, 64
 _FLOAT_RATE, _INTEGER_RATE = 1e-2, 3e-3
@@ -90,6 +92,7 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
             full_rate=(_INTEGER_RATE if student.is_quantized else _FLOAT_RATE)
             * math.sqrt(min(1.0, batch / _MOST_BATCH)),
             steps=settings.steps,
+            most_steps=max(_ENOUGH_STEPS, _ROUNDS * pool.count // batch),
             seconds=60 * settings.minutes,
         ),
         draw=lessons.draw,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from edgekit.config.project import BuildTable, Effort
+from edgekit.errors import UserError
+
+_VARIABLE = "EDGEKIT_EFFORT"
 
 _MINUTES: dict[Effort, float] = {"quick": 0.0, "standard": 10.0, "thorough": 60.0}
 _ATTEMPTS = 3
@@ -32,10 +36,22 @@ def choose_learning(effort: Effort | None, minutes: float | None, table: BuildTa
         minutes: Minutes of the request; ``None`` = those of the project, unless the request has an
             effort of its own.
         table: Settings of the project.
+
+    Raises:
+        UserError: The environment names an effort that does not exist.
     """
-    chosen = effort or table.effort
+    chosen = effort or table.effort or _read_usual_effort()
     given = minutes if minutes is not None or effort is not None else table.minutes
     return Learning(
         minutes=_MINUTES[chosen] if given is None else given,
         attempts=_ATTEMPTS_OF_THOROUGH if chosen == "thorough" else _ATTEMPTS,
     )
+
+
+def _read_usual_effort() -> Effort:
+    """Return ``EDGEKIT_EFFORT``, else ``standard``."""
+    given = os.environ.get(_VARIABLE) or "standard"
+    for effort in _MINUTES:
+        if effort == given:
+            return effort
+    raise UserError(f"{_VARIABLE} is {given!r}", hint=f"it may be {', '.join(_MINUTES)}")

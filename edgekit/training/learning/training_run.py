@@ -40,13 +40,15 @@ class Limits:
             ``full_rate``, less with the square root of the number of steps if they are few: the
             first steps at a high rate do damage that takes many steps to repair.
         full_rate: rate of a long run.
-        steps: number of steps; 0 = as many as fit into ``seconds``.
+        steps: number of steps; 0 = as many as fit into ``seconds``, at most ``most_steps``.
+        most_steps: number of steps after which a few samples teach nothing more.
         seconds: expected time.
     """
 
     rate: float
     full_rate: float
     steps: int
+    most_steps: int
     seconds: float
 
     def choose_rate(self, steps: int) -> float:
@@ -215,6 +217,7 @@ class TrainingRun:
             times.append(time.monotonic() - start)
         self._learner.restore_state(state)
         fitting = self._limits.seconds / max(min(times[_UNTIMED:]), 1e-4)
+        fitting = min(fitting, self._limits.most_steps)
         scale = 10 ** max(int(math.log10(max(fitting, 1))) - 1, 0)
         return max(int(fitting // scale * scale), _LEAST_STEPS)
 
