@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from edgekit.training.learning.delayed_interruption import delay_interruption  # noqa: E402
 from edgekit.training.learning.losses import compute_feature_loss, compute_output_loss  # noqa: E402
 from edgekit.training.learning.optimizer import RelativeAdam  # noqa: E402
 from edgekit.training.learning.targets import FeatureTarget, OutputTarget  # noqa: E402
@@ -88,3 +92,21 @@ def test_a_linear_map_takes_the_students_channels_to_the_teachers():
         target, tf.constant(value), tf.constant(wanted), tf.constant(matrix)
     )
     assert float(found) < 1e-8
+
+
+def interrupt(times, done):
+    """Send Ctrl-C a number of times inside a block, and note that its end was reached."""
+    with delay_interruption():
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+        done.append(times)
+
+
+def test_an_interruption_waits_for_the_end_of_a_block_and_a_second_one_does_not():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(1, done)
+    assert done == [1]
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(2, done)
+    assert done == [1]

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from edgekit.progress import Tick
 from edgekit.tflite.ir import Array
 from edgekit.training.learning.checkpoint import Checkpoint, read_checkpoint
+from edgekit.training.learning.delayed_interruption import delay_interruption
 from edgekit.training.learning.learner import Learner, Progress
 from edgekit.training.learning.targets import Targets
 
@@ -146,15 +147,16 @@ class TrainingRun:
             number = state.step + 1
             rate = self._get_rate(number, state.steps)
             self._is_between_steps = False
-            self._learner.learn(self._draw(number), rate=rate, number=number)
-            if number % every == 0 or number == state.steps:
-                now = self._measure()
-                worse += number > state.steps // 2
-                if self._is_better(now, number, state):
-                    state.best, state.least, worse = self._learner.read_average(), now, 0
-                self._stage = _describe(first, now)
-            state.step = number
-            self._is_between_steps = True
+            with delay_interruption():
+                self._learner.learn(self._draw(number), rate=rate, number=number)
+                if number % every == 0 or number == state.steps:
+                    now = self._measure()
+                    worse += number > state.steps // 2
+                    if self._is_better(now, number, state):
+                        state.best, state.least, worse = self._learner.read_average(), now, 0
+                    self._stage = _describe(first, now)
+                state.step = number
+                self._is_between_steps = True
             self._tick(self._stage, number, state.steps)
             if time.monotonic() - written > pause:
                 begun = time.monotonic()
