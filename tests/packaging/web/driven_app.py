@@ -15,7 +15,8 @@ import(new URL("backend-web.js", document.baseURI).href)
   .then((backend) => backend[name](sample))
   .then((result) => done({ result }), (error) => done({ error: String(error.message ?? error) }));
 """
-_FAILED = "return document.getElementById('not-loaded')?.hidden === false"
+# Until its script starts, the page holds the message as well, invisible for the first seconds.
+_FAILED = "return document.getElementById('not-loaded')?.classList.contains('now') === true"
 _OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
 
 
