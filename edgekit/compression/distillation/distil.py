@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from edgekit.compression.distillation.output_losses import (
     list_output_values,
 )
 from edgekit.compression.distillation.sample_pool import Arrays, SamplePool
-from edgekit.compression.distillation.student_graph import StudentGraph
-from edgekit.compression.distillation.teacher import Teacher
+from edgekit.compression.distillation.value_session import ValueSession
 from edgekit.compression.pass_specs import Work
 from edgekit.conversion.model_facts import compute_cost
 from edgekit.errors import PassRefused, UserError
@@ -37,7 +35,8 @@ _MATCHED = 32  # samples on which inner values are compared
 _ENOUGH_STEPS, _ROUNDS = 5000, 300
 _MAC_BATCH = 2_000_000_000  # multiply-accumulates of a batch, within the next bounds on its size
 _LEAST_BATCH, _MOST_BATCH = 8, 64
-_FLOAT_RATE, _INTEGER_RATE = 1e-2, 3e-3
+# What messages call the two models.
+_TEACHER, _STUDENT = "original model", "student"
 
 
 def distil(model: Model, settings: Distil, work: Work) -> Path:
@@ -65,15 +64,14 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
         raise PassRefused("distil needs calibration data")
     with silence_tensorflow():
         from edgekit.training.learning.training_run import Limits, TrainingRun
-    student = StudentGraph(model)
-    original = load(work.original.path)
+    student, original = load(model.path), load(work.original.path)
     folder = work.scratch / "samples"
     folder.mkdir()
-    pool = SamplePool(student.proto, work.fitting, folder, most=settings.max_samples)
+    pool = SamplePool(student, work.fitting, folder, most=settings.max_samples)
     _note_samples(pool, work)
-    held = _read_held_out(student.proto, pool, work)
-    targets = _choose_targets(original, student.proto, pool, settings, work)
-    teacher = Teacher(original, targets.teacher_values)
+    held = _read_held_out(student, pool, work)
+    targets = _choose_targets(original, student, pool, settings, work)
+    teacher = ValueSession(original, targets.teacher_values, model=_TEACHER)
     augmentation = None
     if settings.augment:
         work.progress("choosing changes of samples", 0, 0)
@@ -85,12 +83,11 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
     batch = settings.batch or _choose_batch(model, work)
     lessons = Lessons(pool, teacher, augmentation=augmentation, batch=batch, seed=work.seed)
     run = TrainingRun(
-        student.proto,
+        student,
         targets,
         limits=Limits(
             rate=settings.rate,
-            full_rate=(_INTEGER_RATE if student.is_quantized else _FLOAT_RATE)
-            * math.sqrt(min(1.0, batch / _MOST_BATCH)),
+            batch_share=min(1.0, batch / _MOST_BATCH),
             steps=settings.steps,
             most_steps=max(_ENOUGH_STEPS, _ROUNDS * pool.count // batch),
             seconds=60 * settings.minutes,
@@ -106,7 +103,7 @@ def distil(model: Model, settings: Distil, work: Work) -> Path:
     if outcome.proto is None:
         return model.path
     target = work.scratch / "distilled.onnx"
-    save(student.restore(outcome.proto), target)
+    save(outcome.proto, target)
     return target
 
 
@@ -142,9 +139,10 @@ def _choose_targets(
     size = pool.size or 8
     count = min(size, pool.count)
     runs = [part for _ in range(max(_MATCHED // size, 1)) for part in pool.draw(count, rng)]
-    wanted = _compute(original, list_output_values(original), runs)
+    wanted = _compute(original, list_output_values(original), runs, model=_TEACHER)
     names = list_float_outputs(original)
-    left_out = find_incomparable_outputs(names, wanted, _compute(student, names, runs))
+    given = _compute(student, names, runs, model=_STUDENT)
+    left_out = find_incomparable_outputs(names, wanted, given)
     for name in left_out:
         work.note(f"output {name} was not learned: its size differs from that of the original")
     outputs = choose_output_targets(original, student, wanted, left_out=left_out)
@@ -155,15 +153,20 @@ def _choose_targets(
         )
     if not settings.features:
         return Targets(outputs=outputs)
-    features = find_features(original, student, lambda proto, of: _compute(proto, of, runs))
+    features = find_features(
+        original,
+        student,
+        compute_original=lambda of: _compute(original, of, runs, model=_TEACHER),
+        compute_student=lambda of: _compute(student, of, runs, model=_STUDENT),
+    )
     return Targets(outputs=outputs, features=features)
 
 
 def _compute(
-    proto: ModelProto, names: Sequence[str], runs: Sequence[Arrays]
+    proto: ModelProto, names: Sequence[str], runs: Sequence[Arrays], *, model: str
 ) -> list[dict[str, NDArray[np.generic]]]:
-    teacher = Teacher(proto, names)
-    return [teacher.compute(run) for run in runs]
+    session = ValueSession(proto, names, model=model)
+    return [session.compute(run) for run in runs]
 
 
 def _choose_batch(model: Model, work: Work) -> int:

@@ -16,8 +16,8 @@ from edgekit.training.learning.targets import FeatureTarget
 
 T = TypeVar("T")
 Value = NDArray[np.generic]
-# Computes named values of a graph on a few batches.
-Compute = Callable[[ModelProto, Sequence[str]], Sequence[Mapping[str, Value]]]
+# Computes named values on a few batches.
+Compute = Callable[[Sequence[str]], Sequence[Mapping[str, Value]]]
 
 _MOST = 12
 # Operators whose results are features of the input, and those that follow them elementwise.
@@ -38,7 +38,11 @@ _MOST_POSITIONS = 20_000
 
 
 def find_features(
-    original: ModelProto, student: ModelProto, compute: Compute
+    original: ModelProto,
+    student: ModelProto,
+    *,
+    compute_original: Compute,
+    compute_student: Compute,
 ) -> tuple[FeatureTarget, ...]:
     """Find the inner values that a student should have in common with its teacher.
 
@@ -51,17 +55,18 @@ def find_features(
     Args:
         original: the teacher.
         student: of the same inputs and outputs.
-        compute: computes named values of a graph on the same batches.
+        compute_original: computes values of the teacher.
+        compute_student: computes values of the student, on the same batches.
     """
     names = [_list_features(proto, (original, student)) for proto in (original, student)]
     common = [name for name in names[1] if name in set(names[0])]
     if common:
         chosen = _select_evenly(common)
-        olds, news = compute(original, chosen), compute(student, chosen)
+        olds, news = compute_original(chosen), compute_student(chosen)
         found = [_match(n, n, [v[n] for v in olds], [v[n] for v in news]) for n in chosen]
         if any(found):
             return tuple(target for target in found if target is not None)
-    olds, news = compute(original, names[0])[:1], compute(student, names[1])[:1]
+    olds, news = compute_original(names[0])[:1], compute_student(names[1])[:1]
     pairs = _pair_by_entries(olds[0], news[0]) if olds else []
     if olds and not pairs:
         return tuple(_pair_by_size(olds[0], news[0]))

@@ -12,7 +12,7 @@ from edgekit.compression.distillation.augmentation.augmentation import (
     choose_augmentation,
 )
 from edgekit.compression.distillation.sample_pool import SamplePool
-from edgekit.compression.distillation.teacher import Teacher
+from edgekit.compression.distillation.value_session import ValueSession
 from edgekit.training.learning.targets import Targets
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -35,7 +35,7 @@ class Lessons:
     def __init__(
         self,
         pool: SamplePool,
-        teacher: Teacher,
+        teacher: ValueSession,
         *,
         augmentation: Augmentation | None,
         batch: int,
@@ -59,7 +59,7 @@ class Lessons:
 
 
 def find_augmentation(
-    pool: SamplePool, teacher: Teacher, targets: Targets, *, fixed: Collection[str], seed: int
+    pool: SamplePool, teacher: ValueSession, targets: Targets, *, fixed: Collection[str], seed: int
 ) -> Augmentation:
     """Choose the random changes of samples that leave most of the teacher's answers the same.
 

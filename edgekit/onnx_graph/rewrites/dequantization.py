@@ -7,26 +7,18 @@ when it loads the file.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.onnx_graph.graph_index import GraphIndex, read_attribute
 from edgekit.onnx_graph.qdq_placement import find_channel_axis
 
 
-def dequantize_at_load(proto: ModelProto, *, only: Collection[str] | None = None) -> None:
-    """Replace each DequantizeLinear of an int8 constant by Cast and Mul, in place.
-
-    Args:
-        proto: the model.
-        only: names of the dequantized values; ``None`` = all.
-    """
+def dequantize_at_load(proto: ModelProto) -> None:
+    """Replace each DequantizeLinear of an int8 constant by Cast and Mul, in place."""
     index = GraphIndex(proto)
     nodes: list[NodeProto] = []
     for node in proto.graph.node:
-        asked = node.output and (only is None or node.output[0] in only)
-        replacement = make_cast_and_mul(index, node.output[0]) if asked else []
+        replacement = make_cast_and_mul(index, node.output[0]) if node.output else []
         if replacement:
             replacement[-1].output[0] = node.output[0]
         nodes += replacement or [node]

@@ -35,7 +35,9 @@ class Additions:
         self.after.setdefault(behind, []).extend(nodes)
 
 
-def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceSession:
+def open_instrumented(
+    proto: ModelProto, additions: Additions, *, many_runs: bool = False
+) -> ort.InferenceSession:
     """Open a session of a graph with additions that takes little memory.
 
     Weights are in a file that the runtime maps, nodes run in file order, and every value is freed
@@ -45,6 +47,7 @@ def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceS
     Args:
         proto: the model; not changed.
         additions: nodes, inputs, constants and outputs to add.
+        many_runs: fuse nodes and repack weights, for thousands of runs; takes more memory.
 
     Raises:
         UserError: the runtime refuses the graph with these additions.
@@ -54,7 +57,7 @@ def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceS
         lean = _apply_additions(proto, additions)
         offload(proto, lean, Path(name))
         # The runtime maps the weights before it returns, so the folder may be removed then.
-        return _open_session(lean, Path(name))
+        return _open_session(lean, Path(name), many_runs=many_runs)
 
 
 def open_offloaded(index: GraphIndex, additions: Additions) -> ort.InferenceSession:
@@ -75,15 +78,17 @@ def open_offloaded(index: GraphIndex, additions: Additions) -> ort.InferenceSess
     return _open_session(lean, index.folder)
 
 
-def _open_session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
+def _open_session(
+    lean: ModelProto, folder: Path, *, many_runs: bool = False
+) -> ort.InferenceSession:
     path = folder / "instrumented.onnx"
     path.write_bytes(lean.SerializeToString())
     try:
         return ort.InferenceSession(
             str(path),
-            _make_options(),
+            _make_options() if many_runs else _make_lean_options(),
             providers=["CPUExecutionProvider"],
-            disabled_optimizers=["ConstantFolding"],
+            disabled_optimizers=[] if many_runs else ["ConstantFolding"],
         )
     except Exception as error:  # onnxruntime's own exceptions have no common base
         message = first_line(error)
@@ -97,14 +102,19 @@ def _open_session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
 def _make_options() -> ort.SessionOptions:
     options = make_session_options()
     options.intra_op_num_threads = 2
-    # Idle threads that wait in a loop would slow down other processes.
+    # Idle threads that wait in a loop would slow down other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def _make_lean_options() -> ort.SessionOptions:
+    options = _make_options()
     # The arena never returns memory, a memory pattern takes all at once, prepacking copies the
     # weights.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.disable_prepacking", "1")
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
     # The default order runs the added nodes of a value last and keeps all values until then; fused
     # nodes lose their place in the file order.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

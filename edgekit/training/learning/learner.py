@@ -109,6 +109,11 @@ class Learner:
         self._step = tf.function(self._optimizer.step, autograph=False)
         self._run = tf.function(self._compare, autograph=False)
 
+    @property
+    def has_integers(self) -> bool:
+        """Return whether weights are stored as integers."""
+        return any(parameter.grid for parameter in self._function.parameters.values())
+
     def learn(
         self, parts: Sequence[tuple[Arrays, Arrays]], *, rate: float, number: int
     ) -> tuple[float, float]:
@@ -186,7 +191,7 @@ class Learner:
         share: Any,  # noqa: ANN401
     ) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
-            of_outputs, of_features = self._compute_losses(fed, wanted)
+            of_outputs, of_features, _ = self._compare(fed, wanted)
             loss = of_outputs + self._targets.feature_weight * of_features
             if self._rate.names:
                 loss += self._paid * self._rate.bits(scales=self._function.scales())
@@ -194,13 +199,10 @@ class Learner:
         return of_outputs, of_features
 
     def _compare(self, fed: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Return the loss of the outputs, that of the inner values, and the agreement."""
         made = self._function(fed, taps=self._targets.student_values)
         losses = compute_loss(self._targets, made, wanted, self._maps)
         return (*losses, compute_agreement(self._targets, made, wanted))
-
-    def _compute_losses(self, fed: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Any, Any]:
-        made = self._function(fed, taps=self._targets.student_values)
-        return compute_loss(self._targets, made, wanted, self._maps)
 
 
 def _make_maps(targets: Targets) -> dict[str, Any]:

@@ -26,7 +26,9 @@ _PATIENCE = 6  # measurements without a better student, in the second half, that
 # Steps that are timed, after those in which TensorFlow prepares the graph.
 _UNTIMED, _TIMED = 2, 3
 _LEAST_STEPS = 20
-_LONG_RUN = 2000  # steps from which on the full rate is used
+# Rates of students with float weights alone and with integer weights, and the number of steps from
+# which on they are used in full.
+_FLOAT_RATE, _INTEGER_RATE, _LONG_RUN = 1e-2, 3e-3, 2000
 _MOST_GROWTH = 1.01  # of the packed bits of weights with few bits
 # Seconds between checkpoints, and the largest share of the time that they may take.
 _EVERY_S, _SHARE = 15.0, 0.05
@@ -37,24 +39,25 @@ class Limits:
     """Number and size of the steps of learning.
 
     Attributes:
-        rate: largest change of a weight in a step, relative to the RMS of its tensor; 0 for
-            ``full_rate``, less with the square root of the number of steps if they are few: the
-            first steps at a high rate do damage that takes many steps to repair.
-        full_rate: rate of a long run.
+        rate: largest change of a weight in a step, relative to the RMS of its tensor; 0 = one that
+            suits the weights, smaller for few steps, as the first steps at a high rate do damage
+            that takes many steps to repair, and for small batches.
+        batch_share: size of a batch, relative to that for which the rates are meant.
         steps: number of steps; 0 = as many as fit into ``seconds``, at most ``most_steps``.
         most_steps: number of steps after which a few samples teach nothing more.
         seconds: expected time.
     """
 
     rate: float
-    full_rate: float
+    batch_share: float
     steps: int
     most_steps: int
     seconds: float
 
-    def choose_rate(self, steps: int) -> float:
-        """Return the rate for a number of steps."""
-        return self.rate or self.full_rate * min(1.0, math.sqrt(steps / _LONG_RUN))
+    def choose_rate(self, steps: int, *, integers: bool) -> float:
+        """Return the rate for a number of steps of a student with or without integer weights."""
+        full_rate = _INTEGER_RATE if integers else _FLOAT_RATE
+        return self.rate or full_rate * math.sqrt(min(1.0, steps / _LONG_RUN) * self.batch_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +203,7 @@ class TrainingRun:
         Source: Loshchilov and Hutter, SGDR, ICLR 2017.
         """
         warm = max(round(_WARM_UP * steps), 1)
-        rate = self._limits.choose_rate(steps)
+        rate = self._limits.choose_rate(steps, integers=self._learner.has_integers)
         if step <= warm:
             return rate * step / warm
         done = (step - warm) / (steps - warm + 1)

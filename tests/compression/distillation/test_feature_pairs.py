@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.compression.distillation.feature_pairs import find_features
-from edgekit.compression.distillation.teacher import Teacher
+from edgekit.compression.distillation.value_session import ValueSession
 from tests.builders.tiny import normal, proto
 
 GRAPH = (
@@ -18,7 +18,16 @@ X = normal(8, 3, 8, 8, seed=3)
 
 
 def compute(graph, names):
-    return [Teacher(graph, names).compute({"x": X})]
+    return [ValueSession(graph, names, model="model").compute({"x": X})]
+
+
+def find(teacher, student):
+    return find_features(
+        teacher,
+        student,
+        compute_original=lambda names: compute(teacher, names),
+        compute_student=lambda names: compute(student, names),
+    )
 
 
 def keep_channels(kept):
@@ -29,7 +38,7 @@ def test_each_channel_of_a_pruned_student_finds_its_own():
     kept = [7, 2, 11, 4]
     teacher = proto(GRAPH, weights=WEIGHTS)
     student = proto(GRAPH, weights=keep_channels(kept))
-    found = {target.name: target for target in find_features(teacher, student, compute)}
+    found = {target.name: target for target in find(teacher, student)}
     assert found["r"].wanted == "r"
     assert found["r"].channels == tuple(kept)
     assert "c" not in found  # the value before an activation
@@ -45,7 +54,7 @@ def test_values_of_other_names_are_found_by_their_entries():
         renamed = renamed.replace(f" {old} =", f" {new} =").replace(f"({old})", f"({new})")
         renamed = renamed.replace(f"({old},", f"({new},")
     student = proto(renamed, weights=WEIGHTS)
-    pairs = {target.name: target.wanted for target in find_features(teacher, student, compute)}
+    pairs = {target.name: target.wanted for target in find(teacher, student)}
     assert pairs["r9"] == "r"
     assert pairs["s9"] == "s"
 
@@ -57,5 +66,5 @@ def test_another_architecture_gets_linear_maps():
     )
     student = proto(other, weights={"u": normal(5, 3, 3, 3, seed=8), "m": normal(5, 4, seed=9)})
     teacher = proto(GRAPH, weights=WEIGHTS)
-    widths = {target.name: target.widths for target in find_features(teacher, student, compute)}
+    widths = {target.name: target.widths for target in find(teacher, student)}
     assert (5, 6) in widths.values()
