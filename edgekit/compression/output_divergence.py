@@ -46,7 +46,7 @@ class Reference:
         self._scores = {name for name in floats if ends_in_softmax(proto, name)}
         self._names = list(dict.fromkeys(n for o in floats for n in (o, *self._parts[o])))
         self._known = list(observe(proto, self._names, parts)) if self._names else []
-        self._spreads = {name: self._compute_spread(name) for name in self._names}
+        self._spreads = {n: compute_spread([v[n] for v in self._known]) for n in self._names}
         self._scores |= {name for name in floats if self._spreads_as_scores(name)}
 
     @property
@@ -102,17 +102,6 @@ class Reference:
             return 0.0
         return float(np.square(after[kept] - before[kept]).mean() / self._spreads[part])
 
-    def _compute_spread(self, name: str) -> float:
-        """Return the variance of a value, at least a small part of its mean square."""
-        count, total, square = 0, 0.0, 0.0
-        for values in self._known:
-            row = values[name].astype(np.float64)
-            row = row[np.isfinite(row)]
-            count, total = count + row.size, total + float(row.sum())
-            square += float(np.square(row).sum())
-        mean, power = total / max(count, 1), square / max(count, 1)
-        return max(power - mean**2, _LEAST_SPREAD * power) or _LEAST
-
     def _spreads_as_scores(self, output: str) -> bool:
         """Return whether an output of two axes holds probabilities or likely logits."""
         rows = [values[output].astype(np.float64) for values in self._known]
@@ -122,6 +111,18 @@ class Reference:
         if all(are_probabilities(row) for row in rows):
             return True
         return spread_as_logits(rows)
+
+
+def compute_spread(values: Sequence[Value]) -> float:
+    """Return the variance of the finite entries of arrays, at least a part of their mean square."""
+    count, total, square = 0, 0.0, 0.0
+    for value in values:
+        row = value.astype(np.float64)
+        row = row[np.isfinite(row)]
+        count, total = count + row.size, total + float(row.sum())
+        square += float(np.square(row).sum())
+    mean, power = total / max(count, 1), square / max(count, 1)
+    return max(power - mean**2, _LEAST_SPREAD * power) or _LEAST
 
 
 def _find_parts(proto: ModelProto, output: str) -> list[str]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from edgekit.compression.distillation.output_losses import compute_spread, list_output_values
+from edgekit.compression.distillation.output_losses import list_output_values
+from edgekit.compression.output_divergence import compute_spread
 from edgekit.onnx_graph.graph_index import GraphIndex
 from edgekit.onnx_graph.operators import is_standard
 from edgekit.training.learning.targets import FeatureTarget

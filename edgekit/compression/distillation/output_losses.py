@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from edgekit.compression.output_divergence import (
     are_probabilities,
+    compute_spread,
     ends_in_softmax,
     spread_as_logits,
 )
@@ -20,7 +21,6 @@ from edgekit.training.learning.targets import OutputTarget
 Values = Sequence[Mapping[str, NDArray[np.generic]]]
 # Scores of sequences, such as texts, have at least this many classes; boxes have fewer numbers.
 _LEAST_CLASSES = 16
-_LEAST_SPREAD, _LEAST = 1e-3, 1e-12
 
 
 def list_output_values(proto: ModelProto) -> list[str]:
@@ -89,16 +89,6 @@ def _choose_for_output(
         spread = compute_spread(rows)
         targets.append(OutputTarget(name=output, wanted=output, kind="values", spread=spread))
     return targets
-
-
-def compute_spread(values: Sequence[NDArray[np.generic]]) -> float:
-    """Return the variance of a value, at least a small part of its mean square."""
-    flat = np.concatenate([np.asarray(v, np.float64).ravel() for v in values])
-    flat = flat[np.isfinite(flat)]
-    if not flat.size:
-        return 1.0
-    power = float(np.square(flat).mean())
-    return max(float(flat.var()), _LEAST_SPREAD * power) or _LEAST
 
 
 def _are_distributions(row: NDArray[np.float64]) -> bool:
