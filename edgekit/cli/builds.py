@@ -17,6 +17,7 @@ from edgekit.cli.options import (
     Folder,
     Json,
     Metric,
+    Seed,
     TrustPickle,
     parse_dims,
 )
@@ -90,9 +91,7 @@ def build(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Output folder; default: build/NAME."),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")
-    ] = None,
+    seed: Seed = None,
     dims: Dims = None,
     trust_pickle: TrustPickle = False,
     allow_failing: Annotated[

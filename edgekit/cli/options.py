@@ -26,6 +26,9 @@ def change_folder(folder: Path) -> Path:
 Folder = Annotated[
     Path, typer.Option("-C", metavar="DIR", help="Work in this folder.", callback=change_folder)
 ]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")
+]
 TrustPickle = Annotated[
     bool,
     typer.Option(

@@ -10,7 +10,7 @@ import typer
 
 import edgekit
 from edgekit.cli.completion import complete_pass
-from edgekit.cli.options import Data, Dims, Folder, Json, TrustPickle, parse_dims
+from edgekit.cli.options import Data, Dims, Folder, Json, Seed, TrustPickle, parse_dims
 from edgekit.cli.render.output import emit, note_old_names, show_progress
 
 
@@ -85,9 +85,7 @@ def distil(
             "--set", metavar="KEY=VALUE", help="A setting of the pass distil; repeatable."
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")
-    ] = None,
+    seed: Seed = None,
     dims: Dims = None,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),

@@ -113,3 +113,23 @@ def uniform(*shape, seed=0, scale=1.0):
 
 def normal(*shape, seed=0, scale=1.0):
     return (np.random.default_rng(seed).normal(0, scale, shape)).astype(np.float32)
+
+
+def train_digits_reader(*, width, count):
+    """Train a network with one hidden layer on the first of scikit-learn's digits.
+
+    Returns the images [1797, 64] from 0 to 1, their digits, and the weights w0, b0, w1 and b1.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
+
+    found = load_digits()
+    x, y = (found.data / 16).astype(np.float32), found.target
+    net = MLPClassifier((width,), max_iter=400, tol=1e-3, random_state=0).fit(x[:count], y[:count])
+    layers = {"w": net.coefs_, "b": net.intercepts_}
+    weights = {
+        f"{kind}{i}": value.astype(np.float32)
+        for kind, values in layers.items()
+        for i, value in enumerate(values)
+    }
+    return x, y, weights

@@ -9,12 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from sklearn.datasets import load_digits
-from sklearn.neural_network import MLPClassifier
 
 import edgekit as edgekit_api
 from tests.builders.projects import assert_refused, assert_untouched, edgekit, interrupt
-from tests.builders.tiny import proto
+from tests.builders.tiny import proto, train_digits_reader
 
 pytest.importorskip("tensorflow")
 
@@ -137,14 +135,7 @@ def test_an_interrupted_command_resumes_where_it_was(tiny, shared_cache):
 @pytest.fixture
 def reader(tiny):
     """Turn the tiny project into one of a small network that reads digits."""
-    found = load_digits()
-    x, y = (found.data / 16).astype(np.float32), found.target
-    net = MLPClassifier((32,), max_iter=400, tol=1e-3, random_state=0).fit(x[:1000], y[:1000])
-    weights = {
-        f"{kind}{i}": value.astype(np.float32)
-        for kind, values in (("w", net.coefs_), ("b", net.intercepts_))
-        for i, value in enumerate(values)
-    }
+    x, y, weights = train_digits_reader(width=32, count=1000)
     text = (
         "g (float[N,64] x) => (float[N,10] y) "
         "{ h = Gemm(x, w0, b0) r = Relu(h) y = Gemm(r, w1, b1) }"

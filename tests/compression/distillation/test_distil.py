@@ -8,15 +8,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from sklearn.datasets import load_digits
-from sklearn.neural_network import MLPClassifier
 
 from edgekit.bundle.packing.slices import estimate_packed_bits
 from edgekit.compression.pass_specs import build_step
 from edgekit.compression.step_runner import run_checked
 from edgekit.errors import PassRefused
 from edgekit.pass_settings import Distil
-from tests.builders.tiny import apply, model, run, samples, work
+from tests.builders.tiny import apply, model, run, samples, train_digits_reader, work
 
 pytest.importorskip("tensorflow")
 
@@ -28,15 +26,7 @@ GRAPH = (
 
 @pytest.fixture(scope="module")
 def digits():
-    found = load_digits()
-    x, y = (found.data / 16).astype(np.float32), found.target
-    net = MLPClassifier((64,), max_iter=400, tol=1e-3, random_state=0).fit(x[:1200], y[:1200])
-    weights = {
-        f"{kind}{i}": value.astype(np.float32)
-        for kind, values in (("w", net.coefs_), ("b", net.intercepts_))
-        for i, value in enumerate(values)
-    }
-    return x, y, weights
+    return train_digits_reader(width=64, count=1200)
 
 
 @pytest.fixture
