@@ -10,7 +10,7 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from edgekit.compression.pass_specs import PASSES, PassSpec, Promise
+from edgekit.compression.pass_specs import PASSES, TENSORFLOW, PassSpec, Promise
 from edgekit.config.plugins import Plugin, load_plugins, warn_of_plugin
 from edgekit.errors import first_line
 from edgekit.old_names import OLD_PASSES
@@ -21,8 +21,6 @@ GROUP = "edgekit.passes"
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _BY_GRADIENTS = ("fisher", "taylor")
-# Distribution whose version decides the bytes of a model that learned.
-TENSORFLOW = "tensorflow-cpu"
 
 
 def find_pass(name: str) -> PassSpec | None:

@@ -103,6 +103,9 @@ class Promise:
     may_fold_infinities: bool = False
 
 
+# Distribution whose version decides what gradients compute.
+TENSORFLOW = "tensorflow-cpu"
+
 # Packages that every pass needs, and those that read and write .tflite files.
 _LITERT = ("numpy", "onnx", "onnxruntime", "ai-edge-litert", "flatbuffers")
 
@@ -241,7 +244,7 @@ PASSES: dict[str, PassSpec] = {
         reads_constants=True,
         needs_calibration=True,
         needs_original=True,
-        tools=("numpy", "onnx", "onnxruntime", "tensorflow-cpu"),
+        tools=("numpy", "onnx", "onnxruntime", TENSORFLOW),
         promise=Promise(max_growth=1.05, may_find_nothing=True),
     ),
     "float16": PassSpec(

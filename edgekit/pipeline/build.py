@@ -10,8 +10,8 @@ from edgekit.bundle.golden_samples import NoGoldenSamples
 from edgekit.bundle.manifest import REPORT, Manifest
 from edgekit.bundle.results import Build, Candidate, Rejection, Verdict
 from edgekit.compatibility.runtimes import find_obstacles
-from edgekit.compression.all_passes import TENSORFLOW
 from edgekit.compression.checks.crash_reports import build_crash, is_crash
+from edgekit.compression.pass_specs import TENSORFLOW
 from edgekit.config.profile import RuntimeName, get_runtime
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.metrics.comparison import Comparison

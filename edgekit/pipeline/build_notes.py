@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edgekit.bundle.manifest import MANIFEST
 from edgekit.bundle.results import Build
 from edgekit.compatibility.runtimes import get_lite_target
-from edgekit.compression.all_passes import TENSORFLOW
+from edgekit.compression.pass_specs import TENSORFLOW
 from edgekit.onnx_graph.rewrites.prepare import QUANTIZED_ALREADY
 from edgekit.pipeline.request import BuildInputs
 from edgekit.pipeline.search.build_terms import build_terms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from edgekit.compression.all_passes import TENSORFLOW
+from edgekit.compression.pass_specs import TENSORFLOW
 from edgekit.errors import UserError, make_missing_extra_error
 
 _LITERT = ("ai-edge-litert", "flatbuffers")
